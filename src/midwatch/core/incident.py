@@ -1,0 +1,83 @@
+"""Findings and incidents. A finding is a detector's verdict; an incident is what a person sees.
+
+`kind` is the failure's id in the catalogue. One incident is open per (kind, agent); a repeated
+finding raises its `count`. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "critical"]
+
+
+class IncidentState(StrEnum):
+    OPEN = "open"
+    ACKED = "acked"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A detector's verdict: what is wrong with whom, why, and what to do about it."""
+
+    kind: str
+    agent: str
+    severity: Severity
+    sentence: str
+    """For a person, one sentence, numbers included."""
+    reason: str
+    """Which rule fired, with the values that it compared."""
+    evidence_at: float
+    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
+    do: str | None = None
+    """Action that the watch asks the node for: suspend, restart, stop. None: nothing more."""
+    done: tuple[str, ...] = ()
+    """What the supervisor already did by itself: restart, park, kill."""
+    transient: bool = False
+    """True when the incident is over as soon as it is told (a gap that has ended)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """A detector's other verdict: what was wrong is over."""
+
+    kind: str
+    agent: str
+    reason: str
+    at: float
+
+
+@dataclass(slots=True)
+class Action:
+    do: str
+    at: float
+    result: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"do": self.do, "at": self.at, "result": self.result}
+
+
+@dataclass(slots=True)
+class Incident:
+    """One row of the incident book."""
+
+    id: str
+    kind: str
+    agent: str
+    group: str | None
+    severity: Severity
+    state: IncidentState
+    sentence: str
+    reason: str
+    evidence: dict[str, Any]
+    opened_at: float
+    evidence_at: float
+    seen_at: float
+    """When the last finding for it arrived."""
+    resolved_at: float | None = None
+    acked_at: float | None = None
+    actions: list[Action] = field(default_factory=list[Action])
+    count: int = 1

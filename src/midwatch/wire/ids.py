@@ -1,0 +1,16 @@
+"""Identifiers: UUIDv7, so that ids sort by the time they were made."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def new_id(now_ms: int | None = None) -> str:
+    """Return a UUIDv7 (RFC 9562 section 5.7) as 36 characters; `now_ms` is Unix time."""
+    ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    value = (ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
