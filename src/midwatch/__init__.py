@@ -1,0 +1,1 @@
+"""Midwatch runs AI agents unattended and keeps the night watch over them."""
