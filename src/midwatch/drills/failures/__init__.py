@@ -1,0 +1,1 @@
+"""One file per failure: what it is, how it is set up, and what must happen."""

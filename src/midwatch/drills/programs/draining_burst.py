@@ -1,0 +1,22 @@
+"""Says that it stops, then spends more in a second than in its life before, and ends."""
+
+import os
+import time
+from pathlib import Path
+
+import midwatch as mw
+
+work = Path(os.environ["DRILL_DIR"])
+mw.init()
+for _ in range(12):
+    with mw.cycle() as cycle:
+        time.sleep(0.05)
+        cycle.usage(tokens=200, cost_usd=0.0001)
+(work / "evidence").write_text(str(time.time()))
+mw.draining()
+for _ in range(20):
+    with mw.cycle() as cycle:
+        cycle.usage(tokens=50_000, cost_usd=0.05)
+mw.flush()
+time.sleep(2)  # time for a false alarm to show
+(work / "finished").write_text("yes")

@@ -1,0 +1,37 @@
+"""Takes its time in every honest way: a declared step, an open tool call, a child that works."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import midwatch as mw
+
+LONG_S = 6.0
+BUSY = f"import time\nend = time.monotonic() + {LONG_S}\nwhile time.monotonic() < end: pass"
+
+
+@mw.tool(timeout_s=LONG_S * 2)
+def slow_call() -> str:
+    time.sleep(LONG_S)
+    return "done"
+
+
+work = Path(os.environ["DRILL_DIR"])
+mw.init()
+for _ in range(3):
+    with mw.cycle():
+        time.sleep(0.1)
+(work / "evidence").write_text(str(time.time()))
+with mw.cycle():
+    mw.step("downloading 3 GB", expect_s=LONG_S)
+    time.sleep(LONG_S)
+with mw.cycle():
+    slow_call()
+with mw.cycle():
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+(work / "finished").write_text("yes")
+while True:
+    with mw.cycle():
+        time.sleep(0.2)

@@ -1,0 +1,139 @@
+"""Runs drills side by side, each on its own instance, and judges what Midwatch did."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from midwatch.core.errors import MidwatchError
+from midwatch.drills.drill import AGENT, Drill, Evidence, Result
+from midwatch.drills.instance import PROGRAMS, Instance
+
+EVIDENCE_TIMEOUT_S = 40.0
+"""How long a program may take to misbehave."""
+AFTERMATH_S = 15.0
+"""How long actions and final state may take once the incident is there."""
+
+
+def run(drills: Iterable[Drill], jobs: int, done: Callable[[Result], None]) -> list[Result]:
+    """Run drills, at most `jobs` at a time; `done` is told each result as it comes.
+
+    Returns the results in the order of the drills.
+    """
+    ordered = list(drills)
+    results: dict[str, Result] = {}
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        for future in as_completed([pool.submit(run_one, drill) for drill in ordered]):
+            result = future.result()
+            results[result.drill] = result
+            done(result)
+    return [results[drill.name] for drill in ordered]
+
+
+def run_one(drill: Drill) -> Result:
+    """Run one drill on a fresh instance and judge it."""
+    result = Result(drill.name, limit_s=drill.limit_s)
+    with tempfile.TemporaryDirectory(
+        prefix="midwatch-drill-", ignore_cleanup_errors=True
+    ) as directory:
+        instance = Instance(Path(directory), {AGENT: _entry(drill)})
+        try:
+            with instance:
+                problems = list(_judge(drill, instance, result))
+        except (MidwatchError, OSError) as error:
+            problems = [str(error)]
+    result.passed = not problems
+    result.why = "; ".join(problems) or None
+    return result
+
+
+def _entry(drill: Drill) -> dict[str, Any]:
+    return {"command": [sys.executable, str(PROGRAMS / drill.program)], **drill.settings}
+
+
+def _judge(drill: Drill, instance: Instance, result: Result) -> Iterator[str]:
+    evidence = drill.stage(instance) if drill.stage else _wait_for_evidence(instance)
+    if evidence is None:
+        yield (
+            f"the program did not misbehave within {EVIDENCE_TIMEOUT_S:.0f} s; it said: "
+            + instance.last_words(5)
+        )
+        return
+    if drill.control:
+        yield from _judge_control(drill, instance, result)
+    else:
+        yield from _judge_failure(drill, instance, result, evidence)
+    if drill.state and not instance.wait(lambda: _state(instance) == drill.state, AFTERMATH_S):
+        yield f"the agent is {_state(instance)!r}, expected {drill.state!r}"
+    if drill.check and (complaint := drill.check(instance)):
+        yield complaint
+    strange = [
+        i for i in instance.incidents() if i["kind"] != drill.name and i["kind"] not in drill.also
+    ]
+    if drill.control:
+        strange = instance.incidents()
+    result.false_alarms = len(strange)
+    if strange:
+        yield "false alarm: " + "; ".join(f"{i['kind']}: {i['sentence']}" for i in strange)
+
+
+def _judge_control(drill: Drill, instance: Instance, result: Result) -> Iterator[str]:
+    """A control passes when nothing fires while the program does what it does."""
+    finished = instance.wait(lambda: instance.read_note("finished"), drill.watch_s)
+    if not finished:
+        yield (
+            f"the program did not finish its {drill.watch_s:.0f} s; it said: "
+            + instance.last_words(5)
+        )
+    if incidents := instance.incidents():
+        result.detected = True
+        result.sentence = incidents[0]["sentence"]
+
+
+def _judge_failure(
+    drill: Drill, instance: Instance, result: Result, evidence: Evidence
+) -> Iterator[str]:
+    waited = instance.wait(lambda: _incident(instance, drill.name), drill.limit_s + AFTERMATH_S)
+    seen_at = time.time()
+    if not isinstance(waited, dict):
+        yield f"no incident {drill.name!r} within {drill.limit_s + AFTERMATH_S:.1f} s of the evidence"
+        return
+    result.detected = True
+    result.seconds_to_detect = round(max(0.0, (evidence.noticed_at or seen_at) - evidence.at), 3)
+    if result.seconds_to_detect > drill.limit_s:
+        yield f"noticed after {result.seconds_to_detect} s, allowed {drill.limit_s} s"
+    instance.wait(lambda: set(drill.actions) <= set(_done(instance, drill.name)), AFTERMATH_S)
+    incident = _incident(instance, drill.name) or waited
+    result.sentence = incident["sentence"]
+    result.actions = _done(instance, drill.name)
+    for action in drill.actions:
+        if action not in result.actions:
+            yield f"action {action!r} is missing; done was {result.actions}"
+    for pattern in drill.says:
+        if not re.search(pattern, incident["sentence"], re.IGNORECASE):
+            yield f"the sentence {incident['sentence']!r} does not say {pattern!r}"
+
+
+def _wait_for_evidence(instance: Instance) -> Evidence | None:
+    note = instance.wait(lambda: instance.read_note("evidence"), EVIDENCE_TIMEOUT_S)
+    return Evidence(float(note)) if isinstance(note, str) else None
+
+
+def _incident(instance: Instance, kind: str) -> dict[str, Any] | None:
+    return next((i for i in instance.incidents() if i["kind"] == kind), None)
+
+
+def _done(instance: Instance, kind: str) -> list[str]:
+    incident = _incident(instance, kind)
+    return [a["do"] for a in incident["actions"] if a["result"] != "pending"] if incident else []
+
+
+def _state(instance: Instance) -> str | None:
+    agent = instance.agent(AGENT)
+    return agent["state"] if agent else None
