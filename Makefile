@@ -25,8 +25,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(SERVER) ## install into .venv what it takes to run Midwatch
+	@:
 
 dev: $(DEV) ## install into .venv what tests and checks take as well
+	@:
 
 $(SERVER):
 	@echo "installing Midwatch into .venv"
