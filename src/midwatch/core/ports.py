@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from midwatch.core.incident import Incident
+from midwatch.core.notify import Delivery
 from midwatch.wire.items import Item, Kind
 
 
@@ -44,6 +45,30 @@ class IncidentBook(Protocol):
         self, *, state: str | None, agent: str | None, after: str | None, limit: int
     ) -> list[Incident]:
         """Return newest first; `after` is the id that the last page ended with."""
+        ...
+
+
+class DeliveryBook(Protocol):
+    """Where notifications are kept until they are delivered. Saving is durable when it returns."""
+
+    async def add(self, delivery: Delivery) -> bool:
+        """Keep a new delivery. Returns False, and changes nothing, when its `key` is known."""
+        ...
+
+    async def due(self, now: float, limit: int = 100) -> list[Delivery]:
+        """Return pending deliveries whose `next_at` is not after `now`, earliest first."""
+        ...
+
+    async def next_at(self) -> float | None:
+        """Return the earliest `next_at` of all pending deliveries, or None."""
+        ...
+
+    async def save(self, delivery: Delivery) -> None:
+        """Replace the delivery with this id."""
+        ...
+
+    async def recent(self, limit: int = 100) -> list[Delivery]:
+        """Return the newest by `created_at`, newest first."""
         ...
 
 
