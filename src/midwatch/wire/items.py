@@ -37,7 +37,7 @@ PATHS: Final[dict[Kind, str]] = {
 }
 
 
-class BadItem(ValueError):
+class BadItem(ValueError):  # noqa: N818 (it names the item, and is counted by reason)
     """An item that is refused. `path` is the field, `reason` a short name that is counted."""
 
     def __init__(self, path: str, reason: str, message: str) -> None:
@@ -216,6 +216,10 @@ FIELDS: Final[dict[Kind, dict[str, Field]]] = {
 }
 
 
+DERIVED: Final = frozenset({"cost_nusd"})
+"""Names that `read` computes; what a sender writes there is not believed."""
+
+
 def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: str = "") -> Item:
     """Check one item and return it complete. `now` is Unix seconds.
 
@@ -230,6 +234,8 @@ def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: st
     unknown: dict[str, Any] = {}
     for name, value in source.items():
         spec = table.get(name)
+        if name in DERIVED:
+            continue
         if spec is None:
             unknown[str(name)[: limits.MAX_NAME]] = value
         elif value is not None:
@@ -245,7 +251,11 @@ def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: st
     item.setdefault("at", now)
     if "cost_usd" in item:
         item["cost_nusd"] = round(item["cost_usd"] * limits.NUSD_PER_USD)
-    if kind is Kind.BEAT and "tokens" not in item and ("input_tokens" in item or "output_tokens" in item):
+    if (
+        kind is Kind.BEAT
+        and "tokens" not in item
+        and ("input_tokens" in item or "output_tokens" in item)
+    ):
         item["tokens"] = item.get("input_tokens", 0) + item.get("output_tokens", 0)
     return item
 
