@@ -37,7 +37,7 @@ PATHS: Final[dict[Kind, str]] = {
 }
 
 
-class BadItem(ValueError):  # noqa: N818 (it names the item, and is counted by reason)
+class BadItem(ValueError):
     """An item that is refused. `path` is the field, `reason` a short name that is counted."""
 
     def __init__(self, path: str, reason: str, message: str) -> None:
