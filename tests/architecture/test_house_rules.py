@@ -1,0 +1,122 @@
+"""The house keeps what tests/conftest.py promises."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.outside_world
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "api.openai.com"])
+def test_a_connection_that_leaves_the_machine_is_refused(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_STREAM) as sock,
+        pytest.raises(ConnectionRefusedError, match="tests may not reach"),
+    ):
+        sock.connect((host, 443))
+
+
+@pytest.mark.outside_world
+def test_a_datagram_and_a_lookup_that_leave_the_machine_are_refused() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        sock.sendto(b"x", ("192.0.2.1", 53))
+    with pytest.raises(socket.gaierror, match="may not look up"):
+        socket.getaddrinfo("example.com", 443)
+
+
+def test_loopback_and_unix_sockets_stay_open(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(("localhost", server.getsockname()[1]), timeout=5).close()
+    left, right = socket.socketpair()
+    left.close()
+    right.close()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+
+
+def test_the_environment_holds_nothing_of_the_machines_own_instance() -> None:
+    foreign = [
+        n for n in os.environ if n.startswith(("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_"))
+    ]
+    assert foreign == []
+    assert not (Path.home() / ".local/share/midwatch").exists()
+
+
+def _session(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a small suite of its own under this house's conftest."""
+    (folder / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    (folder / "test_it.py").write_text(textwrap.dedent(body))
+    (folder / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n  outside_world: x\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=env,
+        check=False,
+    )
+
+
+def test_a_swallowed_attempt_to_phone_home_still_fails_the_test(tmp_path: Path) -> None:
+    done = _session(
+        tmp_path,
+        """
+        import socket
+        def test_quiet():
+            try:
+                socket.create_connection(("192.0.2.1", 80), timeout=1)
+            except OSError:
+                pass
+        """,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "tried to reach 192.0.2.1" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_child_that_outlives_its_test_fails_that_test(tmp_path: Path) -> None:
+    done = _session(
+        tmp_path,
+        """
+        import subprocess
+        kept = []
+        def test_leaves_one():
+            kept.append(subprocess.Popen(["sleep", "60"]))
+        """,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "child processes outlived the test" in done.stdout
+    assert "sleep 60" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+def test_a_process_with_a_new_parent_fails_the_session(tmp_path: Path) -> None:
+    done = _session(
+        tmp_path,
+        """
+        import subprocess
+        def test_lets_one_escape():
+            subprocess.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"], check=True)
+        """,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "processes outlived the session" in done.stdout
+    assert "sleep 61" in done.stdout
