@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from types import ModuleType
@@ -53,8 +53,8 @@ class Facts:
     """When the next beat is overdue; None when none is expected by the hub."""
     cycle: Cycle | None = None
     """The item as a judged cycle, when it is a beat (or tells of an open cycle)."""
-    open_kinds: frozenset[str] = frozenset()
-    """Kinds of this agent's open incidents."""
+    open_kinds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """This agent's open incidents: kind → when its last finding was seen."""
     calm_cycles: int = 0
     """Cycles in a row, up to this one, that were not runaways."""
 
@@ -118,5 +118,11 @@ def by_wake(detectors: dict[str, Detector]) -> dict[str, tuple[Detector, ...]]:
 
 
 def wake_of(kind: Kind, item: Item) -> str:
-    """Return what an item wakes: its event kind for events, else its item kind."""
-    return str(item.get("kind", "")) if kind is Kind.EVENT else kind.value
+    """Return what an item wakes: its event kind for events, else its item kind.
+
+    Event kinds without a dot are an agent's own words and wake nothing.
+    """
+    if kind is not Kind.EVENT:
+        return kind.value
+    name = str(item.get("kind", ""))
+    return name if "." in name else ""

@@ -1,0 +1,76 @@
+"""runaway-loop: one cycle uses many times the tokens or the money of the agent's usual cycle."""
+
+from __future__ import annotations
+
+from midwatch.core.detection import Facts, Verdict, detector
+from midwatch.core.incident import Clear, Finding
+from midwatch.core.loop import Cycle, Excess
+from midwatch.core.recovery import recovery
+from midwatch.core.report import told
+from midwatch.core.units import show_money
+
+KIND = "runaway-loop"
+
+CALM: int = 3
+"""Cycles in a row within the limit after which an agent that was not stopped has calmed down."""
+
+
+@detector(KIND, on=("beat", "run", "agent.state", "run.ended", "sample"))
+def runaway_loop(facts: Facts) -> Verdict:
+    """Find a runaway cycle; the action is the fleet file's. Clear when a person resumes, or it calms."""
+    cycle = facts.cycle
+    if cycle is None:
+        # time alone does not end it: being quiet while suspended proves nothing
+        return None if facts.item.get("kind") is None else recovery(facts, KIND)
+    if cycle.excess:
+        return _found(facts, cycle)
+    if KIND in facts.open_kinds and facts.calm_cycles >= CALM:
+        return Clear(KIND, facts.agent, f"{CALM} usual cycles in a row", facts.item["at"])
+    return None
+
+
+def _found(facts: Facts, cycle: Cycle) -> Finding:
+    worst = max(cycle.excess, key=lambda e: e.value / e.threshold)
+    action = facts.config.loop.action
+    do = None if action == "notify" or worst.usual is None else action
+    return Finding(
+        kind=KIND,
+        agent=facts.agent,
+        severity="critical" if worst.usual is not None else "warning",
+        sentence=told(facts, _sentence(worst)),
+        reason=_reason(worst),
+        evidence_at=facts.item["at"],
+        evidence={
+            "measure": worst.measure,
+            "value": worst.value,
+            "usual": worst.usual,
+            "threshold": worst.threshold,
+            "tokens": cycle.tokens,
+            "cost_nusd": cycle.cost_nusd,
+        },
+        do=do,
+    )
+
+
+def _show(measure: str, value: float) -> str:
+    return f"{round(value):,} tokens" if measure == "tokens" else show_money(round(value))
+
+
+def _sentence(worst: Excess) -> str:
+    spent = f"{_show(worst.measure, worst.value)} in one cycle"
+    if worst.usual is None:
+        return f"{spent}, and too few cycles before it to know what is usual"
+    usual = (
+        f"{round(worst.usual):,}" if worst.measure == "tokens" else show_money(round(worst.usual))
+    )
+    return f"{spent}, usual {usual}"
+
+
+def _reason(worst: Excess) -> str:
+    limit = _show(worst.measure, worst.threshold)
+    if worst.usual is None:
+        return f"over {limit} in a cycle without a baseline; nothing is done about it"
+    rule = f"loop.{worst.measure}_per_cycle: {worst.ratio:g}x"
+    return (
+        f"limit {limit}: {rule} of the usual, and not under the floor; raise it if this is normal"
+    )

@@ -1,0 +1,63 @@
+"""When an incident about a run is over: rules that the detectors of runner failures share.
+
+Over means: the supervisor says that the agent is stable again; or it has run for `stable_after` since
+the last finding, should that word have been lost; or a person took the decision, by starting what was
+held or stopping what failed; or a later run reached its end in good order.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from midwatch.core.detection import Facts
+from midwatch.core.incident import Clear
+from midwatch.core.plain import number_of
+from midwatch.core.states import HELD, State
+from midwatch.core.units import show_duration
+
+WAKES: Final = ("agent.recovered", "agent.state", "run.ended", "sample")
+"""What may end an incident about a run."""
+
+
+def recovery(facts: Facts, kind: str) -> Clear | None:
+    """Return a Clear with its reason when this agent's open incident of `kind` is over."""
+    seen_at = facts.open_kinds.get(kind)
+    if seen_at is None:
+        return None
+    reason = _reason(facts, seen_at)
+    return Clear(kind, facts.agent, reason, facts.item.get("at", facts.now)) if reason else None
+
+
+def _reason(facts: Facts, seen_at: float) -> str | None:
+    event = facts.item.get("kind")
+    if event == "agent.recovered":
+        stable = number_of(facts.data, "stable_s")
+        return f"stable for {show_duration(stable)}" if stable else "stable again"
+    if event == "run.ended":
+        end = facts.data.get("end")
+        if end == "finished":
+            return "a later run finished in good order"
+        return "stopped by a person" if end == "operator" else None
+    return _by_state(facts) or _by_time(facts, seen_at)
+
+
+def _by_state(facts: Facts) -> str | None:
+    before, after = facts.state_before, facts.state
+    if before is None or before == after:
+        return None
+    if before in HELD and after in (State.STARTING, State.RUNNING):
+        return "started again by a person"
+    if after == State.STOPPED and before in (State.PARKED, State.SUSPENDED, State.BACKING_OFF):
+        return "stopped by a person"
+    if before == State.UNHEALTHY and after == State.RUNNING:
+        return "signs of work came after all"
+    return None
+
+
+def _by_time(facts: Facts, seen_at: float) -> str | None:
+    if facts.state != State.RUNNING or facts.state_at is None:
+        return None
+    calm = facts.now - max(facts.state_at, seen_at)
+    if calm < facts.config.restart.stable_after:
+        return None
+    return f"running for {show_duration(calm)} without a failure"

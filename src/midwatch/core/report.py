@@ -1,0 +1,124 @@
+"""What detectors of runner failures share: reading the supervisor's report, and telling it.
+
+The supervisor decides why a run ended; a detector takes the ends that are its own and words them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from midwatch.core.causes import cause_of, done_of, next_of
+from midwatch.core.detection import Facts
+from midwatch.core.incident import Finding, Severity
+from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
+from midwatch.core.recovery import WAKES as RECOVERY_WAKES
+
+WAKES: Final = (*RECOVERY_WAKES, "agent.parked")
+"""What wakes a detector of runner failures."""
+
+LOOP_FAILURES: Final = 3
+"""Failed starts in a row that make a crash loop (the catalogue's "3 failed starts")."""
+
+MAX_SENTENCE: Final = 400
+
+
+def told(facts: Facts, *clauses: str) -> str:
+    """Return `agent: clause; clause`, bounded, without empty clauses."""
+    return clean(f"{facts.agent}: " + "; ".join(c for c in clauses if c), MAX_SENTENCE)
+
+
+def ended(facts: Facts, ends: Collection[str]) -> bool:
+    """Tell whether the item reports an unwanted end that is one of `ends`."""
+    if facts.item.get("kind") not in ("run.ended", "agent.parked"):
+        return False
+    end = facts.data.get("end")
+    return isinstance(end, str) and end in ends and not flag_of(facts.data, "expected")
+
+
+def failures_of(facts: Facts) -> int:
+    """Return how many times in a row the agent has failed, this time included."""
+    name = "attempts" if facts.item.get("kind") == "agent.parked" else "failures"
+    return max(1, whole_of(facts.data, name) or 1)
+
+
+def parked(facts: Facts) -> bool:
+    """Tell whether the agent stays down until a person acts."""
+    return facts.item.get("kind") == "agent.parked" or facts.data.get("next") == "park"
+
+
+def severity_of(facts: Facts) -> Severity:
+    """Return critical when a person is needed: parked, or down and not scheduled again."""
+    if parked(facts):
+        return "critical"
+    stays_down = facts.data.get("next") == "stop" and facts.config.schedule is None
+    return "critical" if stays_down else "warning"
+
+
+def found(kind: str, facts: Facts, reason: str, *clauses: str) -> Finding:
+    """Return the finding for a reported end: cause, `clauses`, what happens next."""
+    is_parking = facts.item.get("kind") == "agent.parked"
+    step = _parking(facts) if is_parking else next_of(facts.data)
+    done = ("park",) if is_parking else done_of(facts.data)
+    return Finding(
+        kind=kind,
+        agent=facts.agent,
+        severity=severity_of(facts),
+        sentence=told(facts, _cause(facts), *clauses, step),
+        reason=reason,
+        evidence_at=facts.item["at"],
+        evidence=evidence_of(facts),
+        done=done,
+    )
+
+
+def evidence_of(facts: Facts) -> dict[str, object]:
+    """Return what the report says, bounded: numbers, names and the last lines of output."""
+    data = facts.data
+    evidence: dict[str, object] = {}
+    for name, read in _EVIDENCE.items():
+        value = read(data, name)
+        if value is not None:
+            evidence[name] = value
+    tail = data.get("tail")
+    if isinstance(tail, list) and tail:
+        evidence["tail"] = [clean(t, 400) for t in tail[-20:] if isinstance(t, str)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    elif isinstance(tail, str) and tail:
+        evidence["tail"] = [clean(t, 400) for t in tail.splitlines()[-20:]]
+    return evidence
+
+
+_EVIDENCE: Final[dict[str, Callable[..., object]]] = {
+    "run_id": text_of,
+    "pid": whole_of,
+    "end": text_of,
+    "reason": text_of,
+    "exit_code": whole_of,
+    "signal": whole_of,
+    "duration_s": number_of,
+    "rss_bytes": number_of,
+    "rss_limit_bytes": number_of,
+    "rss_slope_bytes_h": number_of,
+    "failures": whole_of,
+    "attempts": whole_of,
+    "credential": text_of,
+    "last_beat_at": number_of,
+    "silent_s": number_of,
+    "interval_s": number_of,
+    "missed": whole_of,
+}
+
+
+def _cause(facts: Facts) -> str:
+    return cause_of(facts.data).did
+
+
+def _parking(facts: Facts) -> str:
+    attempts = whole_of(facts.data, "attempts")
+    after = f" after {times(attempts, 'attempt')}" if attempts else ""
+    return f"parked{after} until a person starts it"
+
+
+def times(count: int, noun: str) -> str:
+    """Return `1 attempt`, `3 attempts`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
