@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -73,7 +73,8 @@ def _range(value: object, info: ValidationInfo) -> object:
     elif info.context != READING and isinstance(value, list | tuple):
         first, last = value  # pyright: ignore[reportUnknownVariableType]
     else:
-        raise units.Unexpected("one or two durations such as 5s..5m", value)
+        got = cast("object", value)
+        raise units.Unexpected("one or two durations such as 5s..5m", got)
     if first > last:
         raise units.Unexpected("the smaller delay first, such as 5s..5m", value)
     return (first, last)  # pyright: ignore[reportUnknownVariableType]
@@ -376,7 +377,8 @@ def _lay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
         merged[key] = (
-            _lay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-        )  # pyright: ignore
+            _lay(cast("dict[str, Any]", below), cast("dict[str, Any]", value)) if both else value
+        )
     return merged

@@ -29,6 +29,7 @@ from yaml.resolver import Resolver
 
 from midwatch.core.errors import Problem
 from midwatch.core.units import shorten
+from midwatch.core.yamlwords import explain
 
 Path = tuple[str | int, ...]
 
@@ -46,9 +47,11 @@ _LOADERS: Final = tuple(
 )
 """The fast one first; the one in Python says better what is wrong, and has the last word."""
 
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 _CORE: Final = "tag:yaml.org,2002:"
 _TAGS: Final = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null"))
 _MAX_DIGITS: Final = 40
+_RESOLVER: Final[Any] = Resolver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,13 @@ class _Node:
 class _Refused(Exception):
     """The text as a whole cannot be used."""
 
-    def __init__(self, line: int, column: int, message: str) -> None:
-        super().__init__(message)
-        self.problem = Problem(line, column, "", message)
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def _refused(line: int, column: int, message: str) -> _Refused:
+    return _Refused(Problem(line, column, "", message))
 
 
 def parse(text: str) -> Document:
@@ -123,8 +130,6 @@ def parse(text: str) -> Document:
     """
     document = Document()
     try:
-        if len(text) > MAX_CHARACTERS:
-            raise _Refused(1, 1, f"too long: {len(text)} characters, at most {MAX_CHARACTERS}")
         root = _Composer(_events(text)).compose()
         if root is not None:
             _Reader(document).read(root)
@@ -135,16 +140,18 @@ def parse(text: str) -> Document:
 
 
 def _events(text: str) -> list[Any]:
+    if len(text) > MAX_CHARACTERS:
+        raise _refused(1, 1, f"too long: {len(text)} characters, at most {MAX_CHARACTERS}")
     for loader in _LOADERS:
         last = loader is _LOADERS[-1]
         try:
             return list(_bounded(yaml.parse(text, Loader=loader)))
         except yaml.YAMLError as error:
             if last:
-                raise _syntax(error, text) from None
+                raise _Refused(explain(error, text)) from None
         except (ValueError, OverflowError) as error:  # \U00110000 and lone surrogates
             if last:
-                raise _Refused(1, 1, f"not valid YAML: {error}") from None
+                raise _refused(1, 1, f"not valid YAML: {error}") from None
     raise AssertionError("no YAML loader")
 
 
@@ -156,14 +163,9 @@ def _bounded(events: Iterator[Any]) -> Iterator[Any]:
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             depth -= 1
         if depth > MAX_DEPTH or count > 4 * MAX_VALUES:
-            line, column = event.start_mark.line + 1, event.start_mark.column + 1
-            raise _Refused(
-                line,
-                column,
-                f"nested deeper than {MAX_DEPTH} levels"
-                if depth > MAX_DEPTH
-                else "too many values",
-            )
+            mark: Any = event.start_mark
+            reason = _TOO_DEEP if depth > MAX_DEPTH else f"more than {MAX_VALUES} values"
+            raise _refused(mark.line + 1, mark.column + 1, reason)
         yield event
 
 
@@ -179,8 +181,9 @@ class _Composer:
         for event in self._events:
             if isinstance(event, DocumentStartEvent):
                 if root is not None:
-                    raise _Refused(
-                        event.start_mark.line + 1,
+                    mark: Any = event.start_mark
+                    raise _refused(
+                        mark.line + 1,
                         1,
                         "a second document begins here; a fleet file is one document, remove the ---",
                     )
@@ -191,16 +194,15 @@ class _Composer:
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
         if isinstance(event, AliasEvent):
-            return self._alias(event.anchor, line, column)
+            return self._alias(str(event.anchor), line, column)
         node = _Node(line, column, event.tag)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         if isinstance(event, ScalarEvent):
             node.text = event.value
-            node.bare = event.style is None
+            node.bare = not event.style  # None, or "" from the fast parser
             if event.tag is None:
-                kind = Resolver().resolve(ScalarNode, event.value, event.implicit)
-                node.tag = str(kind)
+                node.tag = str(_RESOLVER.resolve(ScalarNode, event.value, event.implicit))
             return node
         node.complete = False
         if isinstance(event, SequenceStartEvent):
@@ -220,14 +222,14 @@ class _Composer:
     def _alias(self, anchor: str, line: int, column: int) -> _Node:
         node = self._anchors.get(anchor)
         if node is None:
-            raise _Refused(
+            raise _refused(
                 line,
                 column,
                 f"*{anchor} refers to an anchor &{anchor} that does not exist; "
                 "text that begins with * needs quotes",
             )
         if not node.complete:
-            raise _Refused(line, column, f"*{anchor} contains itself")
+            raise _refused(line, column, f"*{anchor} contains itself")
         return node
 
 
@@ -256,13 +258,13 @@ class _Reader:
     def _step(self, node: _Node, depth: int) -> None:
         self._count += 1
         if self._count > MAX_VALUES:
-            raise _Refused(
+            raise _refused(
                 node.line,
                 node.column,
                 f"more than {MAX_VALUES} values once its aliases are followed; write less of *alias",
             )
         if depth > MAX_DEPTH:
-            raise _Refused(node.line, node.column, f"nested deeper than {MAX_DEPTH} levels")
+            raise _refused(node.line, node.column, _TOO_DEEP)
 
     def _check_tag(self, node: _Node, path: Path, *accepted: str) -> None:
         if node.tag not in (None, "!", *accepted):
@@ -377,60 +379,3 @@ def _unusable(text: str) -> str | None:
         if match[0] == "\x00"
         else "is not valid Unicode text"
     )
-
-
-def _syntax(error: yaml.YAMLError, text: str) -> _Refused:
-    """Return what is wrong in the words of someone who never read the YAML specification."""
-    position = getattr(error, "position", None)
-    if isinstance(position, int):  # a ReaderError
-        before = text[:position]
-        return _Refused(
-            before.count("\n") + 1,
-            position - (before.rfind("\n") + 1) + 1,
-            f"the character {shorten(text[position : position + 1])} may not stand in YAML; remove it",
-        )
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    problem = str(getattr(error, "problem", "") or error)
-    context = str(getattr(error, "context", "") or "")
-    if mark is None:
-        return _Refused(1, 1, f"not valid YAML: {problem}")
-    lines = text.splitlines() or [""]
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    start = getattr(getattr(error, "context_mark", None), "line", None)
-    return _Refused(mark.line + 1, mark.column + 1, _explain(problem, context, line, start))
-
-
-def _explain(problem: str, context: str, line: str, start: int | None) -> str:
-    first = re.search(r"found character '(.+)' that cannot start any token", problem)
-    indent = line[: len(line) - len(line.lstrip())]
-    if "\t" in indent or (first and first[1] == "\\t"):
-        return "a tab stands where YAML expects spaces; indent with spaces"
-    if first:
-        return f'text that begins with {first[1]} needs quotes, such as "{first[1]}…"'
-    if "alias" in context or "anchor" in context:
-        sign = "*" if "alias" in context else "&"
-        return (
-            f'text that begins with {sign} needs quotes, such as "{sign}/5 * * * *"'
-            if sign == "*"
-            else "text that begins with & needs quotes"
-        )
-    if "${" in line and "flow" in context:
-        return 'put "${…}" in quotes when it stands between { } or [ ]'
-    if "mapping values are not allowed" in problem:
-        return (
-            "a ':' stands where none may be: check that the line is indented like its neighbours, "
-            "and put text that contains ': ' in quotes"
-        )
-    since = f" (begun on line {start + 1})" if start is not None else ""
-    if "flow mapping" in context:
-        return f"expected , or }} in the braces{since}"
-    if "flow sequence" in context:
-        return f"expected , or ] in the brackets{since}"
-    if "quoted scalar" in context:
-        return f"the quotes{since} are not closed, or hold a \\ that means nothing; in '…' a \\ is plain text"
-    if "block mapping" in context or "block collection" in context or "block sequence" in context:
-        return f"this line is not indented like its neighbours{since}, or a ':' is missing"
-    if "simple key" in context:
-        return "expected 'key: value'; is the ':' missing?"
-    detail = f"{context}: {problem}" if context else problem
-    return f"not valid YAML here ({detail})"
