@@ -1,0 +1,163 @@
+"""The tables of `telemetry.duckdb`: their columns, how an item becomes a row, and back.
+
+Known fields have columns; what is unknown travels in `extra` as JSON and survives the round trip.
+`at` is a reserved word in DuckDB, so the time of an item is the column `ts`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from midwatch.wire.items import Item, Kind
+from midwatch.wire.limits import NUSD_PER_USD
+
+SCHEMA_VERSION: Final = 1
+"""Raised when a table changes in a way that an older hub cannot read."""
+
+SPAN: Final = "span"
+"""The stored kind that `wire.items` does not have: spans arrive as OTLP."""
+
+_USAGE: Final = {
+    "tokens": "BIGINT",
+    "input_tokens": "BIGINT",
+    "output_tokens": "BIGINT",
+    "cached_tokens": "BIGINT",
+    "cost_nusd": "BIGINT",
+    "model_calls": "BIGINT",
+    "tool_calls": "BIGINT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. `fields` are the item's known fields beyond the common ones, with their types."""
+
+    name: str
+    fields: dict[str, str]
+    common: tuple[str, ...] = ("id", "agent", "run_id")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns in the order of a row."""
+        return [*self.common, "ts", "received", *self.fields, "extra"]
+
+    def ddl(self) -> list[str]:
+        """Return the statements that bring the table to this shape, new or old."""
+        types = dict.fromkeys(self.common, "VARCHAR")
+        types |= {"ts": "TIMESTAMPTZ", "received": "TIMESTAMPTZ", **self.fields, "extra": "JSON"}
+        body = ", ".join(f"{name} {kind}" for name, kind in types.items())
+        return [
+            f"CREATE TABLE IF NOT EXISTS {self.name} ({body})",
+            *(
+                f"ALTER TABLE {self.name} ADD COLUMN IF NOT EXISTS {name} {kind}"
+                for name, kind in self.fields.items()
+            ),
+        ]
+
+    def row(self, item: Item, received: datetime) -> list[Any]:
+        """Return the item as a row. Every known field already has its exact type (`wire.items`)."""
+        row: list[Any] = [item.get(name) for name in self.common]
+        row += (datetime.fromtimestamp(item["at"], UTC), received)
+        for name, kind in self.fields.items():
+            value = item.get(name)
+            row.append(_dump(value) if kind == "JSON" and value is not None else value)
+        known = self.fields.keys() | _NOT_EXTRA
+        extra = {name: value for name, value in item.items() if name not in known}
+        row.append(_dump(extra) if extra else None)
+        return row
+
+    def select(self) -> str:
+        """Return the column list that `item` reads; times come as Unix seconds."""
+        return ", ".join(
+            f"epoch({name})" if name in ("ts", "received") else name for name in self.columns
+        )
+
+    def item(self, row: Sequence[Any]) -> Item:
+        """Return the item of a row that was read with `select`; fields without a value are absent."""
+        values = dict(zip(self.columns, row, strict=True))
+        extra: str | None = values.pop("extra")
+        values.pop("received")
+        item: Item = {"at": values.pop("ts")}
+        for name, value in values.items():
+            if value is not None:
+                item[name] = json.loads(value) if self.fields.get(name) == "JSON" else value
+        if "cost_nusd" in item:
+            item["cost_usd"] = item["cost_nusd"] / NUSD_PER_USD
+        if extra is not None:
+            item.update(json.loads(extra))
+        return item
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+_NOT_EXTRA: Final = {"id", "agent", "run_id", "at", "cost_usd"}
+
+BEATS: Final = Table(
+    "beats",
+    {
+        **_USAGE,
+        "duration_s": "DOUBLE",
+        "items": "BIGINT",
+        "unit": "VARCHAR",
+        "result": "VARCHAR",
+        "error": "VARCHAR",
+        "draining": "BOOLEAN",
+    },
+)
+
+EVENTS: Final = Table("events", {"kind": "VARCHAR", "data": "JSON"})
+
+SAMPLES: Final = Table(
+    "samples",
+    {
+        "state": "VARCHAR",
+        "pid": "BIGINT",
+        "rss_bytes": "BIGINT",
+        "cpu_s": "DOUBLE",
+        "open_files": "BIGINT",
+        "children": "BIGINT",
+        "threads": "BIGINT",
+    },
+)
+
+SPANS: Final = Table(
+    "spans",
+    {
+        "trace_id": "VARCHAR",
+        "span_id": "VARCHAR",
+        "parent_id": "VARCHAR",
+        "session": "VARCHAR",
+        "service": "VARCHAR",
+        "name": "VARCHAR",
+        "kind": "VARCHAR",
+        "duration_s": "DOUBLE",
+        "status": "VARCHAR",
+        "status_message": "VARCHAR",
+        "operation": "VARCHAR",
+        "provider": "VARCHAR",
+        "model": "VARCHAR",
+        "tool": "VARCHAR",
+        "input_tokens": "BIGINT",
+        "output_tokens": "BIGINT",
+        "cached_tokens": "BIGINT",
+        "cost_nusd": "BIGINT",
+        "scope": "VARCHAR",
+        "attributes": "JSON",
+        "resource": "JSON",
+        "events": "JSON",
+        "links": "JSON",
+    },
+)
+
+TABLES: Final[dict[str, Table]] = {
+    Kind.BEAT: BEATS,
+    Kind.EVENT: EVENTS,
+    Kind.SAMPLE: SAMPLES,
+    SPAN: SPANS,
+}
