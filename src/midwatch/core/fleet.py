@@ -37,8 +37,13 @@ READING: Final = {"units": "required"}
 Without it (a JSON snapshot) plain numbers are what is expected."""
 
 
-def _quantity(parse: Callable[[str], Any], what: str, pattern: str, examples: list[str]) -> Any:
-    """Return the annotation of a quantity: how it is read, and how the schema shows it."""
+def _quantity(
+    parse: Callable[[str], Any], what: str, pattern: str, examples: list[str], likely: str = ""
+) -> Any:
+    """Return the annotation of a quantity: how it is read, and how the schema shows it.
+
+    `likely` is what a number without a unit was probably meant to be: `{}s`.
+    """
     example = " or ".join(examples[:2])
 
     def read(value: object, info: ValidationInfo) -> object:
@@ -46,7 +51,8 @@ def _quantity(parse: Callable[[str], Any], what: str, pattern: str, examples: li
             return parse(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             if info.context == READING:
-                raise units.Unexpected(f"{what} with its unit, such as {example}", value)
+                hint = f"did you mean {likely.format(value)}?" if likely else None
+                raise units.Unexpected(f"{what} with its unit, such as {example}", value, hint)
             return value
         raise units.Unexpected(f"{what} such as {example}", value)
 
@@ -55,13 +61,19 @@ def _quantity(parse: Callable[[str], Any], what: str, pattern: str, examples: li
 
 
 _DURATION = _quantity(
-    units.parse_duration, "a duration", r"^([0-9.]+ *(ms|s|m|h|d|w) *)+$", ["90s", "5m", "1h30m"]
+    units.parse_duration,
+    "a duration",
+    r"^([0-9.]+ *(ms|s|m|h|d|w) *)+$",
+    ["90s", "5m", "1h30m"],
+    "{}s",
 )
 _SIZE = _quantity(
     units.parse_size, "a size", r"^[0-9.]+ *(B|[kK]B|[MGT]B|[KMGT]iB)$", ["512MiB", "1GiB"]
 )
-_MONEY = _quantity(units.parse_money, "money", r"^\$ *[0-9]+(\.[0-9]{1,9})?$", ["$1.50", "$0.002"])
-_RATIO = _quantity(units.parse_ratio, "a ratio", r"^[0-9.]+ *(%|x)$", ["80%", "10x"])
+_MONEY = _quantity(
+    units.parse_money, "money", r"^\$ *[0-9]+(\.[0-9]{1,9})?$", ["$1.50", "$0.002"], "${}"
+)
+_RATIO = _quantity(units.parse_ratio, "a ratio", r"^[0-9.]+ *(%|x)$", ["80%", "10x"], "{}%")
 
 
 def _range(value: object, info: ValidationInfo) -> object:
@@ -70,14 +82,12 @@ def _range(value: object, info: ValidationInfo) -> object:
         low, dots, high = value.partition("..")
         first = units.parse_duration(low)
         last = units.parse_duration(high) if dots else first
-    elif info.context != READING and isinstance(value, list | tuple):
-        first, last = value  # pyright: ignore[reportUnknownVariableType]
-    else:
-        got = cast("object", value)
-        raise units.Unexpected("one or two durations such as 5s..5m", got)
-    if first > last:
-        raise units.Unexpected("the smaller delay first, such as 5s..5m", value)
-    return (first, last)  # pyright: ignore[reportUnknownVariableType]
+        if first > last:
+            raise units.Unexpected("the smaller delay first, such as 5s..5m", value)
+        return (first, last)
+    if info.context == READING:
+        raise units.Unexpected("one or two durations such as 5s..5m", value)
+    return value
 
 
 def split_listen(value: str) -> tuple[str, int]:
@@ -95,8 +105,16 @@ _LISTEN: Final = re.compile(
 )
 
 
-def _listen(value: str) -> str:
-    split_listen(value)
+def _listen(value: object) -> object:
+    if isinstance(value, str | int):
+        split_listen(str(value))
+    return value
+
+
+def _variables(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if not name or "=" in name:
+            raise units.Unexpected("names of variables without '='", name)
     return value
 
 
@@ -119,10 +137,14 @@ Range = Annotated[
 Zone = Annotated[str, AfterValidator(check_zone)]
 Listen = Annotated[
     str,
-    AfterValidator(_listen),
+    BeforeValidator(_listen),
     WithJsonSchema({"type": "string", "title": "host:port", "examples": ["127.0.0.1:8700"]}),
 ]
+Word = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"], "title": "text"})]
+"""Text that a process is given: in the fleet file also a bare number or `yes`, kept as written."""
 Target = Annotated[str, AfterValidator(_target)]
+
+Variables = Annotated[dict[str, Word], AfterValidator(_variables)]
 
 Liveness = Literal["heartbeat", "activity", "output", "process", "none"]
 
@@ -239,7 +261,7 @@ class Verify(Model):
 class Agent(Model):
     """One agent. Whatever it leaves out comes from `defaults`."""
 
-    command: list[str] | None = None
+    command: list[Word] | None = None
     """The program and its arguments, as a list; no shell is involved."""
     external: bool = False
     """True for an agent that Midwatch watches but does not start."""
@@ -247,7 +269,7 @@ class Agent(Model):
     """A name that agents share: for budgets and on the page."""
     cwd: str | None = None
     """Working directory, from the fleet file's directory."""
-    env: dict[str, str] = {}
+    env: Variables = {}
     """Environment variables. Values are text as written."""
     env_file: str | None = None
     """A file of NAME=value lines, from the fleet file's directory; `env` wins."""
@@ -275,6 +297,13 @@ class Agent(Model):
             raise units.Unexpected("at least the program's name", value)
         return value
 
+    @field_validator("command")
+    @classmethod
+    def _program(cls, value: list[str] | None) -> list[str] | None:
+        if value and not value[0].strip():
+            raise units.Unexpected("the program's name first", value)
+        return value
+
     @model_validator(mode="after")
     def _startable(self) -> Agent:
         if self.command is None and not self.external:
@@ -292,7 +321,7 @@ class Defaults(Model):
     loop: Loop = Loop()
     liveness: Liveness | None = None
     """See agents."""
-    env: dict[str, str] = {}
+    env: Variables = {}
     """Environment variables of every agent; an agent's own are added, and win."""
     env_file: str | None = None
     """See agents."""
