@@ -81,3 +81,24 @@ class Incident:
     acked_at: float | None = None
     actions: list[Action] = field(default_factory=list[Action])
     count: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shape of `GET /api/incidents` (CONTRACT)."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "agent": self.agent,
+            "group": self.group,
+            "severity": self.severity,
+            "state": self.state.value,
+            "sentence": self.sentence,
+            "reason": self.reason,
+            "evidence": self.evidence,
+            "opened_at": self.opened_at,
+            "evidence_at": self.evidence_at,
+            "seen_at": self.seen_at,
+            "acked_at": self.acked_at,
+            "resolved_at": self.resolved_at,
+            "actions": [action.to_json() for action in self.actions],
+            "count": self.count,
+        }

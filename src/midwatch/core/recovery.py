@@ -22,9 +22,15 @@ WAKES: Final = ("agent.recovered", "agent.state", "run.ended", "sample")
 def recovery(facts: Facts, kind: str) -> Clear | None:
     """Return a Clear with its reason when this agent's open incident of `kind` is over."""
     seen_at = facts.open_kinds.get(kind)
-    if seen_at is None:
-        return None
-    reason = _reason(facts, seen_at)
+    return None if seen_at is None else _clear(facts, kind, _reason(facts, seen_at))
+
+
+def decided(facts: Facts, kind: str) -> Clear | None:
+    """Return a Clear when a person ended this incident; neither time nor an end of the run does."""
+    return _clear(facts, kind, _by_state(facts)) if kind in facts.open_kinds else None
+
+
+def _clear(facts: Facts, kind: str, reason: str | None) -> Clear | None:
     return Clear(kind, facts.agent, reason, facts.item.get("at", facts.now)) if reason else None
 
 
@@ -37,7 +43,7 @@ def _reason(facts: Facts, seen_at: float) -> str | None:
         end = facts.data.get("end")
         if end == "finished":
             return "a later run finished in good order"
-        return "stopped by a person" if end == "operator" else None
+        return "stopped or restarted by a person" if end == "operator" else None
     return _by_state(facts) or _by_time(facts, seen_at)
 
 

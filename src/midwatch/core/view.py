@@ -1,46 +1,375 @@
-"""The fleet view: a fold over committed items (signatures first)."""
+"""The fleet view: the read model of the fleet, a fold over committed items.
+
+The watch alone feeds it; API and pages read it through `core.ports.FleetReader`. Rebuilt at start from
+`AgentHistory` rows. Nothing here asks a clock: `now` comes in. Unknown agents that report are taken up,
+up to MAX_AGENTS.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import heapq
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from midwatch.core.fleet import Fleet
+from midwatch.core.agentview import AgentView, dollars
+from midwatch.core.detection import MIDWATCH
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import AgentHistory
 from midwatch.core.incident import Incident
+from midwatch.core.loop import Cycle
+from midwatch.core.plain import text_of
+from midwatch.core.sentence import sentence_of
+from midwatch.core.states import ALIVE, State
+from midwatch.core.times import zone_of
 from midwatch.wire.items import Item, Kind
+
+MAX_AGENTS: Final = 5_000
+"""Agents that are kept, named by the fleet file or not; more unknown names are counted and left out."""
+
+LOST_AFTER_S: Final = 45.0
+"""A node that is silent for so long is lost: samples come every 10 s."""
+
+FORGET_AFTER_S: Final = 86_400.0
+"""An agent that the fleet file does not name is forgotten after so long without a word."""
+
+WORKING: Final = frozenset({State.STARTING, State.RUNNING, State.DRAINING})
+
+_SUPERVISED: Final = frozenset(
+    {"agent.state", "run.started", "run.ended", "run.hung", "agent.parked", "agent.recovered"}
+)
+_INSTANCE: Final = re.compile(r"(.+?)[-.#@:](\d{1,3})")
+"""The name of one of several instances, for example `inbox-2`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one item did to the view."""
+
+    agent: AgentView
+    is_news: bool
+    """False for a duplicate, or a report that a newer one has overtaken."""
+    state_before: State
+    cycle: Cycle | None = None
 
 
 class FleetView:
-    """Implements `core.ports.FleetReader`. Fed by the watch alone."""
+    """Implements `core.ports.FleetReader`. `node` names the machine of the hub."""
 
-    def __init__(self, fleet: Fleet, *, node: str, now: float) -> None:
-        self._fleet = fleet
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        node: str,
+        now: float,
+        lost: Callable[[], dict[str, int]] | None = None,
+    ) -> None:
+        self._agents: dict[str, AgentView] = {}
+        self._names: list[str] | None = None
+        self._node = node
+        self._since = now
+        self._lost = lost
+        self._sdk_lost: dict[str, int] = {}
+        self._nodes: dict[str, float] = {node: now}
+        self._silent: set[str] = set()
+        self._stopping = False
+        self._due: list[tuple[float, str]] = []
+        self._queued: set[str] = set()
+        self._own_incidents = 0
+        self.refused_agents = 0
+        """Items of unknown agents beyond MAX_AGENTS."""
+        self.reload(fleet)
+
+    # --- feeding
 
     def restore(self, histories: Iterable[AgentHistory], now: float) -> None:
         """Take what the store knew at start; call once, before the first `apply`."""
+        for history in histories:
+            agent = self._get(history.agent)
+            if agent is not None:
+                agent.restore(history, now, self.zone)
+        self._queue_all()
 
-    def reload(self, fleet: Fleet) -> None:
-        """Take a new fleet file."""
+    def reload(self, fleet: Fleet) -> list[str]:
+        """Take a new fleet file; return the names of agents that left the view."""
+        self._fleet = fleet
+        self.zone = zone_of(fleet.timezone)
+        self._names = None
+        gone: list[str] = []
+        for agent in list(self._agents.values()):
+            config = self._config(agent.name)
+            if config is not None:
+                agent.config, agent.declared = config, True
+                agent.reckon(self._since)
+            elif agent.declared:
+                agent.declared = False
+                if agent.state not in ALIVE:
+                    del self._agents[agent.name]
+                    gone.append(agent.name)
+        for name, config in fleet.agents.items():
+            # of several instances each reports under a name of its own
+            if name not in self._agents and config.instances == 1:
+                self._agents[name] = AgentView(name, config, declared=True)
+                self._agents[name].reckon(self._since)
+        self._queue_all()
+        return gone
 
-    def apply(self, kind: Kind, item: Item, now: float) -> set[str]:
-        """Fold one item; return the names of the agents that look different now."""
-        return set()
+    def apply(self, kind: Kind, item: Item, now: float) -> Change | None:
+        """Fold one item. Returns None for what is not about an agent of the fleet."""
+        name: str = item["agent"]
+        if name == MIDWATCH:
+            self._stopping = self._stopping or item.get("kind") == "node.stopping"
+            return None
+        agent = self._agents.get(name)
+        if agent is None:
+            if _is_last_word(kind, item):
+                return None
+            agent = self._get(name)
+            if agent is None:
+                return None
+        before = agent.state
+        is_news, cycle = self._fold(agent, kind, item, now)
+        if agent.due_at is not None and name not in self._queued:
+            self._queue(agent)
+        return Change(agent, is_news, before, cycle)
+
+    def _fold(
+        self, agent: AgentView, kind: Kind, item: Item, now: float
+    ) -> tuple[bool, Cycle | None]:
+        if kind is Kind.BEAT:
+            is_news = agent.take_beat(item, now, self.zone)
+            return is_news, agent.cycle if is_news else None
+        if kind is Kind.SAMPLE:
+            self._node_reports(agent.node or self._node, now)
+            return agent.take_sample(item), None
+        if kind is Kind.RUN:
+            agent.take_run(item)
+            return True, agent.open_cycle(item)
+        return self._fold_event(agent, item, now), None
+
+    def _fold_event(self, agent: AgentView, item: Item, now: float) -> bool:
+        event = item["kind"]
+        if event in _SUPERVISED:
+            self._node_reports(agent.node or self._node, now)
+        if event == "agent.state":
+            is_news = agent.take_state(item)
+            self._node_reports(agent.node or self._node, now)
+            return is_news
+        if event == "run.started":
+            return agent.take_started(item, self.zone)
+        if event == "run.ended":
+            return agent.take_ended(item)
+        if event in ("agent.step", "agent.progress"):
+            agent.take_step(item, now)
+        elif event == "agent.draining" and not agent.managed:
+            agent.due_at = None
+        elif event == "sdk.lost":
+            self._take_lost(item)
+        return True
+
+    def _take_lost(self, item: Item) -> None:
+        counts: Any = (item.get("data") or {}).get("counts")
+        if not isinstance(counts, dict):
+            return
+        for reason, count in list(counts.items())[:20]:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            name = f"sdk:{text_of({'reason': reason}, 'reason', 40)}"
+            known = name in self._sdk_lost or len(self._sdk_lost) < 50
+            if known and isinstance(count, int) and 0 < count < 10**12:
+                self._sdk_lost[name] = self._sdk_lost.get(name, 0) + count
 
     def set_incidents(self, agent: str, incidents: Sequence[Incident]) -> None:
-        """Take the open incidents of one agent."""
+        """Take the incidents of one agent that are not resolved."""
+        if agent == MIDWATCH:
+            self._own_incidents = len(incidents)
+            return
+        view = self._agents.get(agent)
+        if view is not None:
+            view.incidents = [i.to_json() for i in incidents]
+            view.open_kinds = {i.kind: i.seen_at for i in incidents}
 
-    def set_lost(self, counts: dict[str, int]) -> None:
-        """Take the counts of lost things by reason, shown as `lost` of the fleet."""
+    # --- time
 
-    def fleet(self, now: float) -> dict[str, Any]:
-        return {}
+    def overdue(self, now: float) -> list[AgentView]:
+        """Return agents whose beat has become overdue; each is returned once per silence."""
+        late: list[AgentView] = []
+        while self._due and self._due[0][0] <= now:
+            name = heapq.heappop(self._due)[1]
+            self._queued.discard(name)
+            agent = self._agents.get(name)
+            if agent is None or agent.due_at is None:
+                continue
+            if agent.due_at > now:
+                self._queue(agent)
+                continue
+            agent.overdue(now)
+            late.append(agent)
+        return late
 
-    def agents(self, now: float) -> list[dict[str, Any]]:
-        return []
+    def lose_silent(self, now: float) -> list[AgentView]:
+        """Mark agents of nodes that have gone silent as lost; return them."""
+        lost: list[AgentView] = []
+        if self._stopping:
+            return lost
+        for node, seen_at in self._nodes.items():
+            if node in self._silent or now - seen_at < LOST_AFTER_S:
+                continue
+            self._silent.add(node)
+            for agent in self._agents.values():
+                here = (agent.node or self._node) == node
+                if here and agent.managed and agent.state in ALIVE and agent.state_at is not None:
+                    agent.lose(now)
+                    lost.append(agent)
+        return lost
 
-    def agent(self, name: str, now: float) -> dict[str, Any] | None:
-        return None
+    def forget(self, now: float) -> list[str]:
+        """Drop agents that the fleet file does not name and that have long been silent."""
+        gone = [
+            agent.name
+            for agent in self._agents.values()
+            if not agent.declared
+            and not agent.incidents
+            and now - max(agent.life_at or 0.0, agent.state_at or 0.0, self._since) > FORGET_AFTER_S
+        ]
+        for name in gone:
+            del self._agents[name]
+        if gone:
+            self._names = None
+        return gone
+
+    def next_due(self) -> float | None:
+        """Return when `overdue` has something to look at, or None."""
+        return self._due[0][0] if self._due else None
+
+    def _queue(self, agent: AgentView) -> None:
+        assert agent.due_at is not None
+        heapq.heappush(self._due, (agent.due_at, agent.name))
+        self._queued.add(agent.name)
+
+    def _queue_all(self) -> None:
+        self._due = [(a.due_at, a.name) for a in self._agents.values() if a.due_at is not None]
+        heapq.heapify(self._due)
+        self._queued = {name for _, name in self._due}
+
+    def _node_reports(self, node: str, now: float) -> None:
+        self._nodes[node] = now
+        self._silent.discard(node)
+        self._stopping = False
+
+    # --- agents
+
+    def look(self, name: str) -> AgentView | None:
+        """Return the agent's view for detectors; None when it is unknown."""
+        return self._agents.get(name)
+
+    def _get(self, name: str) -> AgentView | None:
+        agent = self._agents.get(name)
+        if agent is not None:
+            return agent
+        if len(self._agents) >= MAX_AGENTS:
+            self.refused_agents += 1
+            return None
+        config = self._config(name)
+        agent = AgentView(name, config or self._stranger(), declared=config is not None)
+        self._agents[name] = agent
+        self._names = None
+        return agent
+
+    def _config(self, name: str) -> Agent | None:
+        config = self._fleet.agents.get(name)
+        if config is not None:
+            return config
+        match = _INSTANCE.fullmatch(name)
+        base = self._fleet.agents.get(match[1]) if match else None
+        return base if base is not None and base.instances > 1 else None
+
+    def _stranger(self) -> Agent:
+        """Return the settings of an agent that the fleet file does not name: the defaults."""
+        defaults = self._fleet.defaults
+        return Agent(
+            external=True, heartbeat=defaults.heartbeat, loop=defaults.loop, budget=defaults.budget
+        )
+
+    # --- reading
 
     def names(self) -> Sequence[str]:
-        return sorted(self._fleet.agents)
+        if self._names is None:
+            self._names = sorted(self._agents)
+        return self._names
+
+    def agent(self, name: str, now: float) -> dict[str, Any] | None:
+        view = self._agents.get(name)
+        return None if view is None else self._to_json(view, now)
+
+    def agents(self, now: float) -> list[dict[str, Any]]:
+        return [self._to_json(self._agents[name], now) for name in self.names()]
+
+    def fleet(self, now: float) -> dict[str, Any]:
+        cost: int | None = None
+        cycles = 0
+        for agent in self._agents.values():
+            today = agent.today(now, self.zone)
+            cycles += today.cycles
+            if today.cost_nusd is not None:
+                cost = (cost or 0) + today.cost_nusd
+        known = self._lost() if self._lost is not None else {}
+        return {
+            "fleet": self._fleet.fleet,
+            "node": self._node,
+            "timezone": self._fleet.timezone,
+            "agents": len(self._agents),
+            "working": sum(a.state in WORKING for a in self._agents.values()),
+            "open_incidents": self._own_incidents
+            + sum(len(a.incidents) for a in self._agents.values()),
+            "today": {"cost_usd": dollars(cost), "cycles": cycles},
+            "since": self._since,
+            "lost": {**known, **self._sdk_lost},
+        }
+
+    def _to_json(self, agent: AgentView, now: float) -> dict[str, Any]:
+        cycle = agent.cycle
+        today = agent.today(now, self.zone)
+        beaten = agent.last_beat_at is not None
+        return {
+            "agent": agent.name,
+            "group": agent.config.group,
+            "node": agent.node or (self._node if agent.managed else None),
+            "state": agent.state.value,
+            "since": agent.since,
+            "sentence": sentence_of(agent, now, self.zone),
+            "reason": agent.reason,
+            "run_id": agent.run_id,
+            "pid": agent.pid,
+            "next_start_at": agent.next_start_at,
+            "last_beat": agent.last_beat_at,
+            "cycle": {
+                "tokens": cycle.tokens if cycle else None,
+                "tokens_baseline": None
+                if agent.tokens.usual is None
+                else round(agent.tokens.usual),
+                "cost_usd": dollars(cycle.cost_nusd) if cycle else None,
+                "tool_calls": agent.tool_calls,
+            },
+            "today": {
+                "cost_usd": dollars(today.cost_nusd),
+                "budget_usd": dollars(agent.config.budget.per_day),
+                "cycles": today.cycles if beaten else None,
+                "restarts": today.restarts,
+                "tokens": today.tokens,
+                "items": today.items,
+                "unit": agent.unit,
+            },
+            "resources": agent.resources(now),
+            "incidents": agent.incidents,
+            "recent_cycles": agent.strip(),
+        }
+
+
+def _is_last_word(kind: Kind, item: Item) -> bool:
+    """Tell whether an item only says that an agent nobody knows has ended: no reason to take it up."""
+    if kind is not Kind.EVENT:
+        return False
+    event = item["kind"]
+    if event == "agent.state":
+        return (item.get("data") or {}).get("state") not in {s.value for s in ALIVE}
+    return event in ("run.ended", "agent.parked", "run.hung")

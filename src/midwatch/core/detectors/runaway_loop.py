@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from midwatch.core.detection import Facts, Verdict, detector
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.loop import Cycle, Excess
-from midwatch.core.recovery import recovery
+from midwatch.core.recovery import decided
 from midwatch.core.report import told
 from midwatch.core.units import show_money
 
 KIND = "runaway-loop"
 
-CALM: int = 3
+CALM: Final = 3
 """Cycles in a row within the limit after which an agent that was not stopped has calmed down."""
 
 
-@detector(KIND, on=("beat", "run", "agent.state", "run.ended", "sample"))
+FRESH_S: Final = 900.0
+"""An older cycle, out of a spool, is told but not acted upon: the agent may be another by now."""
+
+
+@detector(KIND, on=("beat", "run", "agent.state", "sample"))
 def runaway_loop(facts: Facts) -> Verdict:
     """Find a runaway cycle; the action is the fleet file's. Clear when a person resumes, or it calms."""
     cycle = facts.cycle
     if cycle is None:
-        # time alone does not end it: being quiet while suspended proves nothing
-        return None if facts.item.get("kind") is None else recovery(facts, KIND)
+        return decided(facts, KIND)
     if cycle.excess:
         return _found(facts, cycle)
     if KIND in facts.open_kinds and facts.calm_cycles >= CALM:
@@ -32,7 +37,8 @@ def runaway_loop(facts: Facts) -> Verdict:
 def _found(facts: Facts, cycle: Cycle) -> Finding:
     worst = max(cycle.excess, key=lambda e: e.value / e.threshold)
     action = facts.config.loop.action
-    do = None if action == "notify" or worst.usual is None else action
+    stale = facts.now - facts.item["at"] > FRESH_S
+    do = None if action == "notify" or worst.usual is None or stale else action
     return Finding(
         kind=KIND,
         agent=facts.agent,
