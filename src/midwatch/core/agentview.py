@@ -191,7 +191,7 @@ class AgentView:
 
     def take_state(self, item: Item) -> bool:
         """Fold an `agent.state` event, unless a newer report is known."""
-        data: dict[str, Any] = item.get("data") or {}
+        data = data_of(item)
         state = data.get("state")
         if state not in STATES or (self.state_at is not None and item["at"] < self.state_at):
             return False
@@ -209,7 +209,7 @@ class AgentView:
 
     def take_started(self, item: Item, zone: tzinfo) -> bool:
         """Fold `run.started`; each run counts once."""
-        data: dict[str, Any] = item.get("data") or {}
+        data = data_of(item)
         run_id = text_of(data, "run_id", 128) or item.get("run_id") or item["id"]
         if run_id in self._runs:
             return False
@@ -307,7 +307,7 @@ class AgentView:
         start = self.life_at if self.life_at is not None else since
         due = start + beat.every * beat.missed
         if self.step is not None:
-            declared = number_of(self.step.get("data") or {}, "expect_s")
+            declared = number_of(data_of(self.step), "expect_s")
             if declared is not None and self.life_at is not None:
                 due = max(due, self.step["at"] + (self._skew_s or 0.0) + declared + beat.every)
         self.due_at = due
@@ -390,6 +390,12 @@ class AgentView:
         if sample is None or self.state not in ALIVE or now - sample["at"] > FRESH_SAMPLE_S:
             sample = {}
         return {name: sample.get(name) for name in ("rss_bytes", "open_files", "children")}
+
+
+def data_of(item: Item) -> dict[str, Any]:
+    """Return an event's `data`, or an empty object."""
+    data = item.get("data")
+    return data if isinstance(data, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 def is_restart(data: dict[str, Any]) -> bool:

@@ -7,16 +7,18 @@ they are known. What is unknown is left out, never told as 0. Times are in the f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Final
 
-from midwatch.core.agentview import AgentView, Day, is_restart
+from midwatch.core.agentview import AgentView, Day, data_of, is_restart
 from midwatch.core.causes import Cause, cause_of
 from midwatch.core.exits import EXPECTED
 from midwatch.core.plain import clean, flag_of, number_of, text_of
 from midwatch.core.states import State
 from midwatch.core.times import show_time
 from midwatch.core.units import show_duration, show_money
+from midwatch.wire.items import Item
 
 RECENT_S: Final = 3600.0
 """For how long a restart stays the first thing that is said of a working agent."""
@@ -25,115 +27,131 @@ MAX_SENTENCE: Final = 400
 
 _BAD_WORDS: Final = frozenset({"failed", "error", "fail"})
 
-Lead = Callable[[AgentView, float, tzinfo], str]
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One agent at one moment, with the words for times."""
+
+    agent: AgentView
+    now: float
+    zone: tzinfo
+
+    def time(self, at: float, *, seconds: bool = False) -> str:
+        return show_time(at, self.now, self.zone, seconds=seconds)
+
+    def ago(self, at: float) -> str:
+        return show_duration(max(1.0, self.now - at))
+
+    def since(self, word: str) -> str:
+        """Return ` at 02:14` (or ` since`, ` for 3 minutes`) about the state's beginning, if known."""
+        since = self.agent.since
+        if since is None:
+            return ""
+        return f" {word} {self.ago(since) if word == 'for' else self.time(since)}"
 
 
 def sentence_of(agent: AgentView, now: float, zone: tzinfo) -> str:
     """Return the agent's sentence, without its name."""
-    lead = _LEADS[agent.state](agent, now, zone)
-    parts = [lead] if lead else []
-    work = _work(agent, now, zone)
-    if work:
-        parts.append(work)
+    look = Look(agent, now, zone)
+    parts = [part for part in (_LEADS[agent.state](look), _work(look)) if part]
     return clean("; ".join(parts), MAX_SENTENCE) or "nothing known yet"
 
 
 # --- leads, one for each state
 
 
-def _running(agent: AgentView, now: float, zone: tzinfo) -> str:
+def _running(look: Look) -> str:
+    agent, now = look.agent, look.now
     started = agent.started
-    if started is not None and now - started["at"] < RECENT_S and is_restart(_data(started)):
+    if started is not None and now - started["at"] < RECENT_S and is_restart(data_of(started)):
         cause = _failure(agent)
         after = f" after {cause.after}" if cause else ""
-        return f"restarted at {show_time(started['at'], now, zone)}{after}"
+        return f"restarted at {look.time(started['at'])}{after}"
     step = agent.step
     if step is not None and step["at"] >= (agent.last_beat_at or 0.0):
-        return _step(step, now)
+        return _step(look, step)
     if agent.last_beat_at is None and agent.since is not None:
-        return f"running for {_ago(agent.since, now)}, no beat yet"
+        return f"running for {look.ago(agent.since)}, no beat yet"
     return ""
 
 
-def _step(step: dict[str, Any], now: float) -> str:
-    data = _data(step)
+def _step(look: Look, step: Item) -> str:
+    data = data_of(step)
     text = text_of(data, "text", 80)
+    words = f" ({text})" if text else ""
     done, total = number_of(data, "done"), number_of(data, "total")
     if done is not None and total:
-        return f"{done:,.0f} of {total:,.0f} done" + (f" ({text})" if text else "")
-    return f"in a long step for {_ago(step['at'], now)}" + (f" ({text})" if text else "")
+        return f"{done:,.0f} of {total:,.0f} done{words}"
+    return f"in a long step for {look.ago(step['at'])}{words}"
 
 
-def _starting(agent: AgentView, now: float, zone: tzinfo) -> str:
-    if not agent.managed:
+def _starting(look: Look) -> str:
+    if not look.agent.managed:
         return "waiting for its first beat"
-    cause = _failure(agent)
+    cause = _failure(look.agent)
     return f"starting again after {cause.after}" if cause else "starting"
 
 
-def _draining(agent: AgentView, now: float, zone: tzinfo) -> str:
-    return (
-        f"finishing its work for {_ago(agent.since, now)}" if agent.since else "finishing its work"
-    )
+def _draining(look: Look) -> str:
+    return f"finishing its work{look.since('for')}"
 
 
-def _stopped(agent: AgentView, now: float, zone: tzinfo) -> str:
+def _stopped(look: Look) -> str:
+    agent = look.agent
     if agent.ended is None:
         return f"stopped: {agent.reason}" if agent.reason else "stopped"
-    return f"{cause_of(_data(agent.ended)).did} at {show_time(agent.ended['at'], now, zone)}"
+    return f"{cause_of(data_of(agent.ended)).did} at {look.time(agent.ended['at'])}"
 
 
-def _backing_off(agent: AgentView, now: float, zone: tzinfo) -> str:
-    lead = _stopped(agent, now, zone) if agent.ended else "ended"
-    if agent.next_start_at is None:
+def _backing_off(look: Look) -> str:
+    following = look.agent.next_start_at
+    lead = _stopped(look) if look.agent.ended else "ended"
+    if following is None:
         return f"{lead}; waits for its next start"
-    return f"{lead}; next start at {show_time(agent.next_start_at, now, zone, seconds=True)}"
+    return f"{lead}; next start at {look.time(following, seconds=True)}"
 
 
-def _parked(agent: AgentView, now: float, zone: tzinfo) -> str:
-    cause = _failure(agent)
-    after = f" after {cause.after}" if cause else f": {agent.reason}" if agent.reason else ""
-    return f"parked{_at(agent, now, zone)}{after}, until a person starts it"
+def _parked(look: Look) -> str:
+    cause = _failure(look.agent)
+    reason = f": {look.agent.reason}" if look.agent.reason else ""
+    after = f" after {cause.after}" if cause else reason
+    return f"parked{look.since('at')}{after}, until a person starts it"
 
 
-def _suspended(agent: AgentView, now: float, zone: tzinfo) -> str:
-    own = next(
-        (i for i in agent.incidents if any(a["do"] == "suspend" for a in i["actions"])), None
-    )
-    if own is not None:
-        return own["sentence"].removeprefix(f"{agent.name}: ")
+def _suspended(look: Look) -> str:
+    agent = look.agent
+    for incident in agent.incidents:
+        if any(action["do"] == "suspend" for action in incident["actions"]):
+            return str(incident["sentence"]).removeprefix(f"{agent.name}: ")
     reason = f" ({agent.reason})" if agent.reason else ""
-    return f"suspended{_at(agent, now, zone)}{reason}, until it is resumed"
+    return f"suspended{look.since('at')}{reason}, until it is resumed"
 
 
-def _waiting(agent: AgentView, now: float, zone: tzinfo) -> str:
-    what = f": {agent.reason}" if agent.reason else " for a person"
-    return f"waits{what}" + (f", for {_ago(agent.since, now)}" if agent.since else "")
+def _waiting(look: Look) -> str:
+    what = f": {look.agent.reason}" if look.agent.reason else " for a person"
+    return f"waits{what}{look.since('since')}"
 
 
-def _unhealthy(agent: AgentView, now: float, zone: tzinfo) -> str:
-    last = agent.last_beat_at
-    if last is None:
-        return f"no sign of work{': ' + agent.reason if agent.reason else ''}"
-    return f"no beat for {_ago(last, now)}, one is due every {show_duration(agent.config.heartbeat.every)}"
+def _unhealthy(look: Look) -> str:
+    agent = look.agent
+    if agent.last_beat_at is None:
+        return f"no sign of work: {agent.reason}" if agent.reason else "no sign of work"
+    every = show_duration(agent.config.heartbeat.every)
+    return f"no beat for {look.ago(agent.last_beat_at)}, one is due every {every}"
 
 
-def _lost(agent: AgentView, now: float, zone: tzinfo) -> str:
-    node = f"node {agent.node}" if agent.node else "its node"
-    return f"lost: {node} no longer reports" + (_since(agent, now, zone))
+def _lost(look: Look) -> str:
+    node = f"node {look.agent.node}" if look.agent.node else "its node"
+    return f"lost: {node} no longer reports{look.since('since')}"
 
 
-def _scheduled(agent: AgentView, now: float, zone: tzinfo) -> str:
-    following = (
-        ""
-        if agent.next_start_at is None
-        else f"next run at {show_time(agent.next_start_at, now, zone)}"
-    )
-    last = f"last run {_stopped(agent, now, zone)}" if agent.ended else "has not run yet"
-    return f"{following}, {last}" if following else last
+def _scheduled(look: Look) -> str:
+    following = look.agent.next_start_at
+    last = f"last run {_stopped(look)}" if look.agent.ended else "has not run yet"
+    return last if following is None else f"next run at {look.time(following)}, {last}"
 
 
-_LEADS: Final[dict[State, Lead]] = {
+_LEADS: Final[dict[State, Callable[[Look], str]]] = {
     State.RUNNING: _running,
     State.STARTING: _starting,
     State.DRAINING: _draining,
@@ -151,16 +169,17 @@ _LEADS: Final[dict[State, Lead]] = {
 # --- work, count, money
 
 
-def _work(agent: AgentView, now: float, zone: tzinfo) -> str:
-    today = agent.today(now, zone)
-    parts = [_last_work(agent, now), _count(agent, today), _money(agent, today)]
-    return ", ".join(p for p in parts if p)
+def _work(look: Look) -> str:
+    today = look.agent.today(look.now, look.zone)
+    parts = [_last_work(look), _count(look.agent, today), _money(look.agent, today)]
+    return ", ".join(part for part in parts if part)
 
 
-def _last_work(agent: AgentView, now: float) -> str:
+def _last_work(look: Look) -> str:
+    agent = look.agent
     if agent.last_beat_at is None or agent.state is State.UNHEALTHY:
         return ""
-    when = _ago(agent.last_beat_at, now)
+    when = look.ago(agent.last_beat_at)
     if agent.result in _BAD_WORDS:
         error = f" ({clean(agent.error, 120)})" if agent.error else ""
         return f"its last cycle failed {when} ago{error}"
@@ -191,26 +210,10 @@ def _failure(agent: AgentView) -> Cause | None:
     """Return why the last run ended, when nobody wanted that."""
     if agent.ended is None:
         return None
-    data = _data(agent.ended)
+    data = data_of(agent.ended)
     if flag_of(data, "expected") or data.get("end") in EXPECTED:
         return None
     return cause_of(data)
-
-
-def _data(item: dict[str, Any]) -> dict[str, Any]:
-    return item.get("data") or {}
-
-
-def _ago(at: float, now: float) -> str:
-    return show_duration(max(1.0, now - at))
-
-
-def _at(agent: AgentView, now: float, zone: tzinfo) -> str:
-    return f" at {show_time(agent.since, now, zone)}" if agent.since is not None else ""
-
-
-def _since(agent: AgentView, now: float, zone: tzinfo) -> str:
-    return f" since {show_time(agent.since, now, zone)}" if agent.since is not None else ""
 
 
 def _singular(unit: str) -> str:

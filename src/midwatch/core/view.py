@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from midwatch.core.agentview import AgentView, dollars
+from midwatch.core.agentview import AgentView, data_of, dollars
 from midwatch.core.detection import MIDWATCH
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import AgentHistory
@@ -169,7 +169,7 @@ class FleetView:
         return True
 
     def _take_lost(self, item: Item) -> None:
-        counts: Any = (item.get("data") or {}).get("counts")
+        counts: Any = data_of(item).get("counts")
         if not isinstance(counts, dict):
             return
         for reason, count in list(counts.items())[:20]:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
@@ -371,5 +371,5 @@ def _is_last_word(kind: Kind, item: Item) -> bool:
         return False
     event = item["kind"]
     if event == "agent.state":
-        return (item.get("data") or {}).get("state") not in {s.value for s in ALIVE}
+        return data_of(item).get("state") not in {s.value for s in ALIVE}
     return event in ("run.ended", "agent.parked", "run.hung")
