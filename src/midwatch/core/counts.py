@@ -32,12 +32,18 @@ COUNTERS: Final[dict[str, Counter]] = {
     "refused_requests": Counter("requests refused before they were read", "reason", loss=True),
     "commits": Counter("group commits, by store", "store"),
     "commit_failures": Counter("group commits that failed", "store", loss=True),
-    "watch_failures": Counter("items whose detectors failed; the items are stored", "kind", loss=True),
+    "watch_failures": Counter(
+        "items whose detectors failed; the items are stored", "kind", loss=True
+    ),
     "watch_slow": Counter("groups for which the answer did not wait for the detectors"),
     "pings": Counter("pings received", "kind"),
     "commands": Counter("commands to nodes", "result"),
-    "stream_resyncs": Counter("slow followers of the stream that were told to start over", loss=True),
-    "server_errors": Counter("requests answered 500 because of a fault of the hub", "path", loss=True),
+    "stream_resyncs": Counter(
+        "slow followers of the stream that were told to start over", loss=True
+    ),
+    "server_errors": Counter(
+        "requests answered 500 because of a fault of the hub", "path", loss=True
+    ),
 }
 
 BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

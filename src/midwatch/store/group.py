@@ -140,11 +140,13 @@ class GroupCommit(Generic[Batch, Result]):
             return
         loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, self._write, [one.batch for one in group])
+            results = await loop.run_in_executor(
+                self._thread, self._write, [one.batch for one in group]
+            )
         except StoreError as error:
             self._fail(group, error)
             return
-        except Exception as error:  # noqa: BLE001  top of a long-lived loop: the writer must not die
+        except Exception as error:
             log.exception("the %s could not write a group of %d", self._name, len(group))
             self._fail(group, StoreError(f"the {self._name} failed: {type(error).__name__}"))
             return

@@ -35,8 +35,8 @@ def upgrade(engine: Engine, path: Path) -> None:
     """Create or bring up all tables. Call `check` first."""
     if path.exists() and _revision(path) == HEAD:
         return
-    from alembic import command  # noqa: PLC0415  half a second that a usual start does not pay
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))

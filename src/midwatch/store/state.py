@@ -73,7 +73,9 @@ class StateDb:
     def _close_writer(self) -> None:
         if self._writer is None or self._engine is None:
             return
-        with contextlib.suppress(SQLAlchemyError):  # closing anyway: the log is read at the next start
+        with contextlib.suppress(
+            SQLAlchemyError
+        ):  # closing anyway: the log is read at the next start
             raw = self._writer.connection.dbapi_connection
             assert raw is not None
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -83,9 +85,7 @@ class StateDb:
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction and return its result after the commit. Raises StoreError."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self.writing, self.write_now, work
-        )
+        return await asyncio.get_running_loop().run_in_executor(self.writing, self.write_now, work)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same, for a caller that is in the writing thread already."""

@@ -129,7 +129,9 @@ class Telemetry:
         base, self._base, self._writer = self._base, None, None
         if base is None:
             return
-        with contextlib.suppress(duckdb.Error):  # closing anyway: its log is replayed at the next start
+        with contextlib.suppress(
+            duckdb.Error
+        ):  # closing anyway: its log is replayed at the next start
             base.execute("CHECKPOINT")
         with contextlib.suppress(queue.Empty):
             while True:
@@ -153,7 +155,9 @@ class Telemetry:
             return list(self._commit(group))
         except (duckdb.DataError, duckdb.ProgrammingError) as error:
             if len(group) == 1:
-                raise StoreError(f"cannot be stored: {_first_line(error)}", permanent=True) from None
+                raise StoreError(
+                    f"cannot be stored: {_first_line(error)}", permanent=True
+                ) from None
         except duckdb.Error as error:
             self._recover(error)
             raise StoreError(
@@ -202,7 +206,9 @@ class Telemetry:
             raise
         return results
 
-    def _known(self, writer: duckdb.DuckDBPyConnection, kind: str, items: Sequence[Item]) -> set[str]:
+    def _known(
+        self, writer: duckdb.DuckDBPyConnection, kind: str, items: Sequence[Item]
+    ) -> set[str]:
         """Return which of the items' ids are stored already."""
         recent = self._recent[kind]
         known = {item["id"] for item in items if item["id"] in recent}
@@ -261,7 +267,9 @@ class Telemetry:
                     f"the query took longer than {timeout_s:.0f} s; ask for less"
                 ) from None
             except duckdb.Error as error:
-                raise StoreError(f"the telemetry store cannot answer: {_first_line(error)}") from None
+                raise StoreError(
+                    f"the telemetry store cannot answer: {_first_line(error)}"
+                ) from None
             finally:
                 running.clear()
                 readers.put(cursor)
@@ -269,7 +277,7 @@ class Telemetry:
         job = loop.run_in_executor(self._reading, work)
         done, _ = await asyncio.wait([job], timeout=timeout_s)
         if not done:
-            for cursor in list(running):
+            for cursor in running:
                 cursor.interrupt()
             # the interrupted query ends within a moment; a queued one is abandoned
             done, _ = await asyncio.wait([job], timeout=1.0)
@@ -288,7 +296,9 @@ class Telemetry:
                 writer.execute("UPDATE probe SET written = ?", [now])
             except duckdb.Error as error:
                 self._recover(error)
-                raise StoreError(f"the telemetry store cannot write: {_first_line(error)}") from None
+                raise StoreError(
+                    f"the telemetry store cannot write: {_first_line(error)}"
+                ) from None
             return now
 
         loop = asyncio.get_running_loop()

@@ -105,6 +105,17 @@ def _amount(path: str, value: Any, now: float) -> float:
     return number
 
 
+def _dollars(path: str, value: Any, now: float) -> float:
+    amount = _amount(path, value, now)
+    if amount > limits.MAX_COST_USD:
+        raise BadItem(
+            path,
+            "range",
+            f"{path}: expected at most {limits.MAX_COST_USD:.0f} dollars, got {_show(value)}",
+        )
+    return amount
+
+
 def _flag(path: str, value: Any, _now: float) -> bool:
     if not isinstance(value, bool):
         raise BadItem(path, "type", f"{path}: expected true or false, got {_show(value)}")
@@ -165,7 +176,8 @@ _USAGE: Final[dict[str, Field]] = {
     "input_tokens": Field(_count, "tokens sent to the model"),
     "output_tokens": Field(_count, "tokens received"),
     "cached_tokens": Field(_count, "input tokens served from the provider's cache"),
-    "cost_usd": Field(_amount, "dollars spent"),
+    "cost_usd": Field(_dollars, "dollars spent"),
+    "cost_nusd": Field(_count, "the same as whole nano-dollars; cost_usd wins when both are given"),
     "model_calls": Field(_count, "model calls made"),
     "tool_calls": Field(_count, "tool calls made"),
 }

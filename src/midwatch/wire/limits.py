@@ -26,5 +26,8 @@ MAX_PAST_S = 45 * 86_400.0
 MAX_NUMBER = 10**15
 """Largest count or duration: far over any real one, and small enough to be summed in 64 bits."""
 
+MAX_COST_USD = 1_000_000.0
+"""Largest cost of one item: in nano-dollars 9,000 of them fit into 64 bits."""
+
 NUSD_PER_USD = 1_000_000_000
 """Money travels as dollars (`cost_usd`) and is kept as integer nano-dollars (`cost_nusd`)."""

@@ -1,0 +1,137 @@
+"""Reading a request's body: bounded, decompressed, parsed. Everything here distrusts the sender.
+
+Limits hold after decompression, and all bodies that are being read share one allowance, so that
+neither a bomb nor many clients at once can fill the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from midwatch.wire.limits import MAX_BODY_BYTES
+from midwatch.wire.problem import Refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_READING_BYTES: Final = 8 * MAX_BODY_BYTES
+"""Bytes of all bodies that are being read at one time; more are answered 503."""
+
+READ_TIMEOUT_S: Final = 30.0
+"""A sender has this long for one body."""
+
+THREAD_BYTES: Final = 65_536
+"""Larger bodies are unpacked and parsed in a thread, so that the loop goes on."""
+
+_WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 47}
+"""zlib's wbits: gzip; deflate accepts both zlib and gzip headers."""
+
+
+class BodyReader:
+    """Reads bodies within the shared allowance."""
+
+    def __init__(self) -> None:
+        self._reading = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the unpacked body. Raises Refusal: 408, 413, 415, 400, 503."""
+        headers = scope["headers"]
+        encoding = header(headers, b"content-encoding").strip().lower()
+        if encoding not in ("", "identity") and encoding not in _WINDOW:
+            raise Refusal(
+                415,
+                f"content-encoding {encoding[:40]!r} is not known; send gzip, deflate, or none",
+                reason="encoding",
+                headers={"accept-encoding": "gzip, deflate"},
+            )
+        length = header(headers, b"content-length")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise too_large(f"the body has {length} bytes")
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                body = await self._collect(receive)
+        except TimeoutError:
+            raise Refusal(
+                408, f"the body did not arrive within {READ_TIMEOUT_S:.0f} s", reason="slow"
+            ) from None
+        if encoding not in _WINDOW:
+            return body
+        if len(body) <= THREAD_BYTES // 16:
+            return _unpack(body, _WINDOW[encoding])
+        return await asyncio.to_thread(_unpack, body, _WINDOW[encoding])
+
+    async def _collect(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the sender went away", reason="disconnect")
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                self._reading += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise too_large(f"the body has more than {MAX_BODY_BYTES} bytes")
+                if self._reading > MAX_READING_BYTES:
+                    raise busy("too many large bodies at once")
+                parts.append(part)
+                if not message.get("more_body"):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._reading -= size
+
+
+def header(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
+    """Return a header's value, or an empty text."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
+
+
+def busy(detail: str) -> Refusal:
+    """Return the 503 that a sender should answer by waiting."""
+    return Refusal(503, detail, reason="busy", headers={"retry-after": "1"})
+
+
+def too_large(what: str) -> Refusal:
+    """Return the 413 with the limit."""
+    return Refusal(
+        413,
+        f"{what}, at most {MAX_BODY_BYTES}; send fewer items at a time",
+        reason="size",
+        limit_bytes=MAX_BODY_BYTES,
+    )
+
+
+def _unpack(body: bytes, window: int) -> bytes:
+    unpacker = zlib.decompressobj(window)
+    try:
+        unpacked = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the body cannot be unpacked: {error}", reason="encoding") from None
+    if len(unpacked) > MAX_BODY_BYTES or unpacker.unconsumed_tail:
+        raise too_large(f"the unpacked body has more than {MAX_BODY_BYTES} bytes")
+    if not unpacker.eof:
+        raise Refusal(400, "the compressed body is cut off", reason="encoding")
+    return unpacked
+
+
+def parse(body: bytes) -> Any:
+    """Return the JSON value. Raises Refusal that says where it is not JSON."""
+    try:
+        return from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise Refusal(
+            400,
+            f"the body is not JSON: {error}; NaN and Infinity are not JSON either",
+            reason="json",
+        ) from None
