@@ -75,6 +75,9 @@ class FakeBook:
         return [i for i in self.incidents if i.state is not IncidentState.RESOLVED]
 
     async def save(self, incident: Incident) -> None:
+        self.keep(incident)
+
+    def keep(self, incident: Incident) -> None:
         self.incidents = [i for i in self.incidents if i.id != incident.id]
         self.incidents.append(incident)
         self.incidents.sort(key=lambda i: -i.opened_at)
@@ -143,7 +146,7 @@ class Demo:
         self.stream.publish("fleet", agent)
 
     def tell(self, incident: Incident) -> None:
-        asyncio.run(self.book.save(incident))
+        self.book.keep(incident)
         self.stream.publish(
             "incident",
             {

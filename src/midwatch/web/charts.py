@@ -1,8 +1,8 @@
 """Charts as SVG, drawn on the server. Geometry in attributes, colour from the style sheet.
 
 A strip holds up to 60 cycles, the newest at the right. Height is tokens (or duration when no
-tokens were reported) on a robust scale: four times the median fills the strip, so that one
-runaway cycle does not flatten the rest; what is taller is cut and marked. A failed cycle sinks
+tokens were reported) on a robust scale: two and a half medians fill the strip, so that
+one runaway cycle does not flatten the rest; what is taller is cut and marked. A failed cycle sinks
 below the line: result is told by shape, not by colour alone.
 """
 
@@ -24,7 +24,7 @@ LINE: Final = 26
 """Height over the base line."""
 SINK: Final = 6
 """Depth below it, where failed cycles reach."""
-HEADROOM: Final = 4.0
+HEADROOM: Final = 2.5
 """The strip's top, in medians."""
 
 Cycle = Mapping[str, Any]

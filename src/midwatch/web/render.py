@@ -107,6 +107,14 @@ class Times:
         at = value if isinstance(value, datetime) else words.moment(value)
         return self._tag(at, words.clock_time(at, self.now, self.tz), "") if at else escape(words.NO_DATA)
 
+    def exact(self, value: object) -> Markup:
+        """Return `02:14:09`, with the day when it was not today."""
+        at = value if isinstance(value, datetime) else words.moment(value)
+        if at is None:
+            return escape(words.NO_DATA)
+        seconds = f":{at.astimezone(self.tz):%S}"
+        return self._tag(at, words.clock_time(at, self.now, self.tz) + seconds, "")
+
 
 def _environment() -> Environment:
     env = Environment(

@@ -115,7 +115,7 @@ class AgentView:
     strip: Markup | None
     cost: charts.Meter
     restarts: int | None
-    memory: str | None
+    memory: str
     incidents: int
     last_beat: datetime | None
     urgent: Deed | None
@@ -147,6 +147,12 @@ def _sentence(agent: dict[str, Any], name: str) -> str:
     text = words.plain(agent.get("sentence") or "Has not reported anything yet.")
     text = text.removeprefix(f"{name}: ").lstrip()
     return text[:1].upper() + text[1:]
+
+
+def _memory(agent: dict[str, Any], resources: dict[str, Any]) -> str:
+    if words.number(resources.get("rss_bytes")) is not None:
+        return words.size(resources["rss_bytes"])
+    return "no memory data" if agent.get("pid") else "no process"
 
 
 def see(agent: dict[str, Any], tz: tzinfo, *, titles: bool = True) -> AgentView:
@@ -183,7 +189,7 @@ def see(agent: dict[str, Any], tz: tzinfo, *, titles: bool = True) -> AgentView:
         strip=charts.strip(agent.get("recent_cycles") or [], when, titles=titles),
         cost=charts.meter(today.get("cost_usd"), today.get("budget_usd")),
         restarts=None if restarts is None else int(restarts),
-        memory=words.size(resources["rss_bytes"]) if resources.get("rss_bytes") else None,
+        memory=_memory(agent, resources),
         incidents=incidents,
         last_beat=words.moment(beat.get("at") if isinstance(beat, dict) else beat),  # pyright: ignore
         urgent=deeds[0] if needs else None,
@@ -218,10 +224,14 @@ def in_groups(agents: Sequence[AgentView]) -> list[GroupView]:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """One sentence about the whole fleet, and how serious it is."""
+    """One sentence about the whole fleet, and how serious it is. `stress` is its second half."""
 
     sentence: str
     tone: Tone
+    stress: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.stress}".strip()
 
 
 def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> Lead:
@@ -233,9 +243,9 @@ def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> 
     if needing:
         who = words.listed([f"{a.shown} is {a.state}" for a in needing])
         if total == 1:
-            return Lead(f"Your one agent needs you: {who}.", "bad")
+            return Lead("Your one agent needs you:", "bad", f"{who}.")
         verb = "needs" if len(needing) == 1 else "need"
-        return Lead(f"{len(needing)} of {total} agents {verb} you: {who}.", "bad")
+        return Lead(f"{len(needing)} of {total} agents {verb} you:", "bad", f"{who}.")
     working = sum(a.glyph == State.RUNNING for a in agents)
     if working == total:
         base = "1 agent, working" if total == 1 else f"{total} agents, all working"
@@ -247,6 +257,6 @@ def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> 
     if open_incidents:
         verb = "is" if open_incidents == 1 else "are"
         told = f"{words.plural(open_incidents, 'incident')} {verb} open"
-        return Lead(f"{base}; {told}.{money}", "warn")
+        return Lead(f"{base};", "warn", f"{told}.{money}")
     worried = any(a.tone == "warn" for a in agents)
     return Lead(f"{base}.{money}", "warn" if worried else "good")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from datetime import datetime, timezone, tzinfo
 from typing import Any, Final
@@ -19,6 +20,9 @@ CLIP: Final = 600
 _KEEP: Final = frozenset("\n\t\u200c\u200d")
 """Line ends, tabs, and the joiners that emoji and several scripts need."""
 
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\\\)?")
+"""What programs send to colour a terminal."""
+
 MAX_MARKS: Final = 3
 """Combining marks kept on one character; more is not writing but paint over the neighbours."""
 
@@ -27,7 +31,7 @@ def plain(value: object, limit: int = CLIP) -> str:
     """Return text without control and direction characters, clipped to `limit` characters."""
     kept: list[str] = []
     marks = 0
-    for char in str(value)[: limit * 4]:
+    for char in _ESCAPES.sub("", str(value)[: limit * 4]):
         category = unicodedata.category(char)
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if marks > MAX_MARKS or (category in ("Cc", "Cf", "Cs", "Co") and char not in _KEEP):
@@ -143,6 +147,15 @@ def evidence(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     return plain(value, 4000)
+
+
+_LABELS: Final = {"tail": "last output", "rss_bytes": "memory", "rss_limit_bytes": "memory limit", "rss_slope_bytes_h": "memory growth"}
+
+
+def label(name: str) -> str:
+    """Return what a value of an incident's evidence is called; its unit is in the value."""
+    known = _LABELS.get(name)
+    return known or plain(re.sub(r"_(at|s|usd|bytes|bytes_h)$", "", name).replace("_", " "), 80)
 
 
 def is_listing(name: str, value: object) -> bool:
