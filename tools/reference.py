@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "midwatch"
@@ -70,11 +71,116 @@ def items() -> str:
     return "\n".join(parts) + "\n\n"
 
 
+_SECTIONS = {
+    "": "Fleet",
+    "agents.NAME": "Agent",
+    "agents.NAME.heartbeat": "Heartbeat",
+    "agents.NAME.restart": "Restart",
+    "agents.NAME.limits": "Limits",
+    "agents.NAME.budget": "Budget",
+    "agents.NAME.loop": "Loop",
+    "agents.NAME.schedule": "Schedule",
+    "agents.NAME.verify[]": "Verify",
+    "groups.NAME": "Group",
+    "routes[]": "Route",
+    "hub": "HubListen",
+    "gateway": "GatewayListen",
+}
+"""Where each model of `core.fleet` stands in the file; `defaults` takes the keys of an agent."""
+
+_NOT_IN_THE_FILE = {"root"}
+
+
+def fleet_file() -> str:
+    """Return one table per part of the fleet file, from the published JSON schema."""
+    from midwatch.core.fleet import Fleet
+
+    schema = Fleet.model_json_schema()
+    models = {**schema["$defs"], "Fleet": schema}
+    missing = set(models) - set(_SECTIONS.values()) - {"Defaults"}
+    if missing:
+        raise SystemExit(f"tools/reference.py: name the place of {sorted(missing)} in _SECTIONS")
+    parts: list[str] = []
+    for place, model in _SECTIONS.items():
+        shape = models[model]
+        title = f"`{place}`" if place else "Top level"
+        parts.append(f"\n## {title}\n\n{' '.join(shape.get('description', '').split())}\n")
+        parts.append("| key | takes | default | meaning |\n| --- | --- | --- | --- |")
+        required = shape.get("required", [])
+        for key, spec in shape["properties"].items():
+            if key in _NOT_IN_THE_FILE:
+                continue
+            takes, quantity = _takes(spec)
+            default = "required" if key in required else _default(spec.get("default"), quantity)
+            about = spec.get("description") or _about(spec, models)
+            parts.append(f"| `{key}` | {_cell(takes)} | {default} | {_cell(about)} |")
+    return "\n".join(parts) + "\n\n"
+
+
+def _about(spec: dict[str, Any], models: dict[str, Any]) -> str:
+    """Return the sentence of the part that a key opens."""
+    name = _refers(spec)
+    return " ".join(models[name].get("description", "").split()) if name else ""
+
+
+def _refers(spec: dict[str, Any]) -> str | None:
+    for choice in (spec, *spec.get("anyOf", [])):
+        if "$ref" in choice:
+            return str(choice["$ref"]).rpartition("/")[2]
+    return None
+
+
+def _takes(spec: dict[str, Any]) -> tuple[str, str]:
+    """Return what a key takes, in words, and the name of its quantity."""
+    if _refers(spec):
+        return "a part of its own, below", ""
+    choices = [c for c in spec.get("anyOf", [spec]) if c.get("type") != "null"]
+    choice = {**choices[0], "title": choices[0].get("title", "")}
+    if "enum" in choice:
+        return " · ".join(f"`{v}`" for v in choice["enum"]), ""
+    if "const" in choice:
+        return f"`{choice['const']}`", ""
+    if choice.get("examples"):
+        # our own quantities carry a lower-case title: a duration, a size
+        example = ", ".join(f"`{e}`" for e in choice["examples"][:2])
+        return f"{choice['title']}: {example}", choice["title"]
+    words = {"string": "text", "integer": "a whole number", "boolean": "true or false"}
+    words |= {"number": "a number", "array": "a list", "object": "names and values"}
+    return words.get(choice.get("type", ""), "anything"), ""
+
+
+def _default(value: Any, quantity: str) -> str:
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if quantity == "a range":
+        return f"`{_duration(value[0])}..{_duration(value[1])}`"
+    if quantity == "a duration":
+        return f"`{_duration(value)}`"
+    if quantity == "money":
+        return f"`${value / 1e9:.2f}`"
+    if quantity == "a ratio":
+        return f"`{value:.0%}`" if value <= 1 else f"`{value:g}x`"
+    return "see below" if isinstance(value, dict) else f"`{value}`"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
 
-TABLES: dict[str, Callable[[], str]] = {"limits": limits, "items": items}
+TABLES: dict[str, Callable[[], str]] = {
+    "limits": limits,
+    "items": items,
+    "fleet-file": fleet_file,
+}
 
 
 def render(text: str) -> str:

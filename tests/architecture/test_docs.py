@@ -1,0 +1,210 @@
+"""Docs are true: links resolve, tables are what the code says, nothing of the code is missing."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from midwatch.core.detection import load
+from midwatch.core.states import State
+from midwatch.drills.catalogue import drills
+
+ROOT = Path(__file__).resolve().parents[2]
+SRC = ROOT / "src/midwatch"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+# -- links ----------------------------------------------------------------------------------------
+
+
+def _slug(heading: str) -> str:
+    """Return the anchor that forges give to a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def _links(path: Path) -> Iterator[str]:
+    text = _without_code(path.read_text(encoding="utf-8"))
+    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+    yield from re.findall(r"(?:src|srcset|href)=\"([^\"]+)\"", text)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_somewhere(path: Path) -> None:
+    broken: list[str] = []
+    for link in _links(path):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (path.parent / target).resolve() if target else path
+        if not file.exists():
+            broken.append(link)
+        elif anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            if anchor not in {_slug(h) for h in headings}:
+                broken.append(link)
+    assert broken == []
+
+
+# -- tables from the code -------------------------------------------------------------------------
+
+
+def test_the_generated_tables_are_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/reference.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _strings(path: Path) -> Iterator[str]:
+    """Yield every text constant of a module but its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    loose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loose:
+            yield node.value
+
+
+def _in_code(pattern: str) -> set[str]:
+    full = re.compile(pattern)
+    return {s for path in SRC.rglob("*.py") for s in _strings(path) if full.fullmatch(s)}
+
+
+def _first_column(page: str) -> set[str]:
+    return set(re.findall(r"^\| `([^`]+)`", _read(page), re.MULTILINE))
+
+
+EVENT = r"(?:agent|run|hub|supervisor|fleet|node|sdk)\.[a-z]+(?:_[a-z]+)*"
+NOT_EVENTS = {"agent.py", "agent.html", "fleet.html", "fleet.json", "hub.db"}
+
+
+def test_every_event_kind_of_the_code_is_documented_and_the_reverse() -> None:
+    assert _in_code(EVENT) - NOT_EVENTS == _first_column("docs/reference/events.md")
+
+
+def test_every_metric_of_the_code_is_documented_and_the_reverse() -> None:
+    in_code = {m for m in _in_code(r"midwatch_[a-z][a-z0-9_]*[a-z0-9]") if m not in NOT_METRICS}
+    assert in_code == _first_column("docs/reference/metrics.md")
+
+
+NOT_METRICS = {"midwatch_session", "midwatch_budget", "midwatch_suspended", "midwatch_policy"}
+"""Names in the code that begin like a metric and are none: a cookie, a file, the gateway's errors."""
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_stands_in_the_glossary(state: State) -> None:
+    assert f"| **{state.value}** |" in _read("docs/glossary.md")
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def _shell_lines(path: Path) -> list[str]:
+    blocks = re.findall(r"```(?:sh|shell|bash|console)\n(.*?)```", path.read_text(), re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line and not line.startswith("#")]
+
+
+def _make_verbs() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*##", _read("Makefile"), re.MULTILINE))
+
+
+def _commands() -> set[str]:
+    """Return the commands that `midwatch` has, from the very object that parses them."""
+    from midwatch.cli.__main__ import app
+    from typer.main import get_command
+
+    return set(getattr(get_command(app), "commands", {}))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(("program", "known"), [("make", _make_verbs), ("midwatch", _commands)])
+def test_every_command_that_a_page_shows_exists(
+    path: Path, program: str, known: Callable[[], set[str]]
+) -> None:
+    shown = [
+        line.split(program, 1)[1].split()[0]
+        for line in _shell_lines(path)
+        if re.match(rf"(?:[A-Z_]+=\S+ )*(?:\S*/)?{program} [a-z]", line)
+    ]
+    assert set(shown) - known() == set() if shown else True
+
+
+def test_every_command_and_verb_is_documented() -> None:
+    assert {
+        v
+        for v in _make_verbs()
+        if f"make {v}"
+        not in _read("docs/quickstart.md") + _read("README.md") + _read("CONTRIBUTING.md")
+    } == set()
+    page = _read("docs/reference/commands.md")
+    assert {c for c in _commands() if f"`midwatch {c}" not in page} == set()
+
+
+def test_the_first_command_under_tests_in_readme_is_what_ci_runs() -> None:
+    section = re.split(r"^## ", _read("README.md"), flags=re.MULTILINE)
+    tests = next(part for part in section if "test" in part.splitlines()[0].lower())
+    block = re.search(r"```\w*\n(.*?)```", tests, re.DOTALL)
+    assert block is not None
+    assert block[1].split()[:2] == ["make", "test"]
+
+
+# -- versions, dependencies, detectors ------------------------------------------------------------
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    newest = re.search(r"^## \[(.+?)\]", _read("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PYPROJECT["project"]["version"]
+
+
+def _required() -> set[str]:
+    project = PYPROJECT["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+        *(line for group in PYPROJECT["dependency-groups"].values() for line in group),
+    ]
+    return {re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0] for line in lines}
+
+
+def test_each_dependency_has_its_reason_and_no_reason_outlives_its_dependency() -> None:
+    page = _read("docs/decisions/dependencies.md").partition("## Not taken")[0]
+    assert set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)) == _required()
+
+
+def test_the_sdk_depends_on_nothing() -> None:
+    assert PYPROJECT["project"]["dependencies"] == []
+
+
+@pytest.mark.parametrize("kind", sorted(load()))
+def test_each_detector_has_its_file_its_tests_and_its_line_among_the_failures(kind: str) -> None:
+    stem = kind.replace("-", "_")
+    assert (SRC / f"core/detectors/{stem}.py").is_file()
+    assert list((ROOT / "tests/unit").rglob(f"test_{stem}.py")), "it has no unit test of its own"
+    assert kind in _first_column("docs/reference/failures.md")
+
+
+def test_each_documented_failure_has_its_drill_or_its_detector_and_the_reverse() -> None:
+    documented = _first_column("docs/reference/failures.md")
+    assert documented == set(drills()) | set(load())
