@@ -1,0 +1,161 @@
+"""What an agent finds in its environment (CONTRACT), as a pure function; and how an env file is read.
+
+Laid over each other: what we inherited (without what is ours or another supervisor's), what
+Midwatch injects, the env file, `env` in the fleet file. The last one wins; only a rehearsal's
+addresses and keys win over the file, because a rehearsal must never spend.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from midwatch.core.errors import SetupError
+from midwatch.core.fleet import Agent
+
+MAX_ENV_FILE_BYTES: Final = 1024 * 1024
+
+_NOT_INHERITED: Final = re.compile(
+    r"MIDWATCH_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES)|INVOCATION_ID|JOURNAL_STREAM"
+    r"|OTEL_EXPORTER_OTLP_.*|OTEL_SERVICE_NAME"
+)
+"""The supervisor's own: its token, its systemd socket, its telemetry."""
+
+_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a run's environment its own."""
+
+    agent: str
+    run_id: str
+    token: str
+    hub_url: str
+    spool: str
+    notify_socket: str | None = None
+    watchdog_s: float | None = None
+    rehearsal_url: str | None = None
+
+
+def build(
+    agent: Agent, identity: Identity, inherited: Mapping[str, str], from_file: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the whole environment of one run."""
+    env = {k: v for k, v in inherited.items() if _NOT_INHERITED.fullmatch(k) is None}
+    attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    own = f"service.instance.id={identity.run_id},midwatch.agent={quote(identity.agent)},midwatch.run_id={identity.run_id}"
+    env.update(
+        MIDWATCH_AGENT=identity.agent,
+        MIDWATCH_RUN_ID=identity.run_id,
+        MIDWATCH_URL=identity.hub_url,
+        MIDWATCH_TOKEN=identity.token,
+        MIDWATCH_SPOOL=identity.spool,
+        OTEL_SERVICE_NAME=identity.agent,
+        OTEL_EXPORTER_OTLP_ENDPOINT=identity.hub_url,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{quote(identity.token)}",
+        OTEL_RESOURCE_ATTRIBUTES=f"{attributes},{own}" if attributes else own,
+    )
+    if identity.notify_socket is not None:
+        env["NOTIFY_SOCKET"] = identity.notify_socket
+    if identity.watchdog_s:
+        env["WATCHDOG_USEC"] = str(round(identity.watchdog_s * 1_000_000))
+    # a killed Python agent must not take its last lines along, and shows its stack when it hangs
+    env.setdefault("PYTHONUNBUFFERED", "1")
+    env.setdefault("PYTHONFAULTHANDLER", "1")
+    env["PATH"] = _path(env.get("PATH"))
+    env.update(from_file)
+    env.update(agent.env)
+    if identity.rehearsal_url is not None:
+        env.update(rehearsal(identity.rehearsal_url))
+    return env
+
+
+def rehearsal(url: str) -> dict[str, str]:
+    """Return the variables that send every known client to the rehearsal model."""
+    return {
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "OPENAI_API_KEY": "rehearsal",
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": "rehearsal",
+        # no rehearsal for this dialect: a key that is refused spends nothing
+        "GEMINI_API_KEY": "rehearsal",
+        "GOOGLE_API_KEY": "rehearsal",
+    }
+
+
+def _path(inherited: str | None) -> str:
+    """Append our interpreter's directory: `python` then exists also where only python3 is installed."""
+    own = str(Path(sys.executable).parent)
+    path = inherited or os.defpath
+    return path if own in path.split(os.pathsep) else f"{path}{os.pathsep}{own}"
+
+
+def read_env_file(path: Path, agent: str) -> dict[str, str]:
+    """Return the variables of an env file. Raises SetupError with file and line."""
+    try:
+        if path.stat().st_size > MAX_ENV_FILE_BYTES:
+            raise SetupError(
+                f"agents.{agent}.env_file: {str(path)!r} is larger than 1 MiB; is it an env file?"
+            )
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise SetupError(
+            f"agents.{agent}.env_file: cannot read {str(path)!r} ({error.strerror}); create it, or take env_file out"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SetupError(f"agents.{agent}.env_file: {str(path)!r} is not UTF-8 text") from error
+    return parse_env(text, str(path))
+
+
+def parse_env(text: str, file: str) -> dict[str, str]:
+    """Read KEY=VALUE lines: comments, `export`, single quotes (as is) and double quotes (escapes).
+
+    Raises SetupError that names the line; it never shows a value, which may be a secret.
+    """
+    found: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise SetupError(f"{file}:{number}: expected KEY=VALUE")
+        name, value = match[1], match[2]
+        if "\0" in value:
+            raise SetupError(f"{file}:{number}: {name} holds a NUL character")
+        if value[:1] in ("'", '"'):
+            end = _closing(value)
+            rest = value[end + 1 :].strip()
+            if end < 0 or (rest and not rest.startswith("#")):
+                raise SetupError(
+                    f"{file}:{number}: {name}: the quote is not closed at the end of the value"
+                )
+            inner = value[1:end]
+            found[name] = inner if value[0] == "'" else re.sub(r"\\(.)", _escape, inner)
+        else:
+            found[name] = re.split(r"\s+#", value, maxsplit=1)[0].strip()
+    return found
+
+
+def _closing(value: str) -> int:
+    quote_, at = value[0], 1
+    while at < len(value):
+        if value[at] == "\\" and quote_ == '"':
+            at += 1
+        elif value[at] == quote_:
+            return at
+        at += 1
+    return -1
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[1], match[0])

@@ -1,0 +1,177 @@
+"""A `System` without processes: time passes when told, programs are scripts. For tests of rules.
+
+A program is looked up by the first word of the command. Its script is a list of steps
+`(after_s, deed)`: `exit 0`, `signal 9`, `print text`, `ignore TERM`, `fork`, or a function. A
+program without an end lives until it is signalled.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import signal
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from midwatch.supervisor.system import Counters, Exit, Launch, Process, Sample, StartError, Timer
+
+Deed = str | Callable[["FakeProcess"], None]
+Script = Iterable[tuple[float, Deed]]
+
+
+@dataclass(eq=False, slots=True)
+class FakeTimer:
+    when: float
+    act: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass(eq=False, slots=True)
+class FakeProcess:
+    pid: int
+    started: float
+    run_id: str
+    launch: Launch
+    ignores: set[int] = field(default_factory=set[int])
+    signals: list[int] = field(default_factory=list[int])
+    children: int = 0
+    rss_bytes: int = 10_000_000
+    children_cpu_s: float = 0.0
+    ended: bool = False
+
+
+class FakeSystem:
+    """`System` by hand: `advance` lets time pass, `end` ends a process, `programs` says what runs."""
+
+    def __init__(self, now: float = 1000.0, wall: float = 1_750_000_000.0) -> None:
+        self.counters = Counters()
+        self.programs: dict[str, Script] = {}
+        self.launched: list[FakeProcess] = []
+        self.swept: list[tuple[set[str], str]] = []
+        self.left_behind = 0
+        self.kernel_kills = 0
+        self._now = now
+        self._wall = wall
+        self._timers: list[tuple[float, int, FakeTimer]] = []
+        self._count = 0
+        self._next_pid = 1000
+        self._living: dict[int, FakeProcess] = {}
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._wall
+
+    def call_at(self, when: float, act: Callable[[], None]) -> Timer:
+        timer = FakeTimer(when, act)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, timer))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, timer by timer."""
+        end = self._now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            when, _, timer = heapq.heappop(self._timers)
+            self._wall += max(0.0, when - self._now)
+            self._now = max(self._now, when)
+            if not timer.cancelled:
+                timer.act()
+        self._wall += end - self._now
+        self._now = end
+
+    def jump_wall(self, seconds: float) -> None:
+        """Set the wall clock, as an administrator or NTP does; monotonic time does not notice."""
+        self._wall += seconds
+
+    def spawn(self, launch: Launch) -> Process:
+        program = launch.command[0]
+        script = self.programs.get(program)
+        if script is None:
+            number = errno.ENOENT
+            self.counters.by_errno[number] = self.counters.by_errno.get(number, 0) + 1
+            raise StartError(number, f"cannot start {program!r}: not found on PATH; install it")
+        process = FakeProcess(self._next_pid, self._now, launch.run_id, launch)
+        self._next_pid += 1
+        self._living[process.pid] = process
+        self.launched.append(process)
+        for after, deed in script:
+            self.call_at(self._now + after, lambda deed=deed: self._do(process, deed))
+        return process
+
+    def end(self, process: Process, *, code: int | None = None, by: int | None = None) -> None:
+        """End a process; its supervisor hears of it as soon as time passes."""
+        mine = self._living.pop(process.pid, None)
+        if mine is None:
+            return
+        mine.ended = True
+        self.call_at(self._now, lambda: mine.launch.on_exit(Exit(code, by)))
+
+    def signal(self, process: Process, number: int) -> bool:
+        return self.signal_one(process, number)
+
+    def signal_one(self, process: Process, number: int) -> bool:
+        mine = self._living.get(process.pid)
+        if mine is None:
+            return False
+        mine.signals.append(number)
+        if number == signal.SIGKILL or number not in mine.ignores:
+            self.end(mine, by=number)
+        return True
+
+    def kill_tree(self, process: Process) -> int:
+        mine = self._living.get(process.pid)
+        if mine is None:
+            return 0
+        count = 1 + mine.children
+        mine.children = 0
+        self.signal_one(mine, signal.SIGKILL)
+        return count
+
+    def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
+        return {
+            p.pid: Sample(
+                p.rss_bytes, p.children_cpu_s, p.children_cpu_s, p.children, 1 + p.children, 3
+            )
+            for process in processes
+            if (p := self._living.get(process.pid)) is not None
+        }
+
+    def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
+        return None
+
+    def sweep(self, run_ids: Collection[str], spool: str) -> int:
+        self.swept.append((set(run_ids), spool))
+        found, self.left_behind = self.left_behind, 0
+        return found
+
+    def oom_kills(self) -> int:
+        return self.kernel_kills
+
+    def close(self) -> None:
+        self._living.clear()
+
+    def _do(self, process: FakeProcess, deed: Deed) -> None:
+        if process.ended:
+            return
+        if callable(deed):
+            deed(process)
+            return
+        verb, _, rest = deed.partition(" ")
+        match verb:
+            case "exit":
+                self.end(process, code=int(rest))
+            case "signal":
+                self.end(process, by=int(rest))
+            case "print":
+                process.launch.on_output(rest.encode() + b"\n")
+            case "ignore":
+                process.ignores.add(signal.Signals[f"SIG{rest}"])
+            case "fork":
+                process.children += 1
+            case _:
+                raise ValueError(f"unknown deed {deed!r}: exit, signal, print, ignore or fork")

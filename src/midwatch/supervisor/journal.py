@@ -1,0 +1,195 @@
+"""What survives the supervisor's death: who was held by whom, which runs lived, when it was last alive.
+
+Lines of `wire.journal`; a torn one is skipped and counted. Each line updates one agent's record or
+the supervisor's own. The file is rewritten at each start and when it grows, by an atomic rename.
+Appends reach the kernel at once (they survive our death); what a person decided is also synced to
+the disk (it survives the machine's).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from midwatch.core.errors import SetupError
+from midwatch.wire import journal as lines
+
+COMPACT_BYTES: Final = 1024 * 1024
+"""Size at which the file is rewritten."""
+
+ALIVE_EVERY_S: Final = 2.0
+"""How often the supervisor notes that it lives: the error of the gap that an incident shows."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of one agent, or of hub and gateway."""
+
+    held: str | None = None
+    """State that only a person ends: stopped, parked, suspended. None: should run."""
+    reason: str = ""
+    since: float = 0.0
+    entry: str = ""
+    """Fingerprint of its entry in the fleet file when it was held."""
+    run_id: str | None = None
+    """The run that lives; None when none does."""
+    pid: int = 0
+    started: float = 0.0
+    run_since: float = 0.0
+    failures: int = 0
+    fired: float | None = None
+    """When its schedule last fired, or was first seen."""
+
+
+@dataclass(slots=True)
+class Book:
+    """All that the journal knows."""
+
+    records: dict[str, Record] = field(default_factory=dict[str, Record])
+    alive_at: float | None = None
+    clean: bool = True
+    """False while a supervisor works, and after its sudden death."""
+    recent_runs: list[str] = field(default_factory=list[str])
+    """Runs that ended lately: what they left behind may still live."""
+
+
+RECENT_RUNS: Final = 1000
+
+
+class Journal:
+    """The journal of one data directory; opening it reads and compacts it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged = 0
+        self.failed_writes = 0
+        self.book = Book()
+        self._fd = -1
+        self._size = 0
+        self._read()
+        try:
+            self.compact()
+        except OSError as error:
+            raise SetupError(
+                f"cannot write {str(path)!r}: {error.strerror}; free space or choose another directory with --data"
+            ) from error
+
+    def of(self, name: str) -> Record:
+        """Return the record of `name`, empty when it is new."""
+        return self.book.records.setdefault(name, Record())
+
+    def hold(self, name: str, state: str | None, reason: str, at: float, entry: str = "") -> None:
+        """Remember that an agent stays in `state` until a person says otherwise; None releases it."""
+        record = self.of(name)
+        if record.held == state and record.reason == reason:
+            return
+        self._update(
+            name, {"held": state, "reason": reason, "since": at, "entry": entry}, sync=True
+        )
+
+    def started(self, name: str, run_id: str, pid: int, started: float, at: float) -> None:
+        self._update(name, {"run_id": run_id, "pid": pid, "started": started, "run_since": at})
+
+    def ended(self, name: str, failures: int) -> None:
+        self._update(name, {"run_id": None, "pid": 0, "failures": failures})
+
+    def fired(self, name: str, at: float) -> None:
+        self._update(name, {"fired": at})
+
+    def alive(self, at: float) -> None:
+        self._own({"alive_at": at, "clean": False})
+
+    def stopped(self, at: float) -> None:
+        """Mark a stop in good order."""
+        self._own({"alive_at": at, "clean": True}, sync=True)
+
+    def compact(self) -> None:
+        """Rewrite the file with what is known. Raises OSError and leaves the old file as it was."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = self.path.with_name(self.path.name + ".new")
+        own = {
+            "alive_at": self.book.alive_at,
+            "clean": self.book.clean,
+            "recent": self.book.recent_runs,
+        }
+        body = lines.encode({"own": own}) + b"".join(
+            lines.encode({"agent": name, **asdict(record)})
+            for name, record in self.book.records.items()
+        )
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, body)
+            os.fsync(fd)
+            fresh.replace(self.path)
+        except OSError:
+            os.close(fd)
+            raise
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size = fd, len(body)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                for item in lines.decode(iter(file)):
+                    self._apply(item)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SetupError(
+                f"cannot read {str(self.path)!r}: {error.strerror}; it must belong to you"
+            ) from error
+
+    def _apply(self, item: Any) -> None:
+        if not isinstance(item, dict):
+            self.damaged += 1
+            return
+        change: dict[str, Any] = item  # pyright: ignore[reportUnknownVariableType]
+        if "own" in change:
+            own: dict[str, Any] = change["own"]
+            self.book.alive_at = own.get("alive_at", self.book.alive_at)
+            self.book.clean = own.get("clean", self.book.clean)
+            self.book.recent_runs = own.get("recent", self.book.recent_runs)
+            return
+        record = self.of(str(change.get("agent")))
+        if change.get("run_id", record.run_id) != record.run_id and record.run_id is not None:
+            self.book.recent_runs.append(record.run_id)
+            del self.book.recent_runs[:-RECENT_RUNS]
+        for name in Record.__slots__:
+            if name in change:
+                setattr(record, name, change[name])
+
+    def _update(self, name: str, change: dict[str, Any], *, sync: bool = False) -> None:
+        item = {"agent": name, **change}
+        self._apply(item)
+        self._append(item, sync=sync)
+
+    def _own(self, change: dict[str, Any], *, sync: bool = False) -> None:
+        self._apply({"own": change})
+        self._append({"own": change}, sync=sync)
+
+    def _append(self, item: dict[str, Any], *, sync: bool) -> None:
+        try:
+            line = lines.encode(item)
+            if self._size + len(line) > COMPACT_BYTES:
+                self.compact()
+                return
+            _write_all(self._fd, line)
+            self._size += len(line)
+            if sync:
+                os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+        except OSError:  # disk full: agents matter more than their history
+            self.failed_writes += 1
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,83 @@
+"""NOTIFY_SOCKET: one datagram socket per agent, read in the event loop.
+
+A socket per agent, because a datagram does not say which run it comes from and credentials name
+only a process that may be any grandchild. A flood of datagrams is bounded per turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from midwatch.wire import notify
+
+LONGEST_PATH: Final = 100
+"""A socket's path may have 107 bytes on Linux and 103 on macOS."""
+
+AT_ONCE: Final = 256
+"""Datagrams of one agent that are read before others have their turn."""
+
+
+class Notices:
+    """The sockets of all agents."""
+
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.received = 0
+        self.clipped = 0
+        self._loop = loop
+        self._folder = folder
+        self._temporary: Path | None = None
+        self._open: dict[str, tuple[socket.socket, Callable[[notify.Notice], None]]] = {}
+
+    def listen(self, agent: str, hear: Callable[[notify.Notice], None]) -> str:
+        """Open the agent's socket and return its path; opened before, the path is the same."""
+        path = self._path(agent)
+        if agent in self._open:
+            return str(path)
+        path.unlink(missing_ok=True)
+        sock = socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        )
+        sock.bind(str(path))
+        path.chmod(0o600)
+        self._open[agent] = (sock, hear)
+        self._loop.add_reader(sock, self._read, sock, hear)
+        return str(path)
+
+    def drain(self, agent: str) -> None:
+        """Read what waits now: what was said before an exit counts for that run."""
+        if agent in self._open:
+            self._read(*self._open[agent])
+
+    def close(self) -> None:
+        for agent, (sock, _) in self._open.items():
+            self._loop.remove_reader(sock)
+            sock.close()
+            self._path(agent).unlink(missing_ok=True)
+        self._open.clear()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _path(self, agent: str) -> Path:
+        path = self._folder / f"{agent}.sock"
+        if len(os.fsencode(path)) <= LONGEST_PATH:
+            return path
+        if self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="midwatch-"))  # mode 0700
+        return self._temporary / f"{agent}.sock"
+
+    def _read(self, sock: socket.socket, hear: Callable[[notify.Notice], None]) -> None:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            for _ in range(AT_ONCE):
+                datagram = sock.recv(notify.MAX_DATAGRAM_BYTES + 1)
+                self.received += 1
+                if len(datagram) > notify.MAX_DATAGRAM_BYTES:
+                    self.clipped += 1
+                hear(notify.decode(datagram))
