@@ -16,7 +16,9 @@ import sys
 
 from playwright.sync_api import sync_playwright
 
-CHROMIUM = os.environ.get("MIDWATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("MIDWATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+)
 
 
 def shoot(url: str, out: str, width: int, height: int, full: bool) -> None:
@@ -25,7 +27,9 @@ def shoot(url: str, out: str, width: int, height: int, full: bool) -> None:
         # Chromium refuses its sandbox to root
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        page = browser.new_page(
+            viewport={"width": width, "height": height}, reduced_motion="reduce"
+        )
         page.goto(url, wait_until="domcontentloaded")
         page.locator("#pulse[data-live=yes]").or_(page.locator(".bare")).first.wait_for()
         for scheme in ("light", "dark"):
@@ -35,7 +39,9 @@ def shoot(url: str, out: str, width: int, height: int, full: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("url")
     parser.add_argument("out")
     parser.add_argument("--width", type=int, default=1280)
@@ -43,7 +49,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the whole page, not only what fits")
     chosen = parser.parse_args()
     if CHROMIUM is None:
-        sys.exit("no Chromium found: apt-get install chromium, or set MIDWATCH_CHROMIUM to its path")
+        sys.exit(
+            "no Chromium found: apt-get install chromium, or set MIDWATCH_CHROMIUM to its path"
+        )
     shoot(chosen.url, chosen.out, chosen.width, chosen.height, chosen.full)
 
 

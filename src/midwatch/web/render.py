@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from midwatch.core.detection import MIDWATCH
 from midwatch.web import words
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -105,7 +106,11 @@ class Times:
     def at(self, value: object) -> Markup:
         """Return `02:14`, with the day when it was not today."""
         at = value if isinstance(value, datetime) else words.moment(value)
-        return self._tag(at, words.clock_time(at, self.now, self.tz), "") if at else escape(words.NO_DATA)
+        return (
+            self._tag(at, words.clock_time(at, self.now, self.tz), "")
+            if at
+            else escape(words.NO_DATA)
+        )
 
     def exact(self, value: object) -> Markup:
         """Return `02:14:09`, with the day when it was not today."""
@@ -124,7 +129,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(asset=asset_url, words=words)
+    shared: dict[str, Any] = {"asset": asset_url, "words": words, "MIDWATCH": MIDWATCH}
+    env.globals.update(shared)
     env.filters.update(
         plain=words.plain, money=words.money, count=words.count, size=words.size, span=words.span
     )
@@ -142,13 +148,21 @@ def html(template: str, code: int = 200, **values: Any) -> HTMLResponse:
 def wants_page(request: Request) -> bool:
     """Tell whether who asks is a person with a browser, and not a program that asks the API."""
     path = request.url.path
-    return not path.startswith(("/api/", "/v1/", "/ping/")) and "text/html" in request.headers.get("accept", "")
+    return not path.startswith(("/api/", "/v1/", "/ping/")) and "text/html" in request.headers.get(
+        "accept", ""
+    )
 
 
 _PROBLEMS: Final = {
-    401: ("Please sign in", "Open the one-time link that was printed at start, or run: midwatch link"),
+    401: (
+        "Please sign in",
+        "Open the one-time link that was printed at start, or run: midwatch link",
+    ),
     403: ("Not allowed", "Your token does not hold the scope that this needs."),
-    404: ("Not on the watch list", "Nothing by this name is known here. It may have been renamed or removed."),
+    404: (
+        "Not on the watch list",
+        "Nothing by this name is known here. It may have been renamed or removed.",
+    ),
     500: (
         "Something broke on our side",
         "The agents are not affected; the supervisor looks after them. The hub's log says more.",

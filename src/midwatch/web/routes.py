@@ -7,7 +7,7 @@ is large; the others are small and are fetched again as a whole.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -27,6 +27,8 @@ FILTER_FROM: Final = 9
 
 RUNS_SHOWN: Final = 20
 
+Names = Annotated[list[str] | None, Query(max_length=100)]
+
 RunsOf = Callable[[str, int], Awaitable[Sequence[dict[str, Any]]]]
 """Returns the last runs of an agent, newest first, in the shape of `GET /api/runs`."""
 
@@ -37,7 +39,11 @@ class Pages:
     """Gathers what the pages show: one view of the fleet at one moment."""
 
     def __init__(
-        self, reader: FleetReader, book: IncidentBook, clock: Callable[[], float], runs: RunsOf | None
+        self,
+        reader: FleetReader,
+        book: IncidentBook,
+        clock: Callable[[], float],
+        runs: RunsOf | None,
     ) -> None:
         self.reader = reader
         self.book = book
@@ -71,7 +77,7 @@ class Pages:
         read = self.reader.agents(now)
         dense = len(read) >= view.DENSE_FROM
         agents = [view.see(a, frame["times"].tz, titles=not dense) for a in read]
-        cost = (frame["fleet"].get("today") or {}).get("cost_usd")
+        today: dict[str, Any] = frame["fleet"].get("today") or {}
         shown = [a for a in agents if matches(a, query)]
         return {
             **frame,
@@ -79,7 +85,7 @@ class Pages:
             "groups": view.in_groups(shown),
             "shown_count": len(shown),
             "dense": dense,
-            "lead": view.lead(agents, cost, frame["open_count"]),
+            "lead": view.lead(agents, today.get("cost_usd"), frame["open_count"]),
             "filter": len(agents) >= FILTER_FROM,
             "query": query,
         }
@@ -166,7 +172,7 @@ def _add_fleet(router: APIRouter, pages: Pages) -> None:
         return render.html("parts/incidents.html", **await pages.frame(pages.clock()))
 
     @router.get("/fragments/agents")
-    async def agents(name: list[str] = Query([], max_length=100)) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def agents(name: Names = None) -> Response:  # pyright: ignore[reportUnusedFunction]
         if name:
             return render.html("parts/rows.html", **await pages.rows(name))
         return render.html("parts/agents.html", **await pages.fleet())
@@ -193,7 +199,9 @@ def _add_agents(router: APIRouter, pages: Pages) -> None:
         found = await pages.agent(agent)
         deed = view.DEEDS.get(do)
         if found is None or deed is None:
-            return render.problem_page(404, "There is no such agent, or nothing by this name to do to it.")
+            return render.problem_page(
+                404, "There is no such agent, or nothing by this name to do to it."
+            )
         return render.html("ask.html", deed=deed, **found)
 
 
@@ -211,14 +219,22 @@ def _add_incidents(router: APIRouter, pages: Pages) -> None:
         frame = await pages.frame(pages.clock())
         older = found[-1].id if len(found) == PAGE_SIZE else None
         return render.html(
-            "incidents.html", **frame, found=found, state=known or "", agent_name=agent, older=older, after=after
+            "incidents.html",
+            **frame,
+            found=found,
+            state=known or "",
+            agent_name=agent,
+            older=older,
+            after=after,
         )
 
     @router.get("/incidents/{incident_id}")
     async def one(incident_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         incident: Incident | None = await pages.book.get(incident_id)
         if incident is None:
-            return render.problem_page(404, "No incident has this id. Old ones are kept as long as the store is.")
+            return render.problem_page(
+                404, "No incident has this id. Old ones are kept as long as the store is."
+            )
         return render.html("incident.html", **await pages.frame(pages.clock()), incident=incident)
 
 

@@ -69,10 +69,14 @@ class Deed:
 
 DEEDS: Final[dict[str, Deed]] = {
     "start": Deed("start", "Start", "It is started now; counted failures are forgotten.", False),
-    "resume": Deed("resume", "Resume", "It is started again, and its calls are let through.", False),
+    "resume": Deed(
+        "resume", "Resume", "It is started again, and its calls are let through.", False
+    ),
     "restart": Deed("restart", "Restart", "It is asked to finish, then started again.", False),
     "suspend": Deed("suspend", "Suspend", "It does nothing more until you resume it.", True),
-    "stop": Deed("stop", "Stop", "It is asked to finish, and stays stopped until you start it.", True),
+    "stop": Deed(
+        "stop", "Stop", "It is asked to finish, and stays stopped until you start it.", True
+    ),
     "kill": Deed("kill", "Kill", "All its processes end at once; what it was doing is lost.", True),
 }
 
@@ -164,7 +168,6 @@ def see(agent: dict[str, Any], tz: tzinfo, *, titles: bool = True) -> AgentView:
     resources: dict[str, Any] = agent.get("resources") or {}
     incidents = _open_count(agent.get("incidents"))
     restarts = words.number(today.get("restarts"))
-    beat = agent.get("last_beat")
     needs = state in NEEDS_YOU
     deeds = deeds_for(state)
     rank = (ORDER.index(state) if state else 1) * 2 + (0 if incidents else 1)
@@ -191,7 +194,7 @@ def see(agent: dict[str, Any], tz: tzinfo, *, titles: bool = True) -> AgentView:
         restarts=None if restarts is None else int(restarts),
         memory=_memory(agent, resources),
         incidents=incidents,
-        last_beat=words.moment(beat.get("at") if isinstance(beat, dict) else beat),  # pyright: ignore
+        last_beat=words.moment(agent.get("last_beat")),
         urgent=deeds[0] if needs else None,
         deeds=deeds,
         raw=agent,
@@ -218,7 +221,8 @@ def in_groups(agents: Sequence[AgentView]) -> list[GroupView]:
     by_group = sorted(agents, key=lambda a: a.group)
     groups = [GroupView(name, in_order(of)) for name, of in groupby(by_group, lambda a: a.group)]
     return sorted(
-        groups, key=lambda g: (not g.needing, g.name == "", g.agents[0].rank if g.needing else 0, g.name)
+        groups,
+        key=lambda g: (not g.needing, g.name == "", g.agents[0].rank if g.needing else 0, g.name),
     )
 
 
@@ -250,8 +254,13 @@ def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> 
     if working == total:
         base = "1 agent, working" if total == 1 else f"{total} agents, all working"
     else:
-        counts = {word: sum(a.state == word for a in agents) for word in (s.replace("-", " ") for s in ORDER)}
-        parts = [f"{n} {'working' if word == 'running' else word}" for word, n in counts.items() if n]
+        counts = {
+            word: sum(a.state == word for a in agents)
+            for word in (s.replace("-", " ") for s in ORDER)
+        }
+        parts = [
+            f"{n} {'working' if word == 'running' else word}" for word, n in counts.items() if n
+        ]
         base = f"{words.plural(total, 'agent')}: {', '.join(parts)}"
     money = f" {words.money(cost_usd)} today." if words.number(cost_usd) is not None else ""
     if open_incidents:

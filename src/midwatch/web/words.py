@@ -6,7 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from datetime import datetime, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -54,10 +54,10 @@ def moment(value: object) -> datetime | None:
     seconds = number(value)
     try:
         if seconds is not None:
-            return datetime.fromtimestamp(seconds, timezone.utc)
+            return datetime.fromtimestamp(seconds, UTC)
         if isinstance(value, str) and value:
             read = datetime.fromisoformat(value)
-            return read if read.tzinfo else read.replace(tzinfo=timezone.utc)
+            return read if read.tzinfo else read.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None
@@ -68,7 +68,7 @@ def zone(name: object) -> tzinfo:
     try:
         return ZoneInfo(str(name or "UTC"))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        return timezone.utc
+        return UTC
 
 
 def ago(at: datetime, now: float) -> str:
@@ -139,9 +139,21 @@ def listed(words: list[str], most: int = 3) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
+def losses(by_reason: object) -> tuple[int, str] | None:
+    """Return how much was lost in all and the largest reasons, or None when nothing was."""
+    if not isinstance(by_reason, dict):
+        return None
+    items: dict[Any, Any] = by_reason  # pyright: ignore[reportUnknownVariableType]
+    counted = sorted(((int(n), str(r)) for r, v in items.items() if (n := number(v))), reverse=True)
+    if not counted:
+        return None
+    named = [f"{plain(reason, 60).replace(':', ' ')} {n:,}" for n, reason in counted]
+    return sum(n for n, _ in counted), listed(named)
+
+
 def evidence(name: str, value: Any) -> str:
     """Return one value of an incident's evidence, its unit taken from its name's ending."""
-    for ending, show in (("_bytes", size), ("_usd", money), ("_s", span), ("_bytes_h", size)):
+    for ending, show in (("_bytes", size), ("_bytes_h", size), ("_usd", money), ("_s", span)):
         if name.endswith(ending) and number(value) is not None:
             return show(value) + (" an hour" if ending.endswith("_h") else "")
     if isinstance(value, float):
@@ -149,7 +161,12 @@ def evidence(name: str, value: Any) -> str:
     return plain(value, 4000)
 
 
-_LABELS: Final = {"tail": "last output", "rss_bytes": "memory", "rss_limit_bytes": "memory limit", "rss_slope_bytes_h": "memory growth"}
+_LABELS: Final = {
+    "tail": "last output",
+    "rss_bytes": "memory",
+    "rss_limit_bytes": "memory limit",
+    "rss_slope_bytes_h": "memory growth",
+}
 
 
 def label(name: str) -> str:
