@@ -172,6 +172,41 @@ def _duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+def commands() -> str:
+    """Return one section per command, from the objects that parse the command line."""
+    from typer.main import get_command
+
+    from midwatch.cli.app import COMMANDS, build
+
+    root = get_command(build())
+    order = {name: place for place, name in enumerate(COMMANDS)}
+    parts: list[str] = []
+    known: dict[str, Any] = getattr(root, "commands", {})
+    for name in sorted(known, key=lambda n: order.get(n, len(order))):
+        command = known[name]
+        inner: dict[str, Any] = getattr(command, "commands", {})
+        for word, one in {name: command, **{f"{name} {n}": c for n, c in inner.items()}}.items():
+            if one.hidden or (word == name and inner):
+                continue
+            parts.append(_command(f"midwatch {word}", one))
+    return "\n".join(parts) + "\n\n"
+
+
+def _command(word: str, command: Any) -> str:
+    """Return a command's section: usage, what it does, its options."""
+    context = command.context_class(command, info_name=word)
+    usage = " ".join([word, *command.collect_usage_pieces(context)])
+    about = (command.help or "").partition("\f")[0].strip()
+    lines = [f"\n## `{word}`\n", f"    {usage}\n", about]
+    rows = [record for p in command.params if (record := p.get_help_record(context)) is not None]
+    if rows:
+        lines.append("\n| argument | meaning |\n| --- | --- |")
+        lines += [
+            f"| `{_cell(' '.join(n.split()))}` | {_cell(' '.join(h.split()))} |" for n, h in rows
+        ]
+    return "\n".join(lines)
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
@@ -180,6 +215,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "limits": limits,
     "items": items,
     "fleet-file": fleet_file,
+    "commands": commands,
 }
 
 

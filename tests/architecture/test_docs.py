@@ -131,10 +131,11 @@ def _make_verbs() -> set[str]:
 
 def _commands() -> set[str]:
     """Return the commands that `midwatch` has, from the very object that parses them."""
-    from midwatch.cli.__main__ import app
     from typer.main import get_command
 
-    return set(getattr(get_command(app), "commands", {}))
+    from midwatch.cli.app import build
+
+    return set(getattr(get_command(build()), "commands", {}))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: p.relative_to(ROOT).as_posix())
