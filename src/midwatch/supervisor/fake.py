@@ -141,6 +141,9 @@ class FakeSystem:
             if (p := self._living.get(process.pid)) is not None
         }
 
+    def footprint(self, process: Process) -> int | None:  # noqa: ARG002
+        return None
+
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None
 

@@ -240,6 +240,11 @@ class LinuxSystem:
                 found[process.pid] = _sum(root, _descend(by_parent, process.pid))
         return found
 
+    def footprint(self, process: Process) -> int | None:
+        parts = [procfs.proportional_bytes(p) for p in (process.pid, *procfs.below(process.pid))]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
     def blocked_in(self, process: Process) -> str | None:
         return procfs.waits_in(process.pid)
 

@@ -42,9 +42,8 @@ class Notices:
         if agent in self._open:
             return str(path)
         path.unlink(missing_ok=True)
-        sock = socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        )
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.setblocking(False)
         sock.bind(str(path))
         path.chmod(0o600)
         self._open[agent] = (sock, hear)

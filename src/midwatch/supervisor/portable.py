@@ -127,6 +127,9 @@ class PortableSystem:
                 found[process.pid] = _sample(psutil.Process(process.pid))
         return found
 
+    def footprint(self, process: Process) -> int | None:  # noqa: ARG002
+        return None
+
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None
 

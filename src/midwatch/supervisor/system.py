@@ -126,6 +126,12 @@ class System(Protocol):
         """Return what each living one uses, by pid."""
         ...
 
+    def footprint(self, process: Process) -> int | None:
+        """Return the tree's memory with shared pages counted once, or None when it cannot be told.
+
+        Costs milliseconds: asked only when the sum of resident sizes is over a limit."""
+        ...
+
     def blocked_in(self, process: Process) -> str | None:
         """Return the kernel function that the process waits in, where the system tells."""
         ...

@@ -1,0 +1,88 @@
+"""How a run is ended: ask the group, wait, then kill the whole tree until nothing of it is left.
+
+With a grace: SIGTERM, the grace, SIGKILL to the tree. Without: the tree at once. For a hung agent
+the process is first asked for its stack: SIGABRT, at which a Python process under faulthandler
+prints where each thread stands, into the output that we keep.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from midwatch.core import units
+from midwatch.supervisor.system import Process, System, Timer
+
+DUMP_S: Final = 0.5
+"""Time for printing stacks."""
+
+HUNG_GRACE_S: Final = 0.5
+"""A hung agent's group is asked once more, for its children's sake."""
+
+AGAIN_S: Final = 0.05
+"""A tree that forks while it is killed is killed again after this long."""
+
+
+class Ending:
+    """The end of one process, driven by timers until `over`."""
+
+    def __init__(
+        self,
+        system: System,
+        process: Process,
+        *,
+        grace_s: float | None,
+        dump: bool,
+        note: Callable[[str], None],
+        name: str,
+    ) -> None:
+        self.killed = 0
+        self.ignored = False
+        """True when the grace went by without an end."""
+        self._system = system
+        self._process = process
+        self._note = note
+        self._name = name
+        self._timer: Timer | None = None
+        self._killing = False
+        if dump:
+            system.signal_one(process, signal.SIGABRT)
+            self._after(DUMP_S, lambda: self._ask(HUNG_GRACE_S))
+        elif grace_s is None or grace_s <= 0:
+            self._kill()
+        else:
+            self._ask(grace_s)
+
+    def hasten(self, grace_s: float | None) -> None:
+        """Somebody asks again: without a grace the tree dies now; asking politely twice changes nothing."""
+        if not self._killing and (grace_s is None or grace_s <= 0):
+            self._kill()
+
+    def over(self) -> None:
+        """The process has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ask(self, grace_s: float) -> None:
+        self._system.signal(self._process, signal.SIGTERM)
+        # a stopped process cannot act on SIGTERM
+        self._system.signal(self._process, signal.SIGCONT)
+        self._after(grace_s, lambda: self._out_of_patience(grace_s))
+
+    def _out_of_patience(self, grace_s: float) -> None:
+        self.ignored = True
+        self._note(
+            f"{self._name}: did not stop within {units.show_duration(grace_s)}; killing its whole tree"
+        )
+        self._kill()
+
+    def _kill(self) -> None:
+        self._killing = True
+        self.killed = max(self.killed, self._system.kill_tree(self._process))
+        self._after(AGAIN_S, self._kill)
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        self.over()
+        self._timer = self._system.call_at(self._system.now() + seconds, act)

@@ -1,0 +1,649 @@
+"""Keeps one agent: starts it, listens to it, judges it, ends it, and follows the restart rules.
+
+A synchronous state machine over the `System` seam: every method is called in the loop's thread and
+returns at once. Decisions come from `core` (exits, restart, liveness, memory, schedule); this file
+only carries them out and tells. Invariant: at most one process, and `run` is set exactly while it
+exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from midwatch.core import liveness, memory, restart, schedule, units
+from midwatch.core.errors import SetupError
+from midwatch.core.exits import TAIL_LINES, End, Facts, Verdict, Wish, classify
+from midwatch.core.fleet import Agent
+from midwatch.core.liveness import Evidence, Judgement
+from midwatch.core.restart import Decision, Next
+from midwatch.core.states import ALIVE, HELD, State, may_follow
+from midwatch.supervisor.ending import Ending
+from midwatch.supervisor.journal import Journal
+from midwatch.supervisor.output import Capture
+from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.run import Run
+from midwatch.supervisor.system import Exit, Launch, Sample, StartError, System, Timer
+from midwatch.wire.ids import new_id
+from midwatch.wire.notify import Notice
+
+UP_AFTER_S: Final = 1.0
+"""An agent that says nothing counts as running after this long."""
+
+SCHEDULE_LOOK_S: Final = 30.0
+"""A schedule follows the wall clock, which may be set: it is read again at least this often."""
+
+LEFTOVERS_AFTER_S: Final = 0.1
+"""When what a run left behind is looked for once more."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a keeper needs of the supervisor; tests hand in fakes."""
+
+    system: System
+    journal: Journal
+    reports: Reports
+    say: Callable[[str], None]
+    environment: Callable[[str, Agent, str], dict[str, str]]
+    """(name, agent, run id) → the run's environment. Raises SetupError."""
+    directory: Callable[[Agent], str]
+    fingerprint: Callable[[Agent], str]
+    hear_now: Callable[[str], None]
+    """Read what waits in the agent's notify socket."""
+    random: Callable[[], float]
+    timezone: str = "UTC"
+
+
+class Keeper:
+    """Keeps one agent. `agent` is resolved: nothing in it depends on defaults."""
+
+    def __init__(self, name: str, agent: Agent, around: Surroundings, capture: Capture) -> None:
+        self.name = name
+        self.agent = agent
+        self.capture = capture
+        self.state = State.STOPPED
+        self.since = around.system.wall()
+        self.reason = "not started yet"
+        self.run: Run | None = None
+        self.failures = 0
+        self.restarts = 0
+        self.next_start_at: float | None = None
+        self.odd_edges = 0
+        self.ended: list[Callable[[], None]] = []
+        """Who waits for the end of the run; each is called once."""
+        self._around = around
+        self._system = around.system
+        self._ending: Ending | None = None
+        self._start_timer: Timer | None = None
+        self._timers: dict[str, Timer] = {}
+        self._hang_restart: float | None = None
+        self._shutting_down = False
+
+    # -- beginning ---------------------------------------------------------------------------
+
+    def begin(self, *, resumed: bool) -> None:
+        """Take up the agent where the journal left it."""
+        record = self._around.journal.of(self.name)
+        lived, since = record.run_id, record.run_since
+        if resumed:
+            self.failures = record.failures
+            if lived is not None:
+                end: dict[str, Any] = {
+                    "state": "ended",
+                    "end": End.LOST,
+                    "started_at": since,
+                    "reason": "its supervisor died",
+                }
+                self._around.reports.run(self.name, lived, self._system.wall(), end)
+        if lived is not None:
+            self._around.journal.ended(self.name, self.failures)
+        if not self.agent.enabled:
+            self._become(State.STOPPED, "not enabled in the fleet file")
+            return
+        if record.held is not None:
+            changed = record.held == State.PARKED and record.entry != self._around.fingerprint(
+                self.agent
+            )
+            if not changed:
+                self._become(State(record.held), record.reason)
+                self._around.say(
+                    f"{self.name}: stays {record.held} ({record.reason}); `midwatch {_way_out(record.held)} {self.name}` starts it"
+                )
+                self._arm_schedule()
+                return
+            self._around.say(f"{self.name}: its entry changed since it was parked; starting again")
+            self.failures = 0
+            self._hold(None, "")
+        if self.agent.schedule is not None and not (resumed and lived is not None):
+            self._between_runs()
+            return
+        self._arm_schedule()
+        self.start("resumed after the supervisor had died" if resumed else "first start")
+
+    def start(self, why: str) -> None:
+        """Start a run now. There must be none."""
+        assert self.run is None
+        self._cancel("start")
+        self.next_start_at = None
+        run_id = new_id()
+        self._become(State.STARTING, why)
+        self.capture.begin()
+        launch = None
+        try:
+            launch = self._launch(run_id)
+            process = self._system.spawn(launch)
+        except (StartError, SetupError) as error:
+            number = error.number if isinstance(error, StartError) else 2
+            self._report_start(run_id, None, why)
+            self._follow(
+                classify(Facts(start_errno=number, start_problem=str(error))),
+                run_id,
+                Exit(None, None),
+            )
+            return
+        now, wall = self._system.now(), self._system.wall()
+        self.run = Run(
+            run_id,
+            process,
+            now,
+            wall,
+            why,
+            self.failures + 1,
+            Evidence(now),
+            self._system.oom_kills(),
+        )
+        self._around.journal.started(self.name, run_id, process.pid, process.started, wall)
+        self._report_start(run_id, process.pid, why)
+        self._around.say(f"{self.name}: started, pid {process.pid} ({why})")
+        self._set("up", now + UP_AFTER_S, lambda: self._up("alive"))
+        if self.agent.limits.wall:
+            self._set("wall", now + self.agent.limits.wall, self._over_time)
+        if self.failures:
+            self._set("stable", now + self.agent.restart.stable_after, self._stable)
+        if self.agent.limits.memory is not None:
+            self._set("memory", now + memory.next_look((), None, 0) / 20, self._look_at_memory)
+        self._watch()
+
+    def _launch(self, run_id: str) -> Launch:
+        assert self.agent.command is not None
+        return Launch(
+            command=self.agent.command,
+            env=self._around.environment(self.name, self.agent, run_id),
+            cwd=self._around.directory(self.agent),
+            run_id=run_id,
+            on_output=self._printed,
+            on_exit=self._exited,
+            open_files=self.agent.limits.open_files,
+        )
+
+    # -- evidence ----------------------------------------------------------------------------
+
+    def hear(self, notice: Notice) -> None:
+        """Take a datagram of the agent."""
+        run = self.run
+        if run is None:
+            return
+        first = run.evidence.beat is None
+        run.hear(notice, self._system.now(), self._system.wall())
+        if notice.draining and self.state in (State.STARTING, State.RUNNING):
+            self._become(State.DRAINING, "says that it stops")
+        elif notice.ready or notice.beat:
+            self._up("ready" if notice.ready else "first beat")
+        if notice.beat and first and self.agent.liveness is None:
+            self._watch()
+
+    def seen(self) -> None:
+        """Take a ping through the hub as a beat."""
+        self.hear(Notice(beat=True))
+
+    def forgive(self, stood_still_s: float) -> None:
+        """We, or the host, stood still for a while: nobody could prove anything."""
+        if self.run is not None:
+            self.run.evidence = self.run.evidence.shifted(stood_still_s)
+
+    def sampled(self, sample: Sample | None) -> None:
+        """Take the regular sample and report it, with the state, so that a lost event heals."""
+        now, run = self._system.now(), self.run
+        fields: dict[str, Any] = {"state": self.state}
+        if run is not None and sample is not None:
+            self._take(run, sample, now)
+            fields |= {
+                "pid": run.process.pid,
+                "rss_bytes": sample.rss_bytes,
+                "cpu_s": round(sample.cpu_s, 2),
+                "open_files": sample.open_files,
+                "children": sample.children,
+                "threads": sample.threads,
+            }
+        self._around.reports.sample(
+            self.name, self._system.wall(), fields, run.run_id if run else None
+        )
+
+    def _printed(self, data: bytes) -> None:
+        self.capture.feed(data)
+        if self.run is not None:
+            self.run.printed(self._system.now())
+
+    def _up(self, how: str) -> None:
+        if (
+            self.state in (State.STARTING, State.UNHEALTHY)
+            and self.run is not None
+            and self.run.wish is None
+        ):
+            self.run.hung_told = False
+            self._become(State.RUNNING, how)
+
+    def _stable(self) -> None:
+        self.failures = 0
+        self._around.reports.event(
+            self.name,
+            "agent.recovered",
+            self._system.wall(),
+            {"stable_s": self.agent.restart.stable_after},
+        )
+        self._around.say(
+            f"{self.name}: has been stable for {units.show_duration(self.agent.restart.stable_after)}"
+        )
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def _look_at_memory(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        sample = self._system.sample([run.process]).get(run.process.pid)
+        now = self._system.now()
+        if sample is not None:
+            self._take(run, sample, now)
+        pause = memory.next_look(run.history, self.agent.limits.memory, now - run.started)
+        self._set("memory", now + pause, self._look_at_memory)
+
+    def _take(self, run: Run, sample: Sample, now: float) -> None:
+        run.take(sample, now)
+        run.oom_kills = self._system.oom_kills()
+        limit = self.agent.limits.memory
+        if limit is None or sample.rss_bytes < limit or run.wish in (Wish.MEMORY, Wish.KILL):
+            return
+        if (
+            sample.children
+            and (exact := self._system.footprint(run.process)) is not None
+            and exact < limit
+        ):
+            return  # the tree shares pages; counted once, it is below its limit
+        run.wish, run.wish_reason = Wish.MEMORY, "killed at its memory limit"
+        self._end(run, grace=None)
+
+    # -- liveness ----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Judge the run, and again when the judgement says so."""
+        run = self.run
+        if run is None or run.wish is not None:
+            return
+        now = self._system.now()
+        if (
+            liveness.mode_of(self.agent.liveness, run.evidence) in ("heartbeat", "activity")
+            and now > run.started
+        ):
+            sample = self._system.sample([run.process]).get(run.process.pid)
+            if sample is not None:
+                self._take(run, sample, now)
+        judgement = liveness.judge(self.agent.liveness, self.agent.heartbeat, run.evidence, now)
+        if judgement.hung:
+            self._hung(run, judgement)
+        elif judgement.look_at is not None:
+            self._set("watch", judgement.look_at, self._watch)
+
+    def _hung(self, run: Run, judgement: Judgement) -> None:
+        now = self._system.now()
+        where = self._system.blocked_in(run.process)
+        reason = judgement.reason + (f"; the kernel has it in {where}" if where else "")
+        hold = restart.hang_hold(self.agent.restart, self._hang_restart, now)
+        if not run.hung_told:
+            run.hung_told = True
+            self._become(State.UNHEALTHY, reason)
+            data = {
+                "run_id": run.run_id,
+                "pid": run.process.pid,
+                "last_beat_at": run.beat_at,
+                "silent_s": round(judgement.silent_s, 3),
+                "interval_s": self.agent.heartbeat.every,
+                "missed": judgement.missed,
+                "reason": reason,
+                "tail": self.capture.tail(),
+            }
+            self._around.reports.event(self.name, "run.hung", self._system.wall(), data, run.run_id)
+            self._around.say(f"{self.name}: {reason}")
+        if self.agent.restart.when == "never":
+            self._set("watch", now + self.agent.heartbeat.every, self._watch)
+        elif hold > 0:
+            # the last restart did not cure it; the next one waits for the cooldown
+            self._set("watch", now + hold, self._watch)
+        else:
+            self._hang_restart = now
+            run.wish, run.wish_reason = Wish.HUNG, reason
+            self._end(run, grace=None, dump=True)
+
+    def _over_time(self) -> None:
+        run, wall = self.run, self.agent.limits.wall
+        if run is not None and run.wish is None and wall is not None:
+            run.wish, run.wish_reason = (
+                Wish.WALL,
+                f"ran past its limit of {units.show_duration(wall)}",
+            )
+            self._become(State.DRAINING, run.wish_reason)
+            self._end(run, grace=self.agent.limits.stop_grace)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def finish(self, wish: Wish, reason: str, *, kill: bool = False) -> bool:
+        """End the run because somebody wants it; tell whether there is one. `ended` hears of it."""
+        run = self.run
+        if run is None:
+            return False
+        if (
+            run.wish in (None, Wish.STOP, Wish.RESTART, Wish.SUSPEND, Wish.WALL, Wish.HUNG)
+            or wish is Wish.KILL
+        ):
+            run.wish, run.wish_reason = wish, reason
+        self._become(State.DRAINING, reason)
+        self._end(run, grace=None if kill else self.agent.limits.stop_grace)
+        return True
+
+    def shut_down(self) -> None:
+        """The instance stops: end the run, start nothing again, hold nothing."""
+        self._shutting_down = True
+        for name in list(self._timers):
+            self._cancel(name)
+        if not self.finish(Wish.SHUTDOWN, "Midwatch stops") and self.state not in HELD:
+            self._become(State.STOPPED, "Midwatch stops")
+
+    def _end(self, run: Run, *, grace: float | None, dump: bool = False) -> None:
+        if self._ending is not None:
+            self._ending.hasten(grace)
+        else:
+            self._ending = Ending(
+                self._system,
+                run.process,
+                grace_s=grace,
+                dump=dump,
+                note=self._around.say,
+                name=self.name,
+            )
+
+    def _exited(self, exit_: Exit) -> None:
+        self._around.hear_now(self.name)  # what it said before its end counts
+        run = self.run
+        if run is None:
+            return
+        self.run = None
+        if self._ending is not None:
+            self._ending.over()
+            self._ending = None
+        for name in ("up", "wall", "stable", "memory", "watch"):
+            self._cancel(name)
+        facts = run.facts(
+            exit_,
+            self._system.now(),
+            limit=self.agent.limits.memory,
+            tail=self.capture.tail(),
+            long_lived=self.agent.schedule is None,
+            oom_kills=self._system.oom_kills(),
+        )
+        self._leftovers(run, 20)
+        self._follow(classify(facts), run.run_id, exit_, run, facts)
+
+    def _leftovers(self, run: Run, tries: int) -> None:
+        """Look again for what forked while it was killed."""
+
+        def look() -> None:
+            if self._system.kill_tree(run.process) and tries > 1:
+                self._leftovers(run, tries - 1)
+
+        self._system.call_at(self._system.now() + LEFTOVERS_AFTER_S, look)
+
+    def _follow(
+        self,
+        verdict: Verdict,
+        run_id: str,
+        exit_: Exit,
+        run: Run | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        """Do what the rules say about an end, and tell."""
+        ran = facts.duration_s if facts else 0.0
+        decision = restart.decide(
+            self.agent.restart,
+            verdict,
+            failures=self.failures,
+            ran_s=ran,
+            jitter=self._around.random(),
+        )
+        wish = run.wish if run else None
+        if wish is Wish.RESTART:
+            decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
+        elif self._shutting_down:
+            decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)
+        self.failures = decision.failures
+        self._around.journal.ended(self.name, self.failures)
+        self._report_end(verdict, decision, run_id, exit_, run, facts)
+        self._around.say(f"{self.name}: {decision.reason}")
+        self._settle(verdict, decision, wish)
+        waiting, self.ended = self.ended, []
+        for tell in waiting:
+            tell()
+
+    def _settle(self, verdict: Verdict, decision: Decision, wish: Wish | None) -> None:
+        if decision.next is Next.RESTART:
+            self.restarts += 1
+            why = (
+                f"restart after: {verdict.reason}"
+                if verdict.end is not End.OPERATOR
+                else verdict.reason
+            )
+            if decision.delay_s <= 0:
+                self.start(why)
+                return
+            self.next_start_at = self._system.wall() + decision.delay_s
+            self._become(State.BACKING_OFF, decision.reason)
+            self._set("start", self._system.now() + decision.delay_s, lambda: self.start(why))
+        elif decision.next is Next.PARK:
+            data = {
+                "attempts": decision.failures,
+                "reason": decision.reason,
+                "end": verdict.end,
+                "credential": verdict.credential,
+            }
+            self._around.reports.event(self.name, "agent.parked", self._system.wall(), data)
+            self._hold(State.PARKED, decision.reason)
+            self._around.say(
+                f"{self.name}: parked; a person is needed: `midwatch start {self.name}` when it is repaired"
+            )
+            self._arm_schedule()
+        elif wish is Wish.SUSPEND:
+            self._hold(State.SUSPENDED, verdict.reason)
+        elif wish in (Wish.STOP, Wish.KILL):
+            self._hold(State.STOPPED, verdict.reason)
+        elif self.agent.schedule is not None and not self._shutting_down:
+            self._between_runs()
+        else:
+            self._become(State.STOPPED, verdict.reason)
+
+    # -- what a person wants -----------------------------------------------------------------
+
+    def release(self, why: str) -> None:
+        """Start, whatever held the agent; failures are forgiven."""
+        self.failures = 0
+        self._hang_restart = None
+        self._hold(None, "")
+        self.start(why)
+        self._arm_schedule()
+
+    def hold(self, state: State, reason: str) -> None:
+        """Stay in `state` until a person says otherwise. There must be no process."""
+        self._cancel("start")
+        self.next_start_at = None
+        self._hold(state, reason)
+
+    def _hold(self, state: State | None, reason: str) -> None:
+        self._around.journal.hold(
+            self.name,
+            state,
+            reason,
+            self._system.wall(),
+            self._around.fingerprint(self.agent) if state else "",
+        )
+        if state is not None:
+            self._become(state, reason)
+
+    # -- schedule ----------------------------------------------------------------------------
+
+    def _between_runs(self) -> None:
+        self._arm_schedule()
+        at = self.next_start_at
+        when = (
+            f"next run in {units.show_duration(at - self._system.wall())}"
+            if at
+            else "its schedule never fires again"
+        )
+        self._become(State.SCHEDULED if at else State.STOPPED, when)
+
+    def _arm_schedule(self) -> None:
+        plan = self.agent.schedule
+        if plan is None or self._shutting_down:
+            return
+        journal, wall = self._around.journal, self._system.wall()
+        if journal.of(self.name).fired is None:
+            journal.fired(self.name, wall)  # what came before we knew it was not missed
+        firing = schedule.next_firing(
+            plan, self._around.timezone, last=journal.of(self.name).fired, now=wall
+        )
+        if firing is None:
+            self.next_start_at = None
+            return
+        self.next_start_at = firing.at
+        if firing.at <= wall:
+            self._set("schedule", self._system.now(), lambda: self._fire(firing))
+        else:
+            pause = min(SCHEDULE_LOOK_S, firing.at - wall)
+            self._set("schedule", self._system.now() + pause, self._arm_schedule)
+
+    def _fire(self, firing: schedule.Firing) -> None:
+        self._around.journal.fired(self.name, self._system.wall())
+        if (
+            self.state in (State.STOPPED, State.SUSPENDED)
+            and self._around.journal.of(self.name).held
+        ):
+            skipped = f"it is {self.state}"
+        elif self.run is not None:
+            skipped = "the last run still works"
+        else:
+            skipped = None
+        if skipped is None:
+            self._cancel("start")
+            self.failures = 0
+            self._hold(None, "")
+            self.start(firing.reason)
+        else:
+            data = {"reason": skipped, "due_at": firing.at}
+            self._around.reports.event(self.name, "schedule.skipped", self._system.wall(), data)
+            self._around.say(f"{self.name}: a scheduled run was skipped: {skipped}")
+        self._arm_schedule()
+
+    # -- telling -----------------------------------------------------------------------------
+
+    def _become(self, state: State, reason: str) -> None:
+        if state is self.state and reason == self.reason:
+            return
+        if not may_follow(self.state, state):
+            self.odd_edges += 1
+        self.state, self.reason, self.since = state, reason, self._system.wall()
+        run = self.run
+        data = {
+            "state": state,
+            "since": self.since,
+            "reason": reason,
+            "pid": run.process.pid if run else None,
+            "run_id": run.run_id if run else None,
+            "attempt": self.failures + 1,
+            "next_start_at": self.next_start_at,
+            "node": self._around.reports.node,
+        }
+        self._around.reports.event(
+            self.name, "agent.state", self.since, data, run.run_id if run else None
+        )
+
+    def _report_start(self, run_id: str, pid: int | None, why: str) -> None:
+        at = self._system.wall()
+        data = {
+            "run_id": run_id,
+            "pid": pid,
+            "command": self.agent.command,
+            "attempt": self.failures + 1,
+            "why": why,
+        }
+        self._around.reports.event(self.name, "run.started", at, data, run_id)
+        self._around.reports.run(
+            self.name, run_id, at, {"state": "started", "started_at": at, "pid": pid}
+        )
+
+    def _report_end(
+        self,
+        verdict: Verdict,
+        decision: Decision,
+        run_id: str,
+        exit_: Exit,
+        run: Run | None,
+        facts: Facts | None,
+    ) -> None:
+        at = self._system.wall()
+        shared: dict[str, Any] = {
+            "pid": run.process.pid if run else None,
+            "end": verdict.end,
+            "reason": verdict.reason,
+            "exit_code": exit_.code,
+            "signal": exit_.signal,
+            "duration_s": round(facts.duration_s, 6) if facts else 0.0,
+        }
+        data = {
+            **shared,
+            "run_id": run_id,
+            "rss_bytes": facts.rss_bytes if facts else None,
+            "rss_limit_bytes": self.agent.limits.memory,
+            "rss_slope_bytes_h": facts.rss_slope_bytes_h if facts else None,
+            "tail": facts.tail[-TAIL_LINES:] if facts else [],
+            "expected": verdict.expected,
+            "next": decision.next,
+            "next_in_s": round(decision.delay_s, 3) if decision.next is Next.RESTART else None,
+            "failures": decision.failures,
+            "credential": verdict.credential,
+        }
+        self._around.reports.event(self.name, "run.ended", at, data, run_id)
+        fields = {
+            **shared,
+            "state": "ended",
+            "ended_at": at,
+            "started_at": run.started_at if run else at,
+        }
+        self._around.reports.run(self.name, run_id, at, fields)
+
+    # -- timers ------------------------------------------------------------------------------
+
+    def _set(self, name: str, when: float, act: Callable[[], None]) -> None:
+        self._cancel(name)
+        self._timers[name] = self._system.call_at(when, act)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE
+
+
+def _way_out(held: str) -> str:
+    return "resume" if held == State.SUSPENDED else "start"

@@ -1,0 +1,108 @@
+"""One run of an agent: its process, the evidence of its progress, its samples, and what we asked of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from midwatch.core import liveness, memory
+from midwatch.core.exits import Facts, Wish
+from midwatch.core.liveness import Evidence
+from midwatch.supervisor.system import Exit, Process, Sample
+from midwatch.wire.notify import Notice
+
+HISTORY: Final = 60
+"""Samples kept for the growth rate: ten minutes at the usual distance."""
+
+
+@dataclass(slots=True)
+class Run:
+    """State of one life of an agent's process. Times without `_at` are monotonic."""
+
+    run_id: str
+    process: Process
+    started: float
+    started_at: float
+    why: str
+    attempt: int
+    evidence: Evidence
+    oom_kills: int
+    """The host's count when the run was last sampled."""
+    wish: Wish | None = None
+    wish_reason: str = ""
+    said_done: bool = False
+    status: str | None = None
+    beat_at: float | None = None
+    hung_told: bool = False
+    sample: Sample | None = None
+    sampled: float = 0.0
+    history: deque[tuple[float, int]] = field(
+        default_factory=lambda: deque[tuple[float, int]](maxlen=HISTORY)
+    )
+
+    def hear(self, notice: Notice, now: float, wall: float) -> None:
+        """Take what the agent said as evidence."""
+        evidence = self.evidence
+        if notice.beat:
+            # a beat ends the step and the call that were open: the loop went round
+            evidence = replace(evidence, beat=now, step_until=None)
+            self.beat_at = wall
+        if notice.extend_s is not None:
+            evidence = replace(evidence, step_until=now + notice.extend_s)
+        if notice.call == "open":
+            evidence = replace(
+                evidence,
+                call=now,
+                call_open=now if evidence.call_open is None else evidence.call_open,
+            )
+        elif notice.call == "done":
+            evidence = replace(evidence, call=now, call_open=None)
+        if notice.draining and evidence.draining is None:
+            evidence = replace(evidence, draining=now)
+        self.evidence = evidence
+        self.said_done = self.said_done or notice.done or notice.draining
+        if notice.status is not None:
+            self.status = notice.status
+
+    def printed(self, now: float) -> None:
+        self.evidence = replace(self.evidence, output=now)
+
+    def take(self, sample: Sample, now: float) -> None:
+        """Take a sample: memory history, and whether the children worked since the last one."""
+        if self.sample is not None and liveness.child_worked(
+            sample.children_cpu_s, self.sample.children_cpu_s, now - self.sampled
+        ):
+            self.evidence = replace(self.evidence, child_work=now)
+        self.sample = sample
+        self.sampled = now
+        self.history.append((now, sample.rss_bytes))
+
+    def slope(self) -> float | None:
+        return memory.slope_of(self.history)
+
+    def facts(
+        self,
+        exit_: Exit,
+        now: float,
+        *,
+        limit: int | None,
+        tail: list[str],
+        long_lived: bool,
+        oom_kills: int,
+    ) -> Facts:
+        """Return what is known at the end of the run."""
+        return Facts(
+            exit_code=exit_.code,
+            signal=exit_.signal,
+            wish=self.wish,
+            wish_reason=self.wish_reason,
+            said_done=self.said_done,
+            long_lived=long_lived,
+            rss_bytes=self.sample.rss_bytes if self.sample else None,
+            rss_limit_bytes=limit,
+            rss_slope_bytes_h=self.slope(),
+            host_oom_kills=max(0, oom_kills - self.oom_kills),
+            tail=tail,
+            duration_s=now - self.started,
+        )
