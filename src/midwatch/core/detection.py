@@ -55,6 +55,9 @@ class Facts:
     """The item as a judged cycle, when it is a beat (or tells of an open cycle)."""
     open_kinds: Mapping[str, float] = field(default_factory=dict[str, float])
     """This agent's open incidents: kind → when its last finding was seen."""
+    run_id: str | None = None
+    spent_nusd: int = 0
+    """Cost of the runaway cycles in a row, up to this one."""
     calm_cycles: int = 0
     """Cycles in a row, up to this one, that were not runaways."""
 

@@ -6,6 +6,7 @@
       + StoreError         the store refused; `permanent` tells whether a retry may help
       + LinkError          a post could not reach another
       + DeliveryError      a notification was not delivered
+      + UnknownIncident    no incident has this id
 
 Each message says what, the value, and what to do next.
 """
@@ -69,3 +70,11 @@ class DeliveryError(MidwatchError):
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
+
+
+class UnknownIncident(MidwatchError):
+    """No incident has this id."""
+
+    def __init__(self, incident_id: str) -> None:
+        self.incident_id = incident_id
+        super().__init__(f"no incident has the id {incident_id[:80]!r}; see midwatch incidents")

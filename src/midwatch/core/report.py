@@ -75,7 +75,7 @@ def found(kind: str, facts: Facts, reason: str, *clauses: str) -> Finding:
 def evidence_of(facts: Facts) -> dict[str, object]:
     """Return what the report says, bounded: numbers, names and the last lines of output."""
     data = facts.data
-    evidence: dict[str, object] = {}
+    evidence: dict[str, object] = {} if facts.run_id is None else {"run_id": facts.run_id}
     for name, read in _EVIDENCE.items():
         value = read(data, name)
         if value is not None:

@@ -86,9 +86,17 @@ class FleetView:
     def restore(self, histories: Iterable[AgentHistory], now: float) -> None:
         """Take what the store knew at start; call once, before the first `apply`."""
         for history in histories:
+            if history.agent == MIDWATCH:
+                continue
             agent = self._get(history.agent)
-            if agent is not None:
-                agent.restore(history, now, self.zone)
+            if agent is None:
+                continue
+            agent.restore(history, now, self.zone)
+            heard_at = max(agent.last_beat_at or 0.0, agent.state_at or 0.0)
+            over = agent.managed and agent.state not in ALIVE
+            if not agent.declared and (over or now - heard_at > FORGET_AFTER_S):
+                del self._agents[agent.name]
+        self._names = None
         self._queue_all()
 
     def reload(self, fleet: Fleet) -> list[str]:

@@ -73,7 +73,7 @@ def _beats_again(facts: Facts) -> Verdict:
     seen_at = facts.open_kinds.get(KIND)
     if seen_at is None or facts.beat_due_at is None or facts.now >= facts.beat_due_at:
         return None
-    return Clear(KIND, facts.agent, "it beats again", facts.item["at"])
+    return Clear(KIND, facts.agent, "it beats again", facts.now)
 
 
 def _silence(silent_s: float | None, every_s: float | None) -> str:

@@ -53,6 +53,7 @@ def _found(facts: Facts, cycle: Cycle) -> Finding:
             "threshold": worst.threshold,
             "tokens": cycle.tokens,
             "cost_nusd": cycle.cost_nusd,
+            "spent_nusd": facts.spent_nusd or None,
         },
         do=do,
     )
