@@ -1,1 +1,30 @@
-"""Midwatch runs AI agents unattended and keeps the night watch over them."""
+"""Midwatch runs AI agents unattended and keeps the night watch over them.
+
+`import midwatch as mw` is the SDK: what an agent says about itself. Standard library only;
+it never raises, never waits, and does nothing without a hub. `midwatch.testing` is for
+tests of agents that use it.
+"""
+
+from midwatch.sdk.cycle import Cycle, beat, cycle
+from midwatch.sdk.say import draining, event, outcome, progress, step
+from midwatch.sdk.session import session, turn
+from midwatch.sdk.start import flush, init, statistics
+from midwatch.sdk.tool import ToolTimeout, tool
+
+__all__ = [
+    "Cycle",
+    "ToolTimeout",
+    "beat",
+    "cycle",
+    "draining",
+    "event",
+    "flush",
+    "init",
+    "outcome",
+    "progress",
+    "session",
+    "statistics",
+    "step",
+    "tool",
+    "turn",
+]

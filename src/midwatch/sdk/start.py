@@ -1,0 +1,126 @@
+"""`init` and `flush`: the beginning of a watched process, and waiting for delivery."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from midwatch.sdk import runtime, shield
+from midwatch.sdk.shield import shielded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from midwatch.sdk.settings import Settings
+
+MAX_FLUSH_S = 3600.0
+"""The longest that `flush` waits, whatever it is told."""
+
+FLUSH_WAIT_S = 0.04
+"""How long `flush()` waits when it is not told: no name of the SDK blocks longer than 50 ms."""
+
+
+@shielded
+def init(
+    agent: str | None = None,
+    *,
+    track: Iterable[str] = (),
+    url: str | None = None,
+    token: str | None = None,
+    spool: str | None = None,
+    run_id: str | None = None,
+) -> None:
+    """Begin to tell the hub and the supervisor what this process does.
+
+    All is read from the environment that `midwatch up` sets; arguments win. Without a hub
+    and a supervisor this and every other name does nothing. `track` names the model clients
+    whose tokens and cost are counted by themselves: `("openai", "anthropic")`. They may be
+    imported before or after. Calling it again with the same values changes nothing.
+    """
+    from midwatch.sdk.settings import Settings
+
+    settings = Settings(os.environ, agent=agent, url=url, token=token, spool=spool, run_id=run_id)
+    if settings.url is None and settings.notify_socket is None:
+        return
+    _begin(settings)
+    clients = (track,) if isinstance(track, str) else tuple(track)
+    if clients:
+        from midwatch.sdk.track import track_clients
+
+        track_clients(clients)
+
+
+_begun_with: tuple[Any, ...] | None = None
+
+
+def _begin(settings: Settings) -> None:
+    global _begun_with
+    wanted = (settings.url, settings.token, settings.agent, settings.run_id, settings.spool_dir)
+    wanted = (*wanted, settings.notify_socket, settings.traces_url)
+    if runtime.current is not None and wanted == _begun_with:
+        return
+    transport = _transport(settings) if settings.url is not None else None
+    notifier = None
+    if settings.notify_socket is not None:
+        from midwatch.sdk.notify import Notifier
+
+        notifier = Notifier(settings.notify_socket)
+    runtime.begin(
+        runtime.Runtime(
+            settings.agent, settings.run_id, transport, notifier, traces=settings.traces
+        )
+    )
+    _begun_with = wanted
+    if transport is not None:
+        transport.start()
+    if notifier is not None:
+        notifier.ready()
+
+
+def _transport(settings: Settings) -> runtime.Sender | None:
+    from midwatch.sdk.transport import Transport
+
+    try:
+        return Transport(
+            settings.url or "",
+            settings.token,
+            settings.spool_dir,
+            settings.agent,
+            run_id=settings.run_id,
+            traces_url=settings.traces_url,
+            traces_headers=settings.traces_headers,
+            resource=settings.resource,
+        )
+    except ValueError as error:
+        if shield.RAISE:
+            raise
+        shield.complain(f"nothing is sent: {error}")
+        shield.log_complaints()
+        return None
+
+
+@functools.partial(shielded, instead=bool)
+def flush(timeout_s: float = FLUSH_WAIT_S) -> bool:
+    """Send now, wait at most `timeout_s`, and return whether all has been delivered.
+
+    It blocks; in an event loop use `await asyncio.to_thread(mw.flush, 2)`. The end of the
+    process flushes by itself.
+    """
+    from midwatch.sdk.plain import number
+
+    now = runtime.current
+    if now is None or now.transport is None:
+        return True
+    return now.transport.flush(min(number(timeout_s) or 0.0, MAX_FLUSH_S))
+
+
+@functools.partial(shielded, instead=dict)
+def statistics() -> dict[str, Any]:
+    """Return what the SDK did: `sent`, `lost` by reason, what it could not track, and why."""
+    now = runtime.current
+    counts: dict[str, Any] = {"active": now is not None, "swallowed": dict(shield.swallowed)}
+    if now is not None and now.transport is not None:
+        counts.update(now.transport.statistics())
+    return counts
