@@ -71,6 +71,14 @@ def items() -> str:
     return "\n".join(parts) + "\n\n"
 
 
+def sdk_environment() -> str:
+    """Return the variables that the SDK reads, from its own table."""
+    from midwatch.sdk.settings import TABLE
+
+    rows = "\n".join(f"| `{name}` | {_cell(about)} |" for name, about in TABLE)
+    return f"\n| variable | meaning |\n| --- | --- |\n{rows}\n\n"
+
+
 _SECTIONS = {
     "": "Fleet",
     "agents.NAME": "Agent",
@@ -216,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "items": items,
     "fleet-file": fleet_file,
     "commands": commands,
+    "sdk-environment": sdk_environment,
 }
 
 

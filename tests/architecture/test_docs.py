@@ -209,3 +209,9 @@ def test_each_detector_has_its_file_its_tests_and_its_line_among_the_failures(ki
 def test_each_documented_failure_has_its_drill_or_its_detector_and_the_reverse() -> None:
     documented = _first_column("docs/reference/failures.md")
     assert documented == set(drills()) | set(load())
+
+
+def test_every_variable_of_ours_that_the_code_names_is_documented() -> None:
+    page = _read("docs/reference/environment.md")
+    named = _in_code(r"MIDWATCH_[A-Z]+(?:_[A-Z]+)*")
+    assert {name for name in named if f"`{name}`" not in page} == set()
