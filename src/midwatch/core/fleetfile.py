@@ -284,7 +284,7 @@ def _check_routes(document: Document, whole: dict[str, Any]) -> None:
     targets = _mapping(whole, "notify")
     for index, route in _inside(whole.get("routes")):
         to = cast("dict[str, Any]", route).get("to") if isinstance(route, dict) else None
-        if isinstance(to, str) and to not in targets:
+        if isinstance(to, str) and to not in targets and to != "console":
             known = did_you_mean(to, targets)
             if not known:
                 known = f"; known: {', '.join(targets)}" if targets else "; add it there"

@@ -1,0 +1,98 @@
+"""From words to a command: imports only the file of the command that was asked for.
+
+`midwatch status` is typed many times a day and must not wait for what `midwatch up` needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Final
+
+import typer
+
+from midwatch.cli import show
+from midwatch.cli.exits import CommandError
+from midwatch.core.errors import MidwatchError
+
+COMMANDS: Final = {
+    "up": "up",
+    "status": "status",
+    "start": "act",
+    "stop": "act",
+    "restart": "act",
+    "suspend": "act",
+    "resume": "act",
+    "kill": "act",
+    "logs": "logs",
+    "incidents": "incidents",
+    "ack": "ack",
+    "check": "check",
+    "drill": "drill",
+    "token": "token",
+    "link": "link",
+    "version": "version",
+}
+"""Command to file, in the order of `--help`. Each file has `add(app)`."""
+
+
+def build(names: list[str] | None = None) -> typer.Typer:
+    """Return the application with some commands, or with all."""
+    app = typer.Typer(
+        name="midwatch",
+        help="Runs AI agents unattended and keeps the night watch over them.",
+        epilog="Exit codes: 0 done, 1 the thing asked about is bad, 2 usage or configuration, 3 cannot reach the hub.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    for file in dict.fromkeys(COMMANDS[name] for name in names or COMMANDS):
+        try:
+            module = import_module(f"midwatch.cli.{file}")
+        except ModuleNotFoundError as missing:
+            if missing.name != f"midwatch.cli.{file}":
+                raise
+            continue
+        module.add(app)
+    return app
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    if version:
+        from midwatch.cli.version import version as show_version
+
+        show_version()
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    word = next((a for a in arguments if not a.startswith("-")), "")
+    completing = any(name.endswith("_COMPLETE") for name in os.environ)
+    wanted = [word] if word in COMMANDS and not completing else None
+    try:
+        build(wanted)(arguments, prog_name="midwatch")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except CommandError as error:
+        show.complain(str(error))
+        return error.code
+    except MidwatchError as error:
+        show.complain(str(error))
+        return 2
+    finally:
+        _flush()
+    return 0
+
+
+def _flush() -> None:
+    """Write what is buffered; a reader that has gone (`| head`) is no error worth a trace."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

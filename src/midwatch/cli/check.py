@@ -1,0 +1,71 @@
+"""Is the fleet file right?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from midwatch.cli import show
+from midwatch.cli.exits import USAGE
+from midwatch.cli.options import FILE, File, Json
+from midwatch.core.errors import FleetFileError, Problem
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(
+    file: File = FILE,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema, for editors.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the fleet file: every problem with line, key, what was expected and the nearest name.
+
+    Also checks that commands, directories and env files exist on this machine. Keys that this
+    version reads but does not enforce yet are named in a note. Starts nothing.
+    """
+    if schema:
+        from midwatch.core.fleetschema import schema as make
+
+        show.document(make())
+        return
+    from midwatch.cli.source import read_fleet
+
+    try:
+        source = read_fleet(file)
+    except FleetFileError as error:
+        if as_json:
+            show.document(
+                {"ok": False, "problems": _listed(error.problems, error.file), "notes": []}
+            )
+        else:
+            print_problems(error)
+        raise typer.Exit(USAGE) from None
+    if as_json:
+        show.document({"ok": True, "problems": [], "notes": _listed(source.notes, str(file))})
+        return
+    for note in source.notes:
+        show.out(show.clean(f"note: {note.render(str(file))}"))
+    count = len(source.fleet.agents)
+    agents = "1 agent" if count == 1 else f"{count} agents"
+    show.out(show.line(f"{file}: fleet {source.fleet.fleet!r} with {agents} is right"))
+
+
+def print_problems(error: FleetFileError) -> None:
+    """Print every problem on stderr, and how many there are."""
+    for problem in error.problems:
+        show.note(problem.render(error.file))
+    count = len(error.problems)
+    show.complain(f"{'1 problem' if count == 1 else f'{count} problems'} in {error.file}")
+
+
+def _listed(problems: list[Problem], file: str) -> list[dict[str, Any]]:
+    return [
+        {"file": file, "line": p.line, "column": p.column, "key": p.key, "message": p.message}
+        for p in problems
+    ]

@@ -1,0 +1,160 @@
+"""The hub's API as commands use it. Standard library only: a command must start fast.
+
+Problem documents (RFC 9457) become errors that a person can act on. No proxy is ever asked, and no
+redirect followed: the token goes to the hub or nowhere.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+from midwatch.cli.exits import BAD, UNREACHABLE, USAGE, CommandError
+from midwatch.cli.instance import Instance
+from midwatch.cli.show import line
+
+TIMEOUT_S: Final = 40.0
+"""A stop answers when the agent has ended: its grace (20 s by default) and some."""
+
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""More than any page of any list; protects the terminal from a server that is not ours."""
+
+PAGE: Final = 200
+
+_CODES: Final = {409: BAD, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
+
+
+class Refused(CommandError):
+    """The hub refused: `status` and its problem document."""
+
+    def __init__(self, status: int, problem: dict[str, Any], message: str) -> None:
+        code = _CODES.get(status, UNREACHABLE if status >= 500 else USAGE)
+        super().__init__(message, code)
+        self.status = status
+        self.problem = problem
+
+
+class Hub:
+    """One hub, asked one thing at a time."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._parts = urlsplit(instance.url)
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return the answer's JSON. Raises Refused, or CommandError when the hub is out of reach."""
+        return self._ask("GET", path, query, None)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Send an order; return the answer's JSON."""
+        return self._ask("POST", path, {}, body)
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path, {}, None)
+
+    def items(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page after page."""
+        after: str | None = None
+        while True:
+            page = record(self.get(path, limit=PAGE, after=after, **query))
+            if "items" not in page:
+                raise self._foreign("a list without items")
+            items = records(page["items"])
+            yield from items
+            following = page.get("next")
+            if not following or following == after or not items:
+                return
+            after = str(following)
+
+    def _ask(self, method: str, path: str, query: dict[str, object], body: Any) -> Any:
+        asked = urlencode({k: v for k, v in query.items() if v is not None})
+        target = self._parts.path.rstrip("/") + path + (f"?{asked}" if asked else "")
+        headers = {"Accept": "application/json", "Connection": "close"}
+        if self.instance.token:
+            headers["Authorization"] = f"Bearer {self.instance.token}"
+        data = None
+        if method == "POST":
+            headers["Content-Type"] = "application/json"
+            data = json.dumps({} if body is None else body).encode()
+        connection = self._connect()
+        try:
+            connection.request(method, target, data, headers)
+            answer = connection.getresponse()
+            content = answer.read(MAX_ANSWER_BYTES + 1)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._away(error) from None
+        finally:
+            connection.close()
+        if len(content) > MAX_ANSWER_BYTES:
+            raise self._foreign("an endless answer")
+        return self._read(answer.status, content)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+
+    def _read(self, status: int, content: bytes) -> Any:
+        try:
+            answer: object = json.loads(content) if content else None
+        except ValueError:
+            answer = ...
+        if 200 <= status < 300 and answer is not ...:
+            return answer
+        if status < 400:
+            raise self._foreign(f"HTTP {status} without JSON")
+        problem = record(answer)
+        detail = line(problem.get("detail") or problem.get("title") or f"HTTP {status}")[:2000]
+        raise Refused(status, problem, self._explain(status, detail))
+
+    def _explain(self, status: int, detail: str) -> str:
+        if status == 401 and self.instance.data is None:
+            return (
+                f"{detail}. Put a valid token into MIDWATCH_TOKEN (made by: midwatch token create)"
+            )
+        if status == 403:
+            return f"{detail}. This token may not do that; make one with more scopes: midwatch token create"
+        if status >= 500:
+            return f"the hub could not do it: {detail}"
+        return detail
+
+    def _foreign(self, what: str) -> CommandError:
+        return CommandError(
+            f"{self.instance.url} answered {what}; is this the address of a midwatch hub?",
+            UNREACHABLE,
+        )
+
+    def _away(self, error: Exception) -> CommandError:
+        reason = line(getattr(error, "strerror", None) or error) or type(error).__name__
+        where = self.instance
+        if where.data is None:
+            message = f"cannot reach the hub at {where.url} ({reason}); is the address right, and is midwatch up there?"
+        else:
+            message = (
+                f"midwatch is running (pid {where.pid}), but its hub at {where.url} does not answer "
+                f"({reason}). It is restarted by itself: try again in a few seconds, or look at what "
+                "'midwatch up' printed"
+            )
+        return CommandError(message, UNREACHABLE)
+
+
+def path_of(*parts: str) -> str:
+    """Return a path of the API; each part is quoted as a whole."""
+    return "/api/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def record(value: object) -> dict[str, Any]:
+    """Return a JSON object as it came, or an empty one for anything else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def records(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a JSON list; anything else in it is left out."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [record(item) for item in items if isinstance(item, dict)]

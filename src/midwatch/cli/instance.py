@@ -1,0 +1,106 @@
+"""Finds the instance that a command talks to: by data directory, or by address.
+
+A token from the data directory is only ever sent to the address that stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from midwatch.cli.exits import UNREACHABLE, CommandError
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Where a hub is, and the token for it. `data` and `pid` are None for a hub elsewhere."""
+
+    url: str
+    token: str | None
+    data: Path | None = None
+    pid: int | None = None
+
+
+def data_directory(chosen: Path | None) -> Path:
+    """Return the data directory: `--data` or MIDWATCH_DATA, else the user's own."""
+    if chosen is not None:
+        return chosen.expanduser().absolute()
+    home = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(home) if home.startswith("/") else Path("~/.local/share").expanduser()
+    return base / "midwatch"
+
+
+def find(data: Path | None, url: str | None) -> Instance:
+    """Return the instance. Raises CommandError that says whether it runs, and how to start it."""
+    if url is not None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CommandError(
+                f"--url: expected an address such as http://127.0.0.1:8700, got {url!r}"
+            )
+        return Instance(url.rstrip("/"), os.environ.get("MIDWATCH_TOKEN"))
+    directory = data_directory(data)
+    found = _read(directory / "instance.json")
+    if found is None:
+        raise CommandError(
+            f"midwatch is not running ({directory} holds no instance). {_start(data)}", UNREACHABLE
+        )
+    pid, address = found.get("pid"), found.get("hub_url")
+    if not isinstance(address, str) or urlsplit(address).scheme not in ("http", "https"):
+        raise CommandError(
+            f"{directory / 'instance.json'} names no hub; restart midwatch", UNREACHABLE
+        )
+    if isinstance(pid, int) and not is_alive(pid):
+        raise CommandError(
+            f"midwatch is not running: the instance in {directory} (pid {pid}) has ended. {_start(data)}",
+            UNREACHABLE,
+        )
+    return Instance(
+        address.rstrip("/"), _token(directory), directory, pid if isinstance(pid, int) else None
+    )
+
+
+def _start(data: Path | None) -> str:
+    option = f" --data {data}" if data is not None else ""
+    return f"Start it with: midwatch up{option}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: object = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise CommandError(f"{path} may not be read by this user; it belongs to another") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            f"{path} cannot be read ({error}); restart midwatch", UNREACHABLE
+        ) from None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def _token(directory: Path) -> str | None:
+    try:
+        return (directory / "token").read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise CommandError(
+            f"cannot read the token {directory / 'token'} ({reason}); run as the user who started midwatch"
+        ) from None
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process exists."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,172 @@
+"""What an agent printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Annotated, Final
+
+import typer
+
+from midwatch.cli import show
+from midwatch.cli.exits import USAGE, CommandError
+from midwatch.cli.instance import data_directory
+from midwatch.cli.options import Data
+from midwatch.core.nearest import did_you_mean
+from midwatch.core.units import parse_duration
+
+POLL_S: Final = 0.1
+MAX_LINE: Final = 64 * 1024
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("logs")(logs)
+
+
+def logs(
+    agent: Annotated[str, typer.Argument(help="The agent.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as it prints; Ctrl-C ends.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T", help="From then on: 10m (ago), or 2026-01-31T02:00.", show_default=False
+        ),
+    ] = None,
+    lines: Annotated[
+        int | None,
+        typer.Option("-n", "--lines", min=0, help="Only the last N lines.", show_default=False),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Print the output of an agent, each line with the time (UTC) at which it came.
+
+    Reads the files in the data directory, also when nothing is running. All that is kept is
+    printed, unless --since or -n say less; -f alone begins with the last 10 lines.
+    """
+    folder = _folder(data_directory(data), agent)
+    earliest = None if since is None else _moment(since)
+    if follow and lines is None and earliest is None:
+        lines = 10
+    tail = _Tail(folder / "output.log")
+    found: Iterator[bytes] | deque[bytes] = _after(_kept(folder, tail), earliest)
+    for text in found if lines is None else deque(found, maxlen=lines):
+        _print(text)
+    if not follow:
+        return
+    try:
+        while True:
+            sys.stdout.flush()
+            time.sleep(POLL_S)
+            for text in tail.read():
+                _print(text)
+    except KeyboardInterrupt:
+        return
+
+
+def _folder(data: Path, agent: str) -> Path:
+    """Return where an agent's output is. Raises CommandError with the nearest name."""
+    home = data / "logs"
+    try:
+        names = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        raise CommandError(f"{data} holds no output; start a fleet with: midwatch up") from None
+    except OSError as error:
+        raise CommandError(f"cannot read {home}: {error.strerror}") from None
+    if agent in names:
+        return home / agent
+    known = f"; known: {', '.join(names[:20])}" if names else "; nothing has printed yet"
+    raise CommandError(
+        f"there is no output of an agent {agent!r}{did_you_mean(agent, names) or known}", USAGE
+    )
+
+
+def _moment(text: str) -> bytes:
+    """Return the earliest time as it stands in the files: RFC 3339 in UTC sorts as text."""
+    try:
+        at = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        try:
+            at = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise CommandError(
+                f"--since: expected how long ago (10m, 2h) or a time (2026-01-31T02:00), got {text!r}"
+            ) from None
+    return at.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ" % (at.microsecond // 1000)
+
+
+def _after(lines: Iterator[bytes], earliest: bytes | None) -> Iterator[bytes]:
+    begun = earliest is None
+    for text in lines:
+        if not begun and _STAMP.match(text):
+            begun = text[: len(earliest or b"")] >= (earliest or b"")
+        if begun:
+            yield text
+
+
+def _kept(folder: Path, tail: _Tail) -> Iterator[bytes]:
+    """Yield the lines of the rotated files, oldest first, then of the current one."""
+    numbered = ((path.suffix[1:], path) for path in folder.glob("output.log.*"))
+    rotated = sorted(
+        ((int(n), p) for n, p in numbered if n.isascii() and n.isdigit()), reverse=True
+    )
+    for _, path in rotated:
+        try:
+            with path.open("rb") as stream:
+                yield from _lines(stream)
+        except FileNotFoundError:  # rotated away while we read
+            continue
+    yield from tail.read()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    while text := stream.readline(MAX_LINE):
+        yield text
+
+
+class _Tail:
+    """The current file: what was added since the last look, also across a rotation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: IO[bytes] | None = None
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what is new."""
+        while True:
+            if self._stream is None:
+                try:
+                    self._stream = self._path.open("rb")
+                except FileNotFoundError:
+                    return
+            yield from _lines(self._stream)
+            if self._is_current(self._stream):
+                return
+            yield from _lines(self._stream)  # what came between reading and rotation
+            self._stream.close()
+            self._stream = None
+
+    def _is_current(self, stream: IO[bytes]) -> bool:
+        ours = os.fstat(stream.fileno())
+        try:
+            theirs = self._path.stat()
+        except FileNotFoundError:
+            return True  # between two names
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+
+def _print(text: bytes) -> None:
+    shown = text.decode("utf-8", "replace")
+    if sys.stdout.isatty():
+        sys.stdout.write(show.clean(shown))
+        return
+    sys.stdout.buffer.write(text)

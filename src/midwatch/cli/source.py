@@ -1,0 +1,85 @@
+"""The fleet file as commands read it: from disk, with this environment, against this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from midwatch.cli.exits import CommandError
+from midwatch.core.errors import FleetFileError
+from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, read
+from midwatch.core.fleethost import check_host
+from midwatch.core.fleetyaml import MAX_CHARACTERS
+
+_MISSING = """\
+there is no fleet file {file}. Write one, for example:
+
+{example}
+check it with 'midwatch check', then start it with 'midwatch up'; or name another file with -f"""
+
+
+def read_fleet(file: Path, *, host: bool = True) -> FleetFile:
+    """Return the fleet file. Raises FleetFileError with all problems, CommandError when it cannot be read.
+
+    `host` also checks that commands and files exist on this machine.
+    """
+    source = read(
+        _text(file),
+        file=str(file),
+        root=str(file.absolute().parent),
+        env=os.environ,
+        read_file=_bounded,
+    )
+    if host:
+        problems = check_host(source, _which, os.path.exists, _programs)
+        if problems:
+            raise FleetFileError(problems, str(file))
+    return source
+
+
+def _text(file: Path) -> str:
+    try:
+        return _bounded(str(file))
+    except FileNotFoundError:
+        raise CommandError(_MISSING.format(file=repr(str(file)), example=FIRST_FLEET)) from None
+    except IsADirectoryError:
+        raise CommandError(
+            f"{str(file)!r} is a directory; name the fleet file in it with -f"
+        ) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{str(file)!r} is not UTF-8 text; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CommandError(f"cannot read the fleet file {str(file)!r}: {reason}") from None
+
+
+def _bounded(path: str) -> str:
+    """Return a file's text. Reads no more than is accepted: the path may be a device without end."""
+    with Path(path).open("rb") as stream:
+        content = stream.read(4 * MAX_CHARACTERS + 1)
+    if len(content) > 4 * MAX_CHARACTERS:
+        raise ValueError(f"it is larger than {4 * MAX_CHARACTERS} bytes")
+    return content.decode("utf-8-sig")
+
+
+def _search_path(path: str | None) -> str:
+    """Return the PATH that an agent gets: ours, and the directory of our Python at its end."""
+    chosen = os.environ.get("PATH", os.defpath) if path is None else path
+    own = str(Path(sys.executable).parent)
+    return chosen if path is not None else f"{chosen}{os.pathsep}{own}"
+
+
+def _which(program: str, path: str | None) -> str | None:
+    return shutil.which(program, path=_search_path(path))
+
+
+def _programs() -> Iterable[str]:
+    """Yield the names of programs in PATH, to suggest from; looked at only when one is missing."""
+    for folder in dict.fromkeys(_search_path(None).split(os.pathsep)):
+        try:
+            yield from (entry.name for entry in Path(folder or ".").iterdir())
+        except OSError:
+            continue

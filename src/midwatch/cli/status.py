@@ -1,0 +1,133 @@
+"""What the fleet does, one sentence per agent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from midwatch.cli import show
+from midwatch.cli.client import Hub, Refused, path_of, record, records
+from midwatch.cli.exits import BAD, USAGE, CommandError
+from midwatch.cli.instance import find
+from midwatch.cli.options import Data, Json, Url
+from midwatch.core.nearest import did_you_mean
+
+_BAD_STATES: Final = frozenset({"parked", "unhealthy", "lost"})
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("status")(status)
+
+
+def status(
+    agent: Annotated[
+        str | None, typer.Argument(help="One agent, in detail.", show_default=False)
+    ] = None,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Say what each agent did last, what is wrong, and what was done about it.
+
+    With the name of an agent: that one in detail; the exit code is 1 when it is parked, unhealthy
+    or lost.
+    """
+    hub = Hub(find(data, url))
+    if agent is not None:
+        raise typer.Exit(_one(hub, agent, as_json))
+    agents = list(hub.items("/api/agents"))
+    whole = record(hub.get("/api/fleet"))
+    if as_json:
+        show.document({"fleet": whole.get("fleet"), "agents": agents})
+        return
+    if not agents:
+        show.out("No agent is known yet.")
+        return
+    rows = [_row(entry) for entry in agents]
+    show.columns(rows, [show.state_colour(row[1]) for row in rows])
+    _tell_incidents(whole.get("open_incidents"))
+
+
+def _row(agent: dict[str, Any]) -> tuple[str, str, str]:
+    return (
+        show.line(agent.get("agent", "?"))[:64],
+        show.line(agent.get("state", "?"))[:20],
+        show.line(agent.get("sentence") or ""),
+    )
+
+
+def _tell_incidents(count: object) -> None:
+    if isinstance(count, int) and count > 0:
+        what = "1 incident is" if count == 1 else f"{count} incidents are"
+        show.out(show.paint(f"\n{what} open; see: midwatch incidents", "bold"))
+
+
+def get_agent(hub: Hub, name: str) -> dict[str, Any]:
+    """Return one agent. Raises CommandError with the nearest name when there is none."""
+    try:
+        return record(hub.get(path_of("agents", name)))
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        raise unknown(hub, name) from None
+
+
+def unknown(hub: Hub, name: str) -> CommandError:
+    """Return the error for a name that no agent has."""
+    names = [str(agent.get("agent")) for agent in hub.items("/api/agents")]
+    known = f"; known: {', '.join(names[:20])}" if names else ""
+    return CommandError(f"there is no agent {name!r}{did_you_mean(name, names) or known}", USAGE)
+
+
+def _one(hub: Hub, name: str, as_json: bool) -> int:
+    agent = get_agent(hub, name)
+    if as_json:
+        show.document(agent)
+    else:
+        _print_agent(agent)
+    return BAD if agent.get("state") in _BAD_STATES else 0
+
+
+def _print_agent(agent: dict[str, Any]) -> None:
+    sentence = show.line(agent.get("sentence") or agent.get("agent", ""))
+    show.out(show.paint(sentence, "bold"))
+    today = record(agent.get("today"))
+    resources = record(agent.get("resources"))
+    rows: list[tuple[str, str]] = [
+        ("state", f"{show.line(agent.get('state', '?'))} since {show.moment(agent.get('since'))}"),
+        ("group", _text(agent.get("group"))),
+        ("node", _text(agent.get("node"))),
+        ("run", _text(agent.get("run_id"))),
+        ("pid", _text(agent.get("pid"))),
+        ("last beat", show.moment(agent.get("last_beat"))),
+        ("today", _listed(today, cost_usd="${:,.2f}", cycles="{} cycles", restarts="{} restarts")),
+        ("memory", _size(resources.get("rss_bytes"))),
+        ("uses", _listed(resources, open_files="{} open files", children="{} child processes")),
+    ]
+    show.columns([row for row in rows if row[1] not in ("", "-")])
+    for incident in records(agent.get("incidents")):
+        severity = show.line(incident.get("severity", ""))
+        sentence = show.line(incident.get("sentence", ""))
+        show.out(f"{show.paint(severity, 'red')}: {sentence} ({show.line(incident.get('id', ''))})")
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else show.line(value)[:200]
+
+
+def _size(value: object) -> str:
+    from midwatch.core.units import show_size
+
+    return show_size(value) if isinstance(value, int | float) else "-"
+
+
+def _listed(part: dict[str, Any], **forms: str) -> str:
+    """Return the numbers that are known, in words; no data is left out, not shown as 0."""
+    known = {name: part.get(name) for name in forms}
+    return ", ".join(
+        forms[name].format(value)
+        for name, value in known.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )

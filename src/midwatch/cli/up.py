@@ -1,0 +1,65 @@
+"""The whole of Midwatch, in the foreground."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from midwatch.cli import show
+from midwatch.cli.exits import USAGE
+from midwatch.cli.instance import data_directory
+from midwatch.cli.options import FILE, Data, File
+from midwatch.core.errors import FleetFileError
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up")(up)
+
+
+def up(
+    file: File = FILE,
+    data: Data = None,
+    rehearsal: Annotated[
+        bool,
+        typer.Option(
+            "--rehearsal", help="Let all agents talk to a local rehearsal model; nothing is spent."
+        ),
+    ] = False,
+    hub_listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of the hub, instead of the fleet file's.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Start supervisor, hub, gateway and the fleet, and stay in the foreground.
+
+    Ctrl-C drains: agents are asked to end and get their `stop_grace`. A second Ctrl-C kills.
+    """
+    from midwatch.cli.check import print_problems
+    from midwatch.cli.source import read_fleet
+    from midwatch.core.fleet import split_listen
+
+    try:
+        source = read_fleet(file)
+    except FleetFileError as error:
+        print_problems(error)
+        raise typer.Exit(USAGE) from None
+    fleet = source.fleet
+    if hub_listen is not None:
+        try:
+            split_listen(hub_listen)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--hub-listen") from None
+        fleet = fleet.model_copy(
+            update={"hub": fleet.hub.model_copy(update={"listen": hub_listen})}
+        )
+    for note in source.notes:
+        show.note(f"note: {note.render(str(file))}")
+    from midwatch.supervisor.main import run
+
+    raise typer.Exit(run(fleet, data_directory(data), rehearsal=rehearsal) or 0)

@@ -1,0 +1,98 @@
+"""Will this machine be able to start the fleet? Commands, directories and env files that must exist.
+
+Apart from `fleetfile`, because it depends on the machine: the same file is right on one and wrong
+on another. Pure: looking is done by functions that the caller hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from posixpath import isabs, join
+from typing import Final
+
+from midwatch.core.errors import Problem
+from midwatch.core.fleet import Agent
+from midwatch.core.fleetfile import FleetFile
+from midwatch.core.fleetyaml import Path, show_path
+from midwatch.core.nearest import nearest
+from midwatch.core.units import shorten
+
+_INTERPRETERS: Final = ("python", "python3", "node", "bash", "sh", "ruby", "perl", "deno", "bun")
+_SCRIPTS: Final = (".py", ".js", ".mjs", ".cjs", ".ts", ".sh", ".rb", ".pl")
+
+
+def check_host(
+    source: FleetFile,
+    which: Callable[[str, str | None], str | None],
+    exists: Callable[[str], bool],
+    programs: Callable[[], Iterable[str]] = tuple,
+) -> list[Problem]:
+    """Return what is missing on this machine, in the order of the file.
+
+    `which(name, path)` finds a program in PATH (None: the inherited one), `exists(path)` tells
+    whether a path is there; `programs` yields names to suggest from.
+    """
+    problems: list[Problem] = []
+    for name, agent in source.fleet.agents.items():
+        if agent.command is None or agent.external:
+            continue
+        for path, message in _check_agent(source.fleet.root, agent, which, exists, programs):
+            place = source.document.place(_given(source, name, path))
+            problems.append(
+                Problem(place.line, place.column, show_path(("agents", name, *path)), message)
+            )
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _given(source: FleetFile, name: str, path: Path) -> Path:
+    """Return where the file says it: at the agent, or in the defaults."""
+    own = ("agents", name, *path)
+    return own if own in source.document.places else ("defaults", *path)
+
+
+def _check_agent(
+    root: str,
+    agent: Agent,
+    which: Callable[[str, str | None], str | None],
+    exists: Callable[[str], bool],
+    programs: Callable[[], Iterable[str]],
+) -> list[tuple[Path, str]]:
+    found: list[tuple[Path, str]] = []
+    cwd = _from(root, agent.cwd or "")
+    if agent.cwd and not exists(cwd):
+        return [(("cwd",), f"there is no directory {shorten(cwd)}; create it, or correct the path")]
+    if agent.env_file and not exists(_from(root, agent.env_file)):
+        file = _from(root, agent.env_file)
+        found.append(
+            (("env_file",), f"there is no file {shorten(file)}; create it, or take env_file out")
+        )
+    program, *arguments = agent.command or [""]
+    if "/" in program:
+        if not exists(_from(cwd, program)):
+            message = f"there is no file {shorten(_from(cwd, program))}; correct the path"
+            found.append((("command", 0), message))
+    elif which(program, agent.env.get("PATH")) is None:
+        close = nearest(program, programs())
+        hint = f"did you mean {close!r}?" if close else "install it, or write its whole path"
+        found.append((("command", 0), f"there is no program {shorten(program)} in PATH; {hint}"))
+    if (
+        program.rsplit("/", 1)[-1].rstrip("0123456789.") in _INTERPRETERS
+        or program in _INTERPRETERS
+    ):
+        script = next((a for a in arguments if not a.startswith("-")), "")
+        before = arguments[: arguments.index(script)] if script else []
+        if (
+            script.endswith(_SCRIPTS)
+            and not {"-m", "-c"} & set(before)
+            and not exists(_from(cwd, script))
+        ):
+            place = ("command", 1 + arguments.index(script))
+            message = (
+                f"there is no file {shorten(_from(cwd, script))}; correct the path, or set cwd"
+            )
+            found.append((place, message))
+    return found
+
+
+def _from(base: str, path: str) -> str:
+    return path if isabs(path) else join(base, path)
