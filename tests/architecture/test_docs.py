@@ -151,15 +151,15 @@ def test_every_command_that_a_page_shows_exists(
     assert set(shown) - known() == set() if shown else True
 
 
-def test_every_command_and_verb_is_documented() -> None:
-    assert {
-        v
-        for v in _make_verbs()
-        if f"make {v}"
-        not in _read("docs/quickstart.md") + _read("README.md") + _read("CONTRIBUTING.md")
-    } == set()
+def test_every_verb_of_the_makefile_is_documented() -> None:
+    pages = "".join(_read(p) for p in ("README.md", "CONTRIBUTING.md", "docs/quickstart.md"))
+    assert {v for v in _make_verbs() - {"help"} if f"make {v}" not in pages} == set()
+
+
+def test_every_command_is_documented() -> None:
     page = _read("docs/reference/commands.md")
-    assert {c for c in _commands() if f"`midwatch {c}" not in page} == set()
+    assert _commands()
+    assert {c for c in _commands() if f"## `midwatch {c}" not in page} == set()
 
 
 def test_the_first_command_under_tests_in_readme_is_what_ci_runs() -> None:
