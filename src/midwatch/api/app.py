@@ -1,0 +1,150 @@
+"""The API as a FastAPI application, so that `/api/openapi.json` describes it.
+
+Answers are plain JSON written by pydantic-core; the response models document them. Every error is a
+problem document, also those of the framework and our own faults.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from midwatch.api import shapes
+from midwatch.api.callers import Callers
+from midwatch.api.gate import ErrorPage
+from midwatch.api.health import Health
+from midwatch.api.login import Login
+from midwatch.api.node import Nodes
+from midwatch.api.stream import Stream
+from midwatch.core.counts import Counts
+from midwatch.core.errors import LinkError, StoreError
+from midwatch.core.incident import Incident
+from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
+from midwatch.store.runs import RunStore
+from midwatch.store.telemetry import Telemetry
+from midwatch.store.tokens import TokenStore
+from midwatch.wire.problem import MEDIA_TYPE, Refusal, document
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Room:
+    """What the API needs of its neighbours; handed in by `midwatch.hub`."""
+
+    reader: FleetReader
+    book: IncidentBook
+    acknowledge: Callable[[str, str], Awaitable[Incident]]
+    deliveries: DeliveryBook
+    runs: RunStore
+    telemetry: Telemetry
+    tokens: TokenStore
+    callers: Callers
+    login: Login
+    nodes: Nodes
+    stream: Stream
+    health: Health
+    counts: Counts
+    statistics: Callable[[], dict[str, int | float]]
+    logs: Path
+    clock: Callable[[], float]
+    version: str
+    error_page: ErrorPage | None = None
+
+
+class Json(Response):
+    """A JSON answer; NaN and infinity become null."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Return the content as JSON."""
+        return to_json(content, inf_nan_mode="null", fallback=str)
+
+
+def page(items: Sequence[dict[str, Any]], limit: int, key: str = "id") -> Json:
+    """Return one page: `next` is what `after` wants for the following one, or null at the end."""
+    last = items[-1][key] if len(items) == limit else None
+    return Json({"items": items, "next": last})
+
+
+def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """Return the application with the API's routes and those of other rooms (the pages)."""
+    from midwatch.api import acts, keys, reads, vitals
+
+    app = FastAPI(
+        title="Midwatch",
+        version=room.version,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        default_response_class=Json,
+        responses={
+            "default": {"model": shapes.Problem, "description": "RFC 9457 problem document"}
+        },
+    )
+    for router in (reads.build(room), acts.build(room), keys.build(room), vitals.build(room)):
+        app.include_router(router)
+    for router in routers:
+        app.include_router(router)
+    _answer_errors(app, room)
+    return app
+
+
+def _answer_errors(app: FastAPI, room: Room) -> None:
+    def answer(request: Request, refusal: Refusal) -> Response:
+        response = None
+        if room.error_page is not None:
+            response = room.error_page(request, refusal.status, refusal.detail)
+        return response or Response(refusal.body(), refusal.status, refusal.headers, MEDIA_TYPE)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return answer(request, error)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"nothing is at {request.url.path[:200]!r}; /api/openapi.json lists the routes"
+        elif error.status_code == 405:
+            detail = f"{request.method} is not for {request.url.path[:200]!r}; allowed: {headers.get('allow', headers.get('Allow', 'see openapi.json'))}"
+        refusal = Refusal(error.status_code, detail, reason="route", headers=headers)
+        return answer(request, refusal)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {"path": ".".join(str(p) for p in e["loc"]), "message": e["msg"]}
+            for e in error.errors()[:20]
+        ]
+        detail = "; ".join(f"{e['path']}: {e['message']}" for e in errors[:3])
+        return answer(request, Refusal(422, detail, reason="parameters", errors=errors))
+
+    async def away(request: Request, error: Exception) -> Response:
+        return answer(
+            request, Refusal(503, str(error), reason="unavailable", headers={"retry-after": "1"})
+        )
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(LinkError, away)
+    app.add_exception_handler(StoreError, away)
+
+
+def fault(counts: Counts, path: str) -> bytes:
+    """Count and log a fault of our own (call it in an `except`), and return its problem document."""
+    counts.add("server_errors", "/" + path.strip("/").split("/")[0][:40])
+    log.exception("a fault of the hub on %r", path[:200])
+    return document(500, "a fault of the hub; its log says more", reason="fault")

@@ -1,0 +1,86 @@
+"""The one-time link by which a browser signs in, and the cookie that it gets.
+
+A code has 128 bits and works once, so guessing is hopeless and needs no slowing down. The current
+link lies in `hub/link`, readable by the owner only; a used link is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from midwatch.core.errors import SetupError
+from midwatch.store.tokens import LOGIN_S, LoginStore
+
+CODE_S: Final = 86_400.0
+"""A link that nobody used is void after a day."""
+
+MAX_CODES: Final = 20
+"""Links that may be waiting; the oldest is void then."""
+
+
+class Login:
+    """Makes links, turns a code into a cookie, ends a login."""
+
+    def __init__(self, logins: LoginStore, link_file: Path, clock: Callable[[], float]) -> None:
+        self._logins = logins
+        self._file = link_file
+        self._clock = clock
+        self._codes: dict[str, float] = {}
+        self.base_url = ""
+        self.cookie = "midwatch"
+        """Named with the port: cookies of one host are shared by all its ports."""
+
+    def listen(self, base_url: str, port: int) -> None:
+        """Take the address that the hub got."""
+        self.base_url = base_url
+        self.cookie = f"midwatch_{port}"
+
+    def new_link(self) -> str:
+        """Return a fresh link and write it to the file. Raises SetupError."""
+        code = secrets.token_urlsafe(16)
+        self._codes[_hash(code)] = self._clock() + CODE_S
+        while len(self._codes) > MAX_CODES:
+            del self._codes[next(iter(self._codes))]
+        url = f"{self.base_url}/login?code={code}"
+        fresh = self._file.with_name(self._file.name + ".new")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                fresh.unlink()
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                out.write(url + "\n")
+            fresh.replace(self._file)
+        except OSError as error:
+            raise SetupError(f"cannot write {self._file}: {error.strerror}") from None
+        return url
+
+    async def enter(self, code: str) -> str | None:
+        """Return the Set-Cookie header for a good code, once; None for any other."""
+        expires = self._codes.pop(_hash(code), None)
+        now = self._clock()
+        if expires is None or expires < now:
+            return None
+        with contextlib.suppress(
+            OSError
+        ):  # void already; the file only spares a person the attempt
+            if self._file.read_text().strip().endswith(code):
+                self._file.unlink()
+        secret = await self._logins.create(now)
+        return (
+            f"{self.cookie}={secret}; Path=/; Max-Age={round(LOGIN_S)}; HttpOnly; SameSite=Strict"
+        )
+
+    async def leave(self, secret: str) -> str:
+        """End a login and return the Set-Cookie header that forgets it."""
+        await self._logins.end(secret)
+        return f"{self.cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
+
+
+def _hash(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()

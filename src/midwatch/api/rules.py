@@ -1,0 +1,51 @@
+"""Which scope a route needs: one table, first match wins. What it does not name is refused to all
+but the admin, so a forgotten route is closed, not open."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final, NamedTuple
+
+from midwatch.core.access import Scope
+
+
+class Open(Enum):
+    """Routes that need no scope."""
+
+    ALWAYS = "always"
+    LOOPBACK = "loopback"  # only while the hub listens on this machine alone
+
+
+class Rule(NamedTuple):
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    needs: Scope | Open
+
+
+def _rule(methods: str, path: str, needs: Scope | Open) -> Rule:
+    return Rule(frozenset(methods.split()), re.compile(path), needs)
+
+
+RULES: Final = (
+    _rule("GET HEAD", r"/healthz|/readyz", Open.ALWAYS),
+    _rule("GET HEAD", r"/metrics", Open.LOOPBACK),
+    _rule("GET HEAD", r"/login|/favicon\.ico|/static/[^/]+", Open.ALWAYS),
+    _rule("GET HEAD POST", r"/ping/.*", Open.LOOPBACK),
+    _rule("POST", r"/api/(beats|events|runs|samples)|/v1/(traces|metrics|logs)", Scope.WRITE),
+    _rule("GET", r"/api/nodes/[^/]+/commands", Scope.NODE),
+    _rule("POST", r"/api/nodes/[^/]+/replies", Scope.NODE),
+    _rule("GET POST DELETE", r"/api/tokens(/.*)?|/api/login-links", Scope.ADMIN),
+    _rule("POST", r"/api/agents/[^/]+/[^/]+|/api/incidents/[^/]+/ack", Scope.ACT),
+    _rule("POST", r"/logout", Scope.READ),
+    _rule("GET HEAD", r"/.*", Scope.READ),
+)
+
+
+def needed(method: str, path: str) -> Scope | Open:
+    """Return what a request needs. A path that no rule names needs admin."""
+    for rule in RULES:
+        if method in rule.methods and rule.path.fullmatch(path):
+            return rule.needs
+    # a wrong method on a readable path is for the router to refuse with 405
+    return Scope.READ if path.startswith("/api/") else Scope.ADMIN

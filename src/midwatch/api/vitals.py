@@ -1,0 +1,44 @@
+"""How the hub itself is: `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+
+from midwatch.api import metrics
+from midwatch.api.app import Json, Room
+from midwatch.wire.problem import Refusal
+
+
+def build(room: Room) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["vitals"])
+
+    @router.api_route("/healthz", methods=["GET", "HEAD"])
+    async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """The process answers; nothing more is checked."""
+        return Json({"status": "ok"})
+
+    @router.api_route("/readyz", methods=["GET", "HEAD"])
+    async def readyz() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Both stores write and answer; 503 with the reason when one does not."""
+        checks = await room.health.ready()
+        bad = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]
+        if bad:
+            raise Refusal(
+                503, "; ".join(bad), reason="not_ready", headers={"retry-after": "1"}, checks=checks
+            )
+        return Json({"status": "ok", "checks": checks})
+
+    @router.api_route("/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse)
+    async def read_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Counters and gauges in the Prometheus text format."""
+        gauges = {
+            "stream_followers": ("open streams", float(room.stream.followers)),
+            "append_waiting": ("items that wait for their commit", float(room.telemetry.waiting)),
+        }
+        agents = room.reader.agents(room.clock())
+        text = metrics.render(room.counts, agents, gauges, room.statistics())
+        return Response(text, media_type=metrics.MEDIA_TYPE)
+
+    return router
