@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,11 @@ from midwatch import web
 from midwatch.core.incident import Incident, IncidentState
 
 NOW = 1_768_440_480.0  # 2026-01-15 02:28 in Paris: the middle watch
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None
 
 
 class FakeReader:
@@ -42,8 +47,7 @@ class FakeReader:
             "working": sum(a["state"] == "running" for a in agents),
             "open_incidents": sum(len(a["incidents"]) for a in agents),
             "today": {
-                "cost_usd": sum(a["today"]["cost_usd"] or 0 for a in agents) if agents else None,
-                "cycles": sum(a["today"]["cycles"] or 0 for a in agents) if agents else None,
+                name: _sum(a["today"][name] for a in agents) for name in ("cost_usd", "cycles")
             },
             "since": now - 12_600,
             "lost": self.lost,

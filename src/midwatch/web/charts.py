@@ -159,8 +159,10 @@ class Meter:
 def meter(cost_usd: object, budget_usd: object, warn_at: float = 0.8) -> Meter:
     """Draw spent against budget; no budget is said, and no data is not shown as $0."""
     cost, budget = words.number(cost_usd), words.number(budget_usd)
-    if budget is None or budget <= 0:
-        return Meter(words.money(cost), "no budget" if budget is None else "of $0", "calm", None)
+    if budget is None:
+        return Meter(words.money(cost), "no budget", "calm", None)
+    if budget <= 0:
+        return Meter(words.money(cost), "of $0", "over" if cost else "calm", None)
     share = (cost or 0.0) / budget
     level: Literal["calm", "warn", "over"] = (
         "over" if share >= 1 else "warn" if share >= warn_at else "calm"
