@@ -49,7 +49,7 @@ def build(
     agent: Agent, identity: Identity, inherited: Mapping[str, str], from_file: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the whole environment of one run."""
-    env = {k: v for k, v in inherited.items() if _NOT_INHERITED.fullmatch(k) is None}
+    env = {k: v for k, v in inherited.items() if inherits(k)}
     attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
     own = f"service.instance.id={identity.run_id},midwatch.agent={quote(identity.agent)},midwatch.run_id={identity.run_id}"
     env.update(
@@ -77,6 +77,11 @@ def build(
     if identity.rehearsal_url is not None:
         env.update(rehearsal(identity.rehearsal_url))
     return env
+
+
+def inherits(name: str) -> bool:
+    """Tell whether a variable of ours may be passed on to children."""
+    return _NOT_INHERITED.fullmatch(name) is None
 
 
 def rehearsal(url: str) -> dict[str, str]:

@@ -119,7 +119,8 @@ class FakeSystem:
         if mine is None:
             return False
         mine.signals.append(number)
-        if number == signal.SIGKILL or number not in mine.ignores:
+        harmless = mine.ignores | {signal.SIGCONT, signal.SIGCHLD}
+        if number == signal.SIGKILL or number not in harmless:
             self.end(mine, by=number)
         return True
 

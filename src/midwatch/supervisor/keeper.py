@@ -264,7 +264,7 @@ class Keeper:
         run.take(sample, now)
         run.oom_kills = self._system.oom_kills()
         limit = self.agent.limits.memory
-        if limit is None or sample.rss_bytes < limit or run.wish in (Wish.MEMORY, Wish.KILL):
+        if limit is None or sample.rss_bytes < limit or run.wish is not None:
             return
         if (
             sample.children
@@ -343,10 +343,7 @@ class Keeper:
         run = self.run
         if run is None:
             return False
-        if (
-            run.wish in (None, Wish.STOP, Wish.RESTART, Wish.SUSPEND, Wish.WALL, Wish.HUNG)
-            or wish is Wish.KILL
-        ):
+        if run.wish is not Wish.KILL or wish is Wish.SHUTDOWN:
             run.wish, run.wish_reason = wish, reason
         self._become(State.DRAINING, reason)
         self._end(run, grace=None if kill else self.agent.limits.stop_grace)
@@ -359,6 +356,11 @@ class Keeper:
             self._cancel(name)
         if not self.finish(Wish.SHUTDOWN, "Midwatch stops") and self.state not in HELD:
             self._become(State.STOPPED, "Midwatch stops")
+
+    def kill(self) -> None:
+        """End whatever still lives, without grace."""
+        if self.run is not None:
+            self._end(self.run, grace=None)
 
     def _end(self, run: Run, *, grace: float | None, dump: bool = False) -> None:
         if self._ending is not None:

@@ -1,0 +1,139 @@
+"""What a person, a detector or the hub may ask of an agent, and the sentence that answers.
+
+Each order ends in one result: what was done, or why not. An order that is already fulfilled says so
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from midwatch.core import units
+from midwatch.core.exits import Wish
+from midwatch.core.states import State
+from midwatch.supervisor.keeper import Keeper
+
+ORDERS: Final = ("start", "stop", "restart", "suspend", "resume", "kill", "seen")
+
+PATIENCE_S: Final = 25.0
+"""How long an order waits for the end of a run; the hub waits 30 s for the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to an order."""
+
+    result: str
+    state: str
+
+
+class Orders:
+    """Carries out orders on the keepers of this node."""
+
+    def __init__(self, keepers: Mapping[str, Keeper]) -> None:
+        self.obeyed = 0
+        self.refused = 0
+        self._keepers = keepers
+
+    async def obey(self, agent: str, do: str, by: str = "a person") -> Outcome:
+        """Carry out one order; `agent` may name all instances (`web` for `web.1`, `web.2`)."""
+        keepers = self._named(agent)
+        if not keepers:
+            self.refused += 1
+            return Outcome(f"no agent {agent!r} on this node", "")
+        if do not in ORDERS:
+            self.refused += 1
+            return Outcome(f"unknown order {do!r}: one of {', '.join(ORDERS)}", keepers[0].state)
+        self.obeyed += 1
+        results = await asyncio.gather(*(self._one(keeper, do, by) for keeper in keepers))
+        if len(keepers) == 1:
+            return Outcome(results[0], keepers[0].state)
+        told = "; ".join(f"{k.name}: {r}" for k, r in zip(keepers, results, strict=True))
+        return Outcome(told if len(set(results)) > 1 else results[0], keepers[0].state)
+
+    def _named(self, agent: str) -> list[Keeper]:
+        if agent in self._keepers:
+            return [self._keepers[agent]]
+        head, dot = agent + ".", len(agent) + 1
+        return [
+            k for name, k in self._keepers.items() if name.startswith(head) and name[dot:].isdigit()
+        ]
+
+    async def _one(self, keeper: Keeper, do: str, by: str) -> str:
+        match do:
+            case "start":
+                return self._start(keeper, f"started by {by}")
+            case "resume":
+                return self._resume(keeper, f"resumed by {by}")
+            case "seen":
+                keeper.seen()
+                return "seen" if keeper.run else "it does not run"
+            case "restart":
+                if keeper.run is None:
+                    return self._start(keeper, f"started by {by}")
+                done = await self._end(keeper, Wish.RESTART, f"restarted by {by}")
+                return (
+                    "restarted" if done and keeper.run else f"still {keeper.state}: {keeper.reason}"
+                )
+            case "stop":
+                return await self._hold(keeper, Wish.STOP, State.STOPPED, f"stopped by {by}")
+            case "suspend":
+                return await self._hold(keeper, Wish.SUSPEND, State.SUSPENDED, f"suspended by {by}")
+            case _:
+                return await self._kill(keeper, by)
+
+    def _start(self, keeper: Keeper, why: str) -> str:
+        if keeper.run is not None:
+            return f"already {keeper.state}"
+        if keeper.state is State.SUSPENDED:
+            return "it is suspended; resume it instead"
+        keeper.release(why)
+        return "started" if keeper.run else keeper.reason
+
+    def _resume(self, keeper: Keeper, why: str) -> str:
+        if keeper.state is State.PARKED:
+            return "it is parked, not suspended; start it when it is repaired"
+        if keeper.state is not State.SUSPENDED:
+            return f"not suspended: {keeper.state}"
+        keeper.release(why)
+        return "resumed" if keeper.run else keeper.reason
+
+    async def _hold(self, keeper: Keeper, wish: Wish, state: State, reason: str) -> str:
+        if keeper.run is None:
+            if keeper.state is state:
+                return f"already {state}"
+            if state is State.STOPPED and keeper.state is State.SUSPENDED:
+                reason += ", while suspended"
+            keeper.hold(state, reason)
+            return state
+        if not await self._end(keeper, wish, reason):
+            return f"still {keeper.state}: its grace is {units.show_duration(keeper.agent.limits.stop_grace)}"
+        return keeper.state
+
+    async def _kill(self, keeper: Keeper, by: str) -> str:
+        if keeper.run is None:
+            keeper.hold(State.STOPPED, f"killed by {by}")
+            return "killed: it had no process"
+        began, pid = asyncio.get_running_loop().time(), keeper.run.process.pid
+        children = keeper.run.sample.children if keeper.run.sample else 0
+        if not await self._end(keeper, Wish.KILL, f"killed by {by}", kill=True):
+            return f"still {keeper.state}"
+        took = asyncio.get_running_loop().time() - began
+        return (
+            f"killed: pid {pid}"
+            + (f" and {children} below it" if children else "")
+            + f" gone in {took:.2f} s"
+        )
+
+    async def _end(self, keeper: Keeper, wish: Wish, reason: str, *, kill: bool = False) -> bool:
+        over = asyncio.Event()
+        keeper.ended.append(over.set)
+        keeper.finish(wish, reason, kill=kill)
+        try:
+            await asyncio.wait_for(over.wait(), PATIENCE_S)
+        except TimeoutError:
+            return False
+        return True

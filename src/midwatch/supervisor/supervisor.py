@@ -1,0 +1,397 @@
+"""The supervisor: parent of hub, gateway and agents, and what ties keepers, posts and reports together.
+
+It works without the hub: agents are started, judged and restarted here, reports wait in the spool.
+Order at the end: agents first, then gateway and rehearsal, the hub last, so that the last reports
+arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from midwatch.core import access, units
+from midwatch.core.errors import SetupError
+from midwatch.core.fleet import Agent, Fleet
+from midwatch.supervisor import environment
+from midwatch.supervisor.address import Address
+from midwatch.supervisor.datadir import DataDir
+from midwatch.supervisor.journal import ALIVE_EVERY_S, Journal
+from midwatch.supervisor.keeper import Keeper, Surroundings
+from midwatch.supervisor.link import Link
+from midwatch.supervisor.notices import Notices
+from midwatch.supervisor.orders import Orders
+from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.post import Gap, Plan, Post
+from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
+from midwatch.supervisor.run import Run
+from midwatch.supervisor.system import Process, System
+from midwatch.supervisor.tasks import Tasks
+
+SAMPLE_EVERY_S: Final = 10.0
+FIRST_SAMPLE_S: Final = 1.0
+
+TICK_S: Final = 1.0
+"""How often the supervisor looks whether it stood still itself."""
+
+STOOD_STILL_S: Final = 1.0
+"""A tick that is later than this is time in which nobody could be heard: no agent is blamed for it."""
+
+HEAD_START_S: Final = 3.0
+"""How long agents wait for the hub. Without it they start all the same."""
+
+FLUSH_S: Final = 3.0
+"""Time at the end for the last reports; what remains waits in the spool."""
+
+SWEEP_S: Final = 5.0
+"""How long the sweep for an earlier supervisor's runs may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """Where the posts listen. None: that post is not started."""
+
+    node: str
+    hub: Address | None = None
+    gateway: Address | None = None
+    rehearsal: Address | None = None
+
+    @property
+    def hub_url(self) -> str:
+        return self.hub.url if self.hub else "http://127.0.0.1:8700"
+
+
+@dataclass(slots=True)
+class Lifetime:
+    """When the instance began, and what it found."""
+
+    began_at: float
+    dirty: bool
+    last_alive_at: float | None
+    orphans: int = 0
+    resumed: list[str] = field(default_factory=list[str])
+
+
+def expand(fleet: Fleet) -> dict[str, Agent]:
+    """Return every agent to be run, `instances` of one entry as NAME.1, NAME.2, …"""
+    agents: dict[str, Agent] = {}
+    for name, agent in fleet.agents.items():
+        if agent.instances == 1:
+            agents[name] = agent
+            continue
+        single = agent.model_copy(update={"instances": 1})
+        for number in range(1, agent.instances + 1):
+            agents[f"{name}.{number}"] = single
+    return agents
+
+
+class Supervisor:
+    """Everything that runs, on one machine. Used in the main thread, inside a running loop."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        data: DataDir,
+        plans: Plans,
+        system: System,
+        reporter: Reporter,
+        say: Callable[[str], None],
+    ) -> None:
+        self.fleet = fleet.model_copy(update={"agents": expand(fleet)})
+        self.data = data
+        self.plans = plans
+        self.system = system
+        self.say = say
+        self.tasks = Tasks(say)
+        self.reports = Reports(reporter, plans.node)
+        self.journal = Journal(data.path / "supervisor" / "journal")
+        self.writer = Writer()
+        self.notices = Notices(data.folder("run"), asyncio.get_running_loop())
+        self.captures: dict[str, Capture] = {}
+        self.keepers: dict[str, Keeper] = {}
+        self.orders = Orders(self.keepers)
+        self.posts: dict[str, Post] = {}
+        self.link: Link | None = None
+        self.stood_still_s = 0.0
+        self.lifetime = Lifetime(
+            system.wall(), not self.journal.book.clean, self.journal.book.alive_at
+        )
+        self._secret = data.secret
+        self._inherited = dict(os.environ)
+
+    # -- start -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start posts, then agents. Raises SetupError when the hub says that it cannot work."""
+        await self._sweep()
+        self.journal.alive(self.system.wall())
+        self._make_keepers()
+        self._start_posts()
+        await self._head_start()
+        self._tell_beginning()
+        for keeper in self.keepers.values():
+            keeper.begin(resumed=self.lifetime.dirty)
+            # a fork costs milliseconds: between two of them, those that run already are heard
+            await asyncio.sleep(0)
+        self.tasks.spawn(self._tick(), "tick")
+        self.tasks.spawn(self._sample(), "samples")
+        if self.plans.hub is not None:
+            token = access.mint_node(self._secret, self.plans.node)
+            self.link = Link(self.plans.hub_url, self.plans.node, token, self.orders, self.tasks)
+            self.tasks.spawn(self.link.follow(), "link")
+
+    async def _sweep(self) -> None:
+        """Kill what an earlier supervisor left behind: after a sudden death, and only then."""
+        if not self.lifetime.dirty:
+            return
+        book = self.journal.book
+        runs = {*book.recent_runs, *(r.run_id for r in book.records.values() if r.run_id)}
+        deadline = self.system.now() + SWEEP_S
+        while found := self.system.sweep(runs, str(self.data.path / "spool")):
+            self.lifetime.orphans += found
+            if self.system.now() > deadline:
+                self.say(
+                    f"midwatch: {found} processes of the last instance do not die; look for them with ps"
+                )
+                break
+            await asyncio.sleep(0.02)
+
+    def _make_keepers(self) -> None:
+        for name, agent in self.fleet.agents.items():
+            if agent.external:
+                continue
+            around = Surroundings(
+                system=self.system,
+                journal=self.journal,
+                reports=self.reports,
+                say=self.say,
+                environment=self._environment,
+                directory=self._directory,
+                fingerprint=self._fingerprint,
+                hear_now=self.notices.drain,
+                random=random.random,
+                timezone=self.fleet.timezone,
+            )
+            self.keepers[name] = Keeper(name, agent, around, self._capture(name))
+
+    def _start_posts(self) -> None:
+        data = str(self.data.path)
+        for name, module, address in (
+            ("hub", "midwatch.hub", self.plans.hub),
+            ("gateway", "midwatch.gateway", self.plans.gateway),
+            ("rehearsal", "midwatch.drills.rehearsal", self.plans.rehearsal),
+        ):
+            if address is None:
+                continue
+            where = (
+                ("--listen", str(address))
+                if name == "rehearsal"
+                else ("--data", data, "--listen", str(address))
+            )
+            env = {
+                **{k: v for k, v in self._inherited.items() if environment.inherits(k)},
+                "PYTHONUNBUFFERED": "1",
+                "MIDWATCH_SPOOL": str(self.data.path / "spool" / name),
+            }
+            plan = Plan(
+                name, (sys.executable, "-m", module, *where), address.url, env, self.fleet.root
+            )
+            post = Post(
+                plan,
+                self.system,
+                self._capture(name),
+                self.journal,
+                self.say,
+                lambda gap, n=name: self._gap(n, gap),
+            )
+            self.posts[name] = post
+            self.tasks.spawn(post.keep(), f"post {name}")
+
+    async def _head_start(self) -> None:
+        """Wait for hub and rehearsal, but not for long: agents need neither to live."""
+        waited = [post for name, post in self.posts.items() if name != "gateway"]
+        deadline = self.system.now() + HEAD_START_S
+        while waited and self.system.now() < deadline:
+            for post in waited:
+                if post.refused.is_set():
+                    raise SetupError(f"{post.plan.name}: {post.problem}")
+            waited = [post for post in waited if not post.ready.is_set()]
+            await asyncio.sleep(0.01)
+
+    def _tell_beginning(self) -> None:
+        at, life = self.system.wall(), self.lifetime
+        names = list(self.fleet.agents)
+        self.reports.event(
+            INSTANCE, "fleet.loaded", at, {"fleet": self.fleet.fleet, "agents": names}
+        )
+        if not life.dirty:
+            return
+        life.resumed = [name for name in self.keepers if self.journal.of(name).run_id]
+        began = life.last_alive_at or at
+        gap = max(0.0, life.began_at - began)
+        data = {
+            "from": began,
+            "to": life.began_at,
+            "gap_s": round(gap, 3),
+            "orphans": life.orphans,
+            "resumed": life.resumed,
+        }
+        self.reports.event(INSTANCE, "supervisor.lost", at, data)
+        orphans = f"; {life.orphans} orphaned processes stopped" if life.orphans else ""
+        self.say(
+            f"midwatch: the supervisor had died without a word, {units.show_duration(gap)} ago{orphans};"
+            f" resuming {len(life.resumed)} agents"
+        )
+
+    def _gap(self, name: str, gap: Gap) -> None:
+        data = {
+            "from": gap.began,
+            "to": gap.ended,
+            "gap_s": round(gap.ended - gap.began, 3),
+            "reason": gap.reason,
+        }
+        self.reports.event(INSTANCE, f"{name}.down", self.system.wall(), data)
+
+    # -- what a run needs --------------------------------------------------------------------
+
+    def _capture(self, name: str) -> Capture:
+        return self.captures.setdefault(name, Capture(self.writer, self.data.path / "logs" / name))
+
+    def _environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
+        identity = environment.Identity(
+            agent=name,
+            run_id=run_id,
+            token=access.mint_run(self._secret, name, run_id),
+            hub_url=self.plans.hub_url,
+            spool=str(self.data.path / "spool" / name),
+            notify_socket=self.notices.listen(name, self.keepers[name].hear),
+            watchdog_s=agent.heartbeat.every if agent.liveness in (None, "heartbeat") else None,
+            rehearsal_url=self.plans.rehearsal.url if self.plans.rehearsal else None,
+        )
+        return environment.build(agent, identity, self._inherited, self._env_file(name, agent))
+
+    def _env_file(self, name: str, agent: Agent) -> dict[str, str]:
+        if agent.env_file is None:
+            return {}
+        return environment.read_env_file(Path(self.fleet.root, agent.env_file).expanduser(), name)
+
+    def _directory(self, agent: Agent) -> str:
+        root = Path(self.fleet.root).absolute()
+        return str(root / Path(agent.cwd).expanduser()) if agent.cwd else str(root)
+
+    def _fingerprint(self, agent: Agent) -> str:
+        """Change with everything that could repair an agent: its entry, its env file's content."""
+        digest = hashlib.sha256(json.dumps(agent.model_dump(mode="json"), sort_keys=True).encode())
+        if agent.env_file is not None:
+            try:
+                digest.update(Path(self.fleet.root, agent.env_file).expanduser().read_bytes())
+            except OSError:
+                digest.update(b"unreadable")
+        return digest.hexdigest()[:16]
+
+    # -- work --------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        noted = last = self.system.now()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self.system.now()
+            lag = now - last - TICK_S
+            last = now
+            if lag > STOOD_STILL_S:
+                self.stood_still_s += lag
+                for keeper in self.keepers.values():
+                    keeper.forgive(lag)
+            if now - noted >= ALIVE_EVERY_S:
+                noted = now
+                self.journal.alive(self.system.wall())
+
+    async def _sample(self) -> None:
+        await asyncio.sleep(FIRST_SAMPLE_S)
+        while True:
+            runs: dict[str, Run] = {
+                name: k.run for name, k in self.keepers.items() if k.run is not None
+            }
+            processes: list[Process] = [run.process for run in runs.values()]
+            samples = self.system.sample(processes) if processes else {}
+            for name, keeper in self.keepers.items():
+                run = runs.get(name)
+                keeper.sampled(samples.get(run.process.pid) if run and run is keeper.run else None)
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    def statistics(self) -> dict[str, int | float]:
+        """Return every counter: what was done, and what was lost, by reason."""
+        captures = self.captures.values()
+        system = self.system.counters
+        return {
+            "agents": len(self.keepers),
+            "agents_alive": sum(k.alive for k in self.keepers.values()),
+            "restarts": sum(k.restarts for k in self.keepers.values()),
+            "odd_state_changes": sum(k.odd_edges for k in self.keepers.values()),
+            "reports_sent": self.reports.sent,
+            "reports_dropped": self.reports.dropped,
+            "notices_received": self.notices.received,
+            "notices_clipped": self.notices.clipped,
+            "output_bytes": sum(c.bytes_read for c in captures),
+            "output_dropped_bytes": sum(c.dropped_bytes for c in captures),
+            "output_lost_bytes": sum(c.file.lost_bytes for c in captures),
+            "output_redacted": sum(c.file.redacted for c in captures),
+            "journal_damaged": self.journal.damaged,
+            "journal_failed_writes": self.journal.failed_writes,
+            "adopted_reaped": system.adopted_reaped,
+            "leftovers_killed": system.leftovers_killed,
+            "exit_status_lost": system.status_lost,
+            "starts_failed": sum(system.by_errno.values()),
+            "orders_obeyed": self.orders.obeyed,
+            "orders_refused": self.orders.refused,
+            "replies_lost": self.link.replies_lost if self.link else 0,
+            "post_restarts": sum(max(0, p.starts - 1) for p in self.posts.values()),
+            "tasks_died": self.tasks.died,
+            "stood_still_s": round(self.stood_still_s, 3),
+        }
+
+    # -- end ---------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Ask every agent to stop, and wait until all have. Their graces bound the wait."""
+        self.reports.event(INSTANCE, "node.stopping", self.system.wall(), {"node": self.plans.node})
+        for keeper in self.keepers.values():
+            keeper.shut_down()
+        while any(keeper.run is not None for keeper in self.keepers.values()):
+            await asyncio.sleep(0.01)
+
+    def kill(self) -> None:
+        """Stop being polite: every agent's tree dies now."""
+        for keeper in self.keepers.values():
+            keeper.shut_down()
+            keeper.kill()
+
+    async def close(self, flush: Callable[[float], Any]) -> None:
+        """End the posts, the hub last; leave no process. `flush` delivers the last reports."""
+        if self.posts.get("hub") is not None and self.posts["hub"].ready.is_set():
+            await asyncio.get_running_loop().run_in_executor(None, flush, FLUSH_S)
+        await asyncio.gather(*(post.stop() for name, post in self.posts.items() if name != "hub"))
+        if "hub" in self.posts:
+            await self.posts["hub"].stop()
+        await self.tasks.cancel()
+        runs = {r.run_id for r in self.journal.book.records.values() if r.run_id} | set(
+            self.journal.book.recent_runs
+        )
+        self.system.sweep(runs, str(self.data.path / "spool"))
+        self.journal.stopped(self.system.wall())
+        self.release()
+
+    def release(self) -> None:
+        """Give back files, sockets and threads."""
+        self.writer.close()
+        self.notices.close()
+        self.journal.close()
+        self.system.close()
