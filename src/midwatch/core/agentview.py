@@ -79,6 +79,8 @@ class AgentView:
         self.started: Item | None = None
         self.ended: Item | None = None
         self.step: Item | None = None
+        self.last_beat: Item | None = None
+        """The beat that arrived last, the one that `cycle` judges."""
         self.last_beat_at: float | None = None
         self.life_at: float | None = None
         """The last sign of work, by the hub's clock."""
@@ -128,6 +130,7 @@ class AgentView:
         return True
 
     def _judge(self, item: Item) -> None:
+        self.last_beat = item
         cycle = judge(item, self.tokens, self.cost, self.config.loop)
         learn(cycle, self.tokens, self.cost)
         self.cycle = cycle

@@ -130,7 +130,6 @@ def names_of(incident: Incident, fleet: str) -> dict[str, Any]:
         "group": incident.group or "",
         "kind": incident.kind,
         "severity": incident.severity,
-        "state": incident.state.value,
         "count": incident.count,
         "sentence": incident.sentence,
     }
