@@ -99,11 +99,11 @@ def event(kind: str, data: object = None) -> None:
     now = runtime.current
     if now is None:
         return
-    copied: Any
     copied, clipped = plain({} if data is None else data)
     if clipped:
         now.lose("clipped")
-    now.event(label(kind), copied if type(copied) is dict else {"value": copied})
+    fields: dict[str, Any] = copied if isinstance(copied, dict) else {"value": copied}
+    now.event(label(kind), fields)
 
 
 @shielded

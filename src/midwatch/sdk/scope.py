@@ -128,7 +128,7 @@ def decorate(function: Any, make: Callable[[], Scope]) -> Any:
         return type(method)(decorate(method.__func__, make))
     if not callable(function) or isinstance(function, type):
         return function
-    inner = function
+    inner: Any = function  # pyright: ignore[reportUnknownVariableType]
     if inspect.isasyncgenfunction(inner):
 
         @functools.wraps(function)
