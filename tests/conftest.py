@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "XDG_")
 _FOREIGN_NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "NO_COLOR", "FORCE_COLOR")
 _SESSION = "PYTEST_HOUSE_SESSION"
+# the page tests find their browser by it (tests/acceptance)
 _CHROMIUM = os.environ.get("MIDWATCH_CHROMIUM") or os.environ.get("PYTEST_HOUSE_CHROMIUM")
 
 
@@ -236,24 +237,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ring = _ring(item.path)
         if ring in _ALONE and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("alone"))
-
-
-# -- the browser ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Return the path of a Chromium for the page tests (`executable_path` of Playwright).
-
-    Without one the test is skipped and says what to install; where CI is set it fails, because
-    nobody reads a skip there.
-    """
-    wanted = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    for name in (os.environ.get("PYTEST_HOUSE_CHROMIUM"), *wanted):
-        path = shutil.which(name) if name else None
-        if path is not None:
-            return path
-    message = "needs Chromium: apt install chromium, or set MIDWATCH_CHROMIUM to its path"
-    if os.environ.get("CI"):
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)

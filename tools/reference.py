@@ -71,6 +71,18 @@ def items() -> str:
     return "\n".join(parts) + "\n\n"
 
 
+def counters() -> str:
+    """Return the hub's counters, losses marked, from `core.counts`."""
+    from midwatch.core.counts import COUNTERS
+
+    parts = ["\n| metric | label | counts | a loss |\n| --- | --- | --- | --- |"]
+    for name, counter in COUNTERS.items():
+        label = f"`{counter.label}`" if counter.label else ""
+        loss = "yes" if counter.loss else ""
+        parts.append(f"| `midwatch_{name}_total` | {label} | {_cell(counter.about)} | {loss} |")
+    return "\n".join(parts) + "\n\n"
+
+
 def sdk_environment() -> str:
     """Return the variables that the SDK reads, from its own table."""
     from midwatch.sdk.settings import TABLE
@@ -225,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fleet-file": fleet_file,
     "commands": commands,
     "sdk-environment": sdk_environment,
+    "counters": counters,
 }
 
 

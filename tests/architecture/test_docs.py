@@ -102,15 +102,6 @@ def test_every_event_kind_of_the_code_is_documented_and_the_reverse() -> None:
     assert _in_code(EVENT) - NOT_EVENTS == _first_column("docs/reference/events.md")
 
 
-def test_every_metric_of_the_code_is_documented_and_the_reverse() -> None:
-    in_code = {m for m in _in_code(r"midwatch_[a-z][a-z0-9_]*[a-z0-9]") if m not in NOT_METRICS}
-    assert in_code == _first_column("docs/reference/metrics.md")
-
-
-NOT_METRICS = {"midwatch_session", "midwatch_budget", "midwatch_suspended", "midwatch_policy"}
-"""Names in the code that begin like a metric and are none: a cookie, a file, the gateway's errors."""
-
-
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_stands_in_the_glossary(state: State) -> None:
     assert f"| **{state.value}** |" in _read("docs/glossary.md")
