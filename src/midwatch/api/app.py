@@ -136,6 +136,12 @@ def _answer_errors(app: FastAPI, room: Room) -> None:
             request, Refusal(503, str(error), reason="unavailable", headers={"retry-after": "1"})
         )
 
+    async def broken(request: Request, _error: Exception) -> Response:
+        body = fault(room.counts, request.url.path)
+        page = room.error_page(request, 500, "") if room.error_page is not None else None
+        return page or Response(body, 500, media_type=MEDIA_TYPE)
+
+    app.add_exception_handler(Exception, broken)
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -144,7 +150,7 @@ def _answer_errors(app: FastAPI, room: Room) -> None:
 
 
 def fault(counts: Counts, path: str) -> bytes:
-    """Count and log a fault of our own (call it in an `except`), and return its problem document."""
+    """Count and log a fault of our own (call it in an `except`); return its problem document."""
     counts.add("server_errors", "/" + path.strip("/").split("/")[0][:40])
     log.exception("a fault of the hub on %r", path[:200])
     return document(500, "a fault of the hub; its log says more", reason="fault")

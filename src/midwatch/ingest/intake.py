@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from midwatch.core.access import Caller
+from midwatch.core.access import Caller, Scope
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.ports import Observer
@@ -154,7 +154,7 @@ class Intake:
                 )
             if caller.run_id is not None:
                 item.setdefault("run_id", caller.run_id)
-        elif not self.roster.knows(agent):
+        elif not self.roster.knows(agent) and not caller.may(Scope.NODE):
             stranger = self.roster.stranger(agent)
             raise BadItem(path + "agent", "unknown_agent", f"{path}agent: {stranger.detail}")
         return item

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+import re
+from collections.abc import Callable
 from typing import Final
 
 from midwatch.core.errors import StoreError
-from midwatch.core.fleet import NAME
+from midwatch.core.fleet import NAME, Fleet
+from midwatch.core.nearest import did_you_mean, nearest
 from midwatch.store.agents import AgentStore
 from midwatch.wire.problem import Refusal
 
 SELF: Final = "midwatch"
 """The name under which the supervisor reports about the instance itself."""
+
+_INSTANCE: Final = re.compile(r"(.+?)[-.#@:](\d{1,3})")
+"""The name of one of several instances, for example `inbox-2`."""
 
 MAX_REGISTERED: Final = 2_000
 """Agents that may register themselves: `?create=1` must not fill the store."""
@@ -25,18 +29,18 @@ class Roster:
         self._store = store
         self._clock = clock
         self._fleet: frozenset[str] = frozenset()
+        self._many: frozenset[str] = frozenset()
         self._registered: set[str] = set()
-        self.on_register: Callable[[str], None] | None = None
-        """Told of each new name, so that the fleet view shows it."""
 
-    async def load(self, fleet: Iterable[str]) -> None:
+    async def load(self, fleet: Fleet) -> None:
         """Take the fleet file's names, and those that registered earlier."""
         self.set_fleet(fleet)
         self._registered = set(await self._store.names())
 
-    def set_fleet(self, names: Iterable[str]) -> None:
+    def set_fleet(self, fleet: Fleet) -> None:
         """Take the names of a new fleet file."""
-        self._fleet = frozenset(names)
+        self._fleet = frozenset(fleet.agents)
+        self._many = frozenset(n for n, agent in fleet.agents.items() if agent.instances > 1)
 
     @property
     def registered(self) -> frozenset[str]:
@@ -45,17 +49,20 @@ class Roster:
 
     def knows(self, name: str) -> bool:
         """Tell whether an agent of this name exists."""
-        return name in self._fleet or name in self._registered or name == SELF
+        if name in self._fleet or name in self._registered or name == SELF:
+            return True
+        instance = _INSTANCE.fullmatch(name) if self._many else None
+        return instance is not None and instance[1] in self._many
 
     def stranger(self, name: str) -> Refusal:
         """Return the 404 for a name that is not known."""
-        near = get_close_matches(name[:64], [*self._fleet, *self._registered], n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = self._fleet | self._registered
         return Refusal(
             404,
-            f"no agent is named {name[:64]!r}{hint} Add it to the fleet file, or register it with ?create=1",
+            f"no agent is named {name[:64]!r}{did_you_mean(name, known)}; "
+            "add it to the fleet file, or register it with ?create=1",
             reason="unknown_agent",
-            nearest=near[0] if near else None,
+            nearest=nearest(name, known),
         )
 
     async def register(self, name: str, by: str) -> None:
@@ -79,5 +86,3 @@ class Roster:
         except StoreError as error:
             raise Refusal(503, str(error), reason="store", headers={"retry-after": "1"}) from None
         self._registered.add(name)
-        if self.on_register is not None:
-            self.on_register(name)

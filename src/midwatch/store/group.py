@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
@@ -61,7 +61,7 @@ class GroupCommit(Generic[Batch, Result]):
         write: Callable[[list[Batch]], Sequence[Result | StoreError]],
         thread: ThreadPoolExecutor,
         counts: Counts,
-        after: Callable[[list[Result]], Awaitable[None]] | None = None,
+        after: Callable[[list[Result]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.after = after
         self._name = name
@@ -74,7 +74,7 @@ class GroupCommit(Generic[Batch, Result]):
         self._arrived = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
-        self._seeing: set[asyncio.Future[None]] = set()
+        self._seeing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to write. Call it inside the running loop."""
@@ -96,7 +96,7 @@ class GroupCommit(Generic[Batch, Result]):
 
     async def submit(self, batch: Batch, count: int, size: int) -> Result:
         """Return the batch's result after its commit. Raises StoreError; not permanent when full."""
-        if self._closing:
+        if self._closing or self._task is None or self._task.done():
             raise StoreError("the hub is shutting down; send it again in a moment")
         if self._count + count > MAX_PENDING or self._size + size > MAX_PENDING_BYTES:
             raise StoreError(
@@ -165,13 +165,18 @@ class GroupCommit(Generic[Batch, Result]):
             else:
                 one.done.set_result(result)
 
-    async def _see(self, after: Awaitable[None]) -> None:
-        seeing = asyncio.ensure_future(after)
+    async def _see(self, after: Coroutine[Any, Any, None]) -> None:
+        seeing = asyncio.create_task(after, name=f"{self._name} after commit")
         self._seeing.add(seeing)
-        seeing.add_done_callback(self._seeing.discard)
+        seeing.add_done_callback(self._seen)
         _, late = await asyncio.wait([seeing], timeout=AFTER_S)
         if late:
             self._counts.add("watch_slow")
+
+    def _seen(self, seeing: asyncio.Task[None]) -> None:
+        self._seeing.discard(seeing)
+        if not seeing.cancelled() and seeing.exception() is not None:
+            log.error("what follows a commit failed", exc_info=seeing.exception())
 
     def _fail(self, group: list[_Waiting[Batch, Result]], error: StoreError) -> None:
         self._counts.add("commit_failures", self._name)

@@ -7,7 +7,7 @@ another agent than the run's own is refused: run ids are not a way into a neighb
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class RunStore:
             "state store", self._write, db.writing, counts
         )
 
-    def start(self, after: Callable[[list[Merged]], Awaitable[None]] | None = None) -> None:
+    def start(self, after: Callable[[list[Merged]], Coroutine[Any, Any, None]] | None = None) -> None:
         """Begin to take reports; call inside the running loop."""
         self._group.after = after
         self._group.start()

@@ -13,12 +13,12 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import duckdb
 
@@ -84,13 +84,17 @@ class Telemetry:
         except duckdb.Error as error:
             raise SetupError(_why_not_open(self._path, error)) from None
 
-    def start(self, after: Callable[[list[Stored]], Awaitable[None]] | None = None) -> None:
+    def start(self, after: Callable[[list[Stored]], Coroutine[Any, Any, None]] | None = None) -> None:
         """Begin to take items; call inside the running loop, after `open`."""
         self._group.after = after
         self._group.start()
 
+    async def finish(self) -> None:
+        """Write what waits and take no more; it can still be read."""
+        await self._group.stop()
+
     async def stop(self) -> None:
-        """Write what waits, checkpoint, and close."""
+        """Finish, checkpoint, and close."""
         await self._group.stop()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writing, self._close)

@@ -1,0 +1,65 @@
+"""`python -m midwatch.hub --data DIR --listen HOST:PORT [--node NAME]`: the hub's process.
+
+SIGTERM and SIGINT end it in good order, within three seconds. Exit codes: 0 ended in order, 2 it cannot
+run as things are (one message on stderr says why), 1 it died of a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from midwatch.core.errors import MidwatchError
+from midwatch.hub.app import Hub
+from midwatch.hub.server import HubServer, bind
+from midwatch.hub.settings import Settings, read_arguments
+
+
+async def serve(settings: Settings) -> None:
+    """Run one hub until it is told to stop. Raises SetupError or StoreError when it cannot start."""
+    hub = Hub(settings)
+    listener = bind(settings.host, settings.port)
+    await hub.start()
+    server = HubServer(hub.asgi, listener)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{shown}:{server.port}"
+    hub.login.listen(url, server.port)
+    hub.login.new_link()
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    serving = server.begin()
+    serving.add_done_callback(lambda _: told.set())
+    # what start-up made lives as long as the process; the collector need not look at it again
+    gc.collect()
+    gc.freeze()
+    print(f"hub: listening on {url}", flush=True)  # noqa: T201  the supervisor's console
+    await told.wait()
+    died = serving.done()
+    hub.end_waiting()
+    await server.end()
+    await hub.stop()
+    if died:
+        serving.result()
+        raise MidwatchError("the HTTP server ended by itself")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the hub and return the exit code."""
+    logging.basicConfig(format="hub: %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(read_arguments(arguments)))
+    except MidwatchError as error:
+        print(f"hub: {error}", file=sys.stderr)  # noqa: T201  the one message
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

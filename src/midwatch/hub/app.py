@@ -1,0 +1,252 @@
+"""The composition root of the hub: settings → stores → rooms → one ASGI application.
+
+Order of start: stores, fleet view (restored from the store), watch, ingest, then the socket. Order of
+stop: streams and polls, the socket, what waits to be written, watch, stores. So nothing is answered
+that the view has not seen, and nothing that was answered is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from midwatch import web
+from midwatch.api import app as api
+from midwatch.api.callers import Callers
+from midwatch.api.gate import Gate, is_loopback
+from midwatch.api.health import Health
+from midwatch.api.login import Login
+from midwatch.api.node import Nodes
+from midwatch.api.stream import Stream
+from midwatch.core.counts import Counts
+from midwatch.core.errors import LinkError, SetupError
+from midwatch.core.fleet import Fleet
+from midwatch.core.times import day_start, zone_of
+from midwatch.core.view import FleetView
+from midwatch.hub.settings import Settings
+from midwatch.ingest.app import IngestApp, takes
+from midwatch.ingest.intake import Intake
+from midwatch.ingest.roster import SELF, Roster
+from midwatch.store import history
+from midwatch.store.agents import AgentStore
+from midwatch.store.deliveries import DeliveryStore
+from midwatch.store.incidents import IncidentStore
+from midwatch.store.runs import RunStore
+from midwatch.store.state import StateDb
+from midwatch.store.telemetry import Telemetry
+from midwatch.store.tokens import LoginStore, TokenStore
+from midwatch.watch.engine import Watch
+from midwatch.wire.items import Item, Kind
+from midwatch.wire.problem import MEDIA_TYPE
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Hub:
+    """One hub over one data directory. Call it as an ASGI application between `start` and `stop`."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.counts = Counts()
+        self._folder = _folder(settings.data)
+        self._state = StateDb(self._folder / "state.db")
+        self._telemetry = Telemetry(self._folder / "telemetry.duckdb", self.counts, clock)
+        self._runs = RunStore(self._state, self.counts)
+        self._incidents = IncidentStore(self._state)
+        self._roster = Roster(AgentStore(self._state), clock)
+        self._tokens, logins = TokenStore(self._state), LoginStore(self._state)
+        token = _secret(settings.data / "token").decode().strip()
+        secret = _secret(settings.data / "secret")
+        self.login = Login(logins, self._folder / "link", clock)
+        self._callers = Callers(token, secret, self._tokens, logins, clock)
+        self._stream = Stream(self.counts)
+        self._nodes = Nodes(self._node_of, self.counts)
+        fleet = load_fleet(settings.data)
+        self._view = FleetView(fleet, node=settings.node, now=clock(), lost=self.counts.lost)
+        self._fleet = fleet
+        deliveries = DeliveryStore(self._state)
+        self._watch = Watch(
+            view=self._view,
+            book=self._incidents,
+            deliveries=deliveries,
+            link=self._nodes,
+            publisher=self._stream,
+            fleet=fleet,
+            clock=clock,
+        )
+        self._intake = Intake(
+            self._telemetry, self._runs, self._roster, self, self.counts, clock
+        )
+        self._ingest = IngestApp(self._intake, self._seen)
+        pages = web.build(self._view, self._incidents, clock=clock, runs=self._runs_of)
+        room = api.Room(
+            reader=self._view,
+            book=self._incidents,
+            acknowledge=self._watch.ack,
+            deliveries=deliveries,
+            runs=self._runs,
+            telemetry=self._telemetry,
+            tokens=self._tokens,
+            callers=self._callers,
+            login=self.login,
+            nodes=self._nodes,
+            stream=self._stream,
+            health=Health({"state": self._probe_state, "telemetry": self._telemetry.probe}),
+            counts=self.counts,
+            statistics=self._watch.statistics,
+            logs=settings.data / "logs",
+            clock=clock,
+            version=version("midwatch"),
+            error_page=_error_page,
+        )
+        self._api = api.build(room, [pages])
+        self.asgi = Gate(
+            self._route,
+            self._callers,
+            self.login,
+            self.counts,
+            loopback=is_loopback(settings.host),
+            hosts=settings.allow_hosts,
+            error_page=_error_page,
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the stores and bring the rooms up. Raises SetupError; then nothing was changed."""
+        self._state.open()
+        self._telemetry.open()
+        await self._roster.load(self._fleet)
+        now = self.clock()
+        start = day_start(now, zone_of(self._fleet.timezone))
+        histories = await self._telemetry.read(
+            lambda cursor: history.histories(cursor, now, start), timeout_s=60.0
+        )
+        self._view.restore(histories, now)
+        self._intake.start()
+        await self._watch.start()
+
+    def end_waiting(self) -> None:
+        """End streams and long polls, which would keep the server from stopping."""
+        self._stream.close()
+        self._nodes.close()
+
+    async def stop(self) -> None:
+        """Write what waits, then close everything."""
+        await self._runs.stop()
+        await self._telemetry.finish()
+        await self._watch.stop()
+        await self._telemetry.stop()
+        await self._state.stop()
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if takes(scope["method"], scope["path"]):
+                await self._ingest(scope, receive, watched_send)
+            else:
+                await self._api(scope, receive, watched_send)
+        except Exception:  # the top of every request: a fault is answered, counted, logged
+            if started:
+                return  # FastAPI has answered, counted and logged it, and raises it again
+            body = api.fault(self.counts, scope["path"])
+            headers = [(b"content-type", MEDIA_TYPE.encode())]
+            await send({"type": "http.response.start", "status": 500, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    # -- seams between the rooms -------------------------------------------------------------------
+
+    async def observe(self, kind: Kind, items: Sequence[Item]) -> None:
+        """Hand committed items to the watch; a new fleet file is read before what follows it."""
+        if kind is Kind.EVENT and any(
+            i["kind"] == "fleet.loaded" and i["agent"] == SELF for i in items
+        ):
+            self._reload()
+        await self._watch.observe(kind, items)
+
+    def _reload(self) -> None:
+        try:
+            fleet = load_fleet(self.settings.data)
+        except SetupError as error:
+            log.error("the new fleet file is not used: %s", error)
+            return
+        self._fleet = fleet
+        self._roster.set_fleet(fleet)
+        self._watch.reload(fleet)
+
+    def _node_of(self, agent: str) -> str:
+        known = self._view.look(agent)
+        return (known.node if known is not None else None) or self.settings.node
+
+    def _seen(self, agent: str) -> None:
+        try:
+            self._nodes.seen(agent)
+        except LinkError:
+            self.counts.add("commands", "dropped")
+
+    async def _runs_of(self, agent: str, limit: int) -> Sequence[dict[str, Any]]:
+        return await self._runs.page(agent=agent, after=None, limit=limit)
+
+    async def _probe_state(self) -> None:
+        await self._state.probe(self.clock())
+
+
+def load_fleet(data: Path) -> Fleet:
+    """Return the fleet of `fleet.json`, or an empty one when there is none yet."""
+    file = data / "fleet.json"
+    try:
+        return Fleet.model_validate(json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return Fleet(agents={})
+    except (OSError, ValueError) as error:
+        lines = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise SetupError(f"{file} cannot be read: {lines}; midwatch reload writes it anew") from None
+
+
+def _folder(data: Path) -> Path:
+    folder = data / "hub"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"cannot use {folder}: {error.strerror}; choose another directory with --data"
+        ) from None
+    return folder
+
+
+def _secret(file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"cannot read {file}: {error.strerror}; midwatch up writes it at its first start"
+        ) from None
+    if len(content.strip()) < 16:
+        raise SetupError(f"{file} holds less than 16 bytes; remove it and start midwatch up again")
+    return content
+
+
+def _error_page(request: Request, status: int, detail: str) -> Response | None:
+    return web.problem_page(status, detail or None) if web.wants_page(request) else None

@@ -1,0 +1,181 @@
+"""What is read back from telemetry: histories for the fleet view, cost, traces.
+
+Every function here is one or a few queries over a cursor; `Telemetry.read` runs them in a thread.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import duckdb
+
+from midwatch.core.history import KEPT_BEATS, AgentHistory, DaySums
+from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
+from midwatch.wire.items import Item
+from midwatch.wire.limits import NUSD_PER_USD
+
+RESTORE_BACK_S: Final = 7 * 86_400.0
+"""Beats and samples older than this are not handed to the view at start; events are, at any age."""
+
+_LATEST: Final = ("agent.state", "run.started", "run.ended")
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def histories(
+    cursor: duckdb.DuckDBPyConnection, now: float, day_start: float
+) -> list[AgentHistory]:
+    """Return the last known things of every agent that ever reported."""
+    since = _moment(now - RESTORE_BACK_S)
+    beats: dict[str, list[Item]] = {}
+    for item in _newest(cursor, BEATS, KEPT_BEATS, "ts >= ?", [since]):
+        beats.setdefault(item["agent"], []).append(item)
+    samples = {i["agent"]: i for i in _newest(cursor, SAMPLES, 1, "ts >= ?", [since])}
+    events: dict[str, dict[str, Item]] = {}
+    for kind in _LATEST:
+        for item in _newest(cursor, EVENTS, 1, "kind = ?", [kind]):
+            events.setdefault(item["agent"], {})[kind] = item
+    today = _today(cursor, day_start)
+    found: list[AgentHistory] = []
+    for agent in sorted(beats.keys() | samples.keys() | events.keys() | today.keys()):
+        latest = events.get(agent, {})
+        found.append(
+            AgentHistory(
+                agent,
+                beats.get(agent, []),
+                latest.get("agent.state"),
+                latest.get("run.started"),
+                latest.get("run.ended"),
+                samples.get(agent),
+                today.get(agent, DaySums()),
+            )
+        )
+    return found
+
+
+def _newest(
+    cursor: duckdb.DuckDBPyConnection, table: Table, count: int, where: str, values: list[Any]
+) -> list[Item]:
+    """Return the newest `count` items of each agent, oldest first."""
+    rows = cursor.execute(
+        f"SELECT {table.select()} FROM {table.name} WHERE {where} "  # noqa: S608  names from our tables
+        "QUALIFY row_number() OVER (PARTITION BY agent ORDER BY ts DESC, received DESC) <= ? "
+        "ORDER BY ts, received",
+        [*values, count],
+    ).fetchall()
+    return [table.item(row) for row in rows]
+
+
+def _today(cursor: duckdb.DuckDBPyConnection, day_start: float) -> dict[str, DaySums]:
+    start = _moment(day_start)
+    restarts: dict[str, int] = dict(
+        cursor.execute(
+            "SELECT agent, count(*) FROM events WHERE kind = 'run.started' AND ts >= ?"
+            " AND (TRY_CAST(data->>'attempt' AS BIGINT) > 1"
+            " OR coalesce(data->>'why', '') ILIKE '%restart%') GROUP BY agent",
+            [start],
+        ).fetchall()
+    )
+    sums: dict[str, DaySums] = {}
+    for agent, cycles, tokens, cost, items, unit in cursor.execute(
+        "SELECT agent, count(*), sum(tokens)::BIGINT, sum(cost_nusd)::BIGINT, sum(items)::BIGINT,"
+        " arg_max(unit, ts) FILTER (unit IS NOT NULL) FROM beats WHERE ts >= ? GROUP BY agent",
+        [start],
+    ).fetchall():
+        sums[agent] = DaySums(cycles, tokens, cost, items, unit, restarts.pop(agent, 0))
+    for agent, count in restarts.items():
+        sums[agent] = DaySums(restarts=count)
+    return sums
+
+
+COST_BY: Final = {"agent": "agent", "day": "strftime(ts AT TIME ZONE 'UTC', '%Y-%m-%d')"}
+"""What cost can be summed by, as SQL."""
+
+
+def cost(cursor: duckdb.DuckDBPyConnection, by: str, since: float | None) -> dict[str, Any]:
+    """Return `{"total_usd", "rows"}`: what beats reported, summed by a key of COST_BY."""
+    key = COST_BY[by]
+    rows = cursor.execute(
+        f"SELECT {key} AS key, sum(cost_nusd)::BIGINT, sum(tokens)::BIGINT, sum(model_calls)::BIGINT,"  # noqa: S608
+        " count(*) FROM beats WHERE ts >= ? GROUP BY key ORDER BY 2 DESC NULLS LAST, 1",
+        [_moment(since or 0.0)],
+    ).fetchall()
+    total = sum(row[1] or 0 for row in rows)
+    return {
+        "total_usd": total / NUSD_PER_USD,
+        "rows": [
+            {
+                by: key,
+                # no data is no data, never 0
+                "cost_usd": None if nusd is None else nusd / NUSD_PER_USD,
+                "tokens": tokens,
+                "model_calls": calls,
+                "cycles": cycles,
+            }
+            for key, nusd, tokens, calls, cycles in rows
+        ],
+    }
+
+
+def traces(
+    cursor: duckdb.DuckDBPyConnection, agent: str | None, after: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return newest first; `after` is the trace id that the last page ended with."""
+    where, values = ["true"], list[Any]()
+    if agent is not None:
+        where.append("agent = ?")
+        values.append(agent)
+    having, bound = "", list[Any]()
+    if after is not None:
+        having = "HAVING (min(ts), trace_id) < ((SELECT min(ts) FROM spans WHERE trace_id = ?), ?) "
+        bound = [after, after]
+    rows = cursor.execute(
+        "SELECT trace_id, epoch(min(ts)),"  # noqa: S608
+        " epoch(max(ts + to_microseconds((coalesce(duration_s, 0) * 1e6)::BIGINT))) - epoch(min(ts)),"
+        " count(*), arg_min(name, (parent_id IS NOT NULL, ts)), any_value(agent),"
+        " count(*) FILTER (status = 'error'), sum(input_tokens)::BIGINT, sum(output_tokens)::BIGINT"
+        f" FROM spans WHERE {' AND '.join(where)} GROUP BY trace_id {having}"
+        "ORDER BY min(ts) DESC, trace_id DESC LIMIT ?",
+        [*values, *bound, limit],
+    ).fetchall()
+    names = ("trace_id", "at", "duration_s", "spans", "name", "agent", "errors")
+    names += ("input_tokens", "output_tokens")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+MAX_TRACE_SPANS: Final = 5_000
+"""Spans of one trace that are shown; a longer one says so."""
+
+
+def trace(cursor: duckdb.DuckDBPyConnection, trace_id: str) -> dict[str, Any] | None:
+    """Return `{"trace_id", "spans": […], "truncated"}` with spans by their start, or None."""
+    rows = cursor.execute(
+        f"SELECT {SPANS.select()} FROM spans WHERE trace_id = ? ORDER BY ts, span_id LIMIT ?",  # noqa: S608
+        [trace_id, MAX_TRACE_SPANS + 1],
+    ).fetchall()
+    if not rows:
+        return None
+    spans = [SPANS.item(row) for row in rows[:MAX_TRACE_SPANS]]
+    return {"trace_id": trace_id, "spans": spans, "truncated": len(rows) > MAX_TRACE_SPANS}
+
+
+def beats(
+    cursor: duckdb.DuckDBPyConnection, agent: str | None, after: str | None, limit: int
+) -> list[Item]:
+    """Return beats newest first; `after` is the id that the last page ended with."""
+    where, values = ["true"], list[Any]()
+    if agent is not None:
+        where.append("agent = ?")
+        values.append(agent)
+    if after is not None:
+        where.append("(ts, id) < (SELECT (ts, id) FROM beats WHERE id = ? LIMIT 1)")
+        values.append(after)
+    rows = cursor.execute(
+        f"SELECT {BEATS.select()} FROM beats WHERE {' AND '.join(where)}"  # noqa: S608
+        " ORDER BY ts DESC, id DESC LIMIT ?",
+        [*values, limit],
+    ).fetchall()
+    return [BEATS.item(row) for row in rows]
