@@ -261,6 +261,8 @@ class AgentView:
     def take_step(self, item: Item, now: float) -> None:
         """Fold a declared step or progress: signs of work, as good as a beat."""
         self.step = item
+        if not self.managed:
+            self._unmanaged(State.RUNNING, item["at"])
         self._sign_of_life(item["at"], now)
 
     def take_run(self, item: Item) -> None:
@@ -314,6 +316,13 @@ class AgentView:
             if declared is not None and self.life_at is not None:
                 due = max(due, self.step["at"] + (self._skew_s or 0.0) + declared + beat.every)
         self.due_at = due
+
+    def excuse(self, gap_s: float) -> None:
+        """Put off the due time by a pause of the hub itself."""
+        if self.life_at is not None:
+            self.life_at += gap_s
+        if self.due_at is not None:
+            self.due_at += gap_s
 
     def overdue(self, now: float) -> None:
         """Take the verdict that no sign of work came in time."""

@@ -25,10 +25,15 @@ MAX_ACTIONS: Final = 50
 
 # keys that the book itself keeps in the evidence
 WHAT: Final = "what"  # the finding's own sentence
-ITEM: Final = "item"  # id of the item behind the newest finding
+ITEMS: Final = "items"  # ids of the items behind it, the newest last
 LAST_AT: Final = "last_at"  # time of the newest evidence
 RAISED: Final = "raised_from"  # severity before it was raised
 OVER: Final = "over"  # why it is resolved
+
+MAX_ITEMS: Final = 8
+"""Items whose ids are kept: a report of a run and what follows it."""
+
+_NEEDLESS: Final = "not needed any more"
 
 _DOING: Final = {"suspend": "suspending it", "restart": "restarting it", "stop": "stopping it"}
 _DID: Final = {"suspend": "suspended", "restart": "restarted", "stop": "stopped"}
@@ -73,6 +78,7 @@ def seen_again(
     that caused it stays the one that is told.
     """
     evidence = {**incident.evidence, **_evidence(finding, item_id)}
+    evidence[ITEMS] = [*items_of(incident), *([] if item_id is None else [item_id])][-MAX_ITEMS:]
     run_id = finding.evidence.get("run_id")
     is_same = run_id is not None and run_id == incident.evidence.get("run_id")
     severity = incident.severity
@@ -101,20 +107,18 @@ def seen_again(
     return replace(changed, sentence=sentence_of(changed, zone, now))
 
 
-def cleared(incident: Incident, clear: Clear, now: float) -> Incident | None:
+def cleared(incident: Incident, clear: Clear, now: float, zone: tzinfo) -> Incident | None:
     """Return the incident resolved, or None when newer evidence has overtaken the clear."""
     if clear.at < float(incident.evidence.get(LAST_AT, incident.evidence_at)):
         return None
-    actions = [
-        replace(a, result="not needed any more") if a.result == PENDING else a
-        for a in incident.actions
-    ]
+    actions = [replace(a, result=_NEEDLESS) if a.result == PENDING else a for a in incident.actions]
+    evidence = {**incident.evidence, OVER: clear.reason}
+    changed = replace(incident, actions=actions, evidence=evidence)
     return replace(
-        incident,
+        changed,
         state=IncidentState.RESOLVED,
         resolved_at=now,
-        actions=actions,
-        evidence={**incident.evidence, OVER: clear.reason},
+        sentence=sentence_of(changed, zone, now),
     )
 
 
@@ -135,10 +139,17 @@ def answered(incident: Incident, do: str, result: str, now: float, zone: tzinfo)
     """Return the incident with the node's answer to an action."""
     text = clean(result) or "done"
     actions = [
-        Action(do, now, text) if a.do == do and a.result == PENDING else a for a in incident.actions
+        Action(do, now, text) if a.do == do and a.result in (PENDING, _NEEDLESS) else a
+        for a in incident.actions
     ]
     changed = replace(incident, actions=actions)
     return replace(changed, sentence=sentence_of(changed, zone, now))
+
+
+def items_of(incident: Incident) -> list[str]:
+    """Return the ids of the items behind an incident, the newest last."""
+    found: Any = incident.evidence.get(ITEMS)
+    return [str(i) for i in found] if isinstance(found, list) else []  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def is_transient(incident: Incident) -> bool:
@@ -153,8 +164,8 @@ def sentence_of(incident: Incident, zone: tzinfo, now: float) -> str:
     if not asked:
         return what
     last = asked[-1]
-    if last.result == PENDING:
-        return f"{what}; {_DOING[last.do]}"
+    if last.result in (PENDING, _NEEDLESS):
+        return f"{what}; {_DOING[last.do]}" if last.result == PENDING else what
     spent: Any = incident.evidence.get("spent_nusd")
     after = f" after {show_money(spent)}" if isinstance(spent, int) and spent > 0 else ""
     if did(last):
@@ -172,9 +183,9 @@ def _asked(incident: Incident) -> list[Action]:
 
 
 def _evidence(finding: Finding, item_id: str | None) -> dict[str, Any]:
-    own = {WHAT: finding.sentence, LAST_AT: finding.evidence_at}
+    own: dict[str, Any] = {WHAT: finding.sentence, LAST_AT: finding.evidence_at}
     if item_id is not None:
-        own[ITEM] = item_id
+        own[ITEMS] = [item_id]
     return {**finding.evidence, **own}
 
 

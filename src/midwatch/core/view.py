@@ -230,6 +230,13 @@ class FleetView:
                     lost.append(agent)
         return lost
 
+    def excuse(self, gap_s: float) -> None:
+        """Take it that the hub itself stood still for so long: nobody is late because of that."""
+        for agent in self._agents.values():
+            agent.excuse(gap_s)
+        self._nodes = {node: seen_at + gap_s for node, seen_at in self._nodes.items()}
+        self._queue_all()
+
     def forget(self, now: float) -> list[str]:
         """Drop agents that the fleet file does not name and that have long been silent."""
         gone = [

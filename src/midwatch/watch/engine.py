@@ -29,7 +29,7 @@ from midwatch.core.detection import (
 )
 from midwatch.core.errors import StoreError, UnknownIncident
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.core.incident import Clear, Finding, Incident, IncidentState
+from midwatch.core.incident import Clear, Finding, Incident
 from midwatch.core.notify import next_repeat
 from midwatch.core.ports import DeliveryBook, IncidentBook, NodeLink, Publisher
 from midwatch.core.view import Change, FleetView
@@ -42,6 +42,9 @@ from midwatch.wire.items import Item, Kind
 
 LONGEST_SLEEP_S: Final = 5.0
 """The tick looks for silent nodes, repeats and unsaved incidents at least so often."""
+
+PAUSE_S: Final = 3 * LONGEST_SLEEP_S
+"""So long between two ticks means that the process or the host stood still."""
 
 RETRY_SAVE_S: Final = 0.5
 """How soon an incident that could not be saved is tried again."""
@@ -83,6 +86,7 @@ class Watch:
         self._wakes = by_wake(load())
         self._open: dict[tuple[str, str], Incident] = {}
         self._unsaved: dict[str, Incident] = {}
+        self._is_urgent = False
         self._saving = asyncio.Lock()
         self._known_items: set[str] = set()
         self._repeats: dict[str, float] = {}
@@ -97,6 +101,7 @@ class Watch:
         )
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._ticked_at = clock()
         self._forget_at = clock() + FORGET_EVERY_S
         self._counts = dict.fromkeys(
             ("opened", "counted", "resolved", "detector_failures", "save_failures"), 0
@@ -113,13 +118,11 @@ class Watch:
         for incident in await self._book.open_incidents():
             self._open[incident.kind, incident.agent] = incident
         self._known_items = {
-            str(i.evidence[steps.ITEM])
-            for i in (*recent, *self._open.values())
-            if steps.ITEM in i.evidence
+            item for i in (*recent, *self._open.values()) for item in steps.items_of(i)
         }
         for agent in {agent for _, agent in self._open}:
             self._show(agent)
-        now = self._clock()
+        now = self._ticked_at = self._clock()
         self._drop_strangers(now)
         self._rejudge(now)
         # a hub that was killed between saving and telling tells now; the book knows what was told
@@ -184,7 +187,7 @@ class Watch:
         due = self._view.next_due()
         if due is not None and due - now < LONGEST_SLEEP_S:
             self._wake.set()
-        if self._unsaved:
+        if self._is_urgent:
             await self._save()
 
     def _mark(self, change: Change, kind: Kind) -> None:
@@ -249,14 +252,14 @@ class Watch:
         """Change the incidents in memory; `_save` makes it durable and acts on it."""
         key = (verdict.kind, verdict.agent)
         incident = self._open.get(key)
+        zone = self._view.zone
         if isinstance(verdict, Clear):
-            resolved = steps.cleared(incident, verdict, now) if incident is not None else None
+            resolved = steps.cleared(incident, verdict, now, zone) if incident is not None else None
             if resolved is not None:
                 del self._open[key]
                 self._counts["resolved"] += 1
                 self._change(resolved)
             return
-        zone = self._view.zone
         if incident is None or verdict.transient:
             fresh = steps.opened(verdict, new_id(), self._group(verdict.agent), now, item_id, zone)
             if not verdict.transient:
@@ -265,13 +268,18 @@ class Watch:
             self._change(fresh)
             return
         self._counts["counted"] += 1
-        self._open[key] = steps.seen_again(incident, verdict, now, item_id, zone)
-        self._change(self._open[key])
+        again = steps.seen_again(incident, verdict, now, item_id, zone)
+        self._open[key] = again
+        same = (again.severity, again.actions) == (incident.severity, incident.actions)
+        self._change(again, can_wait=same and incident.id not in self._unsaved)
 
-    def _change(self, incident: Incident) -> None:
+    def _change(self, incident: Incident, *, can_wait: bool = False) -> None:
+        """Take an incident's new form. One that only counts is saved with the next tick."""
         self._unsaved[incident.id] = incident
         self._show(incident.agent)
-        self._wake.set()
+        if not can_wait:
+            self._is_urgent = True
+            self._wake.set()
 
     def _show(self, agent: str) -> None:
         own = [i for i in self._open.values() if i.agent == agent]
@@ -282,6 +290,7 @@ class Watch:
     async def _save(self) -> None:
         """Save what changed, then act on it and tell it; what fails stays for the next tick."""
         async with self._saving:
+            self._is_urgent = False
             for incident_id, incident in list(self._unsaved.items()):
                 try:
                     await self._book.save(incident)
@@ -358,6 +367,12 @@ class Watch:
     async def tick(self) -> float:
         """Look at what time alone brings; return the seconds until there is something to do."""
         now = self._clock()
+        paused = now - self._ticked_at
+        if paused > PAUSE_S:
+            # the host slept, or we did: what was sent meanwhile has not been read yet
+            log.warning("the watch stood still for %.0f s; nobody is late because of that", paused)
+            self._view.excuse(paused)
+        self._ticked_at = now
         for agent in self._view.overdue(now):
             change = Change(agent, is_news=True, state_before=agent.state)
             self._judge(OVERDUE, {}, change, now)

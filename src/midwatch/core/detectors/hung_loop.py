@@ -6,6 +6,8 @@ and this detector words it. For one that is known by its beats alone, the hub's 
 
 from __future__ import annotations
 
+from typing import Final
+
 from midwatch.core.detection import OVERDUE, Facts, Verdict, detector
 from midwatch.core.exits import End
 from midwatch.core.incident import Clear, Finding
@@ -17,8 +19,11 @@ from midwatch.core.units import show_duration
 
 KIND = "hung-loop"
 
+SIGNS: Final = ("beat", "agent.step", "agent.progress")
+"""What only a working loop gives."""
 
-@detector(KIND, on=(*WAKES, "run.hung", "beat", OVERDUE))
+
+@detector(KIND, on=(*WAKES, *SIGNS, "run.hung", OVERDUE))
 def hung_loop(facts: Facts) -> Verdict:
     """Find an agent without a sign of work; clear it on the next beat or when it is stable again."""
     if facts.item.get("kind") == "run.hung":
@@ -27,9 +32,8 @@ def hung_loop(facts: Facts) -> Verdict:
         return _overdue(facts)
     if ended(facts, {End.HUNG}):
         return found(KIND, facts, "the supervisor stopped it: no evidence of progress (end=hung)")
-    if "kind" not in facts.item and facts.cycle is not None and not facts.managed:
-        return _beats_again(facts)
-    return recovery(facts, KIND)
+    is_sign = facts.cycle is not None or facts.item.get("kind") in SIGNS
+    return _works_again(facts) if is_sign else recovery(facts, KIND)
 
 
 def _hung(facts: Facts) -> Finding:
@@ -69,11 +73,12 @@ def _overdue(facts: Facts) -> Verdict:
     )
 
 
-def _beats_again(facts: Facts) -> Verdict:
-    seen_at = facts.open_kinds.get(KIND)
-    if seen_at is None or facts.beat_due_at is None or facts.now >= facts.beat_due_at:
+def _works_again(facts: Facts) -> Verdict:
+    """Clear on a sign of work, unless it is an old one; a supervisor says by itself when all is well."""
+    is_late = facts.beat_due_at is None or facts.now >= facts.beat_due_at
+    if KIND not in facts.open_kinds or facts.managed or is_late:
         return None
-    return Clear(KIND, facts.agent, "it beats again", facts.now)
+    return Clear(KIND, facts.agent, "it works again", facts.now)
 
 
 def _silence(silent_s: float | None, every_s: float | None) -> str:

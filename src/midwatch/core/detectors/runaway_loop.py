@@ -38,7 +38,8 @@ def _found(facts: Facts, cycle: Cycle) -> Finding:
     worst = max(cycle.excess, key=lambda e: e.value / e.threshold)
     action = facts.config.loop.action
     stale = facts.now - facts.item["at"] > FRESH_S
-    do = None if action == "notify" or worst.usual is None or stale else action
+    can_act = facts.managed and not stale and worst.usual is not None
+    do = action if can_act and action != "notify" else None
     return Finding(
         kind=KIND,
         agent=facts.agent,
