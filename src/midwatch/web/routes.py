@@ -177,7 +177,7 @@ def _add_fleet(router: APIRouter, pages: Pages) -> None:
             return render.html("parts/rows.html", **await pages.rows(name))
         return render.html("parts/agents.html", **await pages.fleet())
 
-    @router.get("/fragments/agents/{agent}")
+    @router.get("/fragments/agents/{agent:path}")
     async def row(agent: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         found = await pages.rows([agent])
         if not found["agents"]:
@@ -186,14 +186,8 @@ def _add_fleet(router: APIRouter, pages: Pages) -> None:
 
 
 def _add_agents(router: APIRouter, pages: Pages) -> None:
-    @router.get("/agents/{agent}")
-    async def detail(agent: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await pages.agent(agent)
-        if found is None:
-            return render.problem_page(404, f"No agent is named {words.plain(agent, 128)!r}.")
-        return render.html("agent.html", **found)
-
-    @router.get("/agents/{agent}/ask/{do}")
+    # `path`: an agent that registered by itself may have a slash in its name
+    @router.get("/agents/{agent:path}/ask/{do}")
     async def ask(agent: str, do: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         """The question before a deed, for browsers without JavaScript."""
         found = await pages.agent(agent)
@@ -203,6 +197,13 @@ def _add_agents(router: APIRouter, pages: Pages) -> None:
                 404, "There is no such agent, or nothing by this name to do to it."
             )
         return render.html("ask.html", deed=deed, **found)
+
+    @router.get("/agents/{agent:path}")
+    async def detail(agent: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = await pages.agent(agent)
+        if found is None:
+            return render.problem_page(404, f"No agent is named {words.plain(agent, 128)!r}.")
+        return render.html("agent.html", **found)
 
 
 def _add_incidents(router: APIRouter, pages: Pages) -> None:

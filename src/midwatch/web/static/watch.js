@@ -114,18 +114,22 @@ async function refreshFleet() {
   // a hidden page keeps only its title and icon true
   const all = stale.all && !document.hidden;
   const names = document.hidden ? [] : [...stale.agents];
-  const whole = all || names.length > ROWS_AT_ONCE;
+  let whole = all || names.length > ROWS_AT_ONCE;
   const wantIncidents = (all || stale.incidents) && !document.hidden;
   if (all) stale.all = false;
   if (!document.hidden) stale.agents.clear();
   if (wantIncidents) stale.incidents = false;
   stale.summary = false;
   const rows = new URLSearchParams(names.map((name) => ["name", name]));
-  const [summary, incidents, agents] = await Promise.all([
+  let [summary, incidents, agents] = await Promise.all([
     load("/fragments/summary"),
     wantIncidents ? load("/fragments/incidents") : null,
     whole ? load("/fragments/agents") : names.length ? load(`/fragments/agents?${rows}`) : null,
   ]);
+  if (agents && !whole && moved(agents)) {
+    whole = true; // order is the server's matter
+    agents = await load("/fragments/agents");
+  }
   keepingFocus(() => {
     swap(summary, "summary");
     if (incidents) swap(incidents, "incidents");
@@ -141,14 +145,18 @@ function swap(from, id) {
   if (fresh) merge($(id), fresh);
 }
 
+const rowsOf = (where) => [...where.querySelectorAll("li.agent")];
+const rowsHere = () => new Map(rowsOf(document).map((row) => [row.dataset.agent, row]));
+
+/** Tells whether an agent is new, or has changed its place. */
+function moved(from) {
+  const here = rowsHere();
+  return rowsOf(from).some((fresh) => here.get(fresh.dataset.agent)?.dataset.rank !== fresh.dataset.rank);
+}
+
 function swapRows(from) {
-  const now = new Map([...document.querySelectorAll("li.agent")].map((row) => [row.dataset.agent, row]));
-  for (const fresh of from.querySelectorAll("li.agent")) {
-    const row = now.get(fresh.dataset.agent);
-    // a new agent, or one that moved: order is the server's matter
-    if (!row || row.dataset.rank !== fresh.dataset.rank) stale.all = true;
-    if (row) merge(row, fresh);
-  }
+  const here = rowsHere();
+  for (const fresh of rowsOf(from)) merge(here.get(fresh.dataset.agent), fresh);
 }
 
 async function refreshPage() {
