@@ -9,51 +9,30 @@ exists.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from midwatch.core import liveness, memory, restart, schedule, units
 from midwatch.core.errors import SetupError
-from midwatch.core.exits import TAIL_LINES, End, Facts, Verdict, Wish, classify
+from midwatch.core.exits import End, Facts, Verdict, Wish, classify
 from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Evidence, Judgement
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import ALIVE, HELD, State, may_follow
 from midwatch.supervisor.ending import Ending
-from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.output import Capture
-from midwatch.supervisor.reporter import Reports
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Launch, Sample, StartError, System, Timer
+from midwatch.supervisor.surroundings import Surroundings
+from midwatch.supervisor.system import Exit, Launch, Sample, StartError, Timer
+from midwatch.supervisor.telling import Telling
+from midwatch.supervisor.timetable import Timetable
 from midwatch.wire.ids import new_id
 from midwatch.wire.notify import Notice
 
 UP_AFTER_S: Final = 1.0
 """An agent that says nothing counts as running after this long."""
 
-SCHEDULE_LOOK_S: Final = 30.0
-"""A schedule follows the wall clock, which may be set: it is read again at least this often."""
-
 LEFTOVERS_AFTER_S: Final = 0.1
 """When what a run left behind is looked for once more."""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What a keeper needs of the supervisor; tests hand in fakes."""
-
-    system: System
-    journal: Journal
-    reports: Reports
-    say: Callable[[str], None]
-    environment: Callable[[str, Agent, str], dict[str, str]]
-    """(name, agent, run id) → the run's environment. Raises SetupError."""
-    directory: Callable[[Agent], str]
-    fingerprint: Callable[[Agent], str]
-    hear_now: Callable[[str], None]
-    """Read what waits in the agent's notify socket."""
-    random: Callable[[], float]
-    timezone: str = "UTC"
 
 
 class Keeper:
@@ -78,6 +57,14 @@ class Keeper:
         self._ending: Ending | None = None
         self._start_timer: Timer | None = None
         self._timers: dict[str, Timer] = {}
+        self._tell = Telling(name, agent, around.reports, around.system)
+        self._timetable = (
+            Timetable(
+                name, agent.schedule, around.timezone, around.system, around.journal, self._fire
+            )
+            if agent.schedule is not None
+            else None
+        )
         self._hang_restart: float | None = None
         self._shutting_down = False
 
@@ -90,13 +77,7 @@ class Keeper:
         if resumed:
             self.failures = record.failures
             if lived is not None:
-                end: dict[str, Any] = {
-                    "state": "ended",
-                    "end": End.LOST,
-                    "started_at": since,
-                    "reason": "its supervisor died",
-                }
-                self._around.reports.run(self.name, lived, self._system.wall(), end)
+                self._tell.lost(lived, since)
         if lived is not None:
             self._around.journal.ended(self.name, self.failures)
         if not self.agent.enabled:
@@ -136,7 +117,7 @@ class Keeper:
             process = self._system.spawn(launch)
         except (StartError, SetupError) as error:
             number = error.number if isinstance(error, StartError) else 2
-            self._report_start(run_id, None, why)
+            self._tell.started(run_id, None, self.failures + 1, why)
             self._follow(
                 classify(Facts(start_errno=number, start_problem=str(error))),
                 run_id,
@@ -155,8 +136,10 @@ class Keeper:
             self._system.oom_kills(),
         )
         self._around.journal.started(self.name, run_id, process.pid, process.started, wall)
-        self._report_start(run_id, process.pid, why)
-        self._around.say(f"{self.name}: started, pid {process.pid} ({why})")
+        self._tell.started(run_id, process.pid, self.failures + 1, why)
+        self._around.say(
+            f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
+        )
         self._set("up", now + UP_AFTER_S, lambda: self._up("alive"))
         if self.agent.limits.wall:
             self._set("wall", now + self.agent.limits.wall, self._over_time)
@@ -205,21 +188,10 @@ class Keeper:
 
     def sampled(self, sample: Sample | None) -> None:
         """Take the regular sample and report it, with the state, so that a lost event heals."""
-        now, run = self._system.now(), self.run
-        fields: dict[str, Any] = {"state": self.state}
+        run = self.run
         if run is not None and sample is not None:
-            self._take(run, sample, now)
-            fields |= {
-                "pid": run.process.pid,
-                "rss_bytes": sample.rss_bytes,
-                "cpu_s": round(sample.cpu_s, 2),
-                "open_files": sample.open_files,
-                "children": sample.children,
-                "threads": sample.threads,
-            }
-        self._around.reports.sample(
-            self.name, self._system.wall(), fields, run.run_id if run else None
-        )
+            self._take(run, sample, self._system.now())
+        self._tell.sampled(self.state, run, sample)
 
     def _printed(self, data: bytes) -> None:
         self.capture.feed(data)
@@ -237,12 +209,8 @@ class Keeper:
 
     def _stable(self) -> None:
         self.failures = 0
-        self._around.reports.event(
-            self.name,
-            "agent.recovered",
-            self._system.wall(),
-            {"stable_s": self.agent.restart.stable_after},
-        )
+        stable_s = self.agent.restart.stable_after
+        self._tell.event("agent.recovered", {"stable_s": stable_s})
         self._around.say(
             f"{self.name}: has been stable for {units.show_duration(self.agent.restart.stable_after)}"
         )
@@ -253,12 +221,15 @@ class Keeper:
         run = self.run
         if run is None:
             return
-        sample = self._system.sample([run.process]).get(run.process.pid)
         now = self._system.now()
-        if sample is not None:
-            self._take(run, sample, now)
+        self._look(run, now)
         pause = memory.next_look(run.history, self.agent.limits.memory, now - run.started)
         self._set("memory", now + pause, self._look_at_memory)
+
+    def _look(self, run: Run, now: float) -> None:
+        sample = self._system.sample([run.process]).get(run.process.pid)
+        if sample is not None:
+            self._take(run, sample, now)
 
     def _take(self, run: Run, sample: Sample, now: float) -> None:
         run.take(sample, now)
@@ -283,13 +254,9 @@ class Keeper:
         if run is None or run.wish is not None:
             return
         now = self._system.now()
-        if (
-            liveness.mode_of(self.agent.liveness, run.evidence) in ("heartbeat", "activity")
-            and now > run.started
-        ):
-            sample = self._system.sample([run.process]).get(run.process.pid)
-            if sample is not None:
-                self._take(run, sample, now)
+        mode = liveness.mode_of(self.agent.liveness, run.evidence)
+        if mode in ("heartbeat", "activity") and now > run.started:
+            self._look(run, now)
         judgement = liveness.judge(self.agent.liveness, self.agent.heartbeat, run.evidence, now)
         if judgement.hung:
             self._hung(run, judgement)
@@ -304,17 +271,7 @@ class Keeper:
         if not run.hung_told:
             run.hung_told = True
             self._become(State.UNHEALTHY, reason)
-            data = {
-                "run_id": run.run_id,
-                "pid": run.process.pid,
-                "last_beat_at": run.beat_at,
-                "silent_s": round(judgement.silent_s, 3),
-                "interval_s": self.agent.heartbeat.every,
-                "missed": judgement.missed,
-                "reason": reason,
-                "tail": self.capture.tail(),
-            }
-            self._around.reports.event(self.name, "run.hung", self._system.wall(), data, run.run_id)
+            self._tell.hung(run, judgement, reason, self.capture.tail())
             self._around.say(f"{self.name}: {reason}")
         if self.agent.restart.when == "never":
             self._set("watch", now + self.agent.heartbeat.every, self._watch)
@@ -354,6 +311,8 @@ class Keeper:
         self._shutting_down = True
         for name in list(self._timers):
             self._cancel(name)
+        if self._timetable is not None:
+            self._timetable.cancel()
         if not self.finish(Wish.SHUTDOWN, "Midwatch stops") and self.state not in HELD:
             self._become(State.STOPPED, "Midwatch stops")
 
@@ -430,7 +389,7 @@ class Keeper:
             decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)
         self.failures = decision.failures
         self._around.journal.ended(self.name, self.failures)
-        self._report_end(verdict, decision, run_id, exit_, run, facts)
+        self._tell.ended(verdict, decision, run_id, exit_, run, facts)
         self._around.say(f"{self.name}: {decision.reason}")
         self._settle(verdict, decision, wish)
         waiting, self.ended = self.ended, []
@@ -452,13 +411,7 @@ class Keeper:
             self._become(State.BACKING_OFF, decision.reason)
             self._set("start", self._system.now() + decision.delay_s, lambda: self.start(why))
         elif decision.next is Next.PARK:
-            data = {
-                "attempts": decision.failures,
-                "reason": decision.reason,
-                "end": verdict.end,
-                "credential": verdict.credential,
-            }
-            self._around.reports.event(self.name, "agent.parked", self._system.wall(), data)
+            self._tell.parked(verdict, decision)
             self._hold(State.PARKED, decision.reason)
             self._around.say(
                 f"{self.name}: parked; a person is needed: `midwatch start {self.name}` when it is repaired"
@@ -477,6 +430,9 @@ class Keeper:
 
     def release(self, why: str) -> None:
         """Start, whatever held the agent; failures are forgiven."""
+        if self._shutting_down:
+            return
+        self._cancel("start")
         self.failures = 0
         self._hang_restart = None
         self._hold(None, "")
@@ -513,46 +469,25 @@ class Keeper:
         self._become(State.SCHEDULED if at else State.STOPPED, when)
 
     def _arm_schedule(self) -> None:
-        plan = self.agent.schedule
-        if plan is None or self._shutting_down:
-            return
-        journal, wall = self._around.journal, self._system.wall()
-        if journal.of(self.name).fired is None:
-            journal.fired(self.name, wall)  # what came before we knew it was not missed
-        firing = schedule.next_firing(
-            plan, self._around.timezone, last=journal.of(self.name).fired, now=wall
-        )
-        if firing is None:
-            self.next_start_at = None
-            return
-        self.next_start_at = firing.at
-        if firing.at <= wall:
-            self._set("schedule", self._system.now(), lambda: self._fire(firing))
-        else:
-            pause = min(SCHEDULE_LOOK_S, firing.at - wall)
-            self._set("schedule", self._system.now() + pause, self._arm_schedule)
+        if self._timetable is not None and not self._shutting_down:
+            self._timetable.arm()
+            if self.run is None:
+                self.next_start_at = self._timetable.next_at
 
     def _fire(self, firing: schedule.Firing) -> None:
-        self._around.journal.fired(self.name, self._system.wall())
-        if (
+        """The schedule is due. A parked agent gets its next chance, a held one does not."""
+        if self.run is not None:
+            skipped = "the last run still works"
+        elif (
             self.state in (State.STOPPED, State.SUSPENDED)
             and self._around.journal.of(self.name).held
         ):
             skipped = f"it is {self.state}"
-        elif self.run is not None:
-            skipped = "the last run still works"
         else:
-            skipped = None
-        if skipped is None:
-            self._cancel("start")
-            self.failures = 0
-            self._hold(None, "")
-            self.start(firing.reason)
-        else:
-            data = {"reason": skipped, "due_at": firing.at}
-            self._around.reports.event(self.name, "schedule.skipped", self._system.wall(), data)
-            self._around.say(f"{self.name}: a scheduled run was skipped: {skipped}")
-        self._arm_schedule()
+            self.release(firing.reason)
+            return
+        self._tell.event("schedule.skipped", {"reason": skipped, "due_at": firing.at})
+        self._around.say(f"{self.name}: a scheduled run was skipped: {skipped}")
 
     # -- telling -----------------------------------------------------------------------------
 
@@ -562,74 +497,7 @@ class Keeper:
         if not may_follow(self.state, state):
             self.odd_edges += 1
         self.state, self.reason, self.since = state, reason, self._system.wall()
-        run = self.run
-        data = {
-            "state": state,
-            "since": self.since,
-            "reason": reason,
-            "pid": run.process.pid if run else None,
-            "run_id": run.run_id if run else None,
-            "attempt": self.failures + 1,
-            "next_start_at": self.next_start_at,
-            "node": self._around.reports.node,
-        }
-        self._around.reports.event(
-            self.name, "agent.state", self.since, data, run.run_id if run else None
-        )
-
-    def _report_start(self, run_id: str, pid: int | None, why: str) -> None:
-        at = self._system.wall()
-        data = {
-            "run_id": run_id,
-            "pid": pid,
-            "command": self.agent.command,
-            "attempt": self.failures + 1,
-            "why": why,
-        }
-        self._around.reports.event(self.name, "run.started", at, data, run_id)
-        self._around.reports.run(
-            self.name, run_id, at, {"state": "started", "started_at": at, "pid": pid}
-        )
-
-    def _report_end(
-        self,
-        verdict: Verdict,
-        decision: Decision,
-        run_id: str,
-        exit_: Exit,
-        run: Run | None,
-        facts: Facts | None,
-    ) -> None:
-        at = self._system.wall()
-        shared: dict[str, Any] = {
-            "pid": run.process.pid if run else None,
-            "end": verdict.end,
-            "reason": verdict.reason,
-            "exit_code": exit_.code,
-            "signal": exit_.signal,
-            "duration_s": round(facts.duration_s, 6) if facts else 0.0,
-        }
-        data = {
-            **shared,
-            "run_id": run_id,
-            "rss_bytes": facts.rss_bytes if facts else None,
-            "rss_limit_bytes": self.agent.limits.memory,
-            "rss_slope_bytes_h": facts.rss_slope_bytes_h if facts else None,
-            "tail": facts.tail[-TAIL_LINES:] if facts else [],
-            "expected": verdict.expected,
-            "next": decision.next,
-            "next_in_s": round(decision.delay_s, 3) if decision.next is Next.RESTART else None,
-            "failures": decision.failures,
-            "credential": verdict.credential,
-        }
-        self._around.reports.event(self.name, "run.ended", at, data, run_id)
-        fields = {
-            **shared,
-            "state": "ended",
-            "ended_at": at,
-            "started_at": run.started_at if run else at,
-        }
-        self._around.reports.run(self.name, run_id, at, fields)
+        self._tell.state(state, self.since, reason, self.run, self.failures + 1, self.next_start_at)
 
     # -- timers ------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from midwatch.sdk.transport import Transport
 from midwatch.supervisor import address, http, linux
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.reporter import Silence
 from midwatch.supervisor.supervisor import Plans, Supervisor
 from midwatch.supervisor.system import System
 
@@ -69,16 +70,16 @@ async def _run(
         plans = _plans(fleet, rehearsal, hub)
         fleet = _with_addresses(fleet, plans)
         system: System = linux.LinuxSystem(loop) if linux.supported() else PortableSystem(loop)
-        token = access.mint_node(directory.secret, plans.node)
-        transport = Transport(plans.hub_url, token, directory.folder("spool", "supervisor"))
-        supervisor = Supervisor(fleet, directory, plans, system, transport, say)
+        transport = _transport(directory, plans) if plans.hub else None
+        supervisor = Supervisor(fleet, directory, plans, system, transport or Silence(), say)
         directory.write_json("fleet.json", supervisor.fleet.model_dump(mode="json"))
         directory.write_json("instance.json", _instance(fleet, plans))
         directory.remove(LINK_FILE)
         try:
             await _live(supervisor, transport, on_ready)
         finally:
-            transport.close(1.0)
+            if transport is not None:
+                transport.close(1.0)
             directory.remove("instance.json")
     finally:
         directory.close()
@@ -86,20 +87,16 @@ async def _run(
 
 
 async def _live(
-    supervisor: Supervisor, transport: Transport, on_ready: Callable[[str], None] | None
+    supervisor: Supervisor, transport: Transport | None, on_ready: Callable[[str], None] | None
 ) -> None:
     stop, kill = _listen_to_signals()
     problem: SetupError | None = None
-    starting = asyncio.ensure_future(supervisor.start())
-    stopped = asyncio.ensure_future(stop.wait())
+    starting = supervisor.tasks.spawn(_start(supervisor), "start")
+    stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        error = starting.exception()
-        if isinstance(error, SetupError):
-            problem = error
-        elif error is not None:
-            raise error
-        else:
+        problem = starting.result()
+        if problem is None:
             gc.freeze()  # what lives now lives on: forks copy fewer pages
             if on_ready is not None and supervisor.plans.hub is not None:
                 supervisor.tasks.spawn(_announce(supervisor, on_ready), "announce")
@@ -110,8 +107,8 @@ async def _live(
     stopped.cancel()
     if problem is None:
         supervisor.say("midwatch: stopping; agents get time to finish (again to kill them)")
-    draining = asyncio.ensure_future(supervisor.drain())
-    killed = asyncio.ensure_future(kill.wait())
+    draining = supervisor.tasks.spawn(supervisor.drain(), "drain")
+    killed = supervisor.tasks.spawn(kill.wait(), "wait for a second signal")
     await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
         supervisor.say("midwatch: killing what still runs")
@@ -120,10 +117,18 @@ async def _live(
             post.kill()
     await draining
     killed.cancel()
-    await supervisor.close(transport.flush)
+    await supervisor.close(transport.flush if transport else _nothing)
     if problem is not None:
         raise problem
     supervisor.say("midwatch: stopped; nothing is left running")
+
+
+async def _start(supervisor: Supervisor) -> SetupError | None:
+    try:
+        await supervisor.start()
+    except SetupError as error:
+        return error
+    return None
 
 
 def _listen_to_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -157,6 +162,15 @@ async def _announce(supervisor: Supervisor, on_ready: Callable[[str], None]) -> 
                 "midwatch: the hub is not ready yet; look into logs/hub/output.log of the data directory"
             )
         await asyncio.sleep(0.05)
+
+
+def _transport(directory: DataDir, plans: Plans) -> Transport:
+    token = access.mint_node(directory.secret, plans.node)
+    return Transport(plans.hub_url, token, directory.folder("spool", "supervisor"))
+
+
+def _nothing(_timeout_s: float) -> None:
+    """Flush what was told to nobody."""
 
 
 def _plans(fleet: Fleet, rehearsal: bool, hub: bool) -> Plans:

@@ -25,7 +25,7 @@ from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.journal import ALIVE_EVERY_S, Journal
-from midwatch.supervisor.keeper import Keeper, Surroundings
+from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.link import Link
 from midwatch.supervisor.notices import Notices
 from midwatch.supervisor.orders import Orders
@@ -33,6 +33,7 @@ from midwatch.supervisor.output import Capture, Writer
 from midwatch.supervisor.post import Gap, Plan, Post
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
 from midwatch.supervisor.run import Run
+from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import Process, System
 from midwatch.supervisor.tasks import Tasks
 
@@ -126,6 +127,7 @@ class Supervisor:
         )
         self._secret = data.secret
         self._inherited = dict(os.environ)
+        self._following: asyncio.Task[Any] | None = None
 
     # -- start -------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Supervisor:
         if self.plans.hub is not None:
             token = access.mint_node(self._secret, self.plans.node)
             self.link = Link(self.plans.hub_url, self.plans.node, token, self.orders, self.tasks)
-            self.tasks.spawn(self.link.follow(), "link")
+            self._following = self.tasks.spawn(self.link.follow(), "link")
 
     async def _sweep(self) -> None:
         """Kill what an earlier supervisor left behind: after a sudden death, and only then."""
@@ -363,10 +365,21 @@ class Supervisor:
     async def drain(self) -> None:
         """Ask every agent to stop, and wait until all have. Their graces bound the wait."""
         self.reports.event(INSTANCE, "node.stopping", self.system.wall(), {"node": self.plans.node})
+        if self._following is not None:
+            self._following.cancel()
+        living = {keeper.name for keeper in self.keepers.values() if keeper.run is not None}
+        quiet = asyncio.Event()
+
+        def gone(name: str) -> None:
+            living.discard(name)
+            if not living:
+                quiet.set()
+
         for keeper in self.keepers.values():
+            keeper.ended.append(lambda name=keeper.name: gone(name))
             keeper.shut_down()
-        while any(keeper.run is not None for keeper in self.keepers.values()):
-            await asyncio.sleep(0.01)
+        if living:
+            await quiet.wait()
 
     def kill(self) -> None:
         """Stop being polite: every agent's tree dies now."""

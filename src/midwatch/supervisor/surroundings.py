@@ -1,0 +1,29 @@
+"""What a keeper needs of the supervisor; tests hand in fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from midwatch.core.fleet import Agent
+from midwatch.supervisor.journal import Journal
+from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.system import System
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """Everything around one keeper."""
+
+    system: System
+    journal: Journal
+    reports: Reports
+    say: Callable[[str], None]
+    environment: Callable[[str, Agent, str], dict[str, str]]
+    """(name, agent, run id) → the run's environment. Raises SetupError."""
+    directory: Callable[[Agent], str]
+    fingerprint: Callable[[Agent], str]
+    hear_now: Callable[[str], None]
+    """Read what waits in the agent's notify socket."""
+    random: Callable[[], float]
+    timezone: str = "UTC"

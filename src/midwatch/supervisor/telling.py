@@ -1,0 +1,148 @@
+"""The reports of one agent, field by field (docs/design.md, "What the supervisor reports")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from midwatch.core.exits import End, Facts, Verdict
+from midwatch.core.fleet import Agent
+from midwatch.core.liveness import Judgement
+from midwatch.core.restart import Decision, Next
+from midwatch.core.states import State
+from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.run import Run
+from midwatch.supervisor.system import Exit, Sample, System
+
+
+class Telling:
+    """Tells about one agent."""
+
+    def __init__(self, name: str, agent: Agent, reports: Reports, system: System) -> None:
+        self._name = name
+        self._agent = agent
+        self._reports = reports
+        self._system = system
+
+    def event(self, kind: str, data: dict[str, Any], run_id: str | None = None) -> None:
+        self._reports.event(self._name, kind, self._system.wall(), data, run_id)
+
+    def state(
+        self,
+        state: State,
+        since: float,
+        reason: str,
+        run: Run | None,
+        attempt: int,
+        next_start_at: float | None,
+    ) -> None:
+        data = {
+            "state": state,
+            "since": since,
+            "reason": reason,
+            "pid": run.process.pid if run else None,
+            "run_id": run.run_id if run else None,
+            "attempt": attempt,
+            "next_start_at": next_start_at,
+            "node": self._reports.node,
+        }
+        self.event("agent.state", data, run.run_id if run else None)
+
+    def started(self, run_id: str, pid: int | None, attempt: int, why: str) -> None:
+        at = self._system.wall()
+        data = {
+            "run_id": run_id,
+            "pid": pid,
+            "command": self._agent.command,
+            "attempt": attempt,
+            "why": why,
+        }
+        self.event("run.started", data, run_id)
+        self._reports.run(
+            self._name, run_id, at, {"state": "started", "started_at": at, "pid": pid}
+        )
+
+    def ended(
+        self,
+        verdict: Verdict,
+        decision: Decision,
+        run_id: str,
+        exit_: Exit,
+        run: Run | None,
+        facts: Facts | None,
+    ) -> None:
+        at = self._system.wall()
+        shared: dict[str, Any] = {
+            "pid": run.process.pid if run else None,
+            "end": verdict.end,
+            "reason": verdict.reason,
+            "exit_code": exit_.code,
+            "signal": exit_.signal,
+            "duration_s": round(facts.duration_s, 6) if facts else 0.0,
+        }
+        data = {
+            **shared,
+            "run_id": run_id,
+            "rss_bytes": facts.rss_bytes if facts else None,
+            "rss_limit_bytes": self._agent.limits.memory,
+            "rss_slope_bytes_h": facts.rss_slope_bytes_h if facts else None,
+            "tail": facts.tail if facts else [],
+            "expected": verdict.expected,
+            "next": decision.next,
+            "next_in_s": round(decision.delay_s, 3) if decision.next is Next.RESTART else None,
+            "failures": decision.failures,
+            "credential": verdict.credential,
+        }
+        self.event("run.ended", data, run_id)
+        fields = {
+            **shared,
+            "state": "ended",
+            "ended_at": at,
+            "started_at": run.started_at if run else at,
+        }
+        self._reports.run(self._name, run_id, at, fields)
+
+    def lost(self, run_id: str, started_at: float) -> None:
+        """The run died with an earlier supervisor: part of its history, no failure of the agent's."""
+        fields = {
+            "state": "ended",
+            "end": End.LOST,
+            "reason": "its supervisor died",
+            "started_at": started_at or None,
+        }
+        self._reports.run(self._name, run_id, self._system.wall(), fields)
+
+    def hung(self, run: Run, judgement: Judgement, reason: str, tail: list[str]) -> None:
+        data = {
+            "run_id": run.run_id,
+            "pid": run.process.pid,
+            "last_beat_at": run.beat_at,
+            "silent_s": round(judgement.silent_s, 3),
+            "interval_s": self._agent.heartbeat.every,
+            "missed": judgement.missed,
+            "reason": reason,
+            "tail": tail,
+        }
+        self.event("run.hung", data, run.run_id)
+
+    def parked(self, verdict: Verdict, decision: Decision) -> None:
+        data = {
+            "attempts": decision.failures,
+            "reason": decision.reason,
+            "end": verdict.end,
+            "credential": verdict.credential,
+        }
+        self.event("agent.parked", data)
+
+    def sampled(self, state: State, run: Run | None, sample: Sample | None) -> None:
+        """Resources, and the state, so that a lost event heals."""
+        fields: dict[str, Any] = {"state": state}
+        if run is not None and sample is not None:
+            fields |= {
+                "pid": run.process.pid,
+                "rss_bytes": sample.rss_bytes,
+                "cpu_s": round(sample.cpu_s, 2),
+                "open_files": sample.open_files,
+                "children": sample.children,
+                "threads": sample.threads,
+            }
+        self._reports.sample(self._name, self._system.wall(), fields, run.run_id if run else None)
