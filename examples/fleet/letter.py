@@ -12,6 +12,9 @@ from pathlib import Path
 MAX_BODY = 8_000
 """Characters of a mail that the model is shown: a longer one would cost more than it tells."""
 
+SHOWN = ("Reply-To", "Date", "Auto-Submitted", "List-Unsubscribe")
+"""Headers that help to judge a mail, besides From and Subject."""
+
 
 @dataclass(frozen=True)
 class Letter:
@@ -32,9 +35,8 @@ def read(path: Path) -> Letter:
     assert isinstance(message, EmailMessage)
     sender, subject = _header(message, "From"), _header(message, "Subject")
     lines = [f"From: {sender or '(nobody)'}", f"Subject: {subject or '(none)'}"]
-    for name in ("Reply-To", "Date", "Auto-Submitted", "List-Unsubscribe"):
-        if value := _header(message, name):
-            lines.append(f"{name}: {value}")
+    headers = {name: _header(message, name) for name in SHOWN}
+    lines += [f"{name}: {value}" for name, value in headers.items() if value]
     attachments = (
         [a.get_filename() or a.get_content_type() for a in message.iter_attachments()]
         if message.is_multipart()
