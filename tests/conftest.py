@@ -150,9 +150,13 @@ def _command_line(pid: int) -> str | None:
     """Return the command line of a process, or None when it has ended (a zombie has)."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
         return None
-    return raw.replace(b"\0", b" ").decode(errors="replace").strip() or None
+    if rest.split()[0] in "ZX":
+        return None
+    # in the middle of exec a process has no command line yet
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip() or f"({name})"
 
 
 def _of_this_session() -> dict[int, str]:
