@@ -221,7 +221,8 @@ def _number(schema: Json, question: Question, dice: Dice, name: str, *, whole: b
     low = float(schema.get("minimum", schema.get("exclusiveMinimum", 0)))
     high = float(schema.get("maximum", schema.get("exclusiveMaximum", low + 100)))
     found = [
-        float(n) for n in re.findall(r"(?<![\w.])\d{1,9}(?:\.\d{1,4})?(?![\w.])", question.user)
+        float(n)
+        for n in re.findall(r"(?<![\w.-])\d{1,9}(?:\.\d{1,4})?(?![\w-]|\.\d)", question.user)
     ]
     fitting = [n for n in found if low <= n <= high and (not whole or n.is_integer())]
     if fitting:

@@ -16,7 +16,6 @@ expressions, case ignored, found anywhere; names of models may use * and ?.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from midwatch.core.errors import MidwatchError, Problem
+from midwatch.core.nearest import did_you_mean
 from midwatch.drills.rehearsal import template
 from midwatch.drills.rehearsal.behave import Behaviour
 from midwatch.drills.rehearsal.question import Call, Question
@@ -219,9 +219,9 @@ def _problem(tree: yaml.Node | None, error: dict[str, Any]) -> Problem:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         known = _known(path)
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        message = f"unknown key; {hint}"
+        message = (
+            f"unknown key{did_you_mean(str(path[-1]), known) or '; known: ' + ', '.join(known)}"
+        )
     elif error["type"] == "missing":
         message = "is missing"
     return Problem(line, column, key, message)
