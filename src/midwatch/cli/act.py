@@ -38,7 +38,7 @@ def add(app: typer.Typer) -> None:
 
 def _command(verb: str) -> Callable[..., None]:
     def command(
-        agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Agents, by name.")],
+        agents: Annotated[list[str], typer.Argument(metavar="AGENT", help="Agents, by name.")],
         data: Data = None,
         url: Url = None,
         as_json: Json = False,

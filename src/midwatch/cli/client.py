@@ -157,4 +157,4 @@ def record(value: object) -> dict[str, Any]:
 def records(value: object) -> list[dict[str, Any]]:
     """Return the objects of a JSON list; anything else in it is left out."""
     items = cast("list[object]", value) if isinstance(value, list) else []
-    return [record(item) for item in items if isinstance(item, dict)]
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]

@@ -19,7 +19,7 @@ def add(app: typer.Typer) -> None:
 def link(data: Data = None, url: Url = None, as_json: Json = False) -> None:
     """Print a link that signs one browser in to the pages; it works once, and not for long."""
     hub = Hub(find(data, url))
-    answer: object = hub.post("/api/links")
+    answer: object = hub.post("/api/login-links")
     found = record(answer)
     address = found.get("url")
     if not isinstance(address, str) or not address:

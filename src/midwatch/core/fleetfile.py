@@ -82,7 +82,9 @@ def _whole(document: Document) -> dict[str, Any] | None:
         got = "a list" if isinstance(value, list) else shorten(value)
         document.complain((), f"expected 'key: value' lines, with a space after the ':', got {got}")
     elif not document.problems:
-        document.complain((), f"the file is empty; begin with:\n\n{FIRST_FLEET}")
+        document.problems.append(
+            Problem(1, 1, "", f"the file is empty; begin with:\n\n{FIRST_FLEET}")
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from midwatch.core import fleetschema
-from midwatch.core.fleetyaml import Document, Path, Place
+from midwatch.core.fleetyaml import Document, Path, Place, show_path
 from midwatch.core.nearest import did_you_mean
 from midwatch.core.units import Unexpected, shorten
 
@@ -20,8 +20,11 @@ _QUOTES: Final = "put it in quotes when you mean the text"
 
 def describe(error: ValidationError, document: Document) -> None:
     """Add each thing that the models refused to the document's problems."""
+    blamed = {problem.key for problem in document.problems}
     for detail in error.errors(include_url=False):
         path: Path = tuple(part for part in detail["loc"] if part != "[key]")
+        if show_path(path) in blamed and detail["type"] != "extra_forbidden":
+            continue  # a second complaint about one value helps nobody
         kind = detail["type"]
         context: dict[str, Any] = detail.get("ctx", {})
         if kind == "missing":

@@ -133,6 +133,8 @@ def parse(text: str) -> Document:
         root = _Composer(_events(text)).compose()
         if root is not None:
             _Reader(document).read(root)
+        # an aliased value is read once per alias
+        document.problems = list({p.render(""): p for p in document.problems}.values())
     except _Refused as refused:
         document.value = None
         document.problems.append(refused.problem)
@@ -317,29 +319,26 @@ class _Reader:
     ) -> None:
         """Lay the pairs of `<<: *anchor` under those that are there: the first one wins."""
         self._step(node, depth)
-        if node.items is not None and depth == 0:
-            for item in node.items:
-                self._merge(item, into, path, depth + 1)
-            return
-        if node.pairs is None:
-            self._document.problems.append(
-                Problem(
-                    node.line,
-                    node.column,
-                    show_path((*path, "<<")),
-                    "expected an alias of key: value lines, such as <<: *base",
+        for source in [node] if node.items is None else node.items:
+            if source.pairs is None:
+                self._document.problems.append(
+                    Problem(
+                        source.line,
+                        source.column,
+                        show_path((*path, "<<")),
+                        "expected an alias of key: value lines, such as <<: *base",
+                    )
                 )
-            )
-            return
-        later: list[_Node] = []
-        for key, value in node.pairs:
-            self._step(key, depth)
-            if key.text == "<<" and key.bare:
-                later.append(value)
-            elif key.text and _unusable(key.text) is None:
-                into.setdefault(key.text, (key, value))
-        for value in later:
-            self._merge(value, into, path, depth + 1)
+                continue
+            later: list[_Node] = []
+            for key, value in source.pairs:
+                self._step(key, depth)
+                if key.text == "<<" and key.bare:
+                    later.append(value)
+                elif key.text and _unusable(key.text) is None:
+                    into.setdefault(key.text, (key, value))
+            for value in later:
+                self._merge(value, into, path, depth + 1)
 
     def _scalar(self, node: _Node, path: Path) -> Any:
         text = node.text or ""

@@ -158,7 +158,7 @@ def show_size(count: float) -> str:
         value /= 1024
         unit = larger
     digits = 1 if value < 9.95 and unit in ("MiB", "GiB", "TiB") else 0
-    return f"{sign}{value:,.{digits}f} {unit}"
+    return f"{sign}{value:.{digits}f} {unit}"
 
 
 def show_money(nusd: int) -> str:
