@@ -102,8 +102,7 @@ def event(kind: str, data: object = None) -> None:
     copied, clipped = plain({} if data is None else data)
     if clipped:
         now.lose("clipped")
-    fields: dict[str, Any] = copied if isinstance(copied, dict) else {"value": copied}
-    now.event(label(kind), fields)
+    now.event(label(kind), copied if copied.__class__ is dict else {"value": copied})
 
 
 @shielded

@@ -309,10 +309,14 @@ def _follow_bytes_async(response: Any, reader: BodyReader) -> None:
 
 def _method(response: Any, name: str) -> Callable[..., Any]:
     """Return a method that takes the response; another tool may have put its own in place."""
-    placed = response.__dict__.get(name)
+    placed: Any = response.__dict__.get(name)
     if placed is None:
-        return getattr(type(response), name)
-    return lambda _, *args, **kwargs: placed(*args, **kwargs)
+        return getattr(response.__class__, name)
+
+    def call_placed(_: Any, *args: Any, **kwargs: Any) -> Any:
+        return placed(*args, **kwargs)
+
+    return call_placed
 
 
 def _release(response: Any, **ours: Any) -> None:

@@ -44,6 +44,9 @@ IDLE_WAIT_S = 60.0
 LOSS_REPORT_INTERVAL_S = 10.0
 """Losses are told at most this often."""
 
+IMPORTS_WAIT_S = 2.0
+"""The longest that a fork waits for the worker's imports."""
+
 TRACES_PATH = "/v1/traces"
 
 _PATIENT = frozenset({"beat", "sample", TRACES_PATH})
@@ -112,6 +115,7 @@ class Transport:
         from midwatch.sdk.lane import Counts
 
         self._queue: deque[tuple[str, Payload]] = deque()
+        self._warm = threading.Event()
         self._wake = Bell()
         self._hurry = Bell()
         self._idle = False
@@ -220,6 +224,11 @@ class Transport:
         """Count something that will not arrive."""
         self._lost.add(reason, count)
 
+    def settle_imports(self) -> None:
+        """Wait until the worker has imported what it needs: see `_before_fork`."""
+        if self._thread is not None and self._thread.is_alive():
+            self._warm.wait(IMPORTS_WAIT_S)
+
     def forget(self) -> None:
         """Begin anew in a forked child: what was queued is the parent's to send."""
         for lane in self._lanes:
@@ -230,6 +239,9 @@ class Transport:
     # What follows runs in the worker.
 
     def _run(self) -> None:
+        with kept("warm_up"):
+            _import_all()
+        self._warm.set()
         while not self._closed:
             with kept("worker") as guard:
                 self._wait()
@@ -397,13 +409,35 @@ class Transport:
         self._lost.add("queue_full")
 
 
+def _import_all() -> None:
+    """Import what the worker will need, all at once: see `_before_fork`."""
+
+    import midwatch.sdk.lane
+    import midwatch.sdk.otlp
+    import midwatch.sdk.spool
+    import midwatch.wire.ids
+    import midwatch.wire.items
+    import midwatch.wire.journal  # noqa: F401
+
+
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
 
-def _forget_all() -> None:
+def _before_fork() -> None:
+    """A child must not be born in the middle of our worker's imports.
+
+    It would inherit half a module that nobody there completes. The imports are the worker's
+    first act and take some 30 ms; only a fork in that time waits.
+    """
+    for transport in list(_transports):
+        with kept("fork"):
+            transport.settle_imports()
+
+
+def _after_fork() -> None:
     for transport in list(_transports):
         with kept("fork"):
             transport.forget()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
