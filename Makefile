@@ -45,7 +45,7 @@ $(DEV): $(SERVER)
 REHEARSAL = $(if $(and $(OPENAI_API_KEY),$(ANTHROPIC_API_KEY)),,--rehearsal)
 
 up: setup ## run the sample fleet: three agents, pages on http://127.0.0.1:8700
-	@exec $(BIN)/midwatch up -f examples/fleet/midwatch.yaml $(REHEARSAL) $(if $(DATA),--data $(DATA)) $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec midwatch up -f examples/fleet/midwatch.yaml $(REHEARSAL) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # T chooses (a ring, a file, -k ...); without it every ring runs, fast ones first. Tests that drive
 # whole instances share one worker (tests/conftest.py), the rest is spread over the cores.
