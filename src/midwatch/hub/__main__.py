@@ -40,6 +40,7 @@ async def serve(settings: Settings) -> None:
     gc.freeze()
     print(f"hub: listening on {url}", flush=True)  # noqa: T201  the supervisor's console
     await told.wait()
+    gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
     died = serving.done()
     hub.end_waiting()
     await server.end()

@@ -8,7 +8,7 @@ from typing import Final
 
 from midwatch.core.errors import StoreError
 from midwatch.core.fleet import NAME, Fleet
-from midwatch.core.nearest import did_you_mean, nearest
+from midwatch.core.nearest import nearest
 from midwatch.store.agents import AgentStore
 from midwatch.wire.problem import Refusal
 
@@ -57,12 +57,13 @@ class Roster:
     def stranger(self, name: str) -> Refusal:
         """Return the 404 for a name that is not known."""
         known = self._fleet | self._registered
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}? If not, add" if near else "add"
         return Refusal(
             404,
-            f"no agent is named {name[:64]!r}{did_you_mean(name, known)}; "
-            "add it to the fleet file, or register it with ?create=1",
+            f"no agent is named {name[:64]!r}; {hint} it to the fleet file, or register it with ?create=1",
             reason="unknown_agent",
-            nearest=nearest(name, known),
+            nearest=near,
         )
 
     async def register(self, name: str, by: str) -> None:
