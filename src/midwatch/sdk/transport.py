@@ -93,6 +93,9 @@ class Transport:
         address of an OTLP/HTTP endpoint, by default the hub's own. `resource` are OTLP
         resource attributes. Raises ValueError for an address that cannot be used.
         """
+        # here and not in the worker: it takes part in forks from the moment it is imported
+        import logging  # noqa: F401
+
         from midwatch.sdk.post import Poster
 
         self.agent = agent
@@ -285,12 +288,13 @@ class Transport:
                 self._passed.notify_all()
 
     def _last_pass(self) -> None:
-        self._told_at = float("-inf")
         self._pass(self._deadline)
         while any(lane.spool and lane.in_contact for lane in self._lanes):
             if time.monotonic() >= self._deadline:
                 break
             self._pass(self._deadline)
+        self._told_at = float("-inf")
+        self._pass(self._deadline)  # with what was lost until now
         for lane in self._lanes:
             lane.spool.close()
             lane.poster.close()
@@ -399,7 +403,9 @@ class Transport:
             )
 
     def _clear(self) -> bool:
-        return not (self._queue or self._busy or any(lane.spool for lane in self._lanes))
+        if self._queue or self._busy or not self._lanes:
+            return False
+        return not any(lane.spool for lane in self._lanes)
 
     def _make_room(self) -> None:
         try:
@@ -411,14 +417,20 @@ class Transport:
 
 def _import_all() -> None:
     """Import what the worker will need, all at once: see `_before_fork`."""
+    for name in _MODULES:
+        __import__(name)
 
-    import midwatch.sdk.lane
-    import midwatch.sdk.otlp
-    import midwatch.sdk.spool
-    import midwatch.wire.ids
-    import midwatch.wire.items
-    import midwatch.wire.journal  # noqa: F401
 
+_MODULES = (
+    "encodings.idna",  # the first look-up of a host's name wants it
+    "http.client",
+    "json",
+    "midwatch.sdk.lane",
+    "midwatch.sdk.otlp",
+    "midwatch.sdk.spool",
+    "midwatch.wire.items",
+    "midwatch.wire.journal",
+)
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
