@@ -46,12 +46,14 @@ def next_firing(
 
     With `missed: once`, all that was missed since `last` is made up for by one run, now.
     """
-    if last is not None and schedule.missed == "once":
+    if last is not None:
         due = next_after(schedule, timezone, last)
-        if due is not None and due < now - MISSED_AFTER_S:
+        if schedule.missed == "once" and due is not None and due < now - MISSED_AFTER_S:
             stamp = datetime.fromtimestamp(due, ZoneInfo(schedule.timezone or timezone))
             return Firing(now, f"makes up for the run of {stamp:%Y-%m-%d %H:%M}", made_up=True)
-        if due is not None and due <= now:
+        # a timer wakes after the due time, never before it: that is late, not missed
+        recent = next_after(schedule, timezone, max(last, now - MISSED_AFTER_S))
+        if recent is not None and recent <= now:
             return Firing(now, f"schedule {schedule.cron!r}")
     at = next_after(schedule, timezone, now)
     return None if at is None else Firing(at, f"schedule {schedule.cron!r}")

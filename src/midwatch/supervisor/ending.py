@@ -23,6 +23,9 @@ HUNG_GRACE_S: Final = 0.5
 AGAIN_S: Final = 0.05
 """A tree that forks while it is killed is killed again after this long."""
 
+CHASE_S: Final = 0.1
+"""When what a run left behind is looked for once more."""
+
 
 class Ending:
     """The end of one process, driven by timers until `over`."""
@@ -86,3 +89,13 @@ class Ending:
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self.over()
         self._timer = self._system.call_at(self._system.now() + seconds, act)
+
+
+def chase(system: System, process: Process, tries: int = 20) -> None:
+    """Look again for what an ended run left: what forked while it was killed."""
+
+    def look() -> None:
+        if system.kill_tree(process) and tries > 1:
+            chase(system, process, tries - 1)
+
+    system.call_at(system.now() + CHASE_S, look)

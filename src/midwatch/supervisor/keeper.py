@@ -18,12 +18,13 @@ from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Evidence, Judgement
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import ALIVE, HELD, State, may_follow
-from midwatch.supervisor.ending import Ending
+from midwatch.supervisor.ending import Ending, chase
 from midwatch.supervisor.output import Capture
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
-from midwatch.supervisor.system import Exit, Launch, Sample, StartError, Timer
+from midwatch.supervisor.system import Exit, Launch, Sample, StartError
 from midwatch.supervisor.telling import Telling
+from midwatch.supervisor.timers import Timers
 from midwatch.supervisor.timetable import Timetable
 from midwatch.wire.ids import new_id
 from midwatch.wire.notify import Notice
@@ -31,8 +32,8 @@ from midwatch.wire.notify import Notice
 UP_AFTER_S: Final = 1.0
 """An agent that says nothing counts as running after this long."""
 
-LEFTOVERS_AFTER_S: Final = 0.1
-"""When what a run left behind is looked for once more."""
+FIRST_MEMORY_LOOK_S: Final = 0.5
+"""When a run with a memory limit is sampled first."""
 
 
 class Keeper:
@@ -55,8 +56,7 @@ class Keeper:
         self._around = around
         self._system = around.system
         self._ending: Ending | None = None
-        self._start_timer: Timer | None = None
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(around.system)
         self._tell = Telling(name, agent, around.reports, around.system)
         self._timetable = (
             Timetable(
@@ -106,15 +106,13 @@ class Keeper:
     def start(self, why: str) -> None:
         """Start a run now. There must be none."""
         assert self.run is None
-        self._cancel("start")
+        self._timers.cancel("start")
         self.next_start_at = None
         run_id = new_id()
         self._become(State.STARTING, why)
         self.capture.begin()
-        launch = None
         try:
-            launch = self._launch(run_id)
-            process = self._system.spawn(launch)
+            process = self._system.spawn(self._launch(run_id))
         except (StartError, SetupError) as error:
             number = error.number if isinstance(error, StartError) else 2
             self._tell.started(run_id, None, self.failures + 1, why)
@@ -140,13 +138,13 @@ class Keeper:
         self._around.say(
             f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
         )
-        self._set("up", now + UP_AFTER_S, lambda: self._up("alive"))
+        self._timers.set("up", UP_AFTER_S, lambda: self._up("alive"))
         if self.agent.limits.wall:
-            self._set("wall", now + self.agent.limits.wall, self._over_time)
+            self._timers.set("wall", self.agent.limits.wall, self._over_time)
         if self.failures:
-            self._set("stable", now + self.agent.restart.stable_after, self._stable)
+            self._timers.set("stable", self.agent.restart.stable_after, self._stable)
         if self.agent.limits.memory is not None:
-            self._set("memory", now + memory.next_look((), None, 0) / 20, self._look_at_memory)
+            self._timers.set("memory", FIRST_MEMORY_LOOK_S, self._look_at_memory)
         self._watch()
 
     def _launch(self, run_id: str) -> Launch:
@@ -224,7 +222,7 @@ class Keeper:
         now = self._system.now()
         self._look(run, now)
         pause = memory.next_look(run.history, self.agent.limits.memory, now - run.started)
-        self._set("memory", now + pause, self._look_at_memory)
+        self._timers.set("memory", pause, self._look_at_memory)
 
     def _look(self, run: Run, now: float) -> None:
         sample = self._system.sample([run.process]).get(run.process.pid)
@@ -261,7 +259,7 @@ class Keeper:
         if judgement.hung:
             self._hung(run, judgement)
         elif judgement.look_at is not None:
-            self._set("watch", judgement.look_at, self._watch)
+            self._timers.set("watch", judgement.look_at - now, self._watch)
 
     def _hung(self, run: Run, judgement: Judgement) -> None:
         now = self._system.now()
@@ -274,10 +272,10 @@ class Keeper:
             self._tell.hung(run, judgement, reason, self.capture.tail())
             self._around.say(f"{self.name}: {reason}")
         if self.agent.restart.when == "never":
-            self._set("watch", now + self.agent.heartbeat.every, self._watch)
+            self._timers.set("watch", self.agent.heartbeat.every, self._watch)
         elif hold > 0:
             # the last restart did not cure it; the next one waits for the cooldown
-            self._set("watch", now + hold, self._watch)
+            self._timers.set("watch", hold, self._watch)
         else:
             self._hang_restart = now
             run.wish, run.wish_reason = Wish.HUNG, reason
@@ -309,8 +307,7 @@ class Keeper:
     def shut_down(self) -> None:
         """The instance stops: end the run, start nothing again, hold nothing."""
         self._shutting_down = True
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.cancel()
         if self._timetable is not None:
             self._timetable.cancel()
         if not self.finish(Wish.SHUTDOWN, "Midwatch stops") and self.state not in HELD:
@@ -343,8 +340,7 @@ class Keeper:
         if self._ending is not None:
             self._ending.over()
             self._ending = None
-        for name in ("up", "wall", "stable", "memory", "watch"):
-            self._cancel(name)
+        self._timers.cancel()
         facts = run.facts(
             exit_,
             self._system.now(),
@@ -353,17 +349,8 @@ class Keeper:
             long_lived=self.agent.schedule is None,
             oom_kills=self._system.oom_kills(),
         )
-        self._leftovers(run, 20)
+        chase(self._system, run.process)
         self._follow(classify(facts), run.run_id, exit_, run, facts)
-
-    def _leftovers(self, run: Run, tries: int) -> None:
-        """Look again for what forked while it was killed."""
-
-        def look() -> None:
-            if self._system.kill_tree(run.process) and tries > 1:
-                self._leftovers(run, tries - 1)
-
-        self._system.call_at(self._system.now() + LEFTOVERS_AFTER_S, look)
 
     def _follow(
         self,
@@ -409,7 +396,7 @@ class Keeper:
                 return
             self.next_start_at = self._system.wall() + decision.delay_s
             self._become(State.BACKING_OFF, decision.reason)
-            self._set("start", self._system.now() + decision.delay_s, lambda: self.start(why))
+            self._timers.set("start", decision.delay_s, lambda: self.start(why))
         elif decision.next is Next.PARK:
             self._tell.parked(verdict, decision)
             self._hold(State.PARKED, decision.reason)
@@ -432,7 +419,7 @@ class Keeper:
         """Start, whatever held the agent; failures are forgiven."""
         if self._shutting_down:
             return
-        self._cancel("start")
+        self._timers.cancel("start")
         self.failures = 0
         self._hang_restart = None
         self._hold(None, "")
@@ -441,7 +428,7 @@ class Keeper:
 
     def hold(self, state: State, reason: str) -> None:
         """Stay in `state` until a person says otherwise. There must be no process."""
-        self._cancel("start")
+        self._timers.cancel("start")
         self.next_start_at = None
         self._hold(state, reason)
 
@@ -498,17 +485,6 @@ class Keeper:
             self.odd_edges += 1
         self.state, self.reason, self.since = state, reason, self._system.wall()
         self._tell.state(state, self.since, reason, self.run, self.failures + 1, self.next_start_at)
-
-    # -- timers ------------------------------------------------------------------------------
-
-    def _set(self, name: str, when: float, act: Callable[[], None]) -> None:
-        self._cancel(name)
-        self._timers[name] = self._system.call_at(when, act)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
 
     @property
     def alive(self) -> bool:
