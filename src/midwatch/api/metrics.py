@@ -75,8 +75,8 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
             if key is None:
                 value: Any = int(agent.get("state") in alive)
             else:
-                today, resources = agent.get("today") or {}, agent.get("resources") or {}
-                value = resources.get(key) if key == "rss_bytes" else today.get(key)
+                part: dict[str, Any] = agent.get("resources" if key == "rss_bytes" else "today") or {}
+                value = part.get(key)
             # no data is no series, never 0
             if value is not None:
                 lines.append(f"midwatch_{name}{{agent={_quote(agent['agent'])}}} {value}")

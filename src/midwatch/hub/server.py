@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces
-from granian.net import SocketHolder
+from granian._granian import SocketHolder
 from granian.server.embed import Server
 
 from midwatch.core.errors import SetupError

@@ -145,7 +145,7 @@ def from_json(value: Any) -> Iterator[Span]:
     """Yield the spans of OTLP/JSON: hex ids, enums by number or name, 64-bit numbers as text."""
     if not isinstance(value, dict):
         raise Refusal(400, "expected an OTLP object with the key 'resourceSpans'", reason="otlp")
-    for group in _objects(value, "resourceSpans"):
+    for group in _objects(value, "resourceSpans"):  # pyright: ignore[reportUnknownArgumentType]
         resource = _json_all(_object(group, "resource"))
         for scoped in _objects(group, "scopeSpans"):
             scope = _text(_object(scoped, "scope").get("name"))

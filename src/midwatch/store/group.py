@@ -107,8 +107,7 @@ class GroupCommit(Generic[Batch, Result]):
         self._count += count
         self._size += size
         self._arrived.set()
-        # shielded: a caller that is cancelled must not cancel the future that others could share
-        return await asyncio.shield(done)
+        return await done
 
     async def _run(self) -> None:
         begun = 0.0

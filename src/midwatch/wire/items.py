@@ -259,7 +259,8 @@ def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: st
             raise BadItem(f"{path}{name}", "missing", f"{path}{name} is missing: {spec.about}")
     _bound(path, item.get("data"), unknown)
     item.update(unknown)
-    item.setdefault("id", new_id())
+    if "id" not in item:  # a new id costs a system call
+        item["id"] = new_id()
     item.setdefault("at", now)
     if "cost_usd" in item:
         item["cost_nusd"] = round(item["cost_usd"] * limits.NUSD_PER_USD)
