@@ -1,0 +1,286 @@
+"""One suite for every implementation of the supervisor's seam to the operating system."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.supervisor import linux
+from midwatch.supervisor.fake import FakeSystem
+from midwatch.supervisor.linux import LinuxSystem
+from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
+
+DEADLINE_S = 10.0
+
+PROGRAM = r"""
+import os, signal, subprocess, sys, time
+for deed in sys.argv[1].split(";"):
+    verb, _, rest = deed.strip().partition(" ")
+    if verb == "print": print(rest, flush=True)
+    elif verb == "ignore": signal.signal(getattr(signal, "SIG" + rest), signal.SIG_IGN)
+    elif verb == "fork": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    elif verb == "escape": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    elif verb == "close": os.close(1); os.close(2)
+    elif verb == "env": print(os.environ[rest], os.getcwd(), os.getsid(0) == os.getpid(), flush=True)
+    elif verb == "exit": sys.stdout.flush(); os._exit(int(rest))
+time.sleep(600)
+"""
+
+
+class Ground:
+    """A system and what is needed to drive it, real or not."""
+
+    def __init__(self, system: System, folder: Path) -> None:
+        self.system = system
+        self.folder = folder
+        self.output = bytearray()
+        self.exits: list[Exit] = []
+        self.started: list[Process] = []
+
+    def launch(self, deeds: str, **changes: Any) -> Process:
+        run_id = f"run-{len(self.started)}-{os.getpid()}-{id(self)}"
+        if isinstance(self.system, FakeSystem):
+            command = [deeds]
+            if deeds:
+                self.system.programs[deeds] = [
+                    (0.01 * n, d.strip())
+                    for n, d in enumerate(deeds.split(";"))
+                    if d.strip() not in ("live", "close")
+                ]
+        else:
+            command = [sys.executable, "-c", PROGRAM, deeds]
+        launch = Launch(
+            command=changes.get("command", command),
+            env={
+                **os.environ,
+                "MIDWATCH_RUN_ID": run_id,
+                "MIDWATCH_SPOOL": str(self.folder / "spool" / "x"),
+            },
+            cwd=changes.get("cwd", str(self.folder)),
+            run_id=run_id,
+            on_output=self.output.extend,
+            on_exit=self.exits.append,
+            open_files=changes.get("open_files"),
+        )
+        process = self.system.spawn(launch)
+        self.started.append(process)
+        return process
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        if isinstance(self.system, FakeSystem):
+            for _ in range(1000):
+                if condition():
+                    return
+                self.system.advance(0.01)
+        else:
+            deadline = asyncio.get_running_loop().time() + DEADLINE_S
+            while asyncio.get_running_loop().time() < deadline:
+                if condition():
+                    return
+                await asyncio.sleep(0.01)
+        pytest.fail(f"still not so: output {bytes(self.output)!r}, exits {self.exits}")
+
+
+KINDS = ["fake", "portable", *(["linux"] if linux.supported() else [])]
+
+
+@pytest.fixture(params=KINDS)
+async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    loop = asyncio.get_running_loop()
+    made: dict[str, Callable[[], System]] = {
+        "fake": FakeSystem,
+        "portable": lambda: PortableSystem(loop),
+        "linux": lambda: LinuxSystem(loop),
+    }
+    ground = Ground(made[request.param](), tmp_path)
+    yield ground
+    for process in ground.started:
+        while ground.system.kill_tree(process):
+            await asyncio.sleep(0.01)
+    if request.param != "fake":
+        await ground.until(lambda: len(ground.exits) == len(ground.started))
+    ground.system.close()
+
+
+async def test_an_exit_is_told_once_with_its_code_after_all_output(ground: Ground) -> None:
+    ground.launch("print first; print last; exit 3")
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.exits == [Exit(3, None)]
+    assert bytes(ground.output) == b"first\nlast\n"
+
+
+async def test_a_signal_reaches_the_group_and_is_told(ground: Ground) -> None:
+    process = ground.launch("print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    assert ground.system.signal(process, signal.SIGTERM)
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.exits == [Exit(None, signal.SIGTERM)]
+    assert not ground.system.signal(process, signal.SIGTERM)
+    assert not ground.system.signal_one(process, signal.SIGTERM)
+
+
+async def test_who_ignores_a_signal_dies_with_its_tree(ground: Ground) -> None:
+    process = ground.launch("ignore TERM; fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    ground.system.signal_one(process, signal.SIGTERM)
+    assert ground.exits == []
+    assert ground.system.kill_tree(process) == 2
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.exits == [Exit(None, signal.SIGKILL)]
+    await ground.until(lambda: ground.system.kill_tree(process) == 0)
+
+
+async def test_a_program_that_does_not_exist_is_an_error_with_errno(ground: Ground) -> None:
+    with pytest.raises(StartError, match="not found on PATH") as caught:
+        ground.launch("", command=["no-such-program-anywhere"])
+    assert caught.value.number == 2
+    assert sum(ground.system.counters.by_errno.values()) == 1
+
+
+async def test_a_sample_counts_the_tree_and_only_the_living(ground: Ground) -> None:
+    process = ground.launch("fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    sample = ground.system.sample([process])[process.pid]
+    assert (sample.children, sample.threads >= 2, sample.rss_bytes > 1_000_000) == (1, True, True)
+    assert sample.cpu_s >= sample.children_cpu_s >= 0
+    ground.system.kill_tree(process)
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.system.sample([process]) == {}
+
+
+async def test_timers_come_in_time_and_can_be_cancelled(ground: Ground) -> None:
+    called: list[str] = []
+    now = ground.system.now()
+    ground.system.call_at(now + 0.02, lambda: called.append("second"))
+    ground.system.call_at(now - 5, lambda: called.append("first"))
+    ground.system.call_at(now + 0.01, lambda: called.append("never")).cancel()
+    await ground.until(lambda: len(called) == 2)
+    assert called == ["first", "second"]
+
+
+real = pytest.mark.parametrize("ground", KINDS[1:], indirect=True)
+
+
+@real
+async def test_what_the_group_left_behind_is_gone_when_the_exit_is_told(ground: Ground) -> None:
+    process = ground.launch("fork; escape; print up; exit 0")
+    await ground.until(lambda: bool(ground.exits))
+    await ground.until(lambda: ground.system.kill_tree(process) == 0)
+    assert carriers(process.run_id) == []
+
+
+@real
+async def test_what_an_earlier_supervisor_left_is_swept_by_run_and_by_spool(ground: Ground) -> None:
+    env = {**os.environ, "MIDWATCH_SPOOL": str(ground.folder / "spool" / "x")}
+    strays = [
+        subprocess.Popen(
+            ["sleep", "600"], env={**env, "MIDWATCH_RUN_ID": run}, start_new_session=True
+        )
+        for run in ("known", "unknown")
+    ]
+    other = subprocess.Popen(
+        ["sleep", "600"],
+        env={**os.environ, "MIDWATCH_RUN_ID": "stranger", "MIDWATCH_SPOOL": "/elsewhere/spool/x"},
+    )
+    await ground.until(lambda: len(carriers("known")) == 1 and len(carriers("stranger")) == 1)
+    assert ground.system.sweep(["known"], str(ground.folder / "spool")) == 2
+    await ground.until(lambda: carriers("known") == carriers("unknown") == [])
+    assert ground.system.sweep(["known"], str(ground.folder / "spool")) == 0
+    assert len(carriers("stranger")) == 1
+    other.kill()
+    for process in (*strays, other):
+        process.wait()
+
+
+@real
+async def test_a_child_has_a_session_its_directory_and_its_environment(ground: Ground) -> None:
+    process = ground.launch("env MIDWATCH_RUN_ID; exit 0")
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.output.decode() == f"{process.run_id} {ground.folder} True\n"
+
+
+@real
+async def test_limits_are_set_before_the_program_begins(ground: Ground) -> None:
+    show = "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE)[0], r.getrlimit(r.RLIMIT_CORE)[0])"
+    ground.launch("", command=[sys.executable, "-c", show], open_files=123)
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.output == b"123 0\n"
+
+
+@real
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda folder: (folder / "plain").write_text("x"),
+            "permission denied; make it executable",
+        ),
+        (
+            lambda folder: ((folder / "plain").write_text("x"), (folder / "plain").chmod(0o755)),
+            "not a program",
+        ),
+        (lambda folder: None, "no such file"),
+    ],
+    ids=["not executable", "not a program", "missing"],
+)
+async def test_a_file_that_cannot_be_executed_says_what_to_do(
+    ground: Ground, make: Any, words: str
+) -> None:
+    make(ground.folder)
+    with pytest.raises(StartError, match=words):
+        ground.launch("", command=["./plain"])
+
+
+@real
+async def test_a_directory_that_does_not_exist_is_named(ground: Ground) -> None:
+    with pytest.raises(StartError, match="directory '/no/such/place' cannot be entered"):
+        ground.launch("live", cwd="/no/such/place")
+
+
+@real
+async def test_a_child_that_closes_its_output_lives_on(ground: Ground) -> None:
+    process = ground.launch("print up; close; live")
+    await ground.until(lambda: b"up" in ground.output)
+    await asyncio.sleep(0.1)
+    assert ground.exits == []
+    assert process.pid in ground.system.sample([process])
+
+
+@real
+async def test_hundreds_of_starts_leak_no_descriptor_and_no_zombie(ground: Ground) -> None:
+    async def round_(count: int) -> None:
+        before = len(ground.exits)
+        for _ in range(count):
+            ground.launch("", command=["true"])
+        await ground.until(lambda: len(ground.exits) == before + count)
+
+    await round_(5)
+    held = len(os.listdir("/proc/self/fd"))
+    await round_(100)
+    assert len(os.listdir("/proc/self/fd")) == held
+    assert ground.exits == [Exit(0, None)] * 105
+
+
+def carriers(run_id: str) -> list[int]:
+    """Return the living processes that carry a run id."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            env = Path(f"/proc/{name}/environ").read_bytes()
+            state = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if f"MIDWATCH_RUN_ID={run_id}".encode() in env.split(b"\0") and state != "Z":
+            found.append(int(name))
+    return found
