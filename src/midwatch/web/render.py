@@ -27,7 +27,7 @@ HEADERS: Final[Mapping[str, str]] = {
         " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -154,10 +154,6 @@ def wants_page(request: Request) -> bool:
 
 
 _PROBLEMS: Final = {
-    401: (
-        "Please sign in",
-        "Open the one-time link that was printed at start, or run: midwatch link",
-    ),
     403: ("Not allowed", "Your token does not hold the scope that this needs."),
     404: (
         "Not on the watch list",
@@ -171,6 +167,11 @@ _PROBLEMS: Final = {
 
 
 def problem_page(status: int, detail: str | None = None) -> HTMLResponse:
-    """Return the page for an error: what happened, and where to go from here."""
+    """Return the page for an error: what happened, and where to go from here.
+
+    For 401 that is the page that tells how to sign in, whatever the detail: it is for programs.
+    """
+    if status == 401:
+        return html("login.html", 401)
     title, advice = _PROBLEMS.get(status, ("That did not work", "Go back and try again."))
     return html("problem.html", status, status=status, headline=title, advice=detail or advice)

@@ -160,7 +160,7 @@ def test_the_page_works_without_javascript(night: TestClient) -> None:
     question = Outline(night.get("/agents/inbox/ask/stop").text)
     assert "Stop inbox?" in question.text
     asked = [(f["method"], f["action"]) for f in question.all("form") if "action" in f]
-    assert asked == [("post", "/api/agents/inbox/stop")]
+    assert asked == [("post", "/api/agents/inbox/stop"), ("post", "/logout")]
 
 
 def test_the_filter_works_without_javascript() -> None:
@@ -333,6 +333,13 @@ def test_problem_pages_go_to_people_and_not_to_programs() -> None:
     assert not asked("/api/agents", "text/html,*/*")
     assert not asked("/nowhere", "application/json")
     assert web.problem_page(500).status_code == 500
+
+
+def test_who_is_not_signed_in_is_told_how() -> None:
+    answer = web.problem_page(401, "no token: send Authorization: Bearer TOKEN")
+    assert answer.status_code == 401
+    assert b"midwatch link" in answer.body
+    assert b"Bearer" not in answer.body
 
 
 def test_the_pages_read_the_real_fleet_view() -> None:

@@ -10,7 +10,7 @@ const skew = Date.now() / 1000 - Number(root.dataset.now);
 const $ = (id) => document.getElementById(id);
 
 const FIRST_MS = 80; // an isolated change is shown at once
-const PACE_MS = 1000; // a steady flow once a second
+const PACE_MS = 500; // a steady flow, twice a second at most
 const SENTENCES_MS = 30_000; // sentences hold relative times
 const ROWS_AT_ONCE = 24;
 
@@ -247,6 +247,7 @@ function follow() {
     pulse();
     if (source.readyState === EventSource.CLOSED) {
       source.close();
+      load("/fragments/summary").catch(() => {}); // leads to the login page when signed out
       retry = Math.min(retry + 1, 6);
       setTimeout(follow, 500 * 2 ** retry);
     }
