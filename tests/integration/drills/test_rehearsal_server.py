@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from midwatch.drills.rehearsal import Rehearsal, running
+from midwatch.drills.rehearsal.__main__ import main
 from midwatch.drills.rehearsal.http import MAX_BODY_BYTES, MAX_HEAD_BYTES
 
 COMMAND = [sys.executable, "-m", "midwatch.drills.rehearsal"]
@@ -70,33 +71,33 @@ def test_it_prints_one_line_serves_and_ends_well_on_sigterm() -> None:
         assert process.stdout.read() == b""
 
 
-def test_a_port_that_is_taken_is_named(model: Rehearsal) -> None:
+def test_a_port_that_is_taken_is_named(
+    model: Rehearsal, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = model.url.removeprefix("http://")
-    done = subprocess.run(
-        [*COMMAND, "--listen", address], capture_output=True, text=True, timeout=20
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"cannot listen on {address}: ")
-    assert "choose another" in done.stderr
+    assert main(["--listen", address]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"cannot listen on {address}: ")
+    assert "choose another" in said
 
 
 @pytest.mark.parametrize("address", ["here", ":80", "127.0.0.1:port", "127.0.0.1:99999"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    done = subprocess.run(
-        [*COMMAND, "--listen", address], capture_output=True, text=True, timeout=20
-    )
-    assert done.returncode == 2
-    assert "expected HOST:PORT" in done.stderr
+def test_an_address_that_is_none_is_refused(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--listen", address])
+    assert ended.value.code == 2
+    assert "expected HOST:PORT" in capsys.readouterr().err
 
 
-def test_a_wrong_script_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_wrong_script_is_told_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("rules:\n  - anwser: {text: a}\n")
-    done = subprocess.run(
-        [*COMMAND, "--script", str(file), "--check"], capture_output=True, text=True, timeout=20
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    assert main(["--script", str(file), "--check"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
         f"{file}:2:5: rules[0].answer: is missing",
         f"{file}:2:5: rules[0].anwser: unknown key; did you mean 'answer'?",
     ]
