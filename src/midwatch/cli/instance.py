@@ -37,8 +37,7 @@ def data_directory(chosen: Path | None) -> Path:
 def find(data: Path | None, url: str | None) -> Instance:
     """Return the instance. Raises CommandError that says whether it runs, and how to start it."""
     if url is not None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise CommandError(
                 f"--url: expected an address such as http://127.0.0.1:8700, got {url!r}"
             )
@@ -50,7 +49,7 @@ def find(data: Path | None, url: str | None) -> Instance:
             f"midwatch is not running ({directory} holds no instance). {_start(data)}", UNREACHABLE
         )
     pid, address = found.get("pid"), found.get("hub_url")
-    if not isinstance(address, str) or urlsplit(address).scheme not in ("http", "https"):
+    if not isinstance(address, str) or not _is_address(address):
         raise CommandError(
             f"{directory / 'instance.json'} names no hub; restart midwatch", UNREACHABLE
         )
@@ -62,6 +61,14 @@ def find(data: Path | None, url: str | None) -> Instance:
     return Instance(
         address.rstrip("/"), _token(directory), directory, pid if isinstance(pid, int) else None
     )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is none
+        return False
 
 
 def _start(data: Path | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -57,20 +58,22 @@ def logs(
     earliest = None if since is None else _moment(since)
     if follow and lines is None and earliest is None:
         lines = 10
-    tail = _Tail(folder / "output.log")
-    found: Iterator[bytes] | deque[bytes] = _after(_kept(folder, tail), earliest)
-    for text in found if lines is None else deque(found, maxlen=lines):
-        _print(text)
-    if not follow:
-        return
-    try:
+    with contextlib.closing(_Tail(folder / "output.log")) as tail:
+        found = _after(_kept(folder, tail), earliest)
+        for text in found if lines is None else deque(found, maxlen=lines):
+            _print(text)
+        if follow:
+            _follow(tail)
+
+
+def _follow(tail: _Tail) -> None:
+    """Print what comes, until Ctrl-C: the usual end, so no error."""
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
             sys.stdout.flush()
             time.sleep(POLL_S)
             for text in tail.read():
                 _print(text)
-    except KeyboardInterrupt:
-        return
 
 
 def _folder(data: Path, agent: str) -> Path:
@@ -152,6 +155,10 @@ class _Tail:
             if self._is_current(self._stream):
                 return
             yield from _lines(self._stream)  # what came between reading and rotation
+            self.close()
+
+    def close(self) -> None:
+        if self._stream is not None:
             self._stream.close()
             self._stream = None
 

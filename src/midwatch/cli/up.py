@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -62,4 +64,22 @@ def up(
         show.note(f"note: {note.render(str(file))}")
     from midwatch.supervisor.main import run
 
-    raise typer.Exit(run(fleet, data_directory(data), rehearsal=rehearsal) or 0)
+    directory = data_directory(data)
+    option = "" if directory == data_directory(None) else f" --data {shlex.quote(str(directory))}"
+
+    def announce(page: str) -> None:
+        count = len(fleet.agents)
+        agents = "1 agent" if count == 1 else f"{count} agents"
+        show.out(
+            f"\nWatching {agents} of fleet {fleet.fleet!r}{_REHEARSAL if rehearsal else ''}.\n"
+            f"  page    {show.paint(show.line(page), 'bold')}\n"
+            f"          (signs one browser in, once; a fresh link: midwatch link{option})\n"
+            f"  status  midwatch status{option}\n"
+            f"  stop    Ctrl-C\n"
+        )
+        sys.stdout.flush()
+
+    raise typer.Exit(run(fleet, directory, rehearsal=rehearsal, on_ready=announce))
+
+
+_REHEARSAL = ", which talks to the rehearsal model: nothing is spent"
