@@ -143,15 +143,26 @@ def listed(words: list[str], most: int = 3) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
+_STRANGERS: Final = frozenset(
+    f"refused_requests:{reason}" for reason in ("unauthorized", "forbidden", "host", "cross_site")
+)
+"""Requests that were turned away at the gate: counted on /metrics, but nothing of the fleet was lost."""
+
+
 def losses(by_reason: object) -> tuple[int, str] | None:
     """Return how much was lost in all and the largest reasons, or None when nothing was."""
     if not isinstance(by_reason, dict):
         return None
     items: dict[Any, Any] = by_reason  # pyright: ignore[reportUnknownVariableType]
-    counted = sorted(((int(n), str(r)) for r, v in items.items() if (n := number(v))), reverse=True)
+    counted = sorted(
+        ((int(n), str(r)) for r, v in items.items() if r not in _STRANGERS and (n := number(v))),
+        reverse=True,
+    )
     if not counted:
         return None
-    named = [f"{plain(reason, 60).replace(':', ' ')} {n:,}" for n, reason in counted]
+    named = [
+        f"{plain(reason, 60).replace(':', ' ').replace('_', ' ')} {n:,}" for n, reason in counted
+    ]
     return sum(n for n, _ in counted), listed(named)
 
 

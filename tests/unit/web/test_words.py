@@ -122,5 +122,5 @@ def test_losses_are_summed_and_the_largest_named() -> None:
         43,
         "rejected missing 40 and queue full 3",
     )
-    assert words.losses({"zero": 0}) is None
+    assert words.losses({"zero": 0, "refused_requests:unauthorized": 9}) is None
     assert words.losses(None) is None
