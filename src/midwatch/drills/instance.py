@@ -27,6 +27,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 CONSOLE_LINES = 2_000
 POLL_S = 0.02
+READY = "ready"
+"""Made in the work directory when the hub answers; the programs wait for it."""
 
 
 def free_port() -> int:
@@ -115,6 +117,7 @@ class Instance:
             raise SetupError(
                 "the private instance did not become ready; it said:\n" + self.last_words()
             )
+        (self.work / READY).touch()
 
     def stop(self) -> None:
         """Stop it as Ctrl-C would; kill it when that takes too long."""

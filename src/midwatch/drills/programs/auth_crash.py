@@ -1,15 +1,12 @@
 """Ends as an agent does whose key OpenAI refuses."""
 
-import os
 import sys
-import time
-from pathlib import Path
 
-work = Path(os.environ["DRILL_DIR"])
-with (work / "starts").open("a") as starts:
-    starts.write(f"{time.time()}\n")
-time.sleep(0.2)
-(work / "evidence").write_text(str(time.time()))
+import stage
+
+stage.wait_until_watched()
+stage.count("starts")
+stage.evidence()
 sys.exit(
     "Traceback (most recent call last):\n"
     '  File "agent.py", line 12, in <module>\n'

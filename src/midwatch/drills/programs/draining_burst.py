@@ -1,22 +1,22 @@
 """Says that it stops, then spends more in a second than in its life before, and ends."""
 
-import os
 import time
-from pathlib import Path
+
+import stage
 
 import midwatch as mw
 
-work = Path(os.environ["DRILL_DIR"])
 mw.init()
+stage.wait_until_watched()
 for _ in range(12):
     with mw.cycle() as cycle:
         time.sleep(0.05)
         cycle.usage(tokens=200, cost_usd=0.0001)
-(work / "evidence").write_text(str(time.time()))
+stage.evidence()
 mw.draining()
 for _ in range(20):
     with mw.cycle() as cycle:
         cycle.usage(tokens=50_000, cost_usd=0.05)
 mw.flush()
 time.sleep(2)  # time for a false alarm to show
-(work / "finished").write_text("yes")
+stage.note("finished", "yes")

@@ -1,10 +1,8 @@
 """The work loop waits on a socket that never answers; a side thread keeps a port open and chats on."""
 
-import os
 import socket
 import threading
 import time
-from pathlib import Path
 
 INTERVAL_S = 1
 
@@ -24,18 +22,20 @@ def chatter() -> None:
 
 
 def main() -> None:
+    import stage
+
     import midwatch as mw
 
-    work = Path(os.environ["DRILL_DIR"])
     mw.init()
+    stage.wait_until_watched()
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=answer, args=(listener,), daemon=True).start()
     threading.Thread(target=chatter, daemon=True).start()
     for _ in range(5):
         with mw.cycle():
             time.sleep(0.1)
-    if not (work / "evidence").exists():
-        (work / "evidence").write_text(str(time.time() + INTERVAL_S))
+    if not stage.seen("evidence"):
+        stage.note("evidence", time.time() + INTERVAL_S)
         silent = socket.create_server(("127.0.0.1", 0))
         with socket.create_connection(silent.getsockname()) as connection:
             connection.recv(1)  # for ever

@@ -3,25 +3,25 @@
 import os
 import sys
 import time
-from pathlib import Path
+
+import stage
 
 import midwatch as mw
 
-work = Path(os.environ["DRILL_DIR"])
 mw.init()
 mw.beat()
-if (work / "alive").exists():
+if stage.seen("alive"):
     # the last sign of life of the first one is when the evidence came into being
-    (work / "evidence").write_text((work / "alive").read_text())
+    stage.note("evidence", (stage.WORK / "alive").read_text())
     while True:
         mw.beat()
         time.sleep(0.2)
+stage.wait_until_watched()
 held: list[bytes] = []
 sys.stdout.write("loading the customer table, row ")
 sys.stdout.flush()
 while True:
     held.append(os.urandom(4 << 20))
     mw.beat()
-    (work / "alive.new").write_text(str(time.time()))
-    (work / "alive.new").rename(work / "alive")
+    stage.note("alive", time.time())
     time.sleep(0.1)

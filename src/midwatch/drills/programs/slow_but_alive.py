@@ -1,10 +1,10 @@
 """Takes its time in every honest way: a declared step, an open tool call, a child that works."""
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import stage
 
 import midwatch as mw
 
@@ -18,12 +18,11 @@ def slow_call() -> str:
     return "done"
 
 
-work = Path(os.environ["DRILL_DIR"])
 mw.init()
 for _ in range(3):
     with mw.cycle():
         time.sleep(0.1)
-(work / "evidence").write_text(str(time.time()))
+stage.evidence()
 with mw.cycle():
     mw.step("downloading 3 GB", expect_s=LONG_S)
     time.sleep(LONG_S)
@@ -31,7 +30,7 @@ with mw.cycle():
     slow_call()
 with mw.cycle():
     subprocess.run([sys.executable, "-c", BUSY], check=True)
-(work / "finished").write_text("yes")
+stage.note("finished", "yes")
 while True:
     with mw.cycle():
         time.sleep(0.2)

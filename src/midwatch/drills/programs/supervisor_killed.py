@@ -1,23 +1,19 @@
 """Has a grandchild in a session of its own, which outlives everything unless somebody looks for it."""
 
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import stage
 
 import midwatch as mw
 
-work = Path(os.environ["DRILL_DIR"])
-with (work / "starts").open("a") as starts:
-    starts.write(f"{os.getpid()}\n")
+stage.count("starts")
 mw.init()
 mw.beat()
-if not (work / "orphan").exists():
+if not stage.seen("orphan"):
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-    child = subprocess.Popen(sleeper, start_new_session=True)
-    (work / "orphan.new").write_text(str(child.pid))
-    (work / "orphan.new").rename(work / "orphan")
+    stage.note("orphan", subprocess.Popen(sleeper, start_new_session=True).pid)
 while True:
     mw.beat()
     time.sleep(0.2)
