@@ -244,20 +244,29 @@ def _follow(call: Call, result: Any, *, is_async: bool) -> None:
 def _follow_bytes(response: Any, reader: BodyReader) -> None:
     """Look at the bytes of this one response as they are read, and at its end.
 
-    The two functions refer to the response weakly: with a cycle, a stream that the agent
-    drops would stay open until the garbage collector comes by.
+    Response and functions refer to each other until it has been read. A stream that the
+    agent drops half-read ends at once all the same: its generators are not in that cycle.
     """
-    own = weakref.ref(response)
-    read_on, close = _method(response, "iter_bytes"), _method(response, "close")
-    reading = False
+    read_on, close = response.iter_bytes, response.close
+    advancing = False
+
+    def end(error: BaseException | None = None) -> None:
+        reader.end(error)
+        _release(response, iter_bytes=iter_bytes, close=closed)
 
     def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
-        nonlocal reading
-        reading = True
-        source = read_on(own(), *args, **kwargs)
+        nonlocal advancing
+        source = read_on(*args, **kwargs)
         ended: BaseException | None = None
         try:
-            for chunk in source:
+            while True:
+                advancing = True
+                try:
+                    chunk = next(source)
+                except StopIteration:
+                    break
+                finally:
+                    advancing = False
                 reader.feed(chunk)
                 yield chunk
         except BaseException as error:
@@ -265,62 +274,57 @@ def _follow_bytes(response: Any, reader: BodyReader) -> None:
             raise
         finally:
             source.close()
-            reader.end(ended)
-            _release(own(), iter_bytes=iter_bytes, close=closed)
+            end(ended)
 
     def closed(*args: Any, **kwargs: Any) -> Any:
-        if not reading:
-            reader.end()
-        return close(own(), *args, **kwargs)
+        if not advancing:  # the agent closes it, not the end of the body
+            end()
+        return close(*args, **kwargs)
 
     response.iter_bytes, response.close = iter_bytes, closed
 
 
 def _follow_bytes_async(response: Any, reader: BodyReader) -> None:
     """As `_follow_bytes`."""
-    own = weakref.ref(response)
-    read_on, close = _method(response, "aiter_bytes"), _method(response, "aclose")
-    reading = False
+    read_on, close = response.aiter_bytes, response.aclose
+    advancing = False
+
+    def end(error: BaseException | None = None) -> None:
+        reader.end(error)
+        _release(response, aiter_bytes=aiter_bytes, aclose=aclosed)
 
     async def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        nonlocal reading
-        reading = True
-        source = read_on(own(), *args, **kwargs)
+        nonlocal advancing
+        source = read_on(*args, **kwargs)
         ended: BaseException | None = None
         try:
-            async for chunk in source:
+            while True:
+                advancing = True
+                try:
+                    chunk = await anext(source)
+                except StopAsyncIteration:
+                    break
+                finally:
+                    advancing = False
                 reader.feed(chunk)
                 yield chunk
         except BaseException as error:
             ended = error
             raise
         finally:
-            reader.end(ended)
-            _release(own(), aiter_bytes=aiter_bytes, aclose=aclosed)
+            end(ended)
             await source.aclose()
 
     async def aclosed(*args: Any, **kwargs: Any) -> Any:
-        if not reading:
-            reader.end()
-        return await close(own(), *args, **kwargs)
+        if not advancing:
+            end()
+        return await close(*args, **kwargs)
 
     response.aiter_bytes, response.aclose = aiter_bytes, aclosed
-
-
-def _method(response: Any, name: str) -> Callable[..., Any]:
-    """Return a method that takes the response; another tool may have put its own in place."""
-    placed: Any = response.__dict__.get(name)
-    if placed is None:
-        return getattr(response.__class__, name)
-
-    def call_placed(_: Any, *args: Any, **kwargs: Any) -> Any:
-        return placed(*args, **kwargs)
-
-    return call_placed
 
 
 def _release(response: Any, **ours: Any) -> None:
     """Put the response's own methods back: it is as it would have been."""
     for name, function in ours.items():
-        if response is not None and response.__dict__.get(name) is function:
+        if response.__dict__.get(name) is function:
             del response.__dict__[name]

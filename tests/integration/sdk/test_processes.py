@@ -171,7 +171,9 @@ def test_what_a_killed_process_could_not_deliver_is_delivered_by_the_next_run(
     child.send_signal(signal.SIGKILL)
     child.wait()
     hub = new_hub(free_port)
-    later = run("import midwatch as mw\nmw.init()\nmw.flush(10)\n", hub.url, MIDWATCH_RUN_ID="run-2")
+    later = run(
+        "import midwatch as mw\nmw.init()\nmw.flush(10)\n", hub.url, MIDWATCH_RUN_ID="run-2"
+    )
     later.communicate(timeout=20)
     assert [beat.get("items") for beat in hub.beats] == [*range(300), None]
     assert {beat["run_id"] for beat in hub.beats} == {"run-1"}
@@ -274,7 +276,9 @@ def test_beats_reach_the_supervisor_while_the_hub_hangs(
         for number in range(1, 4):
             child.stdin.write("\n")
             child.stdin.flush()
-            until(lambda n=number: sum(notice.beat for notice in ear.heard) >= n, "it is heard", 1.0)
+            until(
+                lambda n=number: sum(notice.beat for notice in ear.heard) >= n, "it is heard", 1.0
+            )
             threading.Event().wait(0.03)  # closer beats are told as one
         child.kill()
 
