@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from midwatch.wire import limits
 from midwatch.wire.ids import new_id
@@ -80,8 +80,18 @@ def _text(path: str, value: Any, _now: float) -> str:
     return value[: limits.MAX_TEXT]
 
 
+def _is_finite(value: Any) -> TypeGuard[int | float]:
+    """Tell whether it is a number that can be reckoned with; an int may be too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _count(path: str, value: Any, _now: float) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(value):
         raise BadItem(path, "type", f"{path}: expected a number, got {_show(value)}")
     if value < 0 or value > limits.MAX_NUMBER or int(value) != value:
         raise BadItem(
@@ -91,7 +101,7 @@ def _count(path: str, value: Any, _now: float) -> int:
 
 
 def _number(path: str, value: Any, _now: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(value):
         raise BadItem(path, "type", f"{path}: expected a finite number, got {_show(value)}")
     if abs(value) > limits.MAX_NUMBER:
         raise BadItem(path, "range", f"{path}: {_show(value)} is out of range")
@@ -262,7 +272,8 @@ def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: st
     if "id" not in item:  # a new id costs a system call
         item["id"] = new_id()
     item.setdefault("at", now)
-    if "cost_usd" in item:
+    # only where it was read as a number: elsewhere the field is the sender's own, of any type
+    if "cost_usd" in table and "cost_usd" in item:
         item["cost_nusd"] = round(item["cost_usd"] * limits.NUSD_PER_USD)
     if (
         kind is Kind.BEAT

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.wire import limits
-from midwatch.wire.items import BadItem, Kind, read
+from midwatch.wire.items import FIELDS, BadItem, Kind, read
 
 NOW = 1_800_000_000.0
 
@@ -131,3 +131,22 @@ def test_reading_what_was_read_changes_nothing(
 ) -> None:
     once = read(Kind.BEAT, {"agent": "a", "tokens": tokens, "cost_usd": cost, **extra}, NOW)
     assert read(Kind.BEAT, once, NOW) == once
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("field", ["at", "tokens", "cost_usd", "duration_s", "rss_bytes"])
+def test_a_number_too_large_for_any_machine_is_refused_like_any_other_nonsense(
+    kind: Kind, field: str
+) -> None:
+    if field not in FIELDS[kind]:
+        return
+    raw = {"agent": "a", "kind": "k", "run_id": "r", field: 10**400}
+    with pytest.raises(BadItem):
+        read(kind, raw, 1_750_000_000.0)
+
+
+@pytest.mark.parametrize("value", [None, "x" * 64, [1], {"a": 1}, True])
+def test_a_cost_where_no_cost_is_known_is_a_field_like_any_other(value: object) -> None:
+    item = read(Kind.EVENT, {"agent": "a", "kind": "k", "cost_usd": value}, 1_750_000_000.0)
+    assert item["cost_usd"] == value
+    assert "cost_nusd" not in item
