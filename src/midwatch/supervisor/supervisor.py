@@ -193,11 +193,11 @@ class Supervisor:
         ):
             if address is None:
                 continue
-            where = (
-                ("--listen", str(address))
-                if name == "rehearsal"
-                else ("--data", data, "--listen", str(address))
-            )
+            where = ("--listen", str(address))
+            if name != "rehearsal":
+                where += ("--data", data)
+            if name == "hub":
+                where += ("--node", self.plans.node)
             env = {
                 **{k: v for k, v in self._inherited.items() if environment.inherits(k)},
                 "PYTHONUNBUFFERED": "1",

@@ -1,0 +1,129 @@
+"""Captured output: bounded, rotated, redacted, and never in the agent's way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from midwatch.supervisor import output
+from midwatch.supervisor.output import Capture, Writer, show_lines
+
+
+@pytest.fixture
+def writer() -> Iterator[Writer]:
+    shared = Writer()
+    yield shared
+    shared.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "still not so"
+        time.sleep(0.005)
+
+
+def text_of(folder: Path) -> str:
+    """Return the current file without the stamps."""
+    path = folder / "output.log"
+    lines = path.read_text("utf-8", "replace").split("\n") if path.exists() else []
+    return "\n".join(line[25:] for line in lines)
+
+
+def test_lines_arrive_stamped_and_in_order(writer: Writer, tmp_path: Path) -> None:
+    capture = Capture(writer, tmp_path)
+    capture.feed(b"one\ntw")
+    capture.feed(b"o\nthree\n")
+    until(lambda: text_of(tmp_path) == "one\ntwo\nthree\n")
+    first = (tmp_path / "output.log").read_text().split("\n")[0]
+    assert first[4::3][:2] == "--" or first[10] == "T"
+    assert capture.tail() == ["one", "two", "three"]
+
+
+def test_a_prompt_without_newline_is_written_after_a_moment(writer: Writer, tmp_path: Path) -> None:
+    Capture(writer, tmp_path).feed(b"password? ")
+    until(lambda: text_of(tmp_path) == "password? ")
+
+
+def test_a_key_is_redacted_in_file_and_tail_also_when_it_comes_in_pieces(
+    writer: Writer, tmp_path: Path
+) -> None:
+    key = b"sk-proj-" + b"a1" * 30
+    capture = Capture(writer, tmp_path)
+    capture.feed(b"using " + key[:20])
+    time.sleep(0.1)
+    capture.feed(key[20:] + b" now\n")
+    until(lambda: "now" in text_of(tmp_path))
+    assert text_of(tmp_path) == "using sk-proj[redacted] now\n"
+    assert capture.tail() == ["using sk-proj[redacted] now"]
+    assert capture.file.redacted == 1
+
+
+def test_files_are_rotated_and_the_oldest_goes(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "FILE_BYTES", 1000)
+    capture = Capture(writer, tmp_path)
+    for number in range(100):
+        capture.feed(b"%03d %s\n" % (number, b"x" * 100))
+        written = number
+        until(lambda written=written: f"{written:03d} x" in text_of(tmp_path))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["output.log", *(f"output.log.{n}" for n in range(1, output.FILES_KEPT + 1))]
+    assert all(path.stat().st_size < 1400 for path in tmp_path.iterdir())
+
+
+def test_a_line_without_end_needs_bounded_memory_and_loses_nothing(
+    writer: Writer, tmp_path: Path
+) -> None:
+    capture = Capture(writer, tmp_path)
+    for _ in range(40):
+        capture.feed(b"y" * 65_536)
+        until(lambda: capture._waiting_bytes == 0)
+    assert len(capture._tail) <= 2 * output.TAIL_BYTES + 65_536
+    assert len(capture.file._held) <= output.LINE_BYTES + 65_536
+    until(lambda: not capture.file.holds)
+    total = sum(path.read_bytes().count(b"y") for path in tmp_path.iterdir())
+    assert (total, capture.dropped_bytes) == (40 * 65_536, 0)
+
+
+def test_what_the_disk_cannot_take_is_dropped_counted_and_said(tmp_path: Path) -> None:
+    writer = Writer()
+    writer.close()  # a disk that never answers
+    capture = Capture(writer, tmp_path)
+    began = time.monotonic()
+    for _ in range(100):
+        capture.feed(b"z" * 65_536)
+    assert time.monotonic() - began < 1
+    assert capture.dropped_bytes == 100 * 65_536 - output.BUFFER_BYTES
+    taken = capture.take()
+    assert taken.endswith(
+        b"[midwatch: %d bytes dropped here: the disk was slower than the agent]\n"
+        % capture.dropped_bytes
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_counted_not_raised(
+    writer: Writer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    capture = Capture(writer, tmp_path / "file" / "below")
+    capture.feed(b"lost\n")
+    until(lambda: capture.file.lost_bytes > 0)
+    capture.feed(b"again\n")
+    assert capture.tail() == ["lost", "again"]
+
+
+def test_binary_junk_colours_and_tricks_become_printable() -> None:
+    junk = b"\x1b[31mred\x1b[0m \x00\x07\xff\xfe \xe2\x80\xae txt\r\nnext\rover\n"
+    lines = show_lines(junk)
+    assert lines == ["red \\x00\\x07�� \\u202e txt", "next", "over"]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_long_lines_are_clipped_in_the_tail() -> None:
+    (line,) = show_lines(b"w" * 5000)
+    assert (len(line), line[-1]) == (output.LINE_SHOWN, "…")
