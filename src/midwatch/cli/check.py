@@ -37,7 +37,7 @@ def check(
     from midwatch.cli.source import read_fleet
 
     try:
-        source = read_fleet(file)
+        source = read_fleet(file, conditions=True)
     except FleetFileError as error:
         if as_json:
             show.document(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from midwatch.cli.exits import CommandError
 from midwatch.core.errors import FleetFileError
-from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, read
+from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, check_conditions, read
 from midwatch.core.fleethost import check_host
 from midwatch.core.fleetyaml import MAX_CHARACTERS
 
@@ -21,10 +21,10 @@ there is no fleet file {file}. Write one, for example:
 check it with 'midwatch check', then start it with 'midwatch up'; or name another file with -f"""
 
 
-def read_fleet(file: Path, *, host: bool = True) -> FleetFile:
+def read_fleet(file: Path, *, conditions: bool = False) -> FleetFile:
     """Return the fleet file. Raises FleetFileError with all problems, CommandError when it cannot be read.
 
-    `host` also checks that commands and files exist on this machine.
+    `conditions` also compiles the conditions of routes, which takes half a second.
     """
     source = read(
         _text(file),
@@ -33,10 +33,11 @@ def read_fleet(file: Path, *, host: bool = True) -> FleetFile:
         env=os.environ,
         read_file=_bounded,
     )
-    if host:
-        problems = check_host(source, _which, os.path.exists, _programs)
-        if problems:
-            raise FleetFileError(problems, str(file))
+    problems = check_host(source, _which, os.path.exists, _programs)
+    if conditions:
+        problems = sorted([*problems, *check_conditions(source)], key=lambda p: (p.line, p.column))
+    if problems:
+        raise FleetFileError(problems, str(file))
     return source
 
 

@@ -29,6 +29,7 @@ from pydantic import (
 from midwatch.core import units
 from midwatch.core.cron import check_cron, check_zone
 
+MAX_NAME: Final = 63
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """An agent's, group's or fleet's name: it is also a file name and a part of URLs."""
 
@@ -174,7 +175,7 @@ class Restart(Model):
     backoff: Range = (5.0, 300.0)
     """The delay before a restart grows from the first value to the second, at random below it."""
     cooldown: Duration = 300.0
-    """How long a parked agent rests before it may be tried once more."""
+    """After a restart because of a hang, the next one for a hang waits so long."""
     stable_after: Duration = 600.0
     """Alive for so long, an agent counts as recovered and its attempts start anew."""
 
@@ -274,7 +275,7 @@ class Agent(Model):
     env_file: str | None = None
     """A file of NAME=value lines, from the fleet file's directory; `env` wins."""
     instances: Annotated[int, Field(ge=1, le=500)] = 1
-    """How many of it run side by side."""
+    """How many of it run side by side, as NAME.1, NAME.2 and so on."""
     liveness: Liveness | None = None
     """What counts as a sign of life. Left out: heartbeat as soon as it has beaten once, process until then."""
     heartbeat: Heartbeat = Heartbeat()
@@ -339,9 +340,10 @@ class Route(Model):
     """Which incidents go where."""
 
     match: str = "true"
-    """A condition on the incident, such as severity == "critical"."""
+    """A condition (CEL), such as severity == "critical" && agent == "inbox". Names: fleet, agent, group, kind,
+    severity, count, sentence."""
     to: str
-    """A name under `notify`."""
+    """A name under `notify`, or `console`."""
     repeat: Duration | None = None
     """Told again after so long, while the incident is open."""
 
@@ -384,7 +386,8 @@ class Fleet(Model):
     alerts: list[dict[str, Any]] = []
     """Conditions of your own."""
     routes: list[Route] = []
-    """Which incidents go where; the first that matches counts. Without any, all go to every target."""
+    """Who is told of what: every route that matches counts. Without any, every target hears of warnings and
+    of what is critical. The console hears of everything."""
     notify: dict[str, Target] = {}
     """Targets by name: an apprise URL such as slack://…"""
     hub: HubListen = HubListen()

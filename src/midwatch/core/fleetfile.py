@@ -16,8 +16,17 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 
 from midwatch.core import fleetschema, fleetwords
+from midwatch.core.conditions import BadCondition, Condition
 from midwatch.core.errors import FleetFileError, Problem
-from midwatch.core.fleet import NAME, READING, Fleet, GatewayListen, HubListen, split_listen
+from midwatch.core.fleet import (
+    MAX_NAME,
+    NAME,
+    READING,
+    Fleet,
+    GatewayListen,
+    HubListen,
+    split_listen,
+)
 from midwatch.core.fleetyaml import Document, Path, parse, show_path
 from midwatch.core.nearest import did_you_mean, nearest
 from midwatch.core.units import shorten
@@ -269,11 +278,33 @@ def _check_names(document: Document, whole: dict[str, Any]) -> None:
             document.complain(
                 path, f"the name {name!r} is Midwatch's own; choose another", at_key=True
             )
+    _check_instances(document, whole)
     others: list[Path] = [("fleet",), *(("agents", n, "group") for n in _mapping(whole, "agents"))]
     for path in others:
         value = _mapping(whole, *map(str, path[:-1])).get(str(path[-1]))
         if isinstance(value, str) and NAME.fullmatch(value) is None:
             document.complain(path, _NOT_A_NAME.format(shorten(value)))
+
+
+def _check_instances(document: Document, whole: dict[str, Any]) -> None:
+    """Several instances are called NAME.1, NAME.2 and so on: no other agent may have such a name."""
+    agents = _mapping(whole, "agents")
+    for name in agents:
+        count = _mapping(whole, "agents", name).get("instances")
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 < count <= 500:
+            continue
+        taken = next((f"{name}.{n}" for n in range(1, count + 1) if f"{name}.{n}" in agents), None)
+        if taken is not None:
+            message = (
+                f"one of the {count} instances would be called {taken!r}, and so is another agent"
+            )
+            document.complain(("agents", name, "instances"), f"{message}; rename that one")
+        if len(f"{name}.{count}") > MAX_NAME:
+            document.complain(
+                ("agents", name),
+                f"instances are called NAME.1 and so on, which would be longer than {MAX_NAME} characters",
+                at_key=True,
+            )
 
 
 _NOT_A_NAME: Final = (
@@ -323,9 +354,31 @@ _LATER: Final = {
     "models": "is read, but model calls are not routed by this version",
     "tools": "is read, but tool calls are not judged by this version",
     "alerts": "is read, but conditions of your own are not evaluated by this version",
+    "loop.tool_calls_per_cycle": "is read, but not judged by this version",
+    "loop.same_call": "is read, but not judged by this version",
+    "hub.otlp_http": "is read, but this version takes OTLP over HTTP at hub.listen alone",
+    "hub.otlp_grpc": "is read, but this version takes no gRPC; send OTLP over HTTP to hub.listen",
     "budget": "is shown beside what was spent, but not enforced by this version",
 }
 """What the file may say already, and what this version makes of it."""
+
+
+def check_conditions(source: FleetFile) -> list[Problem]:
+    """Return what is wrong with the conditions of routes.
+
+    Apart from `load`, because it needs the engine for CEL: 30 MiB that a supervisor need not carry.
+    The hub decides a route that cannot be decided in favour of telling.
+    """
+    sample = dict.fromkeys(("fleet", "agent", "group", "kind", "severity", "sentence"), "")
+    problems: list[Problem] = []
+    for index, route in enumerate(source.fleet.routes):
+        try:
+            Condition(route.match).holds({**sample, "count": 1})
+        except BadCondition as error:
+            path = ("routes", index, "match")
+            place = source.document.place(path)
+            problems.append(Problem(place.line, place.column, show_path(path), str(error)))
+    return problems
 
 
 def _notes(document: Document, fleet: Fleet) -> list[Problem]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from midwatch.core.errors import FleetFileError, Problem
 from midwatch.core.fleet import Fleet, split_listen
-from midwatch.core.fleetfile import FIRST_FLEET, MAX_EXPANDED, load, read
+from midwatch.core.fleetfile import FIRST_FLEET, MAX_EXPANDED, check_conditions, load, read
 
 
 def no_file(path: str) -> str:
@@ -108,7 +108,9 @@ def test_the_snapshot_with_plain_numbers_reads_as_the_same_fleet() -> None:
 def test_keys_that_later_versions_enforce_are_named_in_notes() -> None:
     source = read(CONTRACT, file="f", root="/srv", env={}, read_file=no_file)
     assert [(note.line, note.key) for note in source.notes] == [
-        (6, "limits.processes"), (6, "limits.disk"), (7, "budget"), (18, "verify"), (23, "models"), (24, "tools"), (25, "alerts"),
+        (6, "limits.processes"), (6, "limits.disk"), (7, "budget"),
+        (16, "loop.tool_calls_per_cycle"), (16, "loop.same_call"), (18, "verify"), (23, "models"), (24, "tools"),
+        (25, "alerts"), (29, "hub.otlp_http"), (29, "hub.otlp_grpc"),
     ]  # fmt: skip
     assert "not enforced by this version" in source.notes[0].message
 
@@ -287,6 +289,35 @@ def test_expansions_are_bounded_in_sum() -> None:
     text = agent(f'env: {{A: "{"${X}" * 50}"}}')
     (said,) = problems(text, {"X": "x" * (MAX_EXPANDED // 10)})
     assert said == "f:4:14: agents.a.env.A: all ${…} together are longer than 4000000 characters"
+
+
+def test_instances_never_share_a_name_with_another_agent() -> None:
+    text = "agents:\n  web: {command: [x], instances: 3}\n  web.2: {command: [x]}\n"
+    assert problems(text) == [
+        "f:2:34: agents.web.instances: one of the 3 instances would be called 'web.2', and so is another agent; rename that one"
+    ]
+    long = "a" * 62
+    assert (
+        "longer than 63 characters"
+        in problems(f"agents: {{{long}: {{command: [x], instances: 2}}}}")[0]
+    )
+
+
+def test_conditions_that_cannot_be_decided_are_named_with_their_line() -> None:
+    text = """\
+routes:
+  - {match: severity == "critical" && count > 3, to: console}
+  - {match: "severity = 5", to: console}
+  - {match: severty == "x", to: console}
+  - {match: "1 + 1", to: console}
+""" + agent("")
+    found = check_conditions(read(text, file="f", root="/", env={}, read_file=no_file))
+    assert [(problem.line, problem.key) for problem in found] == [
+        (3, "routes[1].match"), (4, "routes[2].match"), (5, "routes[3].match"),
+    ]  # fmt: skip
+    assert "is not a CEL expression" in found[0].message
+    assert "severty" in found[1].message
+    assert "must give true or false" in found[2].message
 
 
 def test_an_external_agent_needs_no_command() -> None:
