@@ -28,8 +28,14 @@ def day_end(now: float, zone: tzinfo) -> float:
 
 
 def show_time(at: float, now: float, zone: tzinfo, *, seconds: bool = False) -> str:
-    """Return `02:14` (or `02:14:07`) for today, `02:14 on 3 May` for any other day."""
-    moment = datetime.fromtimestamp(at, zone)
+    """Return `02:14` (or `02:14:07`) for today, `02:14 on 3 May` for any other day.
+
+    What is no moment of the calendar (a report may say anything) is `an unknown time`.
+    """
+    try:
+        moment = datetime.fromtimestamp(at, zone)
+    except (ValueError, OverflowError, OSError):
+        return "an unknown time"
     text = f"{moment:%H:%M:%S}" if seconds else f"{moment:%H:%M}"
     if moment.date() == datetime.fromtimestamp(now, zone).date():
         return text

@@ -92,9 +92,7 @@ class FleetView:
             if agent is None:
                 continue
             agent.restore(history, now, self.zone)
-            heard_at = max(agent.last_beat_at or 0.0, agent.state_at or 0.0)
-            over = agent.managed and agent.state not in ALIVE
-            if not agent.declared and (over or now - heard_at > FORGET_AFTER_S):
+            if not agent.declared and _is_gone(agent, now):
                 del self._agents[agent.name]
         self._names = None
         self._queue_all()
@@ -112,7 +110,7 @@ class FleetView:
                 agent.reckon(self._since)
             elif agent.declared:
                 agent.declared = False
-                if agent.state not in ALIVE:
+                if agent.state not in ALIVE or agent.state_at is None:
                     del self._agents[agent.name]
                     gone.append(agent.name)
         for name, config in fleet.agents.items():
@@ -238,14 +236,8 @@ class FleetView:
         self._queue_all()
 
     def forget(self, now: float) -> list[str]:
-        """Drop agents that the fleet file does not name and that have long been silent."""
-        gone = [
-            agent.name
-            for agent in self._agents.values()
-            if not agent.declared
-            and not agent.incidents
-            and now - max(agent.life_at or 0.0, agent.state_at or 0.0, self._since) > FORGET_AFTER_S
-        ]
+        """Drop agents that the fleet file does not name: those that ended, those long silent."""
+        gone = [a.name for a in self._agents.values() if not a.declared and _is_gone(a, now)]
         for name in gone:
             del self._agents[name]
         if gone:
@@ -378,6 +370,12 @@ class FleetView:
             "incidents": agent.incidents,
             "recent_cycles": agent.strip(),
         }
+
+
+def _is_gone(agent: AgentView, now: float) -> bool:
+    if agent.managed and agent.state not in ALIVE:
+        return True
+    return now - max(agent.last_beat_at or 0.0, agent.state_at or 0.0) > FORGET_AFTER_S
 
 
 def _is_last_word(kind: Kind, item: Item) -> bool:

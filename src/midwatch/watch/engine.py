@@ -49,7 +49,7 @@ PAUSE_S: Final = 3 * LONGEST_SLEEP_S
 RETRY_SAVE_S: Final = 0.5
 """How soon an incident that could not be saved is tried again."""
 
-FORGET_EVERY_S: Final = 3600.0
+FORGET_EVERY_S: Final = 60.0
 REJUDGE_S: Final = 900.0
 """At start, what reached the store within this time is judged once more."""
 
@@ -381,7 +381,8 @@ class Watch:
             self._updates.changed(agent.name)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
-            self._view.forget(now)
+            if self._view.forget(now):
+                self._drop_strangers(now)
         for incident in list(self._open.values()):
             if self._repeats.get(incident.id, now + 1) <= now:
                 self._unsaved.setdefault(incident.id, incident)
