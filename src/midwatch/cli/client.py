@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode, urlsplit
 
-from midwatch.cli.exits import BAD, UNREACHABLE, USAGE, CommandError
+from midwatch.cli.exits import UNREACHABLE, USAGE, CommandError
 from midwatch.cli.instance import Instance
 from midwatch.cli.show import line
 
@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 PAGE: Final = 200
 
-_CODES: Final = {409: BAD, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
+_CODES: Final = {502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
 
 
 class Refused(CommandError):

@@ -91,8 +91,8 @@ def _one(hub: Hub, name: str, as_json: bool) -> int:
 
 
 def _print_agent(agent: dict[str, Any]) -> None:
-    sentence = show.line(agent.get("sentence") or agent.get("agent", ""))
-    show.out(show.paint(sentence, "bold"))
+    name, sentence = show.line(agent.get("agent", "?")), show.line(agent.get("sentence") or "")
+    show.out(show.paint(f"{name}: {sentence}".removesuffix(": "), "bold"))
     today = record(agent.get("today"))
     resources = record(agent.get("resources"))
     rows: list[tuple[str, str]] = [

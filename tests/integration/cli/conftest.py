@@ -88,7 +88,7 @@ def _serve(hub: FakeHub) -> Iterator[None]:
 def agent(name: str, state: str = "running", sentence: str = "works") -> dict[str, Any]:
     return {
         "agent": name, "group": None, "node": "here", "state": state, "since": 1583064000.0,
-        "sentence": f"{name}: {sentence}", "run_id": "r1", "pid": 7, "last_beat": None, "cycle": None,
+        "sentence": sentence, "run_id": "r1", "pid": 7, "last_beat": None, "cycle": None,
         "today": {"cost_usd": 0.42, "budget_usd": None, "cycles": 3, "restarts": 0},
         "resources": {"rss_bytes": 2**20, "open_files": 9, "children": None}, "incidents": [],
     }  # fmt: skip

@@ -20,8 +20,8 @@ def test_status_prints_one_aligned_sentence_per_agent(midwatch: Midwatch, data: 
     ended = midwatch("status", "--data", data)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
-        "inbox   running  inbox: works\n"
-        "prices  parked   prices: gave up\n"
+        "inbox   running  works\n"
+        "prices  parked   gave up\n"
         "\n1 incident is open; see: midwatch incidents\n"
     )
 
@@ -68,7 +68,7 @@ def test_hostile_text_from_agents_is_made_harmless(
     evil = agent("evil", "run\x1b[2Jning", "\x1b]0;owned\x07a\rb\nc\u202e")
     hub.routes["GET /api/agents"] = {"items": [evil], "next": None}
     hub.routes["GET /api/agents/evil"] = evil
-    assert midwatch("status", "--data", data).out.splitlines()[0] == "evil  running  evil: ab c"
+    assert midwatch("status", "--data", data).out.splitlines()[0] == "evil  running  ab c"
     assert "\x1b" not in midwatch("status", "evil", "--data", data).out
     assert "\x1b" not in midwatch("status", "--json", "--data", data).out
 
@@ -105,10 +105,10 @@ def test_what_can_be_done_is_done_and_what_failed_decides_the_exit_code(
     hub.routes["POST /api/agents/inbox/start"] = [
         {"agent": "inbox", "action": "start", "result": "started", "state": "starting"}
     ]
-    hub.routes["POST /api/agents/prices/start"] = (409, "prices is suspended; resume it")
+    hub.routes["POST /api/agents/prices/start"] = (409, "prices is of another node")
     ended = midwatch("start", "prices", "inbox", "--data", data)
-    assert (ended.code, ended.out) == (1, "inbox: started (starting)\n")
-    assert ended.err == "midwatch: prices is suspended; resume it\n"
+    assert (ended.code, ended.out) == (2, "inbox: started (starting)\n")
+    assert ended.err == "midwatch: prices is of another node\n"
     hub.routes["POST /api/agents/prices/start"] = (503, "no node answers")
     assert midwatch("start", "prices", "--data", data).code == 3
 
