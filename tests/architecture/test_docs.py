@@ -95,7 +95,15 @@ def _first_column(page: str) -> set[str]:
 
 
 EVENT = r"(?:agent|run|hub|supervisor|fleet|node|sdk)\.[a-z]+(?:_[a-z]+)*"
-NOT_EVENTS = {"agent.py", "agent.html", "fleet.html", "fleet.json", "hub.db"}
+NOT_EVENTS = {
+    "agent.py",
+    "agent.html",
+    "fleet.html",
+    "fleet.json",
+    "hub.otlp_grpc",
+    "hub.otlp_http",
+}
+"""Names of files and of settings that look like an event."""
 
 
 def test_every_event_kind_of_the_code_is_documented_and_the_reverse() -> None:
