@@ -24,7 +24,7 @@ from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import Exit, Launch, Sample, StartError
 from midwatch.supervisor.telling import Telling
-from midwatch.supervisor.timers import Timers
+from midwatch.supervisor.timers import STOOD_STILL_S, Timers
 from midwatch.supervisor.timetable import Timetable
 from midwatch.wire.ids import new_id
 from midwatch.wire.notify import Notice
@@ -251,6 +251,7 @@ class Keeper:
         run = self.run
         if run is None or run.wish is not None:
             return
+        self._around.hear_now(self.name)
         now = self._system.now()
         mode = liveness.mode_of(self.agent.liveness, run.evidence)
         if mode in ("heartbeat", "activity") and now > run.started:
@@ -259,7 +260,11 @@ class Keeper:
         if judgement.hung:
             self._hung(run, judgement)
         elif judgement.look_at is not None:
-            self._timers.set("watch", judgement.look_at - now, self._watch)
+            self._timers.set("watch", judgement.look_at - now, self._watch, late=self._stood_still)
+
+    def _stood_still(self) -> None:
+        """The look is late: we, or the host, stood still. Hear what was said meanwhile before judging."""
+        self._timers.set("watch", STOOD_STILL_S, self._watch)
 
     def _hung(self, run: Run, judgement: Judgement) -> None:
         now = self._system.now()

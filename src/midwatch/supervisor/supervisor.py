@@ -36,15 +36,13 @@ from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import Process, System
 from midwatch.supervisor.tasks import Tasks
+from midwatch.supervisor.timers import STOOD_STILL_S
 
 SAMPLE_EVERY_S: Final = 10.0
 FIRST_SAMPLE_S: Final = 1.0
 
 TICK_S: Final = 1.0
 """How often the supervisor looks whether it stood still itself."""
-
-STOOD_STILL_S: Final = 1.0
-"""A tick that is later than this is time in which nobody could be heard: no agent is blamed for it."""
 
 HEAD_START_S: Final = 3.0
 """How long agents wait for the hub. Without it they start all the same."""

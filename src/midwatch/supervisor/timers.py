@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from midwatch.supervisor.system import System, Timer
+
+STOOD_STILL_S: Final = 1.0
+"""A timer that is later than this is time in which nobody could be heard: no agent is blamed for it."""
 
 
 class Timers:
@@ -12,10 +16,23 @@ class Timers:
         self._system = system
         self._timers: dict[str, Timer] = {}
 
-    def set(self, name: str, after_s: float, act: Callable[[], None]) -> None:
-        """Call `act` in `after_s` seconds instead of what `name` was set to before."""
+    def set(
+        self,
+        name: str,
+        after_s: float,
+        act: Callable[[], None],
+        late: Callable[[], None] | None = None,
+    ) -> None:
+        """Call `act` in `after_s` seconds instead of what `name` was set to before; `late` in its
+        place, when there is one and the time has passed by more than STOOD_STILL_S."""
         self.cancel(name)
-        self._timers[name] = self._system.call_at(self._system.now() + after_s, act)
+        due = self._system.now() + after_s
+
+        def ring() -> None:
+            stood_still = self._system.now() - due > STOOD_STILL_S
+            (late if late is not None and stood_still else act)()
+
+        self._timers[name] = self._system.call_at(due, ring)
 
     def cancel(self, *names: str) -> None:
         """Cancel these; without names, all."""

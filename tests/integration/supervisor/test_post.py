@@ -1,0 +1,141 @@
+"""Hub and gateway are kept without a limit; the gateway's placeholder stands for both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.fleet import Fleet
+from midwatch.gateway.__main__ import answer, refusal
+from midwatch.supervisor import http
+from midwatch.supervisor.address import Address, reserve
+from midwatch.supervisor.journal import Journal
+from midwatch.supervisor.linux import LinuxSystem, supported
+from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.post import Gap, Plan, Post
+
+DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "still not so"
+        await asyncio.sleep(0.01)
+
+
+class Kept:
+    def __init__(self, folder: Path, command: tuple[str, ...], url: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.system = LinuxSystem(loop, adopt=False) if supported() else PortableSystem(loop)
+        self.said: list[str] = []
+        self.gaps: list[Gap] = []
+        self.writer = Writer()
+        self.journal = Journal(folder / "journal")
+        plan = Plan("gateway", command, url, dict(os.environ), str(folder))
+        self.post = Post(
+            plan,
+            self.system,
+            Capture(self.writer, folder),
+            self.journal,
+            self.said.append,
+            self.gaps.append,
+        )
+        self.task = loop.create_task(self.post.keep())
+
+    async def close(self) -> None:
+        await self.post.stop()
+        await asyncio.wait_for(asyncio.gather(self.task, return_exceptions=True), DEADLINE_S)
+        self.system.close()
+        self.writer.close()
+        self.journal.close()
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    address = reserve(Address("127.0.0.1", 0), "gateway.listen")
+    command = (
+        sys.executable,
+        "-m",
+        "midwatch.gateway",
+        "--data",
+        str(tmp_path),
+        "--listen",
+        str(address),
+    )
+    one = Kept(tmp_path, command, address.url)
+    yield one
+    await one.close()
+
+
+async def test_a_killed_post_is_back_and_the_gap_is_told(kept: Kept) -> None:
+    await until(kept.post.ready.is_set)
+    assert kept.post.process is not None
+    os.kill(kept.post.process.pid, signal.SIGKILL)
+    await until(lambda: len(kept.gaps) == 1 and kept.post.ready.is_set())
+    (gap,) = kept.gaps
+    assert (gap.reason, gap.ended > gap.began, kept.post.starts) == ("ended by SIGKILL", True, 2)
+    assert any("agents go on" in line for line in kept.said)
+
+
+async def test_a_post_that_no_longer_answers_is_killed_within_five_seconds(kept: Kept) -> None:
+    await until(kept.post.ready.is_set)
+    assert kept.post.process is not None
+    pid = kept.post.process.pid
+    began = asyncio.get_running_loop().time()
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: kept.post.hangs == 1)
+    assert asyncio.get_running_loop().time() - began < 5.5
+    await until(lambda: len(kept.gaps) == 1)
+    assert kept.gaps[0].reason.startswith("did not answer for")
+    assert kept.post.process is not None
+    assert kept.post.process.pid != pid
+
+
+async def test_a_post_that_refuses_its_set_up_is_told_once_and_not_repeated(tmp_path: Path) -> None:
+    code = "import sys; print('hub: the database is newer than this version; update midwatch'); sys.exit(2)"
+    one = Kept(tmp_path, (sys.executable, "-c", code), "http://127.0.0.1:9")
+    await until(one.post.refused.is_set)
+    assert one.post.problem == "hub: the database is newer than this version; update midwatch"
+    assert one.post.starts == 1
+    await one.close()
+
+
+async def test_a_post_that_fails_is_tried_again_and_again(tmp_path: Path) -> None:
+    one = Kept(tmp_path, (sys.executable, "-c", "raise SystemExit(1)"), "http://127.0.0.1:9")
+    await until(lambda: one.post.starts >= 3)
+    assert not one.task.done()
+    await one.close()
+
+
+async def test_the_placeholder_answers_in_each_dialect(kept: Kept) -> None:
+    await until(kept.post.ready.is_set)
+    url = kept.post.plan.url
+    openai = await http.request(
+        "POST", f"{url}/v1/chat/completions", body=b"x" * 300_000, timeout_s=5
+    )
+    anthropic = await http.request("POST", f"{url}/v1/messages", body=b"{}", timeout_s=5)
+    ready = await http.request("GET", f"{url}/readyz", timeout_s=5)
+    assert (openai.status, anthropic.status, ready.status) == (503, 503, 503)
+    assert json.loads(openai.body)["error"]["code"] == "gateway_unavailable"
+    assert json.loads(anthropic.body)["type"] == "error"
+
+
+def test_every_refusal_says_what_to_do() -> None:
+    for path in ("/v1/responses", "/v1/messages", "/v1beta/models/gemini:generateContent", "/"):
+        body: dict[str, Any] = json.loads(refusal(path))
+        assert "not part of this version" in body["error"]["message"]
+    assert answer("/healthz").startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_the_fleet_default_of_the_gateway_is_an_address() -> None:
+    assert Fleet(agents={}).gateway.listen == "127.0.0.1:8701"
