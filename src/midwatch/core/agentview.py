@@ -195,7 +195,7 @@ class AgentView:
     def take_state(self, item: Item) -> bool:
         """Fold an `agent.state` event, unless a newer report is known."""
         data = data_of(item)
-        state = data.get("state")
+        state = text_of(data, "state")
         if state not in STATES or (self.state_at is not None and item["at"] < self.state_at):
             return False
         self.managed = True

@@ -211,7 +211,7 @@ def _failure(agent: AgentView) -> Cause | None:
     if agent.ended is None:
         return None
     data = data_of(agent.ended)
-    if flag_of(data, "expected") or data.get("end") in EXPECTED:
+    if flag_of(data, "expected") or text_of(data, "end") in EXPECTED:
         return None
     return cause_of(data)
 

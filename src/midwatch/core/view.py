@@ -384,5 +384,5 @@ def _is_last_word(kind: Kind, item: Item) -> bool:
         return False
     event = item["kind"]
     if event == "agent.state":
-        return data_of(item).get("state") not in {s.value for s in ALIVE}
+        return text_of(data_of(item), "state") not in {s.value for s in ALIVE}
     return event in ("run.ended", "agent.parked", "run.hung")
