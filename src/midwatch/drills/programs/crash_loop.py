@@ -2,7 +2,7 @@
 
 import sys
 
-import stage
+from midwatch.drills.programs import stage
 
 stage.wait_until_watched()
 if stage.count("starts") == 3:

@@ -2,9 +2,8 @@
 
 import time
 
-import stage
-
 import midwatch as mw
+from midwatch.drills.programs import stage
 
 mw.init()
 stage.wait_until_watched()

@@ -22,9 +22,8 @@ def chatter() -> None:
 
 
 def main() -> None:
-    import stage
-
     import midwatch as mw
+    from midwatch.drills.programs import stage
 
     mw.init()
     stage.wait_until_watched()

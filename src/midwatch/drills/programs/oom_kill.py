@@ -4,9 +4,8 @@ import os
 import sys
 import time
 
-import stage
-
 import midwatch as mw
+from midwatch.drills.programs import stage
 
 mw.init()
 mw.beat()

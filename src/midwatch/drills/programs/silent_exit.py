@@ -3,9 +3,8 @@
 import sys
 import time
 
-import stage
-
 import midwatch as mw
+from midwatch.drills.programs import stage
 
 mw.init()
 stage.wait_until_watched()

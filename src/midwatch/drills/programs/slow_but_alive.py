@@ -4,9 +4,8 @@ import subprocess
 import sys
 import time
 
-import stage
-
 import midwatch as mw
+from midwatch.drills.programs import stage
 
 LONG_S = 6.0
 BUSY = f"import time\nend = time.monotonic() + {LONG_S}\nwhile time.monotonic() < end: pass"

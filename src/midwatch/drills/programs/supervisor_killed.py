@@ -4,9 +4,8 @@ import subprocess
 import sys
 import time
 
-import stage
-
 import midwatch as mw
+from midwatch.drills.programs import stage
 
 stage.count("starts")
 mw.init()
