@@ -138,6 +138,8 @@ class Intake:
             raise BadItem(
                 path.rstrip("."), "range", f"{path}* holds a number out of range"
             ) from None
+        # the store keeps microseconds: what is folded now and what is read back must be equal
+        item["at"] = round(item["at"], 6)
         agent = item["agent"]
         if caller.agent is not None:
             if agent != caller.agent:
