@@ -7,12 +7,13 @@ the beat before to this one; inside a cycle it is a sign of life that adds to th
 
 from __future__ import annotations
 
+import functools
 import time
 from contextvars import ContextVar
 
 from midwatch.sdk import runtime, scope, span, usage
 from midwatch.sdk.plain import number, plain, text
-from midwatch.sdk.shield import kept, shielded
+from midwatch.sdk.shield import shielded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Cycle(scope.Scope):
         model_calls: int | None = None,
         tool_calls: int | None = None,
     ) -> None:
-        """Add what was not counted by itself."""
+        """Add what was not counted by itself. Nothing is added once the cycle has ended."""
+        if not self._running:
+            return
         bad = self.tally.add(
             tokens=tokens,
             cost_usd=cost_usd,
@@ -73,6 +76,8 @@ class Cycle(scope.Scope):
     @shielded
     def done(self, items: int = 1, unit: str | None = None) -> None:
         """Add pieces of work completed; `unit` says what they are, in the plural: mails."""
+        if not self._running:
+            return
         _lose_bad(self.tally.add(items=items))
         if unit is not None:
             self._unit = label(unit)
@@ -146,15 +151,14 @@ if TYPE_CHECKING:
     def cycle() -> Cycle: ...
 
 
+@functools.partial(shielded, instead=Cycle)
 def cycle(function: Any = None) -> Any:
     """One pass of the work loop: `with cycle() as c`, `async with`, or `@cycle`.
 
     It ends with a beat: duration, what was used inside, and whether it raised. The
     exception goes on to the agent.
     """
-    with kept("cycle"):
-        return Cycle() if function is None else Cycle()(function)
-    return function
+    return Cycle()(function) if scope.can_decorate(function) else Cycle()
 
 
 @shielded

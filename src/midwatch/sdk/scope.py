@@ -160,6 +160,11 @@ def decorate(function: Any, make: Callable[[], Scope]) -> Any:
     return running
 
 
+def can_decorate(function: object) -> bool:
+    """Return whether this is what stands below an `@`, and not a stray argument."""
+    return callable(function) or isinstance(function, classmethod)
+
+
 def is_async(function: Any) -> bool:
     """Return whether calling `function` gives a coroutine: also for objects with `__call__`."""
     import inspect

@@ -6,11 +6,12 @@ are spans; every span inside carries the session's id as `gen_ai.conversation.id
 
 from __future__ import annotations
 
+import functools
 from contextvars import ContextVar
 
 from midwatch.sdk import runtime, scope, span
 from midwatch.sdk.cycle import label
-from midwatch.sdk.shield import kept
+from midwatch.sdk.shield import shielded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,18 +75,16 @@ class Turn(scope.Scope):
             )
 
 
+@functools.partial(shielded, instead=Session)
 def session(session_id: object = None) -> Session:
     """One conversation: `with session(task.id)`, `async with`, or `@session()`."""
-    with kept("session"):
-        return Session(session_id)
-    return Session()
+    return Session(session_id)
 
 
+@functools.partial(shielded, instead=Turn)
 def turn(function: Any = None) -> Any:
     """One pass of the agent over a session: `with turn()`, `async with`, or `@turn`."""
-    with kept("turn"):
-        return Turn() if function is None else Turn()(function)
-    return function
+    return Turn()(function) if scope.can_decorate(function) else Turn()
 
 
 def session_now() -> Session | None:

@@ -32,6 +32,10 @@ TABLE: tuple[tuple[str, str], ...] = (
 )
 
 
+MAX_AGENT = 128
+"""Characters of an agent's name: what the hub accepts."""
+
+
 class Settings:
     """What `init` found."""
 
@@ -65,7 +69,7 @@ class Settings:
             or environ.get("MIDWATCH_AGENT")
             or environ.get("OTEL_SERVICE_NAME")
             or _program_name()
-        )
+        )[:MAX_AGENT]
         self.run_id = run_id or environ.get("MIDWATCH_RUN_ID") or None
         self.spool_dir = spool or environ.get("MIDWATCH_SPOOL") or _spool_dir(environ, self.agent)
         self.notify_socket = environ.get("NOTIFY_SOCKET") or None

@@ -27,7 +27,7 @@ SEGMENT_BYTES = 1024 * 1024
 """A segment is closed at this size. It is also the grain in which the oldest is dropped."""
 
 CAP_BYTES = 64 * 1024 * 1024
-"""What the spool of one agent may take on disk: about an hour at 100 items a second."""
+"""What the spool of one agent may take on disk: some 300,000 beats."""
 
 HELD_ITEMS = 5_000
 """Items kept in memory when the disk refuses them."""

@@ -15,7 +15,7 @@ from contextvars import copy_context
 
 from midwatch.sdk import cycle, runtime, scope, span, usage
 from midwatch.sdk.plain import number, whole
-from midwatch.sdk.shield import kept
+from midwatch.sdk.shield import kept, shielded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     ) -> Callable[[F], F]: ...
 
 
+@functools.partial(shielded, instead=lambda: lambda target: target)
 def tool(
     function: Any = None,
     *,
