@@ -17,7 +17,7 @@ from midwatch.core.errors import LinkError
 from midwatch.core.exits import last_words, signal_name
 from midwatch.supervisor import http
 from midwatch.supervisor.journal import Journal
-from midwatch.supervisor.output import Capture
+from midwatch.supervisor.output import Capture, show_lines
 from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
 from midwatch.wire.ids import new_id
 
@@ -45,6 +45,12 @@ CONFIGURATION: Final = 2
 """Exit code by which a post says that a restart cannot help (CONTRACT)."""
 
 
+ECHO_LINES_S: Final = 20
+"""Lines a second of a post's output that reach the console."""
+
+ECHO_BYTES: Final = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a post is: its name, command, address and environment."""
@@ -54,6 +60,33 @@ class Plan:
     url: str
     env: Mapping[str, str]
     cwd: str
+    echo: bool = False
+    """Whether its output is shown on the console: the hub tells of incidents there."""
+
+
+class Echo:
+    """Passes what a post prints on to the console, line by line, printable and bounded."""
+
+    def __init__(self, say: Callable[[str], None], now: Callable[[], float]) -> None:
+        self.held_back = 0
+        self._say = say
+        self._now = now
+        self._rest = b""
+        self._second = 0
+        self._lines = 0
+
+    def feed(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-ECHO_BYTES:]
+        for line in lines:
+            second = int(self._now())
+            self._lines = self._lines + 1 if second == self._second else 1
+            self._second = second
+            if self._lines > ECHO_LINES_S:
+                self.held_back += 1  # all of it is in the log
+                continue
+            for shown in show_lines(line[:ECHO_BYTES], 1):
+                self._say(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +124,7 @@ class Post:
         self._journal = journal
         self._say = say
         self._back = back
+        self._echo = Echo(say, system.now)
         self._exited = asyncio.Event()
         self._exit = Exit(None, None)
         self._down: tuple[float, str] | None = None
@@ -134,9 +168,7 @@ class Post:
         self._exited.clear()
         self._capture.begin()
         env = {**self.plan.env, "MIDWATCH_RUN_ID": run_id}
-        launch = Launch(
-            self.plan.command, env, self.plan.cwd, run_id, self._capture.feed, self._ended
-        )
+        launch = Launch(self.plan.command, env, self.plan.cwd, run_id, self._printed, self._ended)
         try:
             self.process = self._system.spawn(launch)
         except StartError as error:
@@ -149,6 +181,11 @@ class Post:
             f"/{self.plan.name}", run_id, process.pid, process.started, self._system.wall()
         )
         return True
+
+    def _printed(self, data: bytes) -> None:
+        self._capture.feed(data)
+        if self.plan.echo:
+            self._echo.feed(data)
 
     def _ended(self, exit_: Exit) -> None:
         self.process = None
@@ -171,7 +208,7 @@ class Post:
             )
             self.refused.set()
             return
-        told = f" ({words})" if words else ""
+        told = f" ({words})" if words and exit_.signal is None else ""
         self._say(f"{self.plan.name}: {self._how(exit_)}{told}; starting it again, agents go on")
 
     def _how(self, exit_: Exit) -> str:

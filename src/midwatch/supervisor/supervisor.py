@@ -201,9 +201,8 @@ class Supervisor:
                 "PYTHONUNBUFFERED": "1",
                 "MIDWATCH_SPOOL": str(self.data.path / "spool" / name),
             }
-            plan = Plan(
-                name, (sys.executable, "-m", module, *where), address.url, env, self.fleet.root
-            )
+            command = (sys.executable, "-m", module, *where)
+            plan = Plan(name, command, address.url, env, self.fleet.root, echo=name == "hub")
             post = Post(
                 plan,
                 self.system,
