@@ -112,7 +112,16 @@ if TYPE_CHECKING:
     ) -> Callable[[F], F]: ...
 
 
-@functools.partial(shielded, instead=lambda: lambda target: target)
+def _leave() -> Callable[[Any], Any]:
+    """Return a decorator that leaves everything as it is."""
+
+    def unchanged(target: Any) -> Any:
+        return target
+
+    return unchanged
+
+
+@functools.partial(shielded, instead=_leave)
 def tool(
     function: Any = None,
     *,

@@ -94,8 +94,7 @@ class Transport:
         resource attributes. Raises ValueError for an address that cannot be used.
         """
         # here and not in the worker: it takes part in forks from the moment it is imported
-        import logging  # noqa: F401
-
+        __import__("logging")
         from midwatch.sdk.post import Poster
 
         self.agent = agent

@@ -56,7 +56,7 @@ def test_all_of_the_sdk_works_with_the_standard_library_alone() -> None:
         import sys
         sys.path.insert(0, sys.argv[1])
         import midwatch as mw
-        mw.init("inbox", url="http://127.0.0.1:9", spool="/nonexistent/x", track=("openai",))
+        mw.init("inbox", url="http://127.0.0.1:9", spool="/dev/null/x", track=("openai",))
         with mw.cycle(): mw.event("e", {"x": 1})
         mw.flush(0.5)
         from midwatch.testing import recording
@@ -100,7 +100,7 @@ def test_names_do_no_harm_while_the_interpreter_ends() -> None:
                     def __del__(self):
                         with mw.cycle(): mw.event("late"); mw.beat(); mw.flush(); mw.init("again")
                 atexit.register(lambda: mw.event("after the end"))
-                mw.init("inbox", url="http://127.0.0.1:9", spool="/nonexistent/x")
+                mw.init("inbox", url="http://127.0.0.1:9", spool="/dev/null/x")
                 late = Late()
                 late.itself = late
                 print("fine")
