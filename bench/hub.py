@@ -68,14 +68,27 @@ def prepare(data: Path, agents: int) -> bytes:
     (data / "hub").mkdir()
     (data / "secret").write_bytes(secret)
     (data / "token").write_text("mwt_" + secrets.token_urlsafe(32))
-    fleet = {"fleet": "bench", "agents": {f"agent-{i}": {"command": ["true"]} for i in range(agents)}}
+    fleet = {
+        "fleet": "bench",
+        "agents": {f"agent-{i}": {"command": ["true"]} for i in range(agents)},
+    }
     (data / "fleet.json").write_text(json.dumps(fleet))
     return secret
 
 
 def start_hub(data: Path) -> tuple[subprocess.Popen[str], int]:
     hub = subprocess.Popen(
-        [sys.executable, "-m", "midwatch.hub", "--data", str(data), "--listen", "127.0.0.1:0", "--node", "bench"],
+        [
+            sys.executable,
+            "-m",
+            "midwatch.hub",
+            "--data",
+            str(data),
+            "--listen",
+            "127.0.0.1:0",
+            "--node",
+            "bench",
+        ],
         stdout=subprocess.PIPE,
         stderr=sys.stderr,
         text=True,
@@ -85,13 +98,23 @@ def start_hub(data: Path) -> tuple[subprocess.Popen[str], int]:
     return hub, int(line.rstrip().rsplit(":", 1)[1])
 
 
-async def beat_on(client: Client, agent: str, until: float, sent: list[float], bad: list[int]) -> None:
+async def beat_on(
+    client: Client, agent: str, until: float, sent: list[float], bad: list[int]
+) -> None:
     """Beat once a second; the first beat is spread over the second."""
     next_at = time.monotonic() + int(agent.rsplit("-", 1)[1]) % 1000 / 1000
     while next_at < until:
         await asyncio.sleep(max(0.0, next_at - time.monotonic()))
         begun = time.perf_counter()
-        beat = {"id": new_id(), "duration_s": 0.8, "tokens": 1200, "cost_usd": 0.004, "tool_calls": 3, "items": 1, "at": time.time()}
+        beat = {
+            "id": new_id(),
+            "duration_s": 0.8,
+            "tokens": 1200,
+            "cost_usd": 0.004,
+            "tool_calls": 3,
+            "items": 1,
+            "at": time.time(),
+        }
         status, _ = await client.ask("POST", "/api/beats", beat)
         if status == 200:
             sent.append(time.perf_counter() - begun)
@@ -100,7 +123,9 @@ async def beat_on(client: Client, agent: str, until: float, sent: list[float], b
         next_at += 1.0
 
 
-async def watch_visible(port: int, secret: bytes, admin: str, agent: str, until: float, seen: list[float]) -> None:
+async def watch_visible(
+    port: int, secret: bytes, admin: str, agent: str, until: float, seen: list[float]
+) -> None:
     """Beat, and read the agent until the beat shows."""
     writer, reader = Client(port, mint_run(secret, agent, "probe")), Client(port, admin)
     await writer.connect()
@@ -123,7 +148,9 @@ async def watch_visible(port: int, secret: bytes, admin: str, agent: str, until:
         await asyncio.sleep(0.25)
 
 
-async def watch_incidents(port: int, secret: bytes, admin: str, agents: list[str], seen: list[float]) -> None:
+async def watch_incidents(
+    port: int, secret: bytes, admin: str, agents: list[str], seen: list[float]
+) -> None:
     """Report that an agent was parked, and read the incidents until one shows."""
     node, reader = Client(port, mint_node(secret, "bench")), Client(port, admin)
     await node.connect()
@@ -137,7 +164,11 @@ async def watch_incidents(port: int, secret: bytes, admin: str, agents: list[str
         }  # fmt: skip
         begun = time.perf_counter()
         post = asyncio.create_task(
-            node.ask("POST", "/api/events", [{"agent": agent, "kind": "run.ended", "run_id": run, "data": ended}])
+            node.ask(
+                "POST",
+                "/api/events",
+                [{"agent": agent, "kind": "run.ended", "run_id": run, "data": ended}],
+            )
         )
         while True:
             _, body = await reader.ask("GET", f"/api/incidents?agent={agent}")
@@ -153,7 +184,9 @@ async def watch_incidents(port: int, secret: bytes, admin: str, agents: list[str
         await asyncio.sleep(0.3)
 
 
-async def load(port: int, secret: bytes, admin: str, agents: int, seconds: float, pid: int) -> dict[str, Any]:
+async def load(
+    port: int, secret: bytes, admin: str, agents: int, seconds: float, pid: int
+) -> dict[str, Any]:
     names = [f"agent-{i}" for i in range(agents)]
     clients = [Client(port, mint_run(secret, name, new_id())) for name in names]
     for client in clients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -73,12 +74,18 @@ class AsgiClient:
         }
         messages: list[dict[str, Any]] = []
         waiting = [
-            {"type": "http.request", "body": content[i : i + 65536], "more_body": i + 65536 < len(content)}
+            {
+                "type": "http.request",
+                "body": content[i : i + 65536],
+                "more_body": i + 65536 < len(content),
+            }
             for i in range(0, max(1, len(content)), 65536)
         ]
 
         async def receive() -> dict[str, Any]:
-            return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+            if not waiting:
+                await asyncio.Event().wait()  # the other side stays
+            return waiting.pop(0)
 
         async def send(message: dict[str, Any]) -> None:
             messages.append(message)

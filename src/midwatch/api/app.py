@@ -88,6 +88,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         default_response_class=Json,
+        strict_content_type=False,  # a body without a type is JSON; the gate looks after origins
         responses={
             "default": {"model": shapes.Problem, "description": "RFC 9457 problem document"}
         },

@@ -35,7 +35,7 @@ class CycleShape(Shape):
 class TodayShape(Shape):
     cost_usd: float | None
     budget_usd: float | None
-    cycles: int
+    cycles: int | None
     restarts: int
 
 

@@ -135,7 +135,10 @@ async def test_cost_is_summed_by_agent_and_no_data_is_null(hub: Any) -> None:
     await hub.client.post("/api/beats", beats)
     cost = (await hub.client.get("/api/cost")).json()
     assert cost["total_usd"] == 0.5
-    assert [(row["agent"], row["cost_usd"]) for row in cost["rows"]] == [("inbox", 0.5), ("prices", None)]
+    assert [(row["agent"], row["cost_usd"]) for row in cost["rows"]] == [
+        ("inbox", 0.5),
+        ("prices", None),
+    ]
 
 
 async def test_output_is_read_from_the_end_and_onwards(hub: Any) -> None:

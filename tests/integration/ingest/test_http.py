@@ -113,8 +113,12 @@ async def test_a_run_token_writes_for_its_own_agent_alone(hub: Any) -> None:
 
 
 async def test_reports_of_one_run_are_merged_but_not_across_agents(hub: Any) -> None:
-    await hub.client.post("/api/runs", {"agent": "inbox", "run_id": "r", "state": "started", "pid": 7})
-    await hub.client.post("/api/runs", {"agent": "inbox", "run_id": "r", "state": "ended", "note": "x"})
+    await hub.client.post(
+        "/api/runs", {"agent": "inbox", "run_id": "r", "state": "started", "pid": 7}
+    )
+    await hub.client.post(
+        "/api/runs", {"agent": "inbox", "run_id": "r", "state": "ended", "note": "x"}
+    )
     answer = await hub.client.post("/api/runs", {"agent": "prices", "run_id": "r", "pid": 9})
     assert answer.status == 403
     (run,) = (await hub.client.get("/api/runs")).json()["items"]
@@ -129,7 +133,12 @@ async def test_an_unknown_agent_registers_with_create_and_stays_known(hub: Any) 
 
 
 async def test_pings_make_beats_with_duration_and_exit_status(hub: Any) -> None:
-    for path, method in (("/start?rid=1", "GET"), ("?rid=1", "POST"), ("/3", "HEAD"), ("/fail", "POST")):
+    for path, method in (
+        ("/start?rid=1", "GET"),
+        ("?rid=1", "POST"),
+        ("/3", "HEAD"),
+        ("/fail", "POST"),
+    ):
         answer = await hub.client.ask(method, f"/ping/inbox{path}", raw=b"", token=None)
         assert answer.status == 200
         assert answer.body == (b"" if method == "HEAD" else b"OK")
@@ -184,9 +193,7 @@ def otlp(*spans: dict[str, Any], service: str = "inbox") -> dict[str, Any]:
 
 async def test_otlp_json_is_stored_and_shown_as_a_trace(hub: Any) -> None:
     body = otlp(span("b7ad6b7169203331"), {**span("00"), "name": "bad"})
-    answer = await hub.client.post(
-        "/v1/traces", body, headers={"content-type": "application/json"}
-    )
+    answer = await hub.client.post("/v1/traces", body, headers={"content-type": "application/json"})
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
