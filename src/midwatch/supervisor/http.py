@@ -69,7 +69,10 @@ async def _exchange(
 
 async def _answer(reader: asyncio.StreamReader) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    status = int(head[0].split(" ", 2)[1])
+    line = head[0].split(" ", 2)
+    if len(line) < 2 or not line[0].startswith("HTTP/1."):
+        raise ValueError(f"not an HTTP answer: {head[0][:80]!r}")
+    status = int(line[1])
     fields = {
         k.strip().lower(): v.strip()
         for k, _, v in (line.partition(":") for line in head[1:] if line)

@@ -216,13 +216,8 @@ class Keeper:
     # -- memory ------------------------------------------------------------------------------
 
     def _look_at_memory(self) -> None:
-        run = self.run
-        if run is None:
-            return
-        now = self._system.now()
-        self._look(run, now)
-        pause = memory.next_look(run.history, self.agent.limits.memory, now - run.started)
-        self._timers.set("memory", pause, self._look_at_memory)
+        if self.run is not None:
+            self._look(self.run, self._system.now())
 
     def _look(self, run: Run, now: float) -> None:
         sample = self._system.sample([run.process]).get(run.process.pid)
@@ -233,6 +228,9 @@ class Keeper:
         run.take(sample, now)
         run.oom_kills = self._system.oom_kills()
         limit = self.agent.limits.memory
+        pause = memory.next_look(run.history, limit, now - run.started)
+        if pause < memory.SAMPLE_EVERY_S:  # else the regular sample is soon enough
+            self._timers.set("memory", pause, self._look_at_memory)
         if limit is None or sample.rss_bytes < limit or run.wish is not None:
             return
         if (

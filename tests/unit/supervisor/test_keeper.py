@@ -335,9 +335,12 @@ def test_draining_is_a_state_and_its_exit_is_no_failure(make: Any) -> None:
 def test_memory_at_its_limit_kills_and_says_how_fast_it_grew(make: Any) -> None:
     house = make(limits={"memory": 100_000_000})
     house.keeper.begin(resumed=False)
-    for _ in range(100):
-        house.process.rss_bytes += 1_000_000
+    process = house.process
+    for second in range(100):
+        process.rss_bytes += 1_000_000
         house.system.advance(1.0)
+        if second % 10 == 0:  # the supervisor's regular sample
+            house.keeper.sampled(house.system.sample([process]).get(process.pid))
     (ended,) = house.events("run.ended")
     assert (ended["end"], ended["rss_limit_bytes"]) == ("out-of-memory", 100_000_000)
     assert ended["rss_bytes"] >= 100_000_000
