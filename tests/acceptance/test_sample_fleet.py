@@ -40,10 +40,12 @@ class SampleFleet:
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
         self.mark = f"OUT_DIR={self.out}"
         environment = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("MIDWATCH_", "OPENAI_", "ANTHROPIC_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MIDWATCH_", "OPENAI_", "ANTHROPIC_"))
         }
+        # `make up` does the same: the agents run with the Python that has their clients
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [
