@@ -235,6 +235,7 @@ class AgentView:
             return False
         self.managed = True
         self.ended = item
+        self.run_id = text_of(data_of(item), "run_id", 128) or self.run_id
         return True
 
     def take_sample(self, item: Item) -> bool:

@@ -56,6 +56,8 @@ class Facts:
     open_kinds: Mapping[str, float] = field(default_factory=dict[str, float])
     """This agent's open incidents: kind → when its last finding was seen."""
     run_id: str | None = None
+    ended: Item | None = None
+    """The agent's newest `run.ended`."""
     spent_nusd: int = 0
     """Cost of the runaway cycles in a row, up to this one."""
     calm_cycles: int = 0

@@ -6,7 +6,7 @@ The supervisor decides why a run ended; a detector takes the ends that are its o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
 from midwatch.core.causes import cause_of, done_of, next_of
 from midwatch.core.detection import Facts
@@ -110,7 +110,13 @@ _EVIDENCE: Final[dict[str, Callable[..., object]]] = {
 
 
 def _cause(facts: Facts) -> str:
-    return cause_of(facts.data).did
+    """Word the cause; a parking speaks of the run that ended before it, which knows more."""
+    last = facts.ended.get("data") if facts.ended is not None else None
+    if facts.item.get("kind") != "agent.parked" or not isinstance(last, dict):
+        return cause_of(facts.data).did
+    known: dict[str, Any] = last  # pyright: ignore[reportUnknownVariableType]
+    is_same = known.get("end") == facts.data.get("end")
+    return cause_of({**known, "end": facts.data.get("end")} if is_same else facts.data).did
 
 
 def _parking(facts: Facts) -> str:

@@ -11,6 +11,7 @@ next tick, so an incident is told only once it is durable, and none is forgotten
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -234,6 +235,7 @@ class Watch:
             cycle=change.cycle,
             open_kinds=agent.open_kinds,
             run_id=agent.run_id,
+            ended=agent.ended,
             spent_nusd=agent.spent_nusd,
             calm_cycles=agent.calm_cycles,
         )
@@ -359,10 +361,10 @@ class Watch:
             except Exception:  # the top of a loop that must outlive its faults; counted
                 self._counts["detector_failures"] += 1
                 log.exception("a round of the watch failed; the next one follows")
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                continue
+            # not wait_for: on Python 3.11 it can swallow a cancellation that comes with the event
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def tick(self) -> float:
         """Look at what time alone brings; return the seconds until there is something to do."""

@@ -7,6 +7,7 @@ that hangs delays only itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import tzinfo
@@ -121,10 +122,10 @@ class Notifier:
                 self.store_failures += 1
                 log.warning("cannot read the delivery book, trying again: %s", error)
                 wait = 1.0
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                continue
+            # not wait_for: on Python 3.11 it can swallow a cancellation that comes with the event
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _round(self) -> float:
         """Start what is due; return how long to sleep when nothing wakes the loop."""

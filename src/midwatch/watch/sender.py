@@ -28,6 +28,7 @@ MAX_THREADS: Final = 32
 MIN_SECRET: Final = 4
 """Shorter parts of a URL are no secrets, and words would be lost with them."""
 
+_TALKATIVE: Final = ("apprise", "urllib3")
 _FILE: Final = "file:"
 _LEVELS: Final[dict[Severity, str]] = {"info": "info", "warning": "warning", "critical": "failure"}
 
@@ -42,7 +43,6 @@ class AppriseSender:
         self._urls = dict(urls)
         self._timeout_s = timeout_s
         self._threads = 0
-        _quiet()
 
     async def send(
         self, target: str, title: str, body: str, severity: Severity, over: bool
@@ -73,7 +73,8 @@ class AppriseSender:
         # a daemon thread: a service that never answers must not keep the hub from ending
         threading.Thread(target=work, name=f"notify-{target}", daemon=True).start()
         try:
-            error = await asyncio.wait_for(answer, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                error = await answer
         except TimeoutError:
             raise DeliveryError(f"{target}: no answer within {self._timeout_s:g} s") from None
         if error is not None:
@@ -116,10 +117,12 @@ _UNUSABLE: Final = "apprise does not understand its URL; see its documentation f
 def _notify(url: str, title: str, body: str, level: str) -> str | None:
     """Send in this thread; return None, or what went wrong (with secrets still in it)."""
     apprise: Any = importlib.import_module("apprise")
+    _quiet()
     with _Said() as said:
         try:
-            service = apprise.Apprise()
-            if not service.add(url):
+            # one service, not apprise.Apprise(): that one sends in further threads
+            service = apprise.Apprise.instantiate(url)
+            if service is None:
                 return _UNUSABLE
             if service.notify(title=title, body=body, notify_type=level):
                 return None
@@ -153,11 +156,12 @@ class _Said(logging.Handler):
 
 
 def _quiet() -> None:
-    """Keep apprise's own log lines, which may hold parts of URLs, off every output."""
-    logger = logging.getLogger("apprise")
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    """Keep what apprise and its HTTP client log, which may hold parts of URLs, off every output."""
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
 
 
 Console = Callable[[str], None]
