@@ -75,7 +75,9 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
             if key is None:
                 value: Any = int(agent.get("state") in alive)
             else:
-                part: dict[str, Any] = agent.get("resources" if key == "rss_bytes" else "today") or {}
+                part: dict[str, Any] = (
+                    agent.get("resources" if key == "rss_bytes" else "today") or {}
+                )
                 value = part.get(key)
             # no data is no series, never 0
             if value is not None:

@@ -14,12 +14,14 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["vitals"])
 
-    @router.api_route("/healthz", methods=["GET", "HEAD"])
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz")
     async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction]
         """The process answers; nothing more is checked."""
         return Json({"status": "ok"})
 
-    @router.api_route("/readyz", methods=["GET", "HEAD"])
+    @router.head("/readyz", include_in_schema=False)
+    @router.get("/readyz")
     async def readyz() -> Response:  # pyright: ignore[reportUnusedFunction]
         """Both stores write and answer; 503 with the reason when one does not."""
         checks = await room.health.ready()
@@ -30,7 +32,8 @@ def build(room: Room) -> APIRouter:
             )
         return Json({"status": "ok", "checks": checks})
 
-    @router.api_route("/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse)
+    @router.head("/metrics", include_in_schema=False)
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def read_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         """Counters and gauges in the Prometheus text format."""
         gauges = {

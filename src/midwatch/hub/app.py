@@ -88,9 +88,7 @@ class Hub:
             fleet=fleet,
             clock=clock,
         )
-        self._intake = Intake(
-            self._telemetry, self._runs, self._roster, self, self.counts, clock
-        )
+        self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
         self._ingest = IngestApp(self._intake, self._seen)
         pages = web.build(self._view, self._incidents, clock=clock, runs=self._runs_of)
         room = api.Room(
@@ -222,7 +220,9 @@ def load_fleet(data: Path) -> Fleet:
         return Fleet(agents={})
     except (OSError, ValueError) as error:
         lines = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise SetupError(f"{file} cannot be read: {lines}; midwatch reload writes it anew") from None
+        raise SetupError(
+            f"{file} cannot be read: {lines}; midwatch reload writes it anew"
+        ) from None
 
 
 def _folder(data: Path) -> Path:

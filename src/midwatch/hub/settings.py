@@ -26,7 +26,9 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
     """Return the settings. Raises SetupError, or SystemExit with 2 for what argparse refuses."""
     parser = argparse.ArgumentParser(prog="python -m midwatch.hub", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the instance's data directory")
-    parser.add_argument("--listen", default="127.0.0.1:8700", help="HOST:PORT; port 0 takes a free one")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:8700", help="HOST:PORT; port 0 takes a free one"
+    )
     parser.add_argument("--node", default=socket.gethostname(), help="the name of this machine")
     parser.add_argument(
         "--allow-host",

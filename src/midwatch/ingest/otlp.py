@@ -240,7 +240,7 @@ def _whole(value: Any) -> int:
     if isinstance(value, int):
         number = value
     elif (isinstance(value, float) and abs(value) < 2**63) or (
-        isinstance(value, str) and re.fullmatch(r"-?\d{1,20}", value)
+        isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value)
     ):
         number = int(value)
     else:

@@ -22,7 +22,9 @@ MAX_TIMERS: Final = 10_000
 
 What = Literal["success", "start", "fail", "log"]
 
-_PATH: Final = re.compile(r"/ping/(?P<agent>[^/]{1,128})(?:/(?P<what>start|fail|log|\d{1,3}))?/?")
+_PATH: Final = re.compile(
+    r"/ping/(?P<agent>[^/]{1,128})(?:/(?P<what>start|fail|log|[0-9]{1,3}))?/?"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from midwatch.wire.problem import Refusal
 SELF: Final = "midwatch"
 """The name under which the supervisor reports about the instance itself."""
 
-_INSTANCE: Final = re.compile(r"(.+?)[-.#@:](\d{1,3})")
+_INSTANCE: Final = re.compile(r"(.+?)[-.#@:]([0-9]{1,3})")
 """The name of one of several instances, for example `inbox-2`."""
 
 MAX_REGISTERED: Final = 2_000

@@ -40,7 +40,9 @@ class RunStore:
             "state store", self._write, db.writing, counts
         )
 
-    def start(self, after: Callable[[list[Merged]], Coroutine[Any, Any, None]] | None = None) -> None:
+    def start(
+        self, after: Callable[[list[Merged]], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
         """Begin to take reports; call inside the running loop."""
         self._group.after = after
         self._group.start()

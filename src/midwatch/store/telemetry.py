@@ -24,7 +24,7 @@ import duckdb
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
-from midwatch.store.columns import SCHEMA_VERSION, TABLES
+from midwatch.store.columns import SCHEMA_VERSION, TABLES, Table
 from midwatch.store.group import GroupCommit
 from midwatch.store.recent import RecentIds
 from midwatch.wire.items import Item
@@ -84,7 +84,9 @@ class Telemetry:
         except duckdb.Error as error:
             raise SetupError(_why_not_open(self._path, error)) from None
 
-    def start(self, after: Callable[[list[Stored]], Coroutine[Any, Any, None]] | None = None) -> None:
+    def start(
+        self, after: Callable[[list[Stored]], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
         """Begin to take items; call inside the running loop, after `open`."""
         self._group.after = after
         self._group.start()
@@ -198,9 +200,7 @@ class Telemetry:
                 table = TABLES[kind]
                 rows = [table.row(i, received) for r in results if r.kind == kind for i in r.items]
                 if rows:
-                    appender = writer.appender(table.name, columns=table.columns)
-                    appender.append_rows(rows)
-                    appender.flush()
+                    _append(writer, table, rows)
             writer.commit()
         except BaseException:
             for kind, ids in added.items():
@@ -310,6 +310,16 @@ class Telemetry:
         row = await self.read(lambda c: c.execute("SELECT written FROM probe").fetchone(), 2.0)
         if row is None or row[0] < now:
             raise StoreError("the telemetry store does not show what was just written")
+
+
+def _append(writer: duckdb.DuckDBPyConnection, table: Table, rows: list[list[Any]]) -> None:
+    appender = writer.appender(table.name, columns=table.columns)
+    try:
+        appender.append_rows(rows)
+        appender.flush()
+    except duckdb.Error:
+        appender.clear()  # the rows are refused, not forgotten
+        raise
 
 
 def _migrate(base: duckdb.DuckDBPyConnection, path: Path) -> None:
