@@ -50,6 +50,9 @@ PAUSE_S: Final = 3 * LONGEST_SLEEP_S
 RETRY_SAVE_S: Final = 0.5
 """How soon an incident that could not be saved is tried again."""
 
+LAZY_SAVE_S: Final = 1.0
+"""How long an incident that was only counted once more may wait to be saved."""
+
 FORGET_EVERY_S: Final = 60.0
 REJUDGE_S: Final = 900.0
 """At start, what reached the store within this time is judged once more."""
@@ -88,6 +91,7 @@ class Watch:
         self._open: dict[tuple[str, str], Incident] = {}
         self._unsaved: dict[str, Incident] = {}
         self._is_urgent = False
+        self._later: asyncio.TimerHandle | None = None
         self._saving = asyncio.Lock()
         self._known_items: set[str] = set()
         self._repeats: dict[str, float] = {}
@@ -143,6 +147,9 @@ class Watch:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
             self._loop = None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         await self._actions.stop()
         await self._save()
         await self._notifier.stop()
@@ -276,12 +283,18 @@ class Watch:
         self._change(again, can_wait=same and incident.id not in self._unsaved)
 
     def _change(self, incident: Incident, *, can_wait: bool = False) -> None:
-        """Take an incident's new form. One that only counts is saved with the next tick."""
+        """Take an incident's new form. One that only counts is saved a moment later, once for many."""
         self._unsaved[incident.id] = incident
         self._show(incident.agent)
         if not can_wait:
             self._is_urgent = True
             self._wake.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(LAZY_SAVE_S, self._end_wait)
+
+    def _end_wait(self) -> None:
+        self._later = None
+        self._wake.set()
 
     def _show(self, agent: str) -> None:
         own = [i for i in self._open.values() if i.agent == agent]
