@@ -42,7 +42,11 @@ BACKOFF_LAST_S = 10.0
 RETRY_AFTER_MOST_S = 300.0
 """No server can silence an agent for longer than this."""
 
-_AGAIN = frozenset({408, 425, 429})
+COMPLAIN_AFTER_S = 5.0
+"""A hub that starts beside the agent, or restarts, is away for a moment: no word about that."""
+
+_AGAIN = frozenset({401, 408, 425, 429})
+"""Refusals that may end: a token can be mended while the items wait."""
 
 
 class Counts:
@@ -89,6 +93,7 @@ class Lane:
         self._wrap = wrap
         self._failures = 0
         self._asked = False
+        self._away_since: float | None = None
         self.retry_at = float("-inf")
         self.delivered = 0
         self.attempts = 0
@@ -155,11 +160,10 @@ class Lane:
         try:
             answer = self.poster.post(path, body, patience_s)
         except Away as away:
-            complain(f"{away}; what happens meanwhile is kept and sent later")
-            return self._postpone(None)
+            return self._postpone(None, f"{away}; what happens meanwhile is kept and sent later")
         status = answer.status
         if 200 <= status < 300:
-            self._failures, self._asked = 0, False
+            self._failures, self._asked, self._away_since = 0, False, None
             self.retry_at, self.in_contact = float("-inf"), True
             self._settle(answer, len(batch))
             return True
@@ -170,18 +174,24 @@ class Lane:
             self._lost.add(f"http_{status}", len(batch))
             complain(f"the hub refused {len(batch)} items with {status}: {_clip(answer.body)}")
             return True
-        complain(f"the hub answered {status} to {path}; trying again later")
-        return self._postpone(answer.retry_after_s)
+        return self._postpone(
+            answer.retry_after_s, f"the hub answered {status} to {path}; trying again later"
+        )
 
-    def _postpone(self, retry_after_s: float | None) -> bool:
+    def _postpone(self, retry_after_s: float | None, complaint: str) -> bool:
         self.in_contact = False
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        elif now - self._away_since >= COMPLAIN_AFTER_S:
+            complain(complaint)
         ceiling_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures, 16))
         wait_s = random.uniform(0.05, ceiling_s)  # jitter, no secret
         self._failures += 1
         self._asked = retry_after_s is not None
         if retry_after_s is not None:
             wait_s = min(max(retry_after_s, 0.0), RETRY_AFTER_MOST_S)
-        self.retry_at = time.monotonic() + wait_s
+        self.retry_at = now + wait_s
         return False
 
     def _settle(self, answer: Answer, count: int) -> None:

@@ -305,6 +305,8 @@ def test_one_complaint_for_a_hub_that_is_away_and_none_of_the_rest(
     child = run(
         """
         import midwatch as mw, time
+        from midwatch.sdk import lane
+        lane.COMPLAIN_AFTER_S = 0.3
         mw.init()
         for n in range(20):
             mw.beat(); mw.flush(0.05)
@@ -315,6 +317,15 @@ def test_one_complaint_for_a_hub_that_is_away_and_none_of_the_rest(
     assert err.count("\n") == 1
     assert "cannot reach 127.0.0.1" in err
     assert "secret" not in err
+
+
+def test_a_hub_that_is_away_for_a_moment_is_not_worth_a_word(run: Any, free_port: int) -> None:
+    child = run(
+        "import midwatch as mw\nmw.init()\nfor n in range(5): mw.beat(); mw.flush(0.05)\n",
+        f"http://127.0.0.1:{free_port}",
+    )
+    _, err = child.communicate(timeout=20)
+    assert err == ""
 
 
 def test_a_wrong_address_of_the_hub_is_told_once_and_the_agent_works(run: Any) -> None:

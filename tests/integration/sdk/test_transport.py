@@ -175,11 +175,24 @@ def test_items_that_the_hub_refuses_are_counted_and_not_sent_again(
 
 
 def test_a_body_that_the_hub_refuses_whole_is_given_up(hub: Any, make: Any) -> None:
-    hub.answer = lambda path, body: (401, {}, {"title": "no"})
+    hub.answer = lambda path, body: (403, {}, {"title": "no"})
     way = make(hub.url)
     way.submit("beat", {"items": 1})
     assert way.flush(5)
-    assert way.statistics()["lost"] == {"http_401": 1}
+    assert way.statistics()["lost"] == {"http_403": 1}
+
+
+def test_what_a_wrong_token_cannot_deliver_waits_until_the_token_is_mended(
+    hub: Any, make: Any
+) -> None:
+    hub.answer = lambda path, body: (401, {}, {"title": "no"})
+    way = make(hub.url)
+    way.submit("beat", {"items": 7})
+    assert not way.flush(0.5)
+    assert way.statistics()["lost"] == {}
+    hub.answer = hub.accept
+    assert way.flush(5)
+    assert numbers(hub.beats) == [7]
 
 
 def test_a_body_that_is_too_large_is_halved(hub: Any, make: Any) -> None:
