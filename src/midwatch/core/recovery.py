@@ -52,7 +52,7 @@ def _by_state(facts: Facts) -> str | None:
     if before is None or before == after:
         return None
     if before in HELD and after in (State.STARTING, State.RUNNING):
-        return "started again by a person"
+        return "started again"
     if after == State.STOPPED and before in (State.PARKED, State.SUSPENDED, State.BACKING_OFF):
         return "stopped by a person"
     if before == State.UNHEALTHY and after == State.RUNNING:

@@ -39,8 +39,8 @@ WORKING: Final = frozenset({State.STARTING, State.RUNNING, State.DRAINING})
 _SUPERVISED: Final = frozenset(
     {"agent.state", "run.started", "run.ended", "run.hung", "agent.parked", "agent.recovered"}
 )
-_INSTANCE: Final = re.compile(r"(.+?)[-.#@:](\d{1,3})")
-"""The name of one of several instances, for example `inbox-2`."""
+_INSTANCE: Final = re.compile(r"(.+)\.(\d{1,3})")
+"""The name of one of several instances, for example `inbox.2`."""
 
 
 @dataclass(frozen=True, slots=True)

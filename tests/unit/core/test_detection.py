@@ -56,7 +56,15 @@ def test_a_detector_imports_no_other_detector_and_nothing_that_acts(file: Path) 
 @pytest.mark.parametrize("kind", sorted(load()))
 def test_a_detector_gives_the_same_verdict_twice_and_changes_nothing(kind: str) -> None:
     judge = load()[kind].judge
-    for end in ("silent", "failed", "out-of-memory", "credentials", "hung", "wall-clock", "finished"):
+    for end in (
+        "silent",
+        "failed",
+        "out-of-memory",
+        "credentials",
+        "hung",
+        "wall-clock",
+        "finished",
+    ):
         for event in ("run.ended", "agent.parked", "run.hung", "hub.down", "supervisor.lost"):
             facts = Facts(
                 agent="midwatch" if event in ("hub.down", "supervisor.lost") else "inbox",
@@ -83,7 +91,9 @@ def test_facts_cannot_be_changed() -> None:
         facts.now = 1.0  # type: ignore[misc]
 
 
-def test_a_file_without_a_detector_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_a_detector_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="holds no detector"):
         load(_package(tmp_path, monkeypatch, "lame", {"idle.py": ""}))
 

@@ -109,7 +109,9 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             ("park",),
         ),
         (
-            _ended("credentials", exit_code=1, credential="OPENAI_API_KEY", failures=1, next="park"),
+            _ended(
+                "credentials", exit_code=1, credential="OPENAI_API_KEY", failures=1, next="park"
+            ),
             "auth-crash",
             "critical",
             "prices: stopped because its credential OPENAI_API_KEY was refused;"
@@ -228,7 +230,7 @@ RUNNER_KINDS = ["silent-exit", "oom-kill", "crash", "crash-loop", "auth-crash", 
         ({"item": _event("agent.recovered", stable_s=600)}, "stable for 10 minutes"),
         (
             {"item": _event("agent.state"), "state": "starting", "state_before": "parked"},
-            "started again by a person",
+            "started again",
         ),
         (
             {"item": _event("agent.state"), "state": "stopped", "state_before": "backing-off"},
@@ -381,7 +383,9 @@ def test_a_suspended_runaway_ends_when_a_person_resumes_it_and_not_by_time() -> 
         _event("agent.state"), state="starting", state_before="suspended", open_kinds=kinds
     )
     assert list(_verdicts(resumed)) == ["runaway-loop"]
-    waiting = _facts(_event("agent.state"), state="running", state_at=NOW - 80_000, open_kinds=kinds)
+    waiting = _facts(
+        _event("agent.state"), state="running", state_at=NOW - 80_000, open_kinds=kinds
+    )
     assert _verdicts(waiting) == {}
 
 
@@ -397,7 +401,9 @@ def test_a_failure_that_a_ping_reports_is_told_and_ends_with_the_next_success() 
     assert _only(facts).sentence == "backup: reported a failure with exit status 3 (disk full)"
     for result, over in (("failed", False), ("ok", True)):
         beat = {"id": "b", "agent": "backup", "at": NOW, "result": result}
-        after = _facts(beat, config=EXTERNAL, managed=False, cycle=_cycle(), open_kinds={"crash": 1.0})
+        after = _facts(
+            beat, config=EXTERNAL, managed=False, cycle=_cycle(), open_kinds={"crash": 1.0}
+        )
         assert bool(_verdicts(after)) is over
 
 
@@ -405,7 +411,9 @@ def test_a_failure_that_a_ping_reports_is_told_and_ends_with_the_next_success() 
 
 
 @pytest.mark.parametrize("event", ["run.ended", "agent.parked", "run.hung", "ping.fail"])
-@pytest.mark.parametrize("junk", ["x" * 9_000, -1, 1e300, None, [], {"a": 1}, True, "\x1b[31m\n\u202e"])
+@pytest.mark.parametrize(
+    "junk", ["x" * 9_000, -1, 1e300, None, [], {"a": 1}, True, "\x1b[31m\n\u202e"]
+)
 def test_no_field_of_a_report_can_break_a_detector_or_its_sentence(event: str, junk: Any) -> None:
     names = (
         "exit_code signal duration_s rss_bytes rss_limit_bytes rss_slope_bytes_h tail next next_in_s"

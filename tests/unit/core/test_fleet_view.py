@@ -397,8 +397,8 @@ def test_each_of_several_instances_has_the_settings_of_its_entry() -> None:
     fleet = Fleet(agents={"crawl": Agent(command=["x"], instances=3, group="web")})
     view = _view(fleet)
     assert list(view.names()) == []
-    _feed(view, _event("agent.state", agent="crawl-2", state="running"))
-    assert _agent(view, "crawl-2")["group"] == "web"
+    _feed(view, _event("agent.state", agent="crawl.2", state="running"))
+    assert _agent(view, "crawl.2")["group"] == "web"
 
 
 # --- restoring

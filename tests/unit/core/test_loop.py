@@ -35,7 +35,9 @@ def _tokens(*counts: int) -> list[dict[str, Any]]:
     ("beats", "alarms"),
     [
         pytest.param(_tokens(*[190] * 10, 41_200), [10], id="a cycle of 200 times the usual"),
-        pytest.param(_tokens(*[4_000] * 5, 40_000), [5], id="exactly ten times, at the first chance"),
+        pytest.param(
+            _tokens(*[4_000] * 5, 40_000), [5], id="exactly ten times, at the first chance"
+        ),
         pytest.param(_tokens(*[4_000] * 5, 39_999), [], id="just under ten times"),
         pytest.param(_tokens(*[10] * 20, 4_999), [], id="small numbers stay under the floor"),
         pytest.param(_tokens(*[10] * 20, 5_000), [20], id="small numbers that reach the floor"),
@@ -43,7 +45,9 @@ def _tokens(*counts: int) -> list[dict[str, Any]]:
         pytest.param(_tokens(60_000, 80_000, 70_000), [], id="the first cycles of a big agent"),
         pytest.param(_tokens(500_000), [0], id="an enormous first cycle"),
         pytest.param(
-            _tokens(*[round(2_000 * 1.1**n) for n in range(80)]), [], id="honest growth, 10% a cycle"
+            _tokens(*[round(2_000 * 1.1**n) for n in range(80)]),
+            [],
+            id="honest growth, 10% a cycle",
         ),
         pytest.param(_tokens(*[round(700 * n) for n in range(1, 200)]), [], id="cumulative usage"),
         pytest.param(
@@ -52,7 +56,9 @@ def _tokens(*counts: int) -> list[dict[str, Any]]:
             id="money without tokens",
         ),
         pytest.param(
-            [{"cost_nusd": 10_000}] * 9 + [{"cost_nusd": 40_000_000}], [], id="cents under the floor"
+            [{"cost_nusd": 10_000}] * 9 + [{"cost_nusd": 40_000_000}],
+            [],
+            id="cents under the floor",
         ),
         pytest.param(
             [*_tokens(*[190] * 10), *[{"tokens": 90_000, "draining": True}] * 5, *_tokens(190)],
@@ -93,4 +99,9 @@ def test_a_ratio_of_zero_switches_the_measure_off() -> None:
 def test_an_excess_names_what_it_was_compared_with() -> None:
     cycles, _, _ = _run(_tokens(*[1_000] * 10, 41_200))
     (excess,) = cycles[-1].excess
-    assert (excess.value, excess.usual, excess.threshold, excess.ratio) == (41_200, 1_000, 10_000, 10.0)
+    assert (excess.value, excess.usual, excess.threshold, excess.ratio) == (
+        41_200,
+        1_000,
+        10_000,
+        10.0,
+    )

@@ -141,7 +141,10 @@ def test_an_open_incident_is_told_again_after_each_repeat_until_it_is_acknowledg
 
 def test_the_end_is_told_except_of_what_was_over_when_it_was_told() -> None:
     over = {"state": IncidentState.RESOLVED}
-    assert [w for w, _ in _whys(_incident(**over, resolved_at=NOW + 60))] == [Why.OPENED, Why.RESOLVED]
+    assert [w for w, _ in _whys(_incident(**over, resolved_at=NOW + 60))] == [
+        Why.OPENED,
+        Why.RESOLVED,
+    ]
     assert [w for w, _ in _whys(_incident(**over, resolved_at=NOW))] == [Why.OPENED]
 
 

@@ -97,7 +97,11 @@ RUNNING = ("agent.state", 30.0, {"state": "running"})
             id="failed cycle",
         ),
         pytest.param(
-            [RUNNING, ("beat", 300, {}), ("agent.step", 240, {"text": "downloading", "expect_s": 999})],
+            [
+                RUNNING,
+                ("beat", 300, {}),
+                ("agent.step", 240, {"text": "downloading", "expect_s": 999}),
+            ],
             {},
             "in a long step for 4 minutes (downloading); last worked 5 minutes ago, 1 cycle today",
             id="long step",
@@ -145,7 +149,10 @@ RUNNING = ("agent.state", 30.0, {"state": "running"})
             id="stopped",
         ),
         pytest.param(
-            [("agent.state", 60, {"state": "draining"})], {}, "finishing its work for 1 minute", id="drains"
+            [("agent.state", 60, {"state": "draining"})],
+            {},
+            "finishing its work for 1 minute",
+            id="drains",
         ),
         pytest.param(
             [("agent.state", 60, {"state": "waiting", "reason": "an approval"})],
@@ -186,7 +193,12 @@ def test_a_lost_agent_names_its_node() -> None:
     view = FleetView(fleet, node="home", now=NOW)
     item = wire.read(
         Kind.EVENT,
-        {"agent": "a", "kind": "agent.state", "at": NOW, "data": {"state": "running", "node": "attic"}},
+        {
+            "agent": "a",
+            "kind": "agent.state",
+            "at": NOW,
+            "data": {"state": "running", "node": "attic"},
+        },
         NOW,
     )
     view.apply(Kind.EVENT, item, NOW)

@@ -173,7 +173,7 @@ async def test_a_parked_agent_that_a_person_starts_ends_its_incident(night: Nigh
     assert night.kinds() == ["auth-crash"]
     night.now += 5
     await night.event("agent.state", state="starting")
-    assert night.only("auth-crash").evidence["over"] == "started again by a person"
+    assert night.only("auth-crash").evidence["over"] == "started again"
 
 
 # --- runaways
