@@ -153,7 +153,7 @@ class FakeSystem:
         found, self.left_behind = self.left_behind, 0
         return found
 
-    def oom_kills(self) -> int:
+    def oom_kills(self, max_age_s: float = 0.0) -> int:  # noqa: ARG002
         return self.kernel_kills
 
     def close(self) -> None:

@@ -226,7 +226,7 @@ class Keeper:
 
     def _take(self, run: Run, sample: Sample, now: float) -> None:
         run.take(sample, now)
-        run.oom_kills = self._system.oom_kills()
+        run.oom_kills = self._system.oom_kills(max_age_s=1.0)
         limit = self.agent.limits.memory
         pause = memory.next_look(run.history, limit, now - run.started)
         if pause < memory.SAMPLE_EVERY_S:  # else the regular sample is soon enough

@@ -95,6 +95,8 @@ class LinuxSystem:
         self.counters = Counters()
         self._loop = loop
         self._adopt = adopt
+        self._oom_read = float("-inf")
+        self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
         self._members: dict[tuple[int, int], str | None] = {}
         if adopt:
@@ -255,8 +257,11 @@ class LinuxSystem:
                 count += _kill(entry)
         return count
 
-    def oom_kills(self) -> int:
-        return procfs.oom_kills()
+    def oom_kills(self, max_age_s: float = 0.0) -> int:
+        now = self._loop.time()
+        if now - self._oom_read >= max_age_s:
+            self._oom_read, self._oom_count = now, procfs.oom_kills()
+        return self._oom_count
 
     def close(self) -> None:
         if self._adopt:

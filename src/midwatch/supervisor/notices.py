@@ -16,17 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from midwatch.supervisor.run import BEAT
 from midwatch.wire import notify
 
 LONGEST_PATH: Final = 100
 """A socket's path may have 107 bytes on Linux and 103 on macOS."""
 
 AT_ONCE: Final = 256
-"""Datagrams of one agent that are read before others have their turn."""
+"""Datagrams of one agent that are read before its exit or its silence is judged: more than a socket holds."""
 
 _BEAT: Final = b"WATCHDOG=1"
-_BEAT_READ: Final = notify.decode(_BEAT)
-"""Nearly all datagrams are bare beats: those are read once."""
 
 
 class Notices:
@@ -57,7 +56,9 @@ class Notices:
     def drain(self, agent: str) -> None:
         """Read what waits now: what was said before an exit counts for that run."""
         if agent in self._open:
-            self._read(*self._open[agent])
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                for _ in range(AT_ONCE):
+                    self._take(*self._open[agent])
 
     def close(self) -> None:
         for agent, (sock, _) in self._open.items():
@@ -77,10 +78,13 @@ class Notices:
         return self._temporary / f"{agent}.sock"
 
     def _read(self, sock: socket.socket, hear: Callable[[notify.Notice], None]) -> None:
+        """Read one datagram: the loop comes back while there are more, and others get their turn."""
         with contextlib.suppress(BlockingIOError, InterruptedError):
-            for _ in range(AT_ONCE):
-                datagram = sock.recv(notify.MAX_DATAGRAM_BYTES + 1)
-                self.received += 1
-                if len(datagram) > notify.MAX_DATAGRAM_BYTES:
-                    self.clipped += 1
-                hear(_BEAT_READ if datagram == _BEAT else notify.decode(datagram))
+            self._take(sock, hear)
+
+    def _take(self, sock: socket.socket, hear: Callable[[notify.Notice], None]) -> None:
+        datagram = sock.recv(notify.MAX_DATAGRAM_BYTES + 1)
+        self.received += 1
+        if len(datagram) > notify.MAX_DATAGRAM_BYTES:
+            self.clipped += 1
+        hear(BEAT if datagram == _BEAT else notify.decode(datagram))

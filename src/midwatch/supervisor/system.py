@@ -141,8 +141,8 @@ class System(Protocol):
         `run_ids`, or whose MIDWATCH_SPOOL lies under `spool`. Returns how many were found alive."""
         ...
 
-    def oom_kills(self) -> int:
-        """Return the host's count of kills by the kernel's memory killer, 0 where unknown."""
+    def oom_kills(self, max_age_s: float = 0.0) -> int:
+        """Return the host's count of kills by the kernel's memory killer, at most so old; 0 where unknown."""
         ...
 
     def close(self) -> None:
