@@ -211,6 +211,21 @@ def beat(
     if within is not None:
         return
     item: dict[str, Any] = plain(more)[0] if more else {}
+    _fill(item, now, tally, duration_s, result, error)
+    if unit is not None:
+        item["unit"] = label(unit)
+    now.submit("beat", item)
+
+
+def _fill(
+    item: dict[str, Any],
+    now: runtime.Runtime,
+    tally: usage.Tally,
+    duration_s: float | None,
+    result: str | None,
+    error: str | None,
+) -> None:
+    """Complete the beat of a cycle that ends here and began at the beat before."""
     ended = time.monotonic()
     lasted_s = number(duration_s) if duration_s is not None else None
     item["at"] = time.time()
@@ -219,12 +234,9 @@ def beat(
     tally.into(item, tracking=usage.tracking, tools=usage.counting_tools)
     if error is not None:
         item["error"] = text(error, span.MAX_MESSAGE)
-    if unit is not None:
-        item["unit"] = label(unit)
     if now.draining:
         item["draining"] = True
     now.beat_at = ended
-    now.submit("beat", item)
 
 
 def tally_now() -> usage.Tally:

@@ -6,14 +6,18 @@ import contextlib
 import http.server
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from midwatch.sdk import runtime, shield, start, usage
+
+sys.path.insert(0, str(Path(__file__).parent))  # for model_server
 
 
 class FakeHub:
