@@ -35,6 +35,10 @@ TARGETS = {
 }
 
 
+POLL_S = 0.02
+"""How often a probe looks. Looking costs the hub as well, and is part of its CPU below."""
+
+
 class Client:
     """One keep-alive connection, as plain as it gets: the load must not cost more than the hub."""
 
@@ -143,9 +147,9 @@ async def watch_visible(
             if time.perf_counter() - begun > 10:
                 seen.append(float("inf"))
                 break
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_S)
         await post
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5)
 
 
 async def watch_incidents(
@@ -158,7 +162,7 @@ async def watch_incidents(
     for agent in agents:
         run = new_id()
         ended = {
-            "run_id": run, "pid": 1, "end": "oom", "reason": "out of memory", "signal": 9, "duration_s": 30.0,
+            "run_id": run, "pid": 1, "end": "out-of-memory", "reason": "out of memory", "signal": 9, "duration_s": 30.0,
             "rss_bytes": 2**30, "rss_limit_bytes": 2**30, "tail": [], "expected": False, "next": "restart",
             "next_in_s": 5.0, "failures": 1,
         }  # fmt: skip
@@ -179,9 +183,9 @@ async def watch_incidents(
                 seen.append(float("inf"))
                 await post
                 return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_S)
         await post
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
 
 
 async def load(
@@ -201,7 +205,7 @@ async def load(
     await asyncio.gather(
         *(beat_on(c, n, until, sent, bad) for c, n in zip(clients, names, strict=True)),
         watch_visible(port, secret, admin, names[0], until, seen),
-        watch_incidents(port, secret, admin, names[1 : 1 + int(seconds * 2)], incidents),
+        watch_incidents(port, secret, admin, names[1 : 1 + int(seconds)], incidents),
     )
     took = time.monotonic() - begun
     after = process.cpu_times()

@@ -90,8 +90,22 @@ class Hub:
         )
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
         self._ingest = IngestApp(self._intake, self._seen)
+        room = self._room(deliveries)
         pages = web.build(self._view, self._incidents, clock=clock, runs=self._runs_of)
-        room = api.Room(
+        self._api = api.build(room, [pages])
+        self.asgi = Gate(
+            self._route,
+            self._callers,
+            self.login,
+            self.counts,
+            loopback=is_loopback(settings.host),
+            hosts=settings.allow_hosts,
+            error_page=_error_page,
+        )
+
+    def _room(self, deliveries: DeliveryStore) -> api.Room:
+        """Return what the API needs of its neighbours."""
+        return api.Room(
             reader=self._view,
             book=self._incidents,
             acknowledge=self._watch.ack,
@@ -106,19 +120,9 @@ class Hub:
             health=Health({"state": self._probe_state, "telemetry": self._telemetry.probe}),
             counts=self.counts,
             statistics=self._watch.statistics,
-            logs=settings.data / "logs",
-            clock=clock,
+            logs=self.settings.data / "logs",
+            clock=self.clock,
             version=version("midwatch"),
-            error_page=_error_page,
-        )
-        self._api = api.build(room, [pages])
-        self.asgi = Gate(
-            self._route,
-            self._callers,
-            self.login,
-            self.counts,
-            loopback=is_loopback(settings.host),
-            hosts=settings.allow_hosts,
             error_page=_error_page,
         )
 
@@ -166,7 +170,7 @@ class Hub:
                 await self._ingest(scope, receive, watched_send)
             else:
                 await self._api(scope, receive, watched_send)
-        except Exception:  # the top of every request: a fault is answered, counted, logged
+        except Exception:  # noqa: BLE001  the top of every request: a fault is answered, counted, logged
             if started:
                 return  # FastAPI has answered, counted and logged it, and raises it again
             body = api.fault(self.counts, scope["path"])
@@ -188,7 +192,7 @@ class Hub:
         try:
             fleet = load_fleet(self.settings.data)
         except SetupError as error:
-            log.error("the new fleet file is not used: %s", error)
+            log.error("the new fleet file is not used: %s", error)  # noqa: TRY400  its words suffice
             return
         self._fleet = fleet
         self._roster.set_fleet(fleet)

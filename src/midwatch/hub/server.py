@@ -14,8 +14,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from granian.constants import HTTPModes, Interfaces
 from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
 from midwatch.core.errors import SetupError

@@ -130,8 +130,9 @@ class Intake:
     def _one(self, kind: Kind, raw: Any, caller: Caller, now: float, path: str) -> Item:
         if not isinstance(raw, dict):
             raise BadItem(path.rstrip("."), "type", f"{path.rstrip('.')}: expected an object")
+        fields: dict[str, Any] = raw  # pyright: ignore[reportUnknownVariableType]
         for name in TEXT_FIELDS[kind]:
-            self._measure(raw.get(name), path + name, name)  # pyright: ignore
+            self._measure(fields.get(name), path + name, name)
         try:
             item = wire.read(kind, raw, now, agent=caller.agent, path=path)
         except OverflowError:
@@ -175,7 +176,8 @@ class Intake:
         """Register the agents that a body names (`?create=1`)."""
         many: list[Any] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
         for raw in many[:MAX_ITEMS]:
-            name: Any = raw.get("agent") if isinstance(raw, dict) else None  # pyright: ignore
+            fields: dict[str, Any] = raw if isinstance(raw, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+            name = fields.get("agent")
             if isinstance(name, str) and not self.roster.knows(name):
                 await self.roster.register(name, caller.name)
 

@@ -215,9 +215,10 @@ def _objects(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
     value = holder.get(key)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):  # pyright: ignore
+    found: list[Any] = value if isinstance(value, list) else [None]  # pyright: ignore[reportUnknownVariableType]
+    if not all(isinstance(one, dict) for one in found):
         raise Refusal(400, f"{key}: expected a list of objects", reason="otlp")
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return found
 
 
 def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
@@ -377,10 +378,12 @@ def _clip(value: Any) -> tuple[Any, int]:
     if isinstance(value, str):
         return (value, 0) if len(value) <= MAX_ATTRIBUTE else (value[:MAX_ATTRIBUTE], 1)
     if isinstance(value, dict):
-        pairs = {k: _clip(v) for k, v in value.items()}  # pyright: ignore
-        return {k[:MAX_NAME]: v[0] for k, v in pairs.items()}, sum(v[1] for v in pairs.values())  # pyright: ignore
+        named: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        pairs = {k: _clip(v) for k, v in named.items()}
+        return {k[:MAX_NAME]: v[0] for k, v in pairs.items()}, sum(v[1] for v in pairs.values())
     if isinstance(value, list):
-        each = [_clip(v) for v in value]  # pyright: ignore
+        many: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        each = [_clip(v) for v in many]
         return [v[0] for v in each], sum(v[1] for v in each)
     return value, 0
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 from midwatch.wire.items import Item, Kind
@@ -32,7 +33,7 @@ _USAGE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """One table. `fields` are the item's known fields beyond the common ones, with their types."""
 
@@ -40,10 +41,14 @@ class Table:
     fields: dict[str, str]
     common: tuple[str, ...] = ("id", "agent", "run_id")
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The columns in the order of a row."""
         return [*self.common, "ts", "received", *self.fields, "extra"]
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.fields) | _NOT_EXTRA
 
     def ddl(self) -> list[str]:
         """Return the statements that bring the table to this shape, new or old."""
@@ -65,7 +70,7 @@ class Table:
         for name, kind in self.fields.items():
             value = item.get(name)
             row.append(_dump(value) if kind == "JSON" and value is not None else value)
-        known = self.fields.keys() | _NOT_EXTRA
+        known = self._known
         extra = {name: value for name, value in item.items() if name not in known}
         row.append(_dump(extra) if extra else None)
         return row
