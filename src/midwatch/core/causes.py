@@ -6,6 +6,7 @@ that a newer supervisor never breaks an older hub.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -71,8 +72,12 @@ def _credentials(data: Mapping[str, Any]) -> Cause:
 
 def _hung(data: Mapping[str, Any]) -> Cause:
     silent = number_of(data, "silent_s")
-    length = f" for {show_duration(silent)}" if silent else ""
-    return Cause(f"hung: no sign of work{length}", f"hanging{length}")
+    if silent:
+        words = f"no sign of work for {show_duration(silent)}"
+    else:
+        # the head of the supervisor's reason: what was missed, without the rule behind it
+        words = re.split("[:;]", text_of(data, "reason") or "no sign of work")[0]
+    return Cause(f"hung: {words}", f"hanging ({words})")
 
 
 def _wall_clock(data: Mapping[str, Any]) -> Cause:

@@ -34,6 +34,5 @@ def hub_down(facts: Facts) -> Verdict:
         reason=why or "the supervisor could not reach the hub",
         evidence_at=end or facts.item["at"],
         evidence={"from": start, "to": end, "gap_s": gap},
-        done=("restart",),
         transient=True,
     )

@@ -42,12 +42,12 @@ def _hung(facts: Facts) -> Finding:
     return Finding(
         kind=KIND,
         agent=facts.agent,
-        severity="warning",
+        # without a restart nobody ends this but a person
+        severity="critical" if facts.config.restart.when == "never" else "warning",
         sentence=told(
             facts,
             _silence(number_of(facts.data, "silent_s"), number_of(facts.data, "interval_s")),
             _last(facts, last),
-            "stopping it",
         ),
         reason=text_of(facts.data, "reason") or "the supervisor saw no evidence of progress",
         evidence_at=facts.item["at"],

@@ -41,7 +41,7 @@ def supervisor_killed(facts: Facts) -> Verdict:
             "orphans": orphans,
             "resumed": texts_of(facts.data, "resumed") or resumed,
         },
-        done=("restart",),
+        done=("restart",) if resumed else (),
         transient=True,
     )
 
