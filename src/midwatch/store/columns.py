@@ -76,9 +76,9 @@ class Table:
         return row
 
     def select(self) -> str:
-        """Return the column list that `item` reads; times come as Unix seconds."""
+        """Return the column list that `item` reads; times come as whole microseconds."""
         return ", ".join(
-            f"epoch({name})" if name in ("ts", "received") else name for name in self.columns
+            f"epoch_us({name})" if name in ("ts", "received") else name for name in self.columns
         )
 
     def item(self, row: Sequence[Any]) -> Item:
@@ -86,7 +86,8 @@ class Table:
         values = dict(zip(self.columns, row, strict=True))
         extra: str | None = values.pop("extra")
         values.pop("received")
-        item: Item = {"at": values.pop("ts")}
+        # divided here, so that it equals the seconds that were stored, to the last bit
+        item: Item = {"at": values.pop("ts") / 1_000_000}
         for name, value in values.items():
             if value is not None:
                 item[name] = json.loads(value) if self.fields.get(name) == "JSON" else value
