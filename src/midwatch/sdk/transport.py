@@ -171,6 +171,12 @@ class Transport:
         finally:
             self._starting.release()
 
+    def hasten(self) -> None:
+        """Try again now: whoever calls knows that the hub is back."""
+        self._hasten = True
+        self._wake.ring()
+        self._hurry.ring()
+
     def flush(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` until all is delivered; return whether it is."""
         if self._thread is None and not self._queue:

@@ -271,6 +271,7 @@ class Keeper:
         hold = restart.hang_hold(self.agent.restart, self._hang_restart, now)
         if not run.hung_told:
             run.hung_told = True
+            run.silent_s = round(judgement.silent_s, 3)
             self._become(State.UNHEALTHY, reason)
             self._tell.hung(run, judgement, reason, self.capture.tail())
             self._around.say(f"{self.name}: {reason}")

@@ -109,6 +109,7 @@ class Post:
         journal: Journal,
         say: Callable[[str], None],
         back: Callable[[Gap], None],
+        up: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.starts = 0
@@ -124,6 +125,7 @@ class Post:
         self._journal = journal
         self._say = say
         self._back = back
+        self._up = up
         self._echo = Echo(say, system.now)
         self._exited = asyncio.Event()
         self._exit = Exit(None, None)
@@ -267,7 +269,9 @@ class Post:
 
     def _mark_up(self) -> None:
         self._ever_ready = True
-        self.ready.set()
+        if not self.ready.is_set():
+            self.ready.set()
+            self._up()
         if self._down is not None:
             began, reason = self._down
             self._down = None

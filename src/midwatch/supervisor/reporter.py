@@ -22,12 +22,19 @@ class Reporter(Protocol):
         """Queue an item; False when it was dropped."""
         ...
 
+    def hasten(self) -> None:
+        """The hub is there again: send now what waits for a better time."""
+        ...
+
 
 class Silence:
     """A Reporter for an instance without a hub: there is nobody to tell."""
 
     def submit(self, kind: Kind, item: Item) -> bool:  # noqa: ARG002
         return True
+
+    def hasten(self) -> None:
+        pass
 
 
 class Recorder:
@@ -39,6 +46,9 @@ class Recorder:
     def submit(self, kind: Kind, item: Item) -> bool:
         self.items.append((kind, item))
         return True
+
+    def hasten(self) -> None:
+        pass
 
     def events(self, kind: str, agent: str | None = None) -> list[dict[str, Any]]:
         """Return the data of all events of a kind, oldest first."""

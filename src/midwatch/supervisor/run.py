@@ -38,6 +38,8 @@ class Run:
     status: str | None = None
     beat_at: float | None = None
     hung_told: bool = False
+    silent_s: float | None = None
+    """For how long there was no evidence of progress when the run was judged hung."""
     sample: Sample | None = None
     sampled: float = 0.0
     history: deque[tuple[float, int]] = field(
@@ -81,6 +83,8 @@ class Run:
 
     def take(self, sample: Sample, now: float) -> None:
         """Take a sample: memory history, and whether the children worked since the last one."""
+        if sample.rss_bytes == 0:
+            return  # it is dying: what it held until then is what explains its end
         if self.sample is not None and liveness.child_worked(
             sample.children_cpu_s, self.sample.children_cpu_s, now - self.sampled
         ):

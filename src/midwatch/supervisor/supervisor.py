@@ -79,6 +79,10 @@ class Lifetime:
     resumed: list[str] = field(default_factory=list[str])
 
 
+def _nothing() -> None:
+    pass
+
+
 def expand(fleet: Fleet) -> dict[str, Agent]:
     """Return every agent to be run, `instances` of one entry as NAME.1, NAME.2, …"""
     agents: dict[str, Agent] = {}
@@ -110,6 +114,7 @@ class Supervisor:
         self.system = system
         self.say = say
         self.tasks = Tasks(say)
+        self._reporter = reporter
         self.reports = Reports(reporter, plans.node)
         self.journal = Journal(data.path / "supervisor" / "journal")
         self.writer = Writer()
@@ -210,6 +215,7 @@ class Supervisor:
                 self.journal,
                 self.say,
                 lambda gap, n=name: self._gap(n, gap),
+                self._reporter.hasten if name == "hub" else _nothing,
             )
             self.posts[name] = post
             self.tasks.spawn(post.keep(), f"post {name}")

@@ -90,6 +90,7 @@ class Telling:
             "next": decision.next,
             "next_in_s": round(decision.delay_s, 3) if decision.next is Next.RESTART else None,
             "failures": decision.failures,
+            "silent_s": run.silent_s if run else None,
             "credential": verdict.credential,
         }
         self.event("run.ended", data, run_id)

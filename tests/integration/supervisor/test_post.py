@@ -39,6 +39,8 @@ class Kept:
         self.system = LinuxSystem(loop, adopt=False) if supported() else PortableSystem(loop)
         self.said: list[str] = []
         self.gaps: list[Gap] = []
+        self.rises: list[int] = []
+        """How many gaps were known each time that it began to answer."""
         self.writer = Writer()
         self.journal = Journal(folder / "journal")
         plan = Plan("gateway", command, url, dict(os.environ), str(folder))
@@ -49,6 +51,7 @@ class Kept:
             self.journal,
             self.said.append,
             self.gaps.append,
+            lambda: self.rises.append(len(self.gaps)),
         )
         self.task = loop.create_task(self.post.keep())
 
@@ -83,6 +86,7 @@ async def test_a_killed_post_is_back_and_the_gap_is_told(kept: Kept) -> None:
     os.kill(kept.post.process.pid, signal.SIGKILL)
     await until(lambda: len(kept.gaps) == 1 and kept.post.ready.is_set())
     (gap,) = kept.gaps
+    assert kept.rises == [0, 0]  # told when it first answered, and when it was back
     assert (gap.reason, gap.ended > gap.began, kept.post.starts) == ("ended by SIGKILL", True, 2)
     assert any("agents go on" in line for line in kept.said)
 
