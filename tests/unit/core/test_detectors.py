@@ -423,7 +423,27 @@ def test_a_failure_that_a_ping_reports_is_told_and_ends_with_the_next_success() 
     "junk", ["x" * 9_000, -1, 1e300, None, [], {"a": 1}, True, "\x1b[31m\n\u202e"]
 )
 def test_no_field_of_a_report_can_break_a_detector_or_its_sentence(event: str, junk: Any) -> None:
-    names = ["exit_code", "signal", "duration_s", "rss_bytes", "rss_limit_bytes", "rss_slope_bytes_h", "tail", "next", "next_in_s", "failures", "attempts", "credential", "reason", "last_beat_at", "silent_s", "interval_s", "missed", "run_id", "body"]
+    names = [
+        "exit_code",
+        "signal",
+        "duration_s",
+        "rss_bytes",
+        "rss_limit_bytes",
+        "rss_slope_bytes_h",
+        "tail",
+        "next",
+        "next_in_s",
+        "failures",
+        "attempts",
+        "credential",
+        "reason",
+        "last_beat_at",
+        "silent_s",
+        "interval_s",
+        "missed",
+        "run_id",
+        "body",
+    ]
     for end in (*[e.value for e in End], junk):
         item = _event(event, end=end, **dict.fromkeys(names, junk))
         for verdict in _verdicts(_facts(item, managed=event != "ping.fail")).values():

@@ -217,13 +217,45 @@ JSON = st.one_of(
     st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
 )
 EVENTS = st.sampled_from(
-    "agent.state run.started run.ended run.hung agent.parked agent.recovered agent.draining agent.step"
-    " agent.progress agent.outcome sdk.lost decision".split()
+    [
+        "agent.state",
+        "run.started",
+        "run.ended",
+        "run.hung",
+        "agent.parked",
+        "agent.recovered",
+        "agent.draining",
+        "agent.step",
+        "agent.progress",
+        "agent.outcome",
+        "sdk.lost",
+        "decision",
+    ]
 )
 DATA = st.dictionaries(
     st.sampled_from(
-        "state since reason pid run_id attempt next_start_at node why end tail exit_code rss_bytes"
-        " expect_s text done total counts stable_s credential".split()
+        [
+            "state",
+            "since",
+            "reason",
+            "pid",
+            "run_id",
+            "attempt",
+            "next_start_at",
+            "node",
+            "why",
+            "end",
+            "tail",
+            "exit_code",
+            "rss_bytes",
+            "expect_s",
+            "text",
+            "done",
+            "total",
+            "counts",
+            "stable_s",
+            "credential",
+        ]
     ),
     JSON | st.sampled_from([s.value for s in State]),
     max_size=6,
