@@ -16,7 +16,9 @@ def sample(rss_bytes: int) -> Sample:
 
 def make_run() -> Run:
     launch = Launch(["x"], {}, "/", "r1", lambda _: None, lambda _: None)
-    process = FakeSystem().spawn(launch)
+    system = FakeSystem()
+    system.programs["x"] = ()
+    process = system.spawn(launch)
     return Run("r1", process, 0.0, 0.0, "first start", 1, Evidence(started=0.0), 0)
 
 
