@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from midwatch.core.access import Scope
@@ -42,6 +43,7 @@ RULES: Final = (
 )
 
 
+@lru_cache(maxsize=1024)
 def needed(method: str, path: str) -> Scope | Open:
     """Return what a request needs. A path that no rule names needs admin."""
     for rule in RULES:

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 
-INTERVAL_S = 0.08
+INTERVAL_S = 0.1
 """Commits are at least this far apart while the load lasts; a lone batch is written at once."""
 
 MAX_PENDING = 50_000
