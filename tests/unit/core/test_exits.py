@@ -6,6 +6,7 @@ import errno
 import signal
 
 import pytest
+
 from midwatch.core.exits import EXPECTED, End, Facts, Wish, classify, find_credential
 
 MIB = 1024 * 1024

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from midwatch.core.fleet import Heartbeat
 from midwatch.core.liveness import (
     MAX_CALL_S,

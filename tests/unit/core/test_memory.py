@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from midwatch.core.memory import SAMPLE_EVERY_S, SAMPLE_FASTEST_S, next_look, slope_of
 
 MIB = 1024 * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from midwatch.core.exits import End, Verdict
 from midwatch.core.fleet import Restart
 from midwatch.core.restart import Next, decide, delay_of, hang_hold
