@@ -113,7 +113,7 @@ _ENDS: Final = frozenset(e.value for e in End)
 
 
 def cause_of(data: Mapping[str, Any]) -> Cause:
-    """Return the words for a `run.ended` (or `agent.parked`) event's `data`."""
+    """Return the words for a `run.ended` event's `data`."""
     end = text_of(data, "end", 40) or "for an unknown reason"
     if end in _ENDS:
         return _WORDS[End(end)](data)

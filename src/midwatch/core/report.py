@@ -6,7 +6,7 @@ The supervisor decides why a run ended; a detector takes the ends that are its o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Final
 
 from midwatch.core.causes import cause_of, done_of, next_of
 from midwatch.core.detection import Facts
@@ -14,7 +14,7 @@ from midwatch.core.incident import Finding, Severity
 from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
 from midwatch.core.recovery import WAKES as RECOVERY_WAKES
 
-WAKES: Final = (*RECOVERY_WAKES, "agent.parked")
+WAKES: Final = RECOVERY_WAKES
 """What wakes a detector of runner failures."""
 
 LOOP_FAILURES: Final = 3
@@ -30,7 +30,7 @@ def told(facts: Facts, *clauses: str) -> str:
 
 def ended(facts: Facts, ends: Collection[str]) -> bool:
     """Tell whether the item reports an unwanted end that is one of `ends`."""
-    if facts.item.get("kind") not in ("run.ended", "agent.parked"):
+    if facts.item.get("kind") != "run.ended":
         return False
     end = facts.data.get("end")
     return isinstance(end, str) and end in ends and not flag_of(facts.data, "expected")
@@ -38,13 +38,12 @@ def ended(facts: Facts, ends: Collection[str]) -> bool:
 
 def failures_of(facts: Facts) -> int:
     """Return how many times in a row the agent has failed, this time included."""
-    name = "attempts" if facts.item.get("kind") == "agent.parked" else "failures"
-    return max(1, whole_of(facts.data, name) or 1)
+    return max(1, whole_of(facts.data, "failures") or 1)
 
 
 def parked(facts: Facts) -> bool:
     """Tell whether the agent stays down until a person acts."""
-    return facts.item.get("kind") == "agent.parked" or facts.data.get("next") == "park"
+    return facts.data.get("next") == "park"
 
 
 def severity_of(facts: Facts) -> Severity:
@@ -57,18 +56,15 @@ def severity_of(facts: Facts) -> Severity:
 
 def found(kind: str, facts: Facts, reason: str, *clauses: str) -> Finding:
     """Return the finding for a reported end: cause, `clauses`, what happens next."""
-    is_parking = facts.item.get("kind") == "agent.parked"
-    step = _parking(facts) if is_parking else next_of(facts.data)
-    done = ("park",) if is_parking else done_of(facts.data)
     return Finding(
         kind=kind,
         agent=facts.agent,
         severity=severity_of(facts),
-        sentence=told(facts, _cause(facts), *clauses, step),
+        sentence=told(facts, cause_of(facts.data).did, *clauses, next_of(facts.data)),
         reason=reason,
         evidence_at=facts.item["at"],
         evidence=evidence_of(facts),
-        done=done,
+        done=done_of(facts.data),
     )
 
 
@@ -100,29 +96,12 @@ _EVIDENCE: Final[dict[str, Callable[..., object]]] = {
     "rss_limit_bytes": number_of,
     "rss_slope_bytes_h": number_of,
     "failures": whole_of,
-    "attempts": whole_of,
     "credential": text_of,
     "last_beat_at": number_of,
     "silent_s": number_of,
     "interval_s": number_of,
     "missed": whole_of,
 }
-
-
-def _cause(facts: Facts) -> str:
-    """Word the cause; a parking speaks of the run that ended before it, which knows more."""
-    last = facts.ended.get("data") if facts.ended is not None else None
-    if facts.item.get("kind") != "agent.parked" or not isinstance(last, dict):
-        return cause_of(facts.data).did
-    known: dict[str, Any] = last  # pyright: ignore[reportUnknownVariableType]
-    is_same = known.get("end") == facts.data.get("end")
-    return cause_of({**known, "end": facts.data.get("end")} if is_same else facts.data).did
-
-
-def _parking(facts: Facts) -> str:
-    attempts = whole_of(facts.data, "attempts")
-    after = f" after {times(attempts, 'attempt')}" if attempts else ""
-    return f"parked{after} until a person starts it"
 
 
 def times(count: int, noun: str) -> str:

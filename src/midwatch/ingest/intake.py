@@ -27,7 +27,6 @@ from midwatch.wire.problem import Refusal
 SUPERVISOR_KINDS: Final = frozenset(
     {
         "agent.state",
-        "agent.parked",
         "agent.recovered",
         "run.started",
         "run.ended",

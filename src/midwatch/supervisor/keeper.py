@@ -402,7 +402,6 @@ class Keeper:
             self._become(State.BACKING_OFF, decision.reason)
             self._timers.set("start", decision.delay_s, lambda: self.start(why))
         elif decision.next is Next.PARK:
-            self._tell.parked(verdict, decision)
             self._hold(State.PARKED, decision.reason)
             self._around.say(
                 f"{self.name}: parked; a person is needed: `midwatch start {self.name}` when it is repaired"

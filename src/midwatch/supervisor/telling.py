@@ -125,15 +125,6 @@ class Telling:
         }
         self.event("run.hung", data, run.run_id)
 
-    def parked(self, verdict: Verdict, decision: Decision) -> None:
-        data = {
-            "attempts": decision.failures,
-            "reason": decision.reason,
-            "end": verdict.end,
-            "credential": verdict.credential,
-        }
-        self.event("agent.parked", data)
-
     def sampled(self, state: State, run: Run | None, sample: Sample | None) -> None:
         """Resources, and the state, so that a lost event heals."""
         fields: dict[str, Any] = {"state": state}

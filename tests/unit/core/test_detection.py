@@ -65,7 +65,7 @@ def test_a_detector_gives_the_same_verdict_twice_and_changes_nothing(kind: str) 
         "wall-clock",
         "finished",
     ):
-        for event in ("run.ended", "agent.parked", "run.hung", "hub.down", "supervisor.lost"):
+        for event in ("run.ended", "run.hung", "hub.down", "supervisor.lost"):
             facts = Facts(
                 agent="midwatch" if event in ("hub.down", "supervisor.lost") else "inbox",
                 item={

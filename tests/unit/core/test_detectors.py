@@ -102,10 +102,10 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             ("restart",),
         ),
         (
-            _event("agent.parked", attempts=4, end="failed", reason="failed again"),
+            _ended("failed", exit_code=1, failures=4, next="park"),
             "crash-loop",
             "critical",
-            "prices: exited; parked after 4 attempts until a person starts it",
+            "prices: exited with code 1; 4 failed starts in a row; parked until a person starts it",
             ("park",),
         ),
         (
@@ -418,7 +418,7 @@ def test_a_failure_that_a_ping_reports_is_told_and_ends_with_the_next_success() 
 # --- hostile data
 
 
-@pytest.mark.parametrize("event", ["run.ended", "agent.parked", "run.hung", "ping.fail"])
+@pytest.mark.parametrize("event", ["run.ended", "run.hung", "ping.fail"])
 @pytest.mark.parametrize(
     "junk", ["x" * 9_000, -1, 1e300, None, [], {"a": 1}, True, "\x1b[31m\n\u202e"]
 )

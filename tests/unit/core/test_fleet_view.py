@@ -220,7 +220,6 @@ EVENTS = st.sampled_from(
         "run.started",
         "run.ended",
         "run.hung",
-        "agent.parked",
         "agent.recovered",
         "agent.draining",
         "agent.step",

@@ -73,9 +73,9 @@ def test_a_crash_loop_is_parked_after_its_attempts_and_stays_parked(make: Any) -
     house.keeper.begin(resumed=False)
     house.system.advance(1000.0)
     assert (house.keeper.state, len(house.system.launched)) == (State.PARKED, 4)
-    (parked,) = house.events("agent.parked")
-    assert (parked["attempts"], parked["end"]) == (4, "failed")
-    assert [e["failures"] for e in house.events("run.ended")] == [1, 2, 3, 4]
+    ends = house.events("run.ended")
+    assert [e["failures"] for e in ends] == [1, 2, 3, 4]
+    assert [e["next"] for e in ends] == ["restart", "restart", "restart", "park"]
     assert house.journal.of("inbox").held == "parked"
     # a new supervisor does not begin the loop again
     later = house.another(house.journal)
@@ -104,8 +104,9 @@ def test_a_refused_key_is_parked_at_once_with_its_name(make: Any) -> None:
     )
     house.keeper.begin(resumed=False)
     house.system.advance(100.0)
-    (parked,) = house.events("agent.parked")
-    assert (parked["end"], parked["credential"]) == ("credentials", "OPENAI_API_KEY")
+    (ended,) = house.events("run.ended")
+    assert (ended["end"], ended["credential"]) == ("credentials", "OPENAI_API_KEY")
+    assert ended["next"] == "park"
     assert len(house.system.launched) == 1
 
 

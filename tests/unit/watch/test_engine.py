@@ -143,9 +143,10 @@ async def test_a_crash_loop_replaces_the_crash_and_is_escalated_when_parked(nigh
     assert night.only("crash").state is IncidentState.RESOLVED
     assert night.only("crash-loop").severity == "warning"
     await night.crash(run="r4", failures=4, next="park")
-    await night.event("agent.parked", attempts=4, end="failed")
     await night.event("agent.state", state="parked")
-    sentence = "inbox: exited with code 1; parked after 4 attempts until a person starts it"
+    sentence = (
+        "inbox: exited with code 1; 4 failed starts in a row; parked until a person starts it"
+    )
     await _until(lambda: night.only("crash-loop").sentence == sentence)
     loop = night.only("crash-loop")
     assert (loop.severity, loop.count) == ("critical", 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from midwatch.core.causes import CRASHES
 from midwatch.core.detection import Facts, Verdict, detector
 from midwatch.core.recovery import recovery
-from midwatch.core.report import LOOP_FAILURES, WAKES, ended, failures_of, found, parked, times
+from midwatch.core.report import LOOP_FAILURES, WAKES, ended, failures_of, found, times
 
 
 @detector("crash-loop", on=WAKES)
@@ -16,10 +16,9 @@ def crash_loop(facts: Facts) -> Verdict:
     failures = failures_of(facts)
     if failures < LOOP_FAILURES and "crash-loop" not in facts.open_kinds:
         return None
-    count = "" if parked(facts) and "attempts" in facts.data else times(failures, "failed start")
     return found(
         "crash-loop",
         facts,
         f"{failures} failures in a row, the limit is {LOOP_FAILURES}",
-        f"{count} in a row" if count else "",
+        f"{times(failures, 'failed start')} in a row",
     )
