@@ -1,4 +1,4 @@
-"""A real browser for the page tests.
+"""What a user has: a browser, the installed command, and a client for the hub.
 
 One Chromium for the session, a fresh context for each page. Here a missing browser fails instead
 of skipping: a page test that did not run has shown nothing.
@@ -6,15 +6,24 @@ of skipping: a page test that did not run has shown nothing.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from midwatch.drills.instance import Instance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
@@ -75,3 +84,155 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert errors == [], "the browser reported errors"
+
+
+# -- the installed program, and its hub, from outside -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def midwatch() -> Callable[..., Said]:
+    """Return a function that runs the installed command: `midwatch("check", "-f", file)`.
+
+    `under` is what it is run under (`setpriv …`). Its attribute `program` is the command's path.
+    """
+    program = Path(sys.executable).with_name("midwatch")
+    assert program.exists(), f"{program} is missing; make dev installs it"
+
+    def run(
+        *arguments: object,
+        under: Sequence[str] = (),
+        cwd: Path | None = None,
+    ) -> Said:
+        done = subprocess.run(
+            [*under, str(program), *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    run.program = program  # type: ignore[attr-defined]
+    return run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a hub answered; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Asks a hub over a plain socket: any method, header and body, also what no client would send."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.port = urlsplit(url).port
+        self.token = token
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = "",
+    ) -> Answer:
+        """Return the answer. `body` is sent as it is when it is bytes, else as JSON.
+
+        `token` is the client's own unless told otherwise; None sends none.
+        """
+        sent = {name.lower(): value for name, value in (headers or {}).items()}
+        bearer = self.token if token == "" else token
+        if bearer is not None:
+            sent.setdefault("authorization", f"Bearer {bearer}")
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        if body is None:
+            content = b""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.putrequest(method, path, skip_host="host" in sent, skip_accept_encoding=True)
+            for name, value in {"content-length": str(len(content)), **sent}.items():
+                connection.putheader(name, value)
+            # a hub may refuse before it has read all: its answer counts, not our broken pipe
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.endheaders(content)
+            answer = connection.getresponse()
+            headers_got = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, headers_got, answer.read())
+        finally:
+            connection.close()
+
+    def stored(self, instance: Instance) -> dict[str, Any]:
+        """Return all that no refused request may change: what is stored, and which processes run."""
+        listed = {
+            name: [item[key] for item in self.get(f"/api/{name}?limit=500").json["items"]]
+            for name, key in (
+                ("agents", "agent"),
+                ("beats", "id"),
+                ("runs", "run_id"),
+                ("traces", "trace_id"),
+                ("incidents", "id"),
+                ("tokens", "id"),
+            )
+        }
+        agents = self.get("/api/agents").json["items"]
+        states = {agent["agent"]: (agent["state"], agent["pid"]) for agent in agents}
+        return {**listed, "states": states, "children": instance.children()}
+
+    def get(self, path: str, **more: Any) -> Answer:
+        return self.ask("GET", path, **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> Answer:
+        return self.ask("POST", path, body, **more)
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Callable[..., Client]:
+    """Return a function that gives a client of an instance, with the admin's token by default."""
+
+    def make(instance: Instance, token: str | None = "") -> Client:
+        admin = (instance.data / "token").read_text().strip()
+        return Client(instance.url, admin if token == "" else token)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def is_problem() -> Callable[..., dict[str, Any]]:
+    """Return a function that proves an answer to be a problem document (RFC 9457) and returns it."""
+
+    def check(answer: Answer, status: int, *says: str) -> dict[str, Any]:
+        assert answer.status == status, answer.body[:500]
+        assert answer.headers["content-type"] == "application/problem+json"
+        document = answer.json
+        assert document["type"] == "about:blank"
+        assert document["title"] == HTTPStatus(status).phrase
+        assert document["status"] == status
+        missing = [words for words in says if words not in document["detail"]]
+        assert not missing, document["detail"]
+        assert "Traceback" not in answer.body.decode()
+        # what was sent is quoted in part, never sent back as a whole
+        assert len(answer.body) < 20_000
+        return document
+
+    return check
