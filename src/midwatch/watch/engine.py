@@ -336,12 +336,17 @@ class Watch:
             raise UnknownIncident(incident_id)
         changed = steps.acked(incident, by, self._clock())
         if changed is not incident:
-            key = (incident.kind, incident.agent)
-            if key in self._open:
-                self._open[key] = changed
-            self._change(changed)
+            self._replace(changed)
             await self._save()
         return changed
+
+    def _replace(self, incident: Incident) -> None:
+        """Take a new form of an incident, which may be over while a newer one of its kind is open."""
+        key = (incident.kind, incident.agent)
+        held = self._open.get(key)
+        if held is not None and held.id == incident.id:
+            self._open[key] = incident
+        self._change(incident)
 
     async def _incident(self, incident_id: str) -> Incident | None:
         for incident in (*self._open.values(), *self._unsaved.values()):
@@ -356,11 +361,7 @@ class Watch:
         incident = await self._incident(incident_id)
         if incident is None:
             return
-        changed = steps.answered(incident, do, result, self._clock(), self._view.zone)
-        key = (incident.kind, incident.agent)
-        if key in self._open:
-            self._open[key] = changed
-        self._change(changed)
+        self._replace(steps.answered(incident, do, result, self._clock(), self._view.zone))
         await self._save()
 
     # --- time

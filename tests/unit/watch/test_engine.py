@@ -279,6 +279,32 @@ async def test_a_hub_that_died_before_the_answer_asks_again(
     await night.watch.stop()
 
 
+async def test_an_answer_that_comes_late_leaves_the_next_runaway_alone(night: Night) -> None:
+    answer = asyncio.Event()
+    obey = night.link.send
+
+    async def slow_at_first(agent: str, do: str, timeout_s: float = 30.0) -> Reply:
+        reply = await obey(agent, do, timeout_s)
+        if len(night.link.sent) == 1:
+            await answer.wait()
+        return reply
+
+    night.link.send = slow_at_first  # type: ignore[method-assign]
+    await night.usual("inbox")
+    await night.beat("inbox", tokens=41_200)
+    await _until(lambda: night.link.sent)
+    await night.event("agent.state", state="suspended")
+    night.now += 60
+    await night.event("agent.state", state="starting")
+    night.now += 1
+    await night.beat("inbox", tokens=41_200)
+    (second,) = night.watch.open_incidents()
+    answer.set()
+    first = next(i for i in night.book.saved if i != second.id)
+    await _until(lambda: night.book.saved[first].actions[0].result == "suspended")
+    assert [i.id for i in night.watch.open_incidents()] == [second.id]
+
+
 # --- what only time shows
 
 
