@@ -8,6 +8,7 @@ the beat before to this one; inside a cycle it is a sign of life that adds to th
 from __future__ import annotations
 
 import functools
+import os
 import time
 from contextvars import ContextVar
 
@@ -27,6 +28,7 @@ MAX_LABEL = 128
 
 _current: ContextVar[Cycle | None] = ContextVar("midwatch_cycle", default=None)
 _open: set[Cycle] = set()
+"""The cycles of this process that have not ended."""
 
 
 class Cycle(scope.Scope):
@@ -272,3 +274,13 @@ def label(value: object) -> str:
 def _lose_bad(count: int) -> None:
     if count and runtime.current is not None:
         runtime.current.lose("bad_argument", count)
+
+
+def _after_fork() -> None:
+    """A cycle that was open at the fork ends in the parent, once; the child begins outside of any."""
+    for cycle_of_parent in tuple(_open):
+        cycle_of_parent._running = False  # pyright: ignore[reportPrivateUsage]
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

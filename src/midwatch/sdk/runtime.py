@@ -12,14 +12,12 @@ import sys
 import threading
 import time
 
-from midwatch.sdk import shield
+from midwatch.sdk import shield, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
-
-    from midwatch.sdk.span import Span
 
     class Sender(Protocol):
         """What a runtime needs of a transport; `midwatch.testing` has another one."""
@@ -83,12 +81,12 @@ class Runtime:
         """Send an event of this agent; `data` must be plain."""
         self.submit("event", {"kind": kind, "data": data, "at": time.time()})
 
-    def end_span(self, span: Span) -> None:
+    def end_span(self, ended: span.Span) -> None:
         """Mark the end of a span and send it."""
-        span.ended_ns = time.time_ns()
+        ended.ended_ns = time.time_ns()
         if self.traces:
             run_id = self.run_id
-            self.submit(TRACES_PATH, lambda: span.render(run_id))
+            self.submit(TRACES_PATH, lambda: ended.render(run_id))
 
     def beat(self) -> None:
         """Tell the supervisor that the work loop has come round."""
@@ -119,6 +117,9 @@ def begin(runtime: Runtime) -> None:
         _arranged = True
         atexit.register(at_exit)
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            _arrange_child_exit(None)
 
 
 @shield.shielded
@@ -132,8 +133,14 @@ _known_to_multiprocessing = False
 
 
 def _before_fork() -> None:
-    """Children of multiprocessing skip atexit, but run its own finalizers."""
+    """Draw the ids of the span that goes on in both; see to the exit of the child.
+
+    Children of multiprocessing skip atexit, but run its own finalizers.
+    """
     global _known_to_multiprocessing
+    shared = span.current.get()
+    if shared is not None:
+        _ = shared.trace_id, shared.span_id
     util = sys.modules.get("multiprocessing.util")
     if util is None or _known_to_multiprocessing:
         return
@@ -147,5 +154,7 @@ def _arrange_child_exit(_: object) -> None:
 
 def _after_fork() -> None:
     shield.reset()
-    if current is not None and current.notifier is not None:
-        current.notifier.forget()
+    if current is not None:
+        current.beat_at = time.monotonic()
+        if current.notifier is not None:
+            current.notifier.forget()

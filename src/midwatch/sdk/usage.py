@@ -6,6 +6,7 @@ gave stays unknown: it is left out of the beat and never told as 0.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from midwatch.sdk.plain import number, whole
@@ -149,3 +150,13 @@ tracking = False
 
 counting_tools = False
 """Set when a function was made a tool."""
+
+
+def _after_fork() -> None:
+    """The lock may be held by a thread that the child does not have; the count is the parent's."""
+    global _lock
+    _lock = threading.RLock()
+    loose.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
