@@ -2,7 +2,8 @@
 
 Items may come late, twice or out of order. What promises not to depend on the order: the newest state
 wins by its own time, sums are kept by the day of the beat, the strip of cycles is sorted by time, and a
-beat that is still in the strip counts once. The baseline learns in the order of arrival.
+beat that is still in the strip counts once. The baseline learns in the order of arrival. A time that lies
+ahead of the hub's clock (it was set back since) overtakes nothing.
 """
 
 from __future__ import annotations
@@ -117,13 +118,14 @@ class AgentView:
             return False
         self._day(at, zone).add(item)
         self._judge(item)
-        if self.last_beat_at is None or at >= self.last_beat_at:
+        if not _is_overtaken(at, self.last_beat_at, now):
             self.last_beat_at = at
             self.tool_calls = item.get("tool_calls")
             self.result = item.get("result")
             self.error = item.get("error")
             if not self.managed and not self.lost:
-                self._unmanaged(State.DRAINING if item.get("draining") else State.RUNNING, at)
+                state = State.DRAINING if item.get("draining") else State.RUNNING
+                self._unmanaged(state, at, now)
         if (unit := item.get("unit")) is not None:
             self.unit = clean(unit, 40)
         self._sign_of_life(at, now)
@@ -192,11 +194,11 @@ class AgentView:
 
     # --- what the supervisor says
 
-    def take_state(self, item: Item) -> bool:
+    def take_state(self, item: Item, now: float) -> bool:
         """Fold an `agent.state` event, unless a newer report is known."""
         data = data_of(item)
         state = text_of(data, "state")
-        if state not in STATES or (self.state_at is not None and item["at"] < self.state_at):
+        if state not in STATES or _is_overtaken(item["at"], self.state_at, now):
             return False
         self.managed = True
         self._set(State(state), item["at"], number_of(data, "since") or item["at"])
@@ -210,7 +212,7 @@ class AgentView:
             self.run_id = run_id
         return True
 
-    def take_started(self, item: Item, zone: tzinfo) -> bool:
+    def take_started(self, item: Item, now: float, zone: tzinfo) -> bool:
         """Fold `run.started`; each run counts once."""
         data = data_of(item)
         run_id = text_of(data, "run_id", 128) or item.get("run_id") or item["id"]
@@ -220,7 +222,7 @@ class AgentView:
         self.managed = True
         if is_restart(data):
             self._day(item["at"], zone).restarts += 1
-        if self.started is None or item["at"] >= self.started["at"]:
+        if self.started is None or not _is_overtaken(item["at"], self.started["at"], now):
             self.started = item
             self.run_id = run_id
             self.pid = whole_of(data, "pid")
@@ -229,22 +231,22 @@ class AgentView:
             self.step = None
         return True
 
-    def take_ended(self, item: Item) -> bool:
+    def take_ended(self, item: Item, now: float) -> bool:
         """Fold `run.ended`; the newest one counts."""
-        if self.ended is not None and item["at"] < self.ended["at"]:
+        if self.ended is not None and _is_overtaken(item["at"], self.ended["at"], now):
             return False
         self.managed = True
         self.ended = item
         self.run_id = text_of(data_of(item), "run_id", 128) or self.run_id
         return True
 
-    def take_sample(self, item: Item) -> bool:
+    def take_sample(self, item: Item, now: float) -> bool:
         """Fold a sample; its state heals a lost event. Returns whether it is news."""
-        if self.sample is not None and item["at"] < self.sample["at"]:
+        if self.sample is not None and _is_overtaken(item["at"], self.sample["at"], now):
             return False
         self.sample = item
         state = item.get("state")
-        stale = self.state_at is not None and item["at"] <= self.state_at
+        stale = self.state_at is not None and item["at"] <= min(self.state_at, now)
         if state not in STATES or stale:
             return True
         self.managed = True
@@ -263,23 +265,23 @@ class AgentView:
         """Fold a declared step or progress: signs of work, as good as a beat."""
         self.step = item
         if not self.managed:
-            self._unmanaged(State.RUNNING, item["at"])
+            self._unmanaged(State.RUNNING, item["at"], now)
         self._sign_of_life(item["at"], now)
 
-    def take_run(self, item: Item) -> None:
+    def take_run(self, item: Item, now: float) -> None:
         """Fold a run report of an agent that no supervisor answers for: a ping's, or the SDK's."""
         if self.managed:
             return
         if item.get("state") == "ended" or item.get("ended_at") is not None:
-            self._unmanaged(State.STOPPED, item["at"])
+            self._unmanaged(State.STOPPED, item["at"], now)
             self.due_at = None
         elif item.get("state") == "started":
-            self._unmanaged(State.RUNNING, item["at"])
+            self._unmanaged(State.RUNNING, item["at"], now)
         self.run_id = item["run_id"]
         self.pid = item.get("pid", self.pid)
 
-    def _unmanaged(self, state: State, at: float) -> None:
-        if self.state_at is None or at >= self.state_at:
+    def _unmanaged(self, state: State, at: float, now: float) -> None:
+        if not _is_overtaken(at, self.state_at, now):
             if state != self.state:
                 self._set(state, at, at)
             self.state_at = at
@@ -319,7 +321,10 @@ class AgentView:
         self.due_at = due
 
     def excuse(self, gap_s: float) -> None:
-        """Put off the due time by a pause of the hub itself."""
+        """Put off the due time by a pause of the hub itself, or by what its clock was set back (below 0)."""
+        self._skew_s = None  # whether the agent's clock moved too is seen by its next sign of work
+        if gap_s < 0:
+            self.step = None  # its declared end is a time of the old clock
         if self.life_at is not None:
             self.life_at += gap_s
         if self.due_at is not None:
@@ -352,14 +357,14 @@ class AgentView:
         for beat in history.beats:
             self.take_beat(beat, now, zone)
         if history.started is not None:
-            self.take_started(history.started, zone)
+            self.take_started(history.started, now, zone)
             self._run_is_whole = False
         if history.ended is not None:
-            self.take_ended(history.ended)
+            self.take_ended(history.ended, now)
         if history.state is not None:
-            self.take_state(history.state)
+            self.take_state(history.state, now)
         if history.sample is not None:
-            self.take_sample(history.sample)
+            self.take_sample(history.sample, now)
         self._skew_s = None
         self.life_at = None
         self._days = {_ordinal(now, zone): _day_of(history.today)}
@@ -420,6 +425,10 @@ def is_restart(data: dict[str, Any]) -> bool:
 def dollars(nusd: int | None) -> float | None:
     """Return nano-dollars as dollars."""
     return None if nusd is None else nusd / NUSD
+
+
+def _is_overtaken(at: float, known: float | None, now: float) -> bool:
+    return known is not None and at < min(known, now)
 
 
 def _ordinal(at: float, zone: tzinfo) -> int:

@@ -148,9 +148,9 @@ class FleetView:
             return is_news, agent.cycle if is_news else None
         if kind is Kind.SAMPLE:
             self._node_reports(agent.node or self._node, now)
-            return agent.take_sample(item), None
+            return agent.take_sample(item, now), None
         if kind is Kind.RUN:
-            agent.take_run(item)
+            agent.take_run(item, now)
             return True, agent.open_cycle(item)
         return self._fold_event(agent, item, now), None
 
@@ -159,13 +159,13 @@ class FleetView:
         if event in _SUPERVISED:
             self._node_reports(agent.node or self._node, now)
         if event == "agent.state":
-            is_news = agent.take_state(item)
+            is_news = agent.take_state(item, now)
             self._node_reports(agent.node or self._node, now)
             return is_news
         if event == "run.started":
-            return agent.take_started(item, self.zone)
+            return agent.take_started(item, now, self.zone)
         if event == "run.ended":
-            return agent.take_ended(item)
+            return agent.take_ended(item, now)
         if event in ("agent.step", "agent.progress"):
             agent.take_step(item, now)
         elif event == "agent.draining" and not agent.managed:
@@ -229,7 +229,10 @@ class FleetView:
         return lost
 
     def excuse(self, gap_s: float) -> None:
-        """Take it that the hub itself stood still for so long: nobody is late because of that."""
+        """Take it that the hub stood still for so long (below 0: its clock was set back by so much).
+
+        Nobody is late because of that, and nobody is given more time.
+        """
         for agent in self._agents.values():
             agent.excuse(gap_s)
         self._nodes = {node: seen_at + gap_s for node, seen_at in self._nodes.items()}

@@ -47,6 +47,9 @@ LONGEST_SLEEP_S: Final = 5.0
 PAUSE_S: Final = 3 * LONGEST_SLEEP_S
 """So long between two ticks means that the process or the host stood still."""
 
+SET_BACK_S: Final = 1.0
+"""By so much the clock must have been set back to be noticed; less makes nobody late."""
+
 RETRY_SAVE_S: Final = 0.5
 """How soon an incident that could not be saved is tried again."""
 
@@ -387,6 +390,9 @@ class Watch:
         if paused > PAUSE_S:
             # the host slept, or we did: what was sent meanwhile has not been read yet
             log.warning("the watch stood still for %.0f s; nobody is late because of that", paused)
+            self._view.excuse(paused)
+        elif paused < -SET_BACK_S:
+            log.warning("the clock was set back by %.0f s; what is due is moved with it", -paused)
             self._view.excuse(paused)
         self._ticked_at = now
         for agent in self._view.overdue(now):
