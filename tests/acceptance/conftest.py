@@ -185,7 +185,7 @@ class Client:
     def stored(self, instance: Instance) -> dict[str, Any]:
         """Return all that no refused request may change: what is stored, and which processes run."""
         listed = {
-            name: [item[key] for item in self.get(f"/api/{name}?limit=500").json["items"]]
+            name: sorted(item[key] for item in self.get(f"/api/{name}?limit=500").json["items"])
             for name, key in (
                 ("agents", "agent"),
                 ("beats", "id"),

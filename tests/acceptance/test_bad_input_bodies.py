@@ -34,19 +34,18 @@ JSON = {"content-type": "application/json"}
 
 @dataclass
 class Running:
-    """The instance, the admin's client, and what was sent that is good."""
+    """The instance, the admin's client, what was sent that is good, and so what must be stored."""
 
     instance: Instance
     client: Any
     sent: Counter[str] = field(default_factory=Counter)
+    stored: dict[str, Any] = field(default_factory=dict)
 
     def accepts(self, *, spans_too: bool = False) -> None:
         """Send what is good; it must be accepted."""
         number = sum(self.sent.values())
-        beat = {"agent": "outside", "tokens": 7, "cost_usd": 0.01, "id": f"beat-{number}"}
         one = {"accepted": 1, "rejected": []}
-        assert self.client.post("/api/beats", beat).json == one
-        self.sent.update(("beats",))
+        assert self.client.post("/api/beats", self.beat()).json == one
         if spans_too:
             event = {"agent": "outside", "kind": "probe", "data": {"n": number}}
             assert self.client.post("/api/events", event).json == one
@@ -54,6 +53,18 @@ class Running:
             assert (answer.status, answer.json) == (200, {})
             self.sent.update(("events", "spans"))
         assert self.client.get("/readyz").json["status"] == "ok"
+
+    def beat(self) -> dict[str, Any]:
+        """Return a good beat, and expect it to be stored."""
+        name = f"beat-{sum(self.sent.values())}"
+        self.sent.update(("beats",))
+        if self.stored:
+            self.stored["beats"] = sorted([*self.stored["beats"], name])
+        return {"agent": "outside", "tokens": 7, "cost_usd": 0.01, "id": name}
+
+    def is_unharmed(self) -> None:
+        """Prove that what was stored is there, nothing else is, and the same processes run."""
+        assert self.client.stored(self.instance) == self.stored
 
 
 def span(number: int, **other: Any) -> dict[str, Any]:
@@ -84,6 +95,7 @@ def running(
         assert instance.wait(lambda: (instance.agent("inbox") or {}).get("state") == "running", 20)
         one = Running(instance, client_of(instance))
         one.accepts(spans_too=True)
+        one.stored = one.client.stored(instance)
         yield one
         one.accepts(spans_too=True)
     with duckdb.connect(str(instance.data / "hub/telemetry.duckdb"), read_only=True) as store:
@@ -103,10 +115,8 @@ def running(
 @pytest.fixture
 def hub(running: Running) -> Iterator[Any]:
     """The admin's client; what follows the test proves that nothing was harmed."""
-    client, instance = running.client, running.instance
-    before = client.stored(instance)
-    yield client
-    assert client.stored(instance) == before
+    yield running.client
+    running.is_unharmed()
     running.accepts()
 
 
@@ -245,11 +255,11 @@ def test_a_bad_body_is_a_problem_document_that_says_where_and_what_to_do(
     is_problem(hub.post(path, body, headers=JSON), status, *says)
 
 
-def test_of_a_list_what_is_good_is_kept_and_what_is_not_is_named(running: Running) -> None:
-    good = {"agent": "outside", "tokens": 1}
-    body = [good, {"agent": "outside", "tokens": None, "at": "soon"}, {"agent": "nobody"}, good]
-    answer = running.client.post("/api/beats", body)
-    running.sent.update(("beats", "beats"))
+def test_of_a_list_what_is_good_is_kept_and_what_is_not_is_named(
+    hub: Any, running: Running
+) -> None:
+    bad = {"agent": "outside", "tokens": None, "at": "soon"}
+    answer = hub.post("/api/beats", [running.beat(), bad, {"agent": "nobody"}, running.beat()])
     assert answer.status == 200
     assert answer.json["accepted"] == 2
     assert [(r["index"], r["path"], r["reason"]) for r in answer.json["rejected"]] == [
