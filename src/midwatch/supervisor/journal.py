@@ -68,6 +68,8 @@ class Journal:
         self.book = Book()
         self._fd = -1
         self._size = 0
+        self._torn = False
+        """Whether the file no longer holds all that is known: the next write rewrites it."""
         self._read()
         try:
             self.compact()
@@ -178,8 +180,9 @@ class Journal:
     def _append(self, item: dict[str, Any], *, sync: bool) -> None:
         try:
             line = lines.encode(item)
-            if self._size + len(line) > COMPACT_BYTES:
-                self.compact()
+            if self._torn or self._size + len(line) > COMPACT_BYTES:
+                self.compact()  # a line after a torn one would be lost with it
+                self._torn = False
                 return
             _write_all(self._fd, line)
             self._size += len(line)
@@ -187,6 +190,7 @@ class Journal:
                 os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
         except OSError:  # disk full: agents matter more than their history
             self.failed_writes += 1
+            self._torn = True
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -35,6 +35,13 @@ UP_AFTER_S: Final = 1.0
 FIRST_MEMORY_LOOK_S: Final = 0.5
 """When a run with a memory limit is sampled first."""
 
+HOLDS: Final = {
+    Wish.STOP: State.STOPPED,
+    Wish.KILL: State.STOPPED,
+    Wish.SUSPEND: State.SUSPENDED,
+}
+"""Wishes after which an agent stays where it is until a person says otherwise."""
+
 
 class Keeper:
     """Keeps one agent. `agent` is resolved: nothing in it depends on defaults."""
@@ -96,7 +103,7 @@ class Keeper:
                 return
             self._around.say(f"{self.name}: its entry changed since it was parked; starting again")
             self.failures = 0
-            self._hold(None, "")
+            self._keep_hold(None)
         if self.agent.schedule is not None and not (resumed and lived is not None):
             self._between_runs()
             return
@@ -122,19 +129,11 @@ class Keeper:
                 Exit(None, None),
             )
             return
-        now, wall = self._system.now(), self._system.wall()
-        self.run = Run(
-            run_id,
-            process,
-            now,
-            wall,
-            why,
-            self.failures + 1,
-            Evidence(now),
-            self._system.oom_kills(),
-        )
+        now, wall, attempt = self._system.now(), self._system.wall(), self.failures + 1
+        kills = self._system.oom_kills()
+        self.run = Run(run_id, process, now, wall, why, attempt, Evidence(now), kills)
         self._around.journal.started(self.name, run_id, process.pid, process.started, wall)
-        self._tell.started(run_id, process.pid, self.failures + 1, why)
+        self._tell.started(run_id, process.pid, attempt, why)
         self._around.say(
             f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
         )
@@ -257,7 +256,10 @@ class Keeper:
         judgement = liveness.judge(self.agent.liveness, self.agent.heartbeat, run.evidence, now)
         if judgement.hung:
             self._hung(run, judgement)
-        elif judgement.look_at is not None:
+            return
+        if self.state is State.UNHEALTHY:
+            self._up(judgement.reason)
+        if judgement.look_at is not None:
             self._timers.set("watch", judgement.look_at - now, self._watch, late=self._stood_still)
 
     def _stood_still(self) -> None:
@@ -302,8 +304,11 @@ class Keeper:
         run = self.run
         if run is None:
             return False
-        if run.wish is not Wish.KILL or wish is Wish.SHUTDOWN:
+        # what a person decided is kept before the agent has ended, so that our own end in between,
+        # in good order or by kill -9, does not take it back
+        if run.wish is not Wish.KILL and not (wish is Wish.SHUTDOWN and run.wish in HOLDS):
             run.wish, run.wish_reason = wish, reason
+            self._keep_hold(HOLDS.get(wish), reason)
         self._become(State.DRAINING, reason)
         self._end(run, grace=None if kill else self.agent.limits.stop_grace)
         return True
@@ -374,10 +379,10 @@ class Keeper:
             jitter=self._around.random(),
         )
         wish = run.wish if run else None
-        if wish is Wish.RESTART:
-            decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
-        elif self._shutting_down:
+        if self._shutting_down:
             decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)
+        elif wish is Wish.RESTART:
+            decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
         self.failures = decision.failures
         self._around.journal.ended(self.name, self.failures)
         self._tell.ended(verdict, decision, run_id, exit_, run, facts)
@@ -407,10 +412,8 @@ class Keeper:
                 f"{self.name}: parked; a person is needed: `midwatch start {self.name}` when it is repaired"
             )
             self._arm_schedule()
-        elif wish is Wish.SUSPEND:
-            self._hold(State.SUSPENDED, verdict.reason)
-        elif wish in (Wish.STOP, Wish.KILL):
-            self._hold(State.STOPPED, verdict.reason)
+        elif wish is not None and wish in HOLDS:
+            self._hold(HOLDS[wish], verdict.reason)
         elif self.agent.schedule is not None and not self._shutting_down:
             self._between_runs()
         else:
@@ -425,7 +428,7 @@ class Keeper:
         self._timers.cancel("start")
         self.failures = 0
         self._hang_restart = None
-        self._hold(None, "")
+        self._keep_hold(None)
         self.start(why)
         self._arm_schedule()
 
@@ -435,16 +438,14 @@ class Keeper:
         self.next_start_at = None
         self._hold(state, reason)
 
-    def _hold(self, state: State | None, reason: str) -> None:
-        self._around.journal.hold(
-            self.name,
-            state,
-            reason,
-            self._system.wall(),
-            self._around.fingerprint(self.agent) if state else "",
-        )
-        if state is not None:
-            self._become(state, reason)
+    def _hold(self, state: State, reason: str) -> None:
+        self._keep_hold(state, reason)
+        self._become(state, reason)
+
+    def _keep_hold(self, state: State | None, reason: str = "") -> None:
+        entry = self._around.fingerprint(self.agent) if state else ""
+        told = reason if state else ""
+        self._around.journal.hold(self.name, state, told, self._system.wall(), entry)
 
     # -- schedule ----------------------------------------------------------------------------
 

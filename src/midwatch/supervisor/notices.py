@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from midwatch.supervisor.run import BEAT
+from midwatch.supervisor.system import StartError
 from midwatch.wire import notify
 
 LONGEST_PATH: Final = 100
@@ -40,15 +42,25 @@ class Notices:
         self._open: dict[str, tuple[socket.socket, Callable[[notify.Notice], None]]] = {}
 
     def listen(self, agent: str, hear: Callable[[notify.Notice], None]) -> str:
-        """Open the agent's socket and return its path; opened before, the path is the same."""
+        """Open the agent's socket and return its path; opened before, the path is the same.
+
+        Raises StartError.
+        """
         path = self._path(agent)
         if agent in self._open:
             return str(path)
-        path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.bind(str(path))
-        path.chmod(0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
+            sock.bind(str(path))
+            path.chmod(0o600)
+        except OSError as error:
+            sock.close()
+            raise StartError(
+                errno.EAGAIN, f"cannot make its notify socket {str(path)!r}: {error.strerror}"
+            ) from error
         self._open[agent] = (sock, hear)
         self._loop.add_reader(sock, self._read, sock, hear)
         return str(path)

@@ -138,6 +138,8 @@ class Post:
         row = 0
         while not self._stopping:
             await asyncio.sleep(PAUSES_S[min(row, len(PAUSES_S) - 1)])
+            if self._stopping:
+                return
             began = self._system.now()
             if self._start():
                 await self._watch()

@@ -58,7 +58,7 @@ class Run:
             )
             return
         if notice.beat:
-            # a beat ends the step and the call that were open: the loop went round
+            # a beat ends the step: the loop went round. An open call may be another thread's
             evidence = replace(evidence, beat=now, step_until=None)
             self.beat_at = wall
         if notice.extend_s is not None:

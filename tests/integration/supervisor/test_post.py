@@ -121,6 +121,18 @@ async def test_a_post_that_fails_is_tried_again_and_again(tmp_path: Path) -> Non
     await one.close()
 
 
+async def test_a_post_stopped_while_it_waits_for_its_next_start_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midwatch.supervisor.post.PAUSES_S", (0.0, 0.5))
+    one = Kept(tmp_path, (sys.executable, "-c", "raise SystemExit(1)"), "http://127.0.0.1:9")
+    await until(lambda: one.post.starts == 1 and one.post.process is None)
+    await one.post.stop()
+    await asyncio.wait_for(one.task, DEADLINE_S)
+    assert (one.post.starts, one.post.process) == (1, None)
+    await one.close()
+
+
 async def test_the_placeholder_answers_in_each_dialect(kept: Kept) -> None:
     await until(kept.post.ready.is_set)
     url = kept.post.plan.url
