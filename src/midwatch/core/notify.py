@@ -17,7 +17,7 @@ from typing import Any, Final
 from midwatch.core.book import OVER, RAISED, WEIGHT, is_transient, pending
 from midwatch.core.conditions import BadCondition, Condition
 from midwatch.core.fleet import Fleet
-from midwatch.core.incident import Incident, IncidentState
+from midwatch.core.incident import Incident, IncidentState, Severity
 from midwatch.core.plain import clean
 from midwatch.core.times import show_time
 from midwatch.core.units import show_duration
@@ -33,6 +33,11 @@ RETRY_S: Final = (5.0, 300.0)
 
 GIVE_UP_S: Final = 86_400.0
 """After so long a message that cannot be delivered is of no use any more."""
+
+
+MAX_LINES: Final = 10
+MAX_LINE: Final = 160
+"""Bounds of a message that stands for several: chat services refuse more than some 2,000 characters."""
 
 
 class Why(StrEnum):
@@ -206,6 +211,26 @@ def write(
         lines.append(f"Why: {clean(incident.reason, 400)}")
     word = "raised to " if notice_why is Why.RAISED else ""
     return f"{who} ({word}{incident.severity})", "\n".join(lines)
+
+
+def digest(deliveries: Sequence[Delivery], fleet: str) -> tuple[str, str]:
+    """Return title and body of one message in the place of several: a line each, bounded."""
+    head = clean(f"{fleet}: {len(deliveries):,} messages", 120)
+    lines = [
+        clean(f"{d.title.removeprefix(f'{fleet}: ')}: {d.body.partition(chr(10))[0]}", MAX_LINE)
+        for d in deliveries[:MAX_LINES]
+    ]
+    if len(deliveries) > MAX_LINES:
+        lines.append(f"and {len(deliveries) - MAX_LINES:,} more: midwatch incidents lists them all")
+    return head, "\n".join(lines)
+
+
+def gravity(incidents: Iterable[Incident]) -> tuple[Severity, bool]:
+    """Return the severity of a message about these incidents, and whether it tells of their end alone."""
+    known = list(incidents)
+    last = [i for i in known if i.state is not IncidentState.RESOLVED]
+    worst = max(last or known, key=lambda i: WEIGHT[i.severity], default=None)
+    return "warning" if worst is None else worst.severity, bool(known) and not last
 
 
 def after_attempt(

@@ -1,7 +1,8 @@
 """Delivers what is in the delivery book: at least once, retried with back-off, one at a time per target.
 
 The loop holds no decision: `core.notify` writes the text and says when the next attempt is. A target
-that hangs delays only itself.
+that hangs delays only itself. The first message goes at once; what comes within PACE_S of it follows as
+one, so that a fleet that fails for one cause is not a message for each agent on somebody's phone.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Final
 
 from midwatch.core.errors import DeliveryError, StoreError
 from midwatch.core.fleet import Fleet
-from midwatch.core.incident import Incident, IncidentState
+from midwatch.core.incident import Incident
 from midwatch.core.notify import (
     CONSOLE,
     Delivery,
     DeliveryState,
     Routes,
     after_attempt,
+    digest,
+    gravity,
     notices,
     write,
 )
@@ -33,6 +36,9 @@ from midwatch.wire.ids import new_id
 
 BATCH: Final = 1_000
 """Deliveries looked at in one round; many, so that a dead target's backlog does not hide the others."""
+
+PACE_S: Final = 5.0
+"""Between two messages to one target; the console takes every line at once."""
 
 LONGEST_SLEEP_S: Final = 30.0
 """The loop looks at the book at least so often: clocks jump, and stores come back."""
@@ -59,6 +65,8 @@ class Notifier:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._paced: dict[str, float] = {}
+        """When a target takes its next message, by the loop's own clock."""
         self.delivered = 0
         self.failed_attempts = 0
         self.given_up = 0
@@ -130,13 +138,22 @@ class Notifier:
     async def _round(self) -> float:
         """Start what is due; return how long to sleep when nothing wakes the loop."""
         now = self._clock()
-        due = await self._deliveries.due(now, BATCH)
-        for delivery in due:
-            if delivery.target not in self._busy:
-                task = asyncio.get_running_loop().create_task(self._deliver(delivery))
-                self._busy[delivery.target] = task
+        due: dict[str, list[Delivery]] = {}
+        for delivery in await self._deliveries.due(now, BATCH):
+            due.setdefault(delivery.target, []).append(delivery)
+        loop = asyncio.get_running_loop()
+        # whoever ends wakes the loop; what becomes due meanwhile must not wait for that
+        wait = 1.0
+        for target, batch in due.items():
+            if target in self._busy:
+                continue
+            pause = self._paced.get(target, 0.0) - loop.time()
+            if pause > 0:
+                wait = min(wait, pause)
+                continue
+            self._busy[target] = loop.create_task(self._deliver(target, batch))
         if due:
-            return 1.0  # whoever ends wakes the loop; what becomes due meanwhile must not wait for that
+            return wait
         following = await self._deliveries.next_at()
         return (
             LONGEST_SLEEP_S
@@ -144,41 +161,55 @@ class Notifier:
             else min(max(0.0, following - now), LONGEST_SLEEP_S)
         )
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, target: str, batch: list[Delivery]) -> None:
         try:
-            await self._attempt(delivery)
+            if target == CONSOLE:
+                for delivery in batch:
+                    await self._attempt(target, [delivery])
+            else:
+                await self._attempt(target, batch)
         except StoreError as error:
             # it stays as it was, and is sent once more: at least once
             self.store_failures += 1
             log.warning("cannot write to the delivery book, trying again: %s", error)
             await asyncio.sleep(1.0)
         finally:
-            self._busy.pop(delivery.target, None)
+            self._paced[target] = asyncio.get_running_loop().time() + (
+                0.0 if target == CONSOLE else PACE_S
+            )
+            self._busy.pop(target, None)
             self._wake.set()
 
-    async def _attempt(self, delivery: Delivery) -> None:
-        incident = await self._incident_of(delivery.incident_id)
-        if incident is not None:
-            # the incident as it is now: what was done since may be said
-            delivery.title, delivery.body = write(
-                delivery.why, incident, self._fleet, self._clock(), self._zone
-            )
+    async def _attempt(self, target: str, batch: list[Delivery]) -> None:
+        """Send deliveries to one target as one message; what becomes of it holds for each of them."""
+        incidents = [await self._incident_of(d.incident_id) for d in batch]
+        for delivery, incident in zip(batch, incidents, strict=True):
+            if incident is not None:
+                # the incident as it is now: what was done since may be said
+                delivery.title, delivery.body = write(
+                    delivery.why, incident, self._fleet, self._clock(), self._zone
+                )
         error, permanent = None, False
         try:
-            await self._send(delivery, incident)
+            await self._send(target, batch, [i for i in incidents if i is not None])
         except DeliveryError as problem:
             error, permanent = str(problem), problem.permanent
-        after_attempt(delivery, error, self._clock(), permanent=permanent)
-        self._count(delivery)
-        await self._deliveries.save(delivery)
+        except Exception as problem:  # noqa: BLE001  whatever fails is a failed attempt, counted below
+            # its text may hold parts of a URL
+            error = f"{target}: {type(problem).__name__} while sending"
+        for delivery in batch:
+            after_attempt(delivery, error, self._clock(), permanent=permanent)
+            self._count(delivery)
+            await self._deliveries.save(delivery)
 
-    async def _send(self, delivery: Delivery, incident: Incident | None) -> None:
-        if delivery.target == CONSOLE:
-            self._console(f"{delivery.title}: {delivery.body.partition(chr(10))[0]}")
+    async def _send(self, target: str, batch: list[Delivery], about: list[Incident]) -> None:
+        first = batch[0]
+        if target == CONSOLE:
+            self._console(f"{first.title}: {first.body.partition(chr(10))[0]}")
             return
-        severity = incident.severity if incident is not None else "warning"
-        over = incident is not None and incident.state is IncidentState.RESOLVED
-        await self._sender.send(delivery.target, delivery.title, delivery.body, severity, over)
+        title, body = (first.title, first.body) if len(batch) == 1 else digest(batch, self._fleet)
+        severity, over = gravity(about)
+        await self._sender.send(target, title, body, severity, over)
 
     def _count(self, delivery: Delivery) -> None:
         if delivery.state is DeliveryState.DELIVERED:

@@ -90,6 +90,9 @@ class Desk:
     async def _incident(self, incident_id: str) -> Incident | None:
         return self.incidents.get(incident_id)
 
+    async def told(self, target: str) -> None:
+        await _until(lambda: all(d.delivered_at is not None for d in self.to(target)))
+
     async def tell(self, name: str = "i1", **more: Any) -> Incident:
         now = time.time()
         values: dict[str, Any] = {
@@ -124,6 +127,7 @@ async def _until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("midwatch.core.notify.RETRY_S", (0.05, 0.2))
+    monkeypatch.setattr("midwatch.watch.notifier.PACE_S", 0.05)
 
 
 async def test_a_service_that_fails_is_tried_until_it_takes_the_message_once(
@@ -191,6 +195,65 @@ async def test_a_service_that_hangs_delays_neither_the_console_nor_the_others(
         await desk.notifier.stop()
     finally:
         other.close()
+
+
+async def test_forty_failures_at_once_are_a_handful_of_messages_and_none_is_left_out(
+    service: Service,
+) -> None:
+    desk = Desk(Fleet(fleet="night", agents={}, notify={"ops": service.url}))
+    desk.notifier.start()
+    service.gate.clear()
+    await desk.tell("i0")
+    await _until(lambda: desk.notifier._busy.get("ops"))
+    for n in range(1, 40):
+        await desk.tell(f"i{n}", severity="warning")
+    service.gate.set()
+    await desk.told("ops")
+    await desk.notifier.stop()
+    first, rest = service.got
+    assert first["title"] == "night: oom-kill (critical)"
+    assert (rest["title"], rest["type"]) == ("night: 39 messages", "warning")
+    lines = rest["message"].splitlines()
+    assert lines[0] == "oom-kill (warning): prices: ran out of memory (i1)"
+    assert lines[-1] == "and 29 more: midwatch incidents lists them all"
+    assert len(desk.console) == 40
+
+
+async def test_a_target_gets_its_next_message_only_after_a_pause(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midwatch.watch.notifier.PACE_S", 0.4)
+    desk = Desk(Fleet(agents={}, notify={"ops": service.url}))
+    desk.notifier.start()
+    await desk.tell("i1")
+    await _until(lambda: service.got)
+    began = time.monotonic()
+    for n in range(2, 5):
+        await desk.tell(f"i{n}")
+        await asyncio.sleep(0.02)
+    await desk.told("ops")
+    assert time.monotonic() - began > 0.3
+    await desk.notifier.stop()
+    assert len(service.got) == 2
+
+
+async def test_an_output_that_is_gone_is_tried_again_with_patience() -> None:
+    desk = Desk(Fleet(agents={}))
+    tries = 0
+
+    def gone(_line: str) -> None:
+        nonlocal tries
+        tries += 1
+        raise BrokenPipeError(32, "Broken pipe")
+
+    desk.notifier._console = gone
+    desk.notifier.start()
+    await desk.tell()
+    await _until(lambda: tries >= 3)
+    await desk.notifier.stop()
+    (delivery,) = desk.to("console")
+    assert 2 <= delivery.attempts <= tries <= 20
+    assert delivery.error == "console: BrokenPipeError while sending"
 
 
 async def test_a_service_that_never_answers_is_an_attempt_that_failed(service: Service) -> None:
