@@ -107,20 +107,19 @@ async def _live(
     stopped.cancel()
     if problem is None:
         supervisor.say("midwatch: stopping; agents get time to finish (again to kill them)")
-    draining = supervisor.tasks.spawn(supervisor.drain(), "drain")
-    killed = supervisor.tasks.spawn(kill.wait(), "wait for a second signal")
-    await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        supervisor.say("midwatch: killing what still runs")
-        supervisor.kill()
-        for post in supervisor.posts.values():
-            post.kill()
-    await draining
-    killed.cancel()
-    await supervisor.close(transport.flush if transport else _nothing)
+    supervisor.tasks.spawn(_kill_on(kill, supervisor), "wait for a second signal")
+    await supervisor.drain()
+    # after a kill there is no hub to take the last reports: they wait in the spool
+    await supervisor.close(transport.flush if transport and not kill.is_set() else _nothing)
     if problem is not None:
         raise problem
     supervisor.say("midwatch: stopped; nothing is left running")
+
+
+async def _kill_on(kill: asyncio.Event, supervisor: Supervisor) -> None:
+    await kill.wait()
+    supervisor.say("midwatch: killing what still runs")
+    supervisor.kill()
 
 
 async def _start(supervisor: Supervisor) -> SetupError | None:
@@ -140,7 +139,9 @@ def _listen_to_signals() -> tuple[asyncio.Event, asyncio.Event]:
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, heard)
+        # under nohup the end of the terminal is not our end
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, heard)
     return stop, kill
 
 

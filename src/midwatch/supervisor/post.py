@@ -119,6 +119,8 @@ class Post:
         self.refused = asyncio.Event()
         """Set when it said at its first start that it cannot work like this; `problem` says why."""
         self.problem = ""
+        self.may_refuse = True
+        """Off once agents run: who refuses then is told, and started again like any other."""
         self.process: Process | None = None
         self._system = system
         self._capture = capture
@@ -205,7 +207,7 @@ class Post:
         if self._stopping:
             return
         words = last_words(self._capture.tail())
-        if exit_.code == CONFIGURATION and not self._ever_ready:
+        if exit_.code == CONFIGURATION and self.may_refuse and not self._ever_ready:
             self.problem = (
                 words
                 or f"{self.plan.name} cannot work with this set-up (exit code {CONFIGURATION})"

@@ -225,11 +225,13 @@ class Supervisor:
         waited = [post for name, post in self.posts.items() if name != "gateway"]
         deadline = self.system.now() + HEAD_START_S
         while waited and self.system.now() < deadline:
-            for post in waited:
+            for post in self.posts.values():
                 if post.refused.is_set():
                     raise SetupError(f"{post.plan.name}: {post.problem}")
             waited = [post for post in waited if not post.ready.is_set()]
             await asyncio.sleep(0.01)
+        for post in self.posts.values():
+            post.may_refuse = False
 
     def _tell_beginning(self) -> None:
         at, life = self.system.wall(), self.lifetime
@@ -385,10 +387,12 @@ class Supervisor:
             await quiet.wait()
 
     def kill(self) -> None:
-        """Stop being polite: every agent's tree dies now."""
+        """Stop being polite: every agent's tree dies now, and the posts."""
         for keeper in self.keepers.values():
             keeper.shut_down()
             keeper.kill()
+        for post in self.posts.values():
+            post.kill()
 
     async def close(self, flush: Callable[[float], Any]) -> None:
         """End the posts, the hub last; leave no process. `flush` delivers the last reports."""

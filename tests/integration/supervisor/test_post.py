@@ -114,6 +114,15 @@ async def test_a_post_that_refuses_its_set_up_is_told_once_and_not_repeated(tmp_
     await one.close()
 
 
+async def test_a_post_that_refuses_once_agents_run_is_told_and_tried_again(tmp_path: Path) -> None:
+    one = Kept(tmp_path, (sys.executable, "-c", "print('no'); exit(2)"), "http://127.0.0.1:9")
+    one.post.may_refuse = False
+    await until(lambda: one.post.starts >= 2)
+    assert not one.post.refused.is_set()
+    assert one.said[0] == "gateway: ended with code 2 (no); starting it again, agents go on"
+    await one.close()
+
+
 async def test_a_post_that_fails_is_tried_again_and_again(tmp_path: Path) -> None:
     one = Kept(tmp_path, (sys.executable, "-c", "raise SystemExit(1)"), "http://127.0.0.1:9")
     await until(lambda: one.post.starts >= 3)

@@ -40,7 +40,7 @@ class Instance:
         self.process: subprocess.Popen[bytes] | None = None
         self.count = 0
 
-    def up(self, agents: dict[str, Any]) -> None:
+    def up(self, agents: dict[str, Any], *prefix: str) -> None:
         fleet = {
             "root": str(self.folder),
             "defaults": {
@@ -52,7 +52,7 @@ class Instance:
         self.count += 1
         with (self.folder / f"console.{self.count}").open("wb") as console:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN, json.dumps(fleet), str(self.data)],
+                [*prefix, sys.executable, "-c", RUN, json.dumps(fleet), str(self.data)],
                 stderr=console,
                 stdout=console,
             )
@@ -143,6 +143,23 @@ def test_a_second_ctrl_c_kills_at_once(instance: Instance) -> None:
     instance.says("stopping")
     assert instance.end(signal.SIGINT) == 0
     assert instance.living() == []
+
+
+def test_under_nohup_the_end_of_the_terminal_stops_nothing(instance: Instance) -> None:
+    instance.up({"inbox": {"command": ["sleep", "600"]}}, "nohup")
+    instance.says("inbox: started")
+    assert instance.process is not None
+    instance.process.send_signal(signal.SIGHUP)
+    assert instance.end(signal.SIGTERM) == 0
+    # both were sent before either was heard: had the first one counted, the second would have killed
+    assert "killing what still runs" not in instance.console
+
+
+def test_the_end_of_the_terminal_stops_in_good_order(instance: Instance) -> None:
+    instance.up({"inbox": {"command": ["sleep", "600"]}})
+    instance.says("inbox: started")
+    assert instance.end(signal.SIGHUP) == 0
+    assert "nothing is left running" in instance.console
 
 
 def test_after_kill_9_no_orphan_survives_and_agents_resume(instance: Instance) -> None:
