@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 
 from midwatch import web
 from midwatch.core.incident import Incident, IncidentState
+from midwatch.watch.memory import MemoryDeliveries
 
 NOW = 1_768_440_480.0  # 2026-01-15 02:28 in Paris: the middle watch
 
@@ -134,6 +135,7 @@ class Demo:
         self.clock = clock
         self.reader = FakeReader()
         self.book = FakeBook()
+        self.deliveries = MemoryDeliveries()
         self.stream = Stream()
         self.runs: dict[str, list[dict[str, Any]]] = {}
         self.posted: list[str] = []
@@ -164,7 +166,10 @@ class Demo:
         async def runs(agent: str, limit: int) -> Sequence[dict[str, Any]]:
             return self.runs.get(agent, [])[:limit]
 
-        app.include_router(web.build(self.reader, self.book, clock=self.clock, runs=runs))
+        pages = web.build(
+            self.reader, self.book, clock=self.clock, runs=runs, deliveries=self.deliveries
+        )
+        app.include_router(pages)
 
         @app.get("/api/stream")
         async def stream() -> Response:

@@ -233,6 +233,21 @@ def gravity(incidents: Iterable[Incident]) -> tuple[Severity, bool]:
     return "warning" if worst is None else worst.severity, bool(known) and not last
 
 
+def undelivered(deliveries: Iterable[Delivery], now: float) -> dict[str, tuple[int, str]]:
+    """Return what is known to have failed and did not arrive since: target → how many, the last error.
+
+    What was given up is told for as long as it was tried.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for delivery in deliveries:
+        if delivery.error is None or delivery.state is DeliveryState.DELIVERED:
+            continue
+        if now - delivery.created_at <= 2 * GIVE_UP_S:
+            count, error = found.get(delivery.target, (0, delivery.error))
+            found[delivery.target] = count + 1, error
+    return found
+
+
 def after_attempt(
     delivery: Delivery, error: str | None, now: float, *, permanent: bool = False
 ) -> None:

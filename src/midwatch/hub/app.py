@@ -91,7 +91,9 @@ class Hub:
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)
-        pages = web.build(self._view, self._incidents, clock=clock, runs=self._runs_of)
+        pages = web.build(
+            self._view, self._incidents, clock=clock, runs=self._runs_of, deliveries=deliveries
+        )
         self._api = api.build(room, [pages])
         self.asgi = Gate(
             self._route,

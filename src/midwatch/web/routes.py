@@ -13,7 +13,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from midwatch.core.incident import Incident, IncidentState
-from midwatch.core.ports import FleetReader, IncidentBook
+from midwatch.core.notify import undelivered
+from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
 from midwatch.web import charts, render, view, words
 
 OPEN_PATHS: Final = ("/login", "/static/", "/favicon.ico")
@@ -26,6 +27,9 @@ FILTER_FROM: Final = 9
 """From so many agents on, the page offers a filter."""
 
 RUNS_SHOWN: Final = 20
+
+DELIVERIES_SEEN: Final = 200
+"""Newest messages that are looked through for those that did not arrive."""
 
 Names = Annotated[list[str] | None, Query(max_length=100)]
 
@@ -44,11 +48,13 @@ class Pages:
         book: IncidentBook,
         clock: Callable[[], float],
         runs: RunsOf | None,
+        deliveries: DeliveryBook | None,
     ) -> None:
         self.reader = reader
         self.book = book
         self.clock = clock
         self.runs = runs
+        self.deliveries = deliveries
 
     async def frame(self, now: float) -> dict[str, Any]:
         """Return what every page shows: the fleet's name, open incidents, times in its zone."""
@@ -77,7 +83,6 @@ class Pages:
         read = self.reader.agents(now)
         dense = len(read) >= view.DENSE_FROM
         agents = [view.see(a, frame["times"].tz, titles=not dense) for a in read]
-        today: dict[str, Any] = frame["fleet"].get("today") or {}
         shown = [a for a in agents if matches(a, query)]
         return {
             **frame,
@@ -85,10 +90,22 @@ class Pages:
             "groups": view.in_groups(shown),
             "shown_count": len(shown),
             "dense": dense,
-            "lead": view.lead(agents, today.get("cost_usd"), frame["open_count"]),
+            "lead": view.lead(agents, frame["open_count"]),
+            "undelivered": await self.undelivered(now),
             "filter": len(agents) >= FILTER_FROM,
             "query": query,
         }
+
+    async def undelivered(self, now: float) -> list[str]:
+        """Return a sentence for each target that messages do not reach."""
+        if self.deliveries is None:
+            return []
+        failed = undelivered(await self.deliveries.recent(DELIVERIES_SEEN), now)
+        return [
+            f"{words.plural(count, 'message')} did not reach {words.plain(target, 60)}:"
+            f" {words.plain(error.removeprefix(f'{target}: '), 200)}"
+            for target, (count, error) in sorted(failed.items())
+        ]
 
     async def rows(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the rows of some agents; unknown names are left out."""
@@ -144,12 +161,14 @@ def build(
     *,
     clock: Callable[[], float],
     runs: RunsOf | None = None,
+    deliveries: DeliveryBook | None = None,
 ) -> APIRouter:
     """Return the routes of all pages. `clock` gives Unix seconds.
 
-    `runs` gives the history of an agent's processes; without it the agent page leaves it out.
+    `runs` gives the history of an agent's processes, `deliveries` the messages that did not arrive;
+    the pages leave out what is not given.
     """
-    pages = Pages(reader, book, clock, runs)
+    pages = Pages(reader, book, clock, runs, deliveries)
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     _add_fleet(router, pages)
     _add_agents(router, pages)

@@ -238,7 +238,7 @@ class Lead:
         return f"{self.sentence} {self.stress}".strip()
 
 
-def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> Lead:
+def lead(agents: Sequence[AgentView], open_incidents: int) -> Lead:
     """Say how the fleet is, names first of those that need a person."""
     if not agents:
         return Lead("No agents yet.", "calm")
@@ -262,10 +262,9 @@ def lead(agents: Sequence[AgentView], cost_usd: object, open_incidents: int) -> 
             f"{n} {'working' if word == 'running' else word}" for word, n in counts.items() if n
         ]
         base = f"{words.plural(total, 'agent')}: {', '.join(parts)}"
-    money = f" {words.money(cost_usd)} today." if words.number(cost_usd) is not None else ""
     if open_incidents:
         verb = "is" if open_incidents == 1 else "are"
         told = f"{words.plural(open_incidents, 'incident')} {verb} open"
-        return Lead(f"{base};", "warn", f"{told}.{money}")
+        return Lead(f"{base};", "warn", f"{told}.")
     worried = any(a.tone == "warn" for a in agents)
-    return Lead(f"{base}.{money}", "warn" if worried else "good")
+    return Lead(f"{base}.", "warn" if worried else "good")

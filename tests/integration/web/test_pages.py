@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from midwatch import web
 from midwatch.core.fleet import Fleet
 from midwatch.core.incident import IncidentState
+from midwatch.core.notify import Delivery, DeliveryState, Why
 from midwatch.core.states import State
 from midwatch.core.view import FleetView
 from midwatch.web import render
@@ -224,6 +225,19 @@ def test_losses_are_on_the_page() -> None:
     with serve(fleets.broken()) as client:
         said = Outline(client.get("/fragments/summary").text).text
     assert "1,235 reports lost or cut: queue full 1,204 and spool full 31" in said
+
+
+def test_messages_that_did_not_arrive_are_on_the_page() -> None:
+    demo = fleets.calm()
+    for n, error in enumerate(("ops: 503 <b>Unavailable</b>", None, "ops: 500")):
+        state = DeliveryState.PENDING if error else DeliveryState.DELIVERED
+        kept = Delivery(
+            f"d{n}", f"k{n}", "i1", "ops", Why.OPENED, "t", "b", NOW - n, NOW, state, 1, error
+        )
+        demo.deliveries.kept[kept.id] = kept
+    with serve(demo) as client:
+        said = Outline(client.get("/fragments/summary").text).text
+    assert "2 messages did not reach ops: 503 <b>Unavailable</b>" in said
 
 
 def test_an_incident_shows_why_what_was_done_and_the_evidence(night: TestClient) -> None:

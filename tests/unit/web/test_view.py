@@ -56,8 +56,8 @@ def test_groups_that_need_a_person_come_first_and_agents_without_one_last() -> N
     ("states", "incidents", "sentence"),
     [
         ([], 0, "No agents yet."),
-        (["running"], 0, "1 agent, working. $0.87 today."),
-        (["running"] * 3, 0, "3 agents, all working. $0.87 today."),
+        (["running"], 0, "1 agent, working."),
+        (["running"] * 3, 0, "3 agents, all working."),
         (["running", "running", "parked"], 1, "1 of 3 agents needs you: a2 is parked."),
         (
             ["lost", "suspended", "running"],
@@ -68,9 +68,9 @@ def test_groups_that_need_a_person_come_first_and_agents_without_one_last() -> N
         (
             ["running", "backing-off", "scheduled"],
             0,
-            "3 agents: 1 backing off, 1 working, 1 scheduled. $0.87 today.",
+            "3 agents: 1 backing off, 1 working, 1 scheduled.",
         ),
-        (["running"] * 3, 2, "3 agents, all working; 2 incidents are open. $0.87 today."),
+        (["running"] * 3, 2, "3 agents, all working; 2 incidents are open."),
         (["parked"] * 5, 0, "5 of 5 agents need you: a0 is parked, a1 is parked and 3 more."),
     ],
 )
@@ -78,11 +78,7 @@ def test_one_sentence_says_how_the_fleet_is(
     states: list[str], incidents: int, sentence: str
 ) -> None:
     agents = [seen(f"a{i}", state) for i, state in enumerate(states)]
-    assert str(view.lead(agents, 0.87, incidents)) == sentence
-
-
-def test_money_is_left_out_of_the_sentence_when_there_is_no_data() -> None:
-    assert str(view.lead([seen("a")], None, 0)) == "1 agent, working."
+    assert str(view.lead(agents, incidents)) == sentence
 
 
 def test_the_sentence_is_shown_without_the_name_that_stands_beside_it() -> None:
