@@ -16,7 +16,7 @@ import time
 from itertools import groupby
 
 from midwatch.sdk.post import ANSWER_TIMEOUT_S, Answer, Away, Poster
-from midwatch.sdk.shield import complain
+from midwatch.sdk.shield import complain, kept
 from midwatch.sdk.spool import Spool
 
 TYPE_CHECKING = False
@@ -157,16 +157,25 @@ class Lane:
         except (ValueError, TypeError, KeyError, RecursionError):
             self._lost.add("unencodable", len(batch))
             return True
+        with kept("post"):
+            return self._exchange(path, body, batch, patience_s, until)
+        return self._postpone(None, "an answer could not be understood; trying again later")
+
+    def _exchange(
+        self,
+        path: str,
+        body: bytes,
+        batch: Sequence[dict[str, Any]],
+        patience_s: float,
+        until: float,
+    ) -> bool:
         try:
             answer = self.poster.post(path, body, patience_s)
         except Away as away:
             return self._postpone(None, f"{away}; what happens meanwhile is kept and sent later")
         status = answer.status
         if 200 <= status < 300:
-            self._failures, self._asked, self._away_since = 0, False, None
-            self.retry_at, self.in_contact = float("-inf"), True
-            self._settle(answer, len(batch))
-            return True
+            return self._accepted(path, answer, len(batch))
         if status == 413 and len(batch) > 1:
             half = len(batch) // 2
             return self._post(path, batch[:half], until) and self._post(path, batch[half:], until)
@@ -194,14 +203,28 @@ class Lane:
         self.retry_at = now + wait_s
         return False
 
-    def _settle(self, answer: Answer, count: int) -> None:
-        """Count what a 2xx accepted and what it refused."""
+    def _accepted(self, path: str, answer: Answer, count: int) -> bool:
+        """Count what a 2xx accepted and what it refused.
+
+        Our hub answers with JSON; a 2xx without it comes from somebody else, who kept nothing.
+        Trace collectors (their lane has no paths) may answer as they like.
+        """
         refused = _refusals(answer.body)
+        if refused is None and path and answer.status != 204:
+            return self._postpone(
+                None,
+                f"{path} was answered {answer.status} without JSON:"
+                " is MIDWATCH_URL the address of a midwatch hub? Trying again later",
+            )
+        self._failures, self._asked, self._away_since = 0, False, None
+        self.retry_at, self.in_contact = float("-inf"), True
+        refused = refused or {}
         for reason, number in refused.items():
             self._lost.add(f"rejected_{reason}", number)
         if refused:
             complain(f"the hub refused {sum(refused.values())} of {count} items: {refused}")
         self.delivered += max(count - sum(refused.values()), 0)
+        return True
 
 
 def _batch(bodies: list[dict[str, Any]], start: int) -> list[dict[str, Any]]:
@@ -220,12 +243,15 @@ def _rough_size(body: dict[str, Any]) -> int:
     return 500 + (len(json.dumps(data)) if data else 0)
 
 
-def _refusals(body: bytes) -> dict[str, int]:
-    """Read `rejected` of our hub, or `partialSuccess` of OTLP, as counts by reason."""
+def _refusals(body: bytes) -> dict[str, int] | None:
+    """Read `rejected` of our hub, or `partialSuccess` of OTLP, as counts by reason.
+
+    None for what is not JSON.
+    """
     try:
-        answer = json.loads(body) if body else None
-    except ValueError:
-        return {}
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
     if not isinstance(answer, dict):
         return {}
     counts: dict[str, int] = {}
@@ -241,7 +267,7 @@ def _refusals(body: bytes) -> dict[str, int]:
         spans = partial.get("rejectedSpans")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         try:
             number = int(spans or 0)  # pyright: ignore[reportUnknownArgumentType]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = 0
         if number > 0:
             counts["span"] = number

@@ -96,9 +96,13 @@ class Notifier:
     def _send(self, datagram: bytes, *, keep: bool = True) -> None:
         kept = self._kept
         while kept:
-            if not self._put(kept[0]):
+            try:
+                first = kept.popleft()  # taken out before it is sent: threads may be here together
+            except IndexError:
                 break
-            kept.popleft()
+            if not self._put(first):
+                kept.appendleft(first)
+                break
         if kept or not self._put(datagram):
             self.failed += 1
             if keep:

@@ -51,7 +51,7 @@ class Poster:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(
-                f"{url!r} is not an address of a hub; expected http://HOST:PORT or https://HOST"
+                f"{url!r} is not an address to send to; expected http://HOST:PORT or https://HOST"
             )
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
@@ -59,9 +59,10 @@ class Poster:
         self._base = parts.path.rstrip("/")
         self._headers = {"Content-Type": "application/json", **headers}
         for name, value in headers.items():
-            if not value.isascii() or not value.isprintable():
+            text = name + value
+            if not name or ":" in name or not text.isascii() or not text.isprintable():
                 raise ValueError(
-                    f"the value of header {name!r} has characters that HTTP cannot carry;"
+                    f"the header {name!r} has characters that HTTP cannot carry;"
                     " look for a line break at the end of the token"
                 )
         self._connection: http.client.HTTPConnection | None = None
@@ -144,8 +145,8 @@ def _retry_after(value: str | None) -> float | None:
     """Read Retry-After (RFC 9110 section 10.2.3): seconds, or a date."""
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value[:9])
+    if value.isascii() and value.strip().isdigit():
+        return float(value.strip()[:9])
     from email.utils import parsedate_to_datetime
 
     try:

@@ -38,7 +38,7 @@ class FakeHub:
                 hub.requests.append((self.path, dict(self.headers), body))
                 time.sleep(hub.delay_s)
                 status, headers, content = hub.answer(self.path, body)
-                encoded = json.dumps(content).encode()
+                encoded = content if isinstance(content, bytes) else json.dumps(content).encode()
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     for name, value in headers.items():

@@ -351,15 +351,52 @@ def test_a_token_with_a_line_break_is_refused(tmp_path: Path) -> None:
         Transport("http://127.0.0.1:1", "secret\n", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", "x:y", "clé", "a\nb"])
+def test_a_header_that_http_cannot_carry_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot carry"):
+        post.Poster("http://127.0.0.1:1", {name: "value"})
+
+
 def test_the_longest_body_of_an_answer_is_read_in_part(hub: Any, make: Any) -> None:
     hub.answer = lambda path, body: (200, {}, "x" * (2 * post.MAX_ANSWER_BYTES))
     way = make(hub.url)
     way.submit("beat", {"items": 1})
-    assert way.flush(5)
+    assert not way.flush(0.3)
     hub.answer = hub.accept
     way.submit("beat", {"items": 2})
     assert way.flush(5)
-    assert numbers(hub.beats) == [2]
+    assert numbers(hub.beats) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "content"),
+    [
+        (200, {}, b"<html>It works!</html>"),
+        (200, {}, b"[" * 200_000),
+        (200, {}, b""),
+        (503, {"Retry-After": "\xb2"}, b""),
+    ],
+    ids=["a page", "nested without end", "nothing", "a date that is none"],
+)
+def test_an_answer_that_is_not_a_hubs_loses_nothing(
+    hub: Any, make: Any, until: Until, status: int, headers: dict[str, str], content: bytes
+) -> None:
+    hub.answer = lambda path, body: (status, headers, content)
+    way = make(hub.url, None)
+    way.submit("beat", {"items": 1})
+    until(lambda: way.statistics()["held"] == 1, "the beat waits")
+    assert way.statistics()["delivered"] == 0
+    hub.answer = hub.accept
+    assert way.flush(5)
+    assert numbers(hub.beats) == [1]
+
+
+def test_a_trace_collector_may_answer_as_it_likes(hub: Any, make: Any) -> None:
+    hub.answer = lambda path, body: (200, {}, b"OK")
+    way = make(hub.url)
+    way.submit(transport.TRACES_PATH, {"name": "cycle"})
+    assert way.flush(5)
+    assert way.statistics()["delivered"] == 1
 
 
 def test_the_child_of_a_fork_sends_its_own_items_only(hub: Any, make: Any, until: Until) -> None:
