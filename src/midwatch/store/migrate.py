@@ -1,7 +1,7 @@
 """Brings `state.db` to the tables of this version, or refuses it untouched.
 
-Alembic is imported only when there is something to migrate: a start with nothing to do costs one
-small query.
+Alembic is imported only when there is something to migrate: a new database gets the tables as they
+are now, and a start with nothing to do costs one small query.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, inspect, text
 
 from midwatch.core.errors import SetupError
-from midwatch.store.tables import HEAD
+from midwatch.store.tables import HEAD, metadata
 
 KNOWN: Final = frozenset({HEAD})
 """Every revision that this version can read or bring up to HEAD."""
@@ -35,14 +35,34 @@ def upgrade(engine: Engine, path: Path) -> None:
     """Create or bring up all tables. Call `check` first."""
     if path.exists() and _revision(path) == HEAD:
         return
+    with engine.begin() as connection:
+        if inspect(connection).get_table_names():
+            migrate(connection)
+        else:
+            _create(connection)
+
+
+def migrate(connection: Connection) -> None:
+    """Run every migration that the database has not seen, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+    # alembic's own table, as it makes it: the next version migrates from here
+    connection.execute(
+        text(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+            " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+        )
+    )
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
 def _revision(path: Path) -> str | None:
