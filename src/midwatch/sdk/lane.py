@@ -110,7 +110,11 @@ class Lane:
         for _ in range(PASS_BATCHES):
             if not self.spool or time.monotonic() < self.retry_at or time.monotonic() >= until:
                 break
-            waiting = self.spool.peek(BATCH_ITEMS)
+            try:
+                waiting = self.spool.peek(BATCH_ITEMS)
+            except OSError as error:
+                self._postpone(None, f"cannot read what was kept ({error}); trying again later")
+                return
             if not waiting:
                 continue  # what lay there was unreadable, and is counted
             settled = self._send(waiting, until)

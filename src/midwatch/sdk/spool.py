@@ -10,6 +10,7 @@ bounded too. One thread uses a spool.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import deque
@@ -34,6 +35,9 @@ HELD_ITEMS = 5_000
 
 DISK_RETRY_S = 2.0
 """How long a disk that refused is left alone."""
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing about the file: an agent that leaks files still has its spool."""
 
 
 class _Segment:
@@ -91,7 +95,10 @@ class Spool:
             self._lose("memory_full", excess)
 
     def peek(self, limit: int) -> list[Entry]:
-        """Return the oldest entries, at most `limit`, without removing them."""
+        """Return the oldest entries, at most `limit`, without removing them.
+
+        Raises OSError when the process is short of something (open files, memory): they stay.
+        """
         while self._segments:
             entries = self._read(self._segments[0], limit)
             if entries:
@@ -263,7 +270,9 @@ class Spool:
                     entries.append(entry)
                     if len(entries) >= limit:
                         break
-        except OSError:
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise
             self._lose("spool_unreadable", segment.items or 1)
             return []
         if torn:

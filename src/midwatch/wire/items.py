@@ -170,7 +170,12 @@ def _time(path: str, value: Any, now: float) -> float:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    """Return what stands there, in a few words: `repr` of all of it may be long, or too deep."""
+    if isinstance(value, dict):
+        return f"an object of {len(value)} keys"  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, list):
+        return f"a list of {len(value)}"  # pyright: ignore[reportUnknownArgumentType]
+    text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

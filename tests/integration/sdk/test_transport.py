@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -275,6 +276,24 @@ def test_a_full_disk_keeps_items_in_memory(
     hub = new_hub(free_port)
     assert way.flush(10)
     assert numbers(hub.beats) == list(range(10))
+
+
+def test_an_agent_that_has_used_up_its_files_keeps_its_spool(tmp_path: Path) -> None:
+    lost: list[tuple[str, int]] = []
+    kept = spool.Spool(str(tmp_path), "items", lambda reason, count: lost.append((reason, count)))
+    kept.append([("/api/beats", {"items": 1})])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            kept.peek(10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert kept.peek(10) == [("/api/beats", {"items": 1})]
+    assert lost == []
+    kept.close()
 
 
 def test_a_spool_directory_that_cannot_be_made_is_no_harm(

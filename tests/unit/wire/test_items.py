@@ -150,3 +150,15 @@ def test_a_cost_where_no_cost_is_known_is_a_field_like_any_other(value: object) 
     item = read(Kind.EVENT, {"agent": "a", "kind": "k", "cost_usd": value}, 1_750_000_000.0)
     assert item["cost_usd"] == value
     assert "cost_nusd" not in item
+
+
+def test_what_is_refused_is_named_in_a_few_words_however_deep_and_long_it_is() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, {"x": deep}, ["x"] * 1_000_000, "x" * 1_000_000):
+        with pytest.raises(BadItem) as refused:
+            read(Kind.EVENT, {"agent": "a", "kind": value}, NOW)
+        assert len(str(refused.value)) < 200
+    while deep:
+        deep = deep[0]  # taken apart by hand, so that its end is no recursion either
