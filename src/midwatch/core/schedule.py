@@ -18,6 +18,10 @@ from midwatch.core.fleet import Schedule
 MISSED_AFTER_S: Final = 5.0
 """A start that is later than this counts as missed, not as late."""
 
+SET_BACK_S: Final = 300.0
+"""A last start that is further ahead than this was written by a clock that was wrong. Less is the
+small step back of a clock that is kept right: it must not start the same run twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Firing:
@@ -46,6 +50,8 @@ def next_firing(
 
     With `missed: once`, all that was missed since `last` is made up for by one run, now.
     """
+    if last is not None and last > now + SET_BACK_S:
+        last = now - MISSED_AFTER_S  # else nothing would run until the clock is there again
     if last is not None:
         due = next_after(schedule, timezone, last)
         if schedule.missed == "once" and due is not None and due < now - MISSED_AFTER_S:

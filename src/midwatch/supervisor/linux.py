@@ -99,6 +99,12 @@ class LinuxSystem:
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
         self._members: dict[tuple[int, int], str | None] = {}
+        # a shell that started something and then became us by exec: its children are not ours to end
+        self._before = {
+            (pid, entry.started)
+            for pid in procfs.children_of(os.getpid())
+            if (entry := procfs.stat(pid)) is not None
+        }
         if adopt:
             _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             loop.add_signal_handler(signal.SIGCHLD, self._reap_adopted)
@@ -257,6 +263,15 @@ class LinuxSystem:
                 count += _kill(entry)
         return count
 
+    def _kill_strays(self) -> None:
+        """Whatever was re-parented to us came from an agent, also when it cleared its environment."""
+        for pid in procfs.children_of(os.getpid()):
+            entry = procfs.stat(pid)
+            if entry is None or entry.state == "Z" or pid in self._processes:
+                continue
+            if (pid, entry.started) not in self._before:
+                self.counters.leftovers_killed += _kill_below(entry)
+
     def oom_kills(self, max_age_s: float = 0.0) -> int:
         now = self._loop.time()
         if now - self._oom_read >= max_age_s:
@@ -265,6 +280,7 @@ class LinuxSystem:
 
     def close(self) -> None:
         if self._adopt:
+            self._kill_strays()
             self._loop.remove_signal_handler(signal.SIGCHLD)
         for process in list(self._processes.values()):
             self._forget(process)
@@ -308,7 +324,7 @@ class LinuxSystem:
         self._drain(process)
         self._forget(process)
         if self._adopt:
-            self._kill_adopted(process.run_id)
+            self._kill_adopted(process)
         process.launch.on_exit(exit_)
 
     def _drain(self, process: LinuxProcess) -> None:
@@ -332,19 +348,17 @@ class LinuxSystem:
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
 
-    def _kill_adopted(self, run_id: str) -> None:
-        """What escaped into a session of its own is now our child: the subreaper sees it at once."""
+    def _kill_adopted(self, process: LinuxProcess) -> None:
+        """What escaped from the group is now our child: the subreaper sees it at once. It is known by
+        its session, or by the run id in its environment."""
         for pid in procfs.children_of(os.getpid()):
             if pid in self._processes:
                 continue
             entry = procfs.stat(pid)
-            if entry is None or entry.state == "Z" or not self._is_left(entry, run_id):
+            if entry is None or entry.state == "Z":
                 continue
-            for member in [
-                entry,
-                *(s for p in procfs.below(pid) if (s := procfs.stat(p)) is not None),
-            ]:
-                self.counters.leftovers_killed += _kill(member)
+            if entry.session == process.pid or self._is_left(entry, process.run_id):
+                self.counters.leftovers_killed += _kill_below(entry)
 
     def _reap_adopted(self) -> None:
         """SIGCHLD: reap whatever is a zombie and not one of ours (those have a pidfd)."""
@@ -375,6 +389,11 @@ def _kill(entry: procfs.Stat) -> int:
     finally:
         os.close(fd)
     return 1
+
+
+def _kill_below(root: procfs.Stat) -> int:
+    below = (procfs.stat(pid) for pid in procfs.below(root.pid))
+    return sum(_kill(entry) for entry in [root, *(e for e in below if e is not None)])
 
 
 def _tree(table: dict[int, procfs.Stat], roots: set[int]) -> list[procfs.Stat]:

@@ -82,7 +82,11 @@ class Capture:
         self.bytes_read += len(data)
         self._tail += data
         if len(self._tail) > 2 * TAIL_BYTES:
-            del self._tail[:-TAIL_BYTES]
+            # from the begin of a line, or where no secret can have begun: half a secret is not
+            # recognised, and what is left of it would be shown
+            start = len(self._tail) - TAIL_BYTES
+            line = self._tail.find(b"\n", start, -1) + 1
+            del self._tail[: line or _cut(self._tail[:start])]
         with self._lock:
             if self._waiting_bytes + len(data) > BUFFER_BYTES:
                 self.dropped_bytes += len(data)
@@ -104,7 +108,7 @@ class Capture:
 
     def tail(self) -> list[str]:
         """Return the run's last lines, printable and redacted."""
-        return show_lines(bytes(self._tail[-TAIL_BYTES:]))
+        return show_lines(bytes(self._tail))
 
     def take(self) -> bytes:
         """Return all that waits, for the writer."""
@@ -147,6 +151,11 @@ class LogFile:
         end = block.rfind(b"\n") + 1
         if len(block) - end > LINE_BYTES:
             end = _cut(block)
+        key = block.rfind(b"-----BEGIN ", 0, end)
+        if key >= 0 and len(block) - key <= LINE_BYTES and b"-----END " not in block[key:end]:
+            end = (
+                block.rfind(b"\n", 0, key) + 1
+            )  # a private key is redacted as a whole or not at all
         if not data and now - self._touched >= IDLE_S:
             end = len(block)
         self._held = block[end:]
@@ -206,7 +215,7 @@ class LogFile:
         self.path.replace(self.path.with_name(f"{self.path.name}.1"))
 
 
-def _cut(block: bytes) -> int:
+def _cut(block: bytes | bytearray) -> int:
     """Return where to cut endless output: in front of whatever could be the begin of a secret."""
     least = len(block) - LONGEST
     for at in range(len(block) - 1, least, -1):

@@ -25,7 +25,7 @@ CHECK_EVERY_S: Final = 1.0
 FIRST_CHECKS_S: Final = 0.05
 """Distance of health checks, in general and until the first answer."""
 
-CHECK_TIMEOUT_S: Final = 1.5
+CHECK_TIMEOUT_S: Final = 1.0
 
 PATIENCE_S: Final = 3.0
 """Without an answer for this long a post counts as hung; with the last time-out that is under 5 s."""

@@ -139,9 +139,9 @@ class Supervisor:
         await self._sweep()
         self.journal.alive(self.system.wall())
         self._make_keepers()
+        self._tell_beginning()  # at once: a person who looks at the console need not wait for the hub
         self._start_posts()
         await self._head_start()
-        self._tell_beginning()
         for keeper in self.keepers.values():
             keeper.begin(resumed=self.lifetime.dirty)
             # a fork costs milliseconds: between two of them, those that run already are heard

@@ -62,6 +62,41 @@ def test_a_key_is_redacted_in_file_and_tail_also_when_it_comes_in_pieces(
     assert capture.file.redacted == 1
 
 
+def test_a_private_key_is_redacted_although_its_lines_come_one_by_one(
+    writer: Writer, tmp_path: Path
+) -> None:
+    capture = Capture(writer, tmp_path)
+    lines = [
+        b"-----BEGIN PRIVATE KEY-----",
+        *[b"MIIEvQIBADANBg" * 4] * 3,
+        b"-----END PRIVATE KEY-----",
+    ]
+    for line in [b"loaded", *lines, b"connected"]:
+        capture.feed(line + b"\n")
+        until(lambda: not capture._waiting)
+        time.sleep(2 * output.GATHER_S)  # the writer writes what it has
+    until(lambda: "connected" in text_of(tmp_path))
+    assert text_of(tmp_path) == "loaded\n-----BE[redacted]\nconnected\n"
+
+
+def test_a_begin_that_never_ends_is_held_back_for_a_moment_only(
+    writer: Writer, tmp_path: Path
+) -> None:
+    Capture(writer, tmp_path).feed(b"-----BEGIN of my story\nonce\n")
+    until(lambda: text_of(tmp_path) == "-----BEGIN of my story\nonce\n")
+
+
+def test_a_key_that_the_tail_would_cut_in_half_is_not_shown(writer: Writer, tmp_path: Path) -> None:
+    for endless in (b"", b"\n"):
+        for shift in range(0, 80, 8):
+            capture = Capture(writer, tmp_path)
+            before = b"." * (2 * output.TAIL_BYTES + 1 - output.TAIL_BYTES - shift)
+            capture.feed(before + b" sk-proj-" + b"Zq9" * 24 + b" " + endless)
+            capture.feed(b"." * (output.TAIL_BYTES - 80 + shift - len(endless)) + b"\n")
+            assert "Zq9Zq9" not in "".join(capture.tail())
+            assert capture.tail()
+
+
 def test_files_are_rotated_and_the_oldest_goes(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

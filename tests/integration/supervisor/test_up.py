@@ -186,6 +186,42 @@ def test_after_kill_9_no_orphan_survives_and_agents_resume(instance: Instance) -
     assert "died without a word" not in instance.console
 
 
+ESCAPES = """
+    import pathlib, subprocess
+    def start(name, **how):
+        child = subprocess.Popen(["/bin/sleep", "600"], env={}, **how)
+        pathlib.Path(name).write_text(str(child.pid))
+    start("group", process_group=0)
+    start("session", start_new_session=True)
+    raise SystemExit(3)
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_clears_its_environment_is_ended_with_the_run_or_with_the_instance(
+    instance: Instance,
+) -> None:
+    instance.up({"escapes": python(ESCAPES, restart={"when": "never"})})
+    instance.says("escapes: exit code 3")
+    group, session = (int((instance.folder / name).read_text()) for name in ("group", "session"))
+    try:
+        # one is known by its session; of the other nobody can tell any more whose it was
+        instance.until(lambda: not lives(group), "the end of the other group")
+        assert lives(session)
+        assert instance.end(signal.SIGTERM) == 0
+        assert not lives(session)
+    finally:
+        for pid in (group, session):
+            if lives(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_a_killed_agent_is_replaced(instance: Instance) -> None:
     instance.up(
         {"inbox": {"command": ["sleep", "600"], "restart": {"backoff": "0s", "attempts": 9}}}

@@ -24,6 +24,21 @@ def test_a_key_is_cut_to_its_first_characters(text: str, shown: str) -> None:
     assert redact_text(text) == shown
 
 
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7+x/\nq0Zr==\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"found\n{PEM}\nafter\n", "found\n-----BE[redacted]\nafter\n"),
+        (PEM.split("-----END")[0] + "\n! next", "-----BE[redacted]! next"),
+        ('{"key": "' + PEM.replace("\n", "\\n") + '"}', '{"key": "-----BE[redacted]"}'),
+    ],
+)
+def test_a_private_key_goes_with_all_its_lines(text: str, shown: str) -> None:
+    assert redact_text(text) == shown
+
+
 @pytest.mark.parametrize(
     "text", ["sk-learn is a library", "task-" + "a" * 40, "the AIza prefix", "risk-" + "b" * 30]
 )

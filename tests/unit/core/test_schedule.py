@@ -90,3 +90,26 @@ def test_a_start_that_is_late_by_seconds_is_no_missed_run() -> None:
 def test_the_next_time_is_always_later(after: int, cron: str) -> None:
     due = next_after(Schedule(cron=cron), "Europe/Paris", float(after))
     assert due is None or due > after
+
+
+def test_a_clock_that_was_wrong_by_a_year_does_not_silence_the_schedule() -> None:
+    plan = Schedule(cron="*/5 * * * *")
+    wrong = at("2027-06-01T00:00")
+    before, due = at("2026-06-01T00:01"), at("2026-06-01T00:05")
+    waiting = next_firing(plan, "UTC", last=wrong, now=before)
+    assert waiting is not None
+    assert waiting.at == due
+    firing = next_firing(plan, "UTC", last=wrong, now=due + 0.01)
+    assert firing is not None
+    assert firing.at == due + 0.01
+
+
+def test_a_clock_that_steps_back_a_little_does_not_start_the_same_run_twice() -> None:
+    plan = Schedule(cron="*/5 * * * *")
+    fired, again = at("2026-06-01T00:05") + 0.01, at("2026-06-01T00:05") + 0.001
+    firing = next_firing(plan, "UTC", last=fired, now=again - 1)
+    assert firing is not None
+    assert firing.at > again - 1
+    later = next_firing(plan, "UTC", last=fired, now=again)
+    assert later is not None
+    assert later.at == at("2026-06-01T00:10")
