@@ -187,6 +187,10 @@ class Instance:
             time.sleep(POLL_S)
         return None
 
+    def said(self, word: str, since: float) -> float | None:
+        """Return when the console first said something with this word after `since`, or None."""
+        return next((at for at, line in self.console if at >= since and word in line.lower()), None)
+
     def read_note(self, name: str) -> str | None:
         """Return what the program wrote into its work directory under this name."""
         path = self.work / name

@@ -16,17 +16,11 @@ def _stop_the_hub(instance: Instance) -> Evidence:
     instance.wait(lambda: len((instance.read_note("beats") or "").split()) >= BEATS_BEFORE, 20)
     at = time.time()
     os.kill(instance.children()["hub"], signal.SIGSTOP)
-    instance.wait(lambda: _console_says_so(instance, at), 20)
-    noticed = _console_says_so(instance, at)
+    # without a hub there is only the console to tell; the incident follows when the hub is back
+    instance.wait(lambda: instance.said("hub", at), 20)
     instance.wait(lambda: instance.agent(AGENT), 30)
     (instance.work / "enough").touch()
-    return Evidence(at, noticed or time.time())
-
-
-def _console_says_so(instance: Instance, since: float) -> float | None:
-    return next(
-        (at for at, line in instance.console if at >= since and "hub" in line.lower()), None
-    )
+    return Evidence(at, instance.said("hub", at))
 
 
 def _nothing_lost(instance: Instance) -> str | None:
