@@ -14,6 +14,9 @@ from midwatch.wire.items import Item
 KEPT_BEATS = 60
 """Beats per agent that the store hands over: the baseline's 50 and the page's strip of 60."""
 
+GAPS = ("supervisor.lost", "hub.down", "gateway.down")
+"""Events that tell of a time when a part of Midwatch was away."""
+
 
 @dataclass(frozen=True, slots=True)
 class DaySums:
@@ -46,3 +49,5 @@ class AgentHistory:
     """The newest sample."""
     today: DaySums = field(default_factory=DaySums)
     """Sums since `core.times.day_start(now, zone)`."""
+    gaps: Sequence[Item] = ()
+    """Of Midwatch itself: its newest event of each of GAPS."""

@@ -6,13 +6,16 @@ The supervisor decides why a run ended; a detector takes the ends that are its o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Final
 
 from midwatch.core.causes import cause_of, done_of, next_of
-from midwatch.core.detection import Facts
+from midwatch.core.detection import MIDWATCH, Facts
 from midwatch.core.incident import Finding, Severity
 from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
 from midwatch.core.recovery import WAKES as RECOVERY_WAKES
+from midwatch.core.times import show_time
+from midwatch.core.units import show_duration
 
 WAKES: Final = RECOVERY_WAKES
 """What wakes a detector of runner failures."""
@@ -34,6 +37,56 @@ def ended(facts: Facts, ends: Collection[str]) -> bool:
         return False
     end = facts.data.get("end")
     return isinstance(end, str) and end in ends and not flag_of(facts.data, "expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time when a part of Midwatch was away. Unix seconds; None: not reported."""
+
+    began: float | None
+    ended: float | None
+    length_s: float | None
+
+    @property
+    def lasted(self) -> str:
+        return "" if self.length_s is None else f" for {show_duration(self.length_s)}"
+
+    def since(self, facts: Facts, words: str) -> str:
+        """Return `words` and `02:11:57`, or nothing."""
+        if not self.began:
+            return ""
+        return words + show_time(self.began, facts.now, facts.zone, seconds=True)
+
+    def to_json(self) -> dict[str, object]:
+        return {"from": self.began, "to": self.ended, "gap_s": self.length_s}
+
+
+def gap_of(facts: Facts) -> Gap:
+    """Read the gap that an event of Midwatch itself reports."""
+    began, ended = number_of(facts.data, "from"), number_of(facts.data, "to")
+    length = number_of(facts.data, "gap_s")
+    if length is None and began is not None and ended is not None:
+        length = max(0.0, ended - began)
+    return Gap(began, ended, length)
+
+
+def was_down(kind: str, facts: Facts, what: str, meanwhile: str) -> Finding | None:
+    """Tell of a server of Midwatch that was away; it is over, or the hub would not hear of it."""
+    if facts.agent != MIDWATCH:
+        return None
+    gap = gap_of(facts)
+    why = text_of(facts.data, "reason")
+    down = f"the {what} was down{gap.lasted}{gap.since(facts, ', since ')}"
+    return Finding(
+        kind=kind,
+        agent=MIDWATCH,
+        severity="warning",
+        sentence=told(facts, down + (f" ({why})" if why else ""), meanwhile),
+        reason=why or f"the supervisor could not reach the {what}",
+        evidence_at=gap.ended or facts.item["at"],
+        evidence=gap.to_json(),
+        transient=True,
+    )
 
 
 def failures_of(facts: Facts) -> int:

@@ -77,6 +77,8 @@ class FleetView:
         self._due: list[tuple[float, str]] = []
         self._queued: set[str] = set()
         self._own_incidents = 0
+        self.gaps: Sequence[Item] = ()
+        """What the store knew of gaps of Midwatch itself, for whoever judges it once more."""
         self.refused_agents = 0
         """Items of unknown agents beyond MAX_AGENTS."""
         self.reload(fleet)
@@ -87,6 +89,7 @@ class FleetView:
         """Take what the store knew at start; call once, before the first `apply`."""
         for history in histories:
             if history.agent == MIDWATCH:
+                self.gaps = history.gaps
                 continue
             agent = self._get(history.agent)
             if agent is None:

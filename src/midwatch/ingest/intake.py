@@ -32,6 +32,7 @@ SUPERVISOR_KINDS: Final = frozenset(
         "run.ended",
         "run.hung",
         "hub.down",
+        "gateway.down",
         "supervisor.lost",
         "fleet.loaded",
         "node.stopping",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import duckdb
 
-from midwatch.core.history import KEPT_BEATS, AgentHistory, DaySums
+from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
 from midwatch.wire.items import Item
 from midwatch.wire.limits import NUSD_PER_USD
@@ -35,7 +35,7 @@ def histories(
         beats.setdefault(item["agent"], []).append(item)
     samples = {i["agent"]: i for i in _newest(cursor, SAMPLES, 1, "ts >= ?", [since])}
     events: dict[str, dict[str, Item]] = {}
-    for kind in _LATEST:
+    for kind in (*_LATEST, *GAPS):
         for item in _newest(cursor, EVENTS, 1, "kind = ?", [kind]):
             events.setdefault(item["agent"], {})[kind] = item
     today = _today(cursor, day_start)
@@ -51,6 +51,7 @@ def histories(
                 latest.get("run.ended"),
                 samples.get(agent),
                 today.get(agent, DaySums()),
+                [latest[kind] for kind in GAPS if kind in latest],
             )
         )
     return found

@@ -420,6 +420,9 @@ class Watch:
 
     def _rejudge(self, now: float) -> None:
         """Judge what was stored last once more: a hub may die between a commit and its incident."""
+        for gap in self._view.gaps:
+            if self._is_unjudged(gap, now):
+                self._judge(wake_of(Kind.EVENT, gap), gap, None, now)
         for name in self._view.names():
             agent = self._view.look(name)
             if agent is None:

@@ -143,12 +143,16 @@ async def test_histories_are_what_the_items_were(store: Telemetry) -> None:
         now,
     )
     await store.append("event", [started])
-    (one,) = await store.read(lambda c: history.histories(c, now, now - 1000))
+    gap = {"agent": "midwatch", "kind": "hub.down", "data": {"gap_s": 8}, "at": round(now, 6)}
+    down = read(Kind.EVENT, gap, now)
+    await store.append("event", [down])
+    one, ours = await store.read(lambda c: history.histories(c, now, now - 1000))
+    assert (ours.agent, ours.gaps) == ("midwatch", [down])
     assert list(one.beats) == beats[-60:]
     assert one.started == started
     assert (one.today.cycles, one.today.cost_nusd, one.today.items) == (70, 17_500_000_000, 140)
     assert (one.today.unit, one.today.restarts) == ("mails", 1)
-    (later,) = await store.read(lambda c: history.histories(c, now, now + 1000))
+    later, _ = await store.read(lambda c: history.histories(c, now, now + 1000))
     assert (later.today.cycles, later.today.cost_nusd) == (0, None)
 
 

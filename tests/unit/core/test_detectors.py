@@ -168,6 +168,14 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             (),
         ),
         (
+            _event("gateway.down", agent="midwatch", **{"from": NOW - 8, "to": NOW}),
+            "gateway-down",
+            "warning",
+            "midwatch: the gateway was down for 8 seconds, since 15:06:32;"
+            " no agent was restarted because of it",
+            (),
+        ),
+        (
             _event(
                 "supervisor.lost",
                 agent="midwatch",
@@ -191,7 +199,7 @@ def test_a_report_becomes_one_finding_in_one_sentence(
     assert finding.severity == severity
     assert finding.done == done
     assert finding.reason
-    assert finding.transient == (kind in ("hub-down", "supervisor-killed"))
+    assert finding.transient == (kind in ("hub-down", "gateway-down", "supervisor-killed"))
 
 
 @pytest.mark.parametrize("end", ["finished", "operator", "suspended", "shutdown", "lost"])

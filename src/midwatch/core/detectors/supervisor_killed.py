@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from midwatch.core.detection import MIDWATCH, Facts, Verdict, detector
 from midwatch.core.incident import Finding
-from midwatch.core.plain import number_of, texts_of, whole_of
-from midwatch.core.report import times, told
-from midwatch.core.times import show_time
-from midwatch.core.units import show_duration
+from midwatch.core.plain import texts_of, whole_of
+from midwatch.core.report import gap_of, times, told
 
 
 @detector("supervisor-killed", on=("supervisor.lost",))
@@ -15,12 +13,8 @@ def supervisor_killed(facts: Facts) -> Verdict:
     """Tell of the gap, of orphans that were stopped and of agents that were resumed."""
     if facts.agent != MIDWATCH:
         return None
-    start, end = number_of(facts.data, "from"), number_of(facts.data, "to")
-    gap = number_of(facts.data, "gap_s")
-    if gap is None and start is not None and end is not None:
-        gap = max(0.0, end - start)
-    length = f"; nothing was watched for {show_duration(gap)}" if gap is not None else ""
-    since = f" after {show_time(start, facts.now, facts.zone, seconds=True)}" if start else ""
+    gap = gap_of(facts)
+    unwatched = f"nothing was watched{gap.lasted}" if gap.lasted else ""
     orphans, resumed = _many(facts, "orphans"), _many(facts, "resumed")
     return Finding(
         kind="supervisor-killed",
@@ -28,16 +22,15 @@ def supervisor_killed(facts: Facts) -> Verdict:
         severity="warning",
         sentence=told(
             facts,
-            f"the supervisor died{since}{length}",
+            f"the supervisor died{gap.since(facts, ' after ')}",
+            unwatched,
             f"{times(orphans, 'orphan')} stopped" if orphans else "",
             f"{times(resumed, 'agent')} resumed" if resumed else "",
         ),
         reason="the journal ended without a stop in good order",
-        evidence_at=end or facts.item["at"],
+        evidence_at=gap.ended or facts.item["at"],
         evidence={
-            "from": start,
-            "to": end,
-            "gap_s": gap,
+            **gap.to_json(),
             "orphans": orphans,
             "resumed": texts_of(facts.data, "resumed") or resumed,
         },
