@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ async def watch_visible(
         while True:
             _, body = await reader.ask("GET", f"/api/agents/{agent}")
             last = json.loads(body)["last_beat"]
-            if last is not None and last >= at:
+            if last is not None and datetime.fromisoformat(last).timestamp() >= at:
                 seen.append(time.perf_counter() - begun)
                 break
             if time.perf_counter() - begun > 10:

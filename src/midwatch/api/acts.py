@@ -60,7 +60,7 @@ def _add_actions(router: APIRouter, room: Room) -> None:
         incident = await room.acknowledge(incident_id, caller.name)
         if _from_form(request):
             return RedirectResponse(f"/incidents/{incident.id}", 303)
-        return Json(incident.to_json())
+        return Json.of(shapes.IncidentShape, incident.to_json())
 
 
 def _add_nodes(router: APIRouter, room: Room) -> None:

@@ -66,15 +66,22 @@ class Json(Response):
 
     media_type = "application/json"
 
+    @classmethod
+    def of(cls, shape: type[shapes.Shape], content: dict[str, Any], status: int = 200) -> Json:
+        """Return an answer of a shape: its times as RFC 3339."""
+        return cls(shapes.shown(shape, content), status)
+
     def render(self, content: Any) -> bytes:
         """Return the content as JSON."""
         return to_json(content, inf_nan_mode="null", fallback=str)
 
 
-def page(items: Sequence[dict[str, Any]], limit: int, key: str = "id") -> Json:
+def page(
+    shape: type[shapes.Shape], items: Sequence[dict[str, Any]], limit: int, key: str = "id"
+) -> Json:
     """Return one page: `next` is what `after` wants for the following one, or null at the end."""
     last = items[-1][key] if len(items) == limit else None
-    return Json({"items": items, "next": last})
+    return Json.of(shape, {"items": items, "next": last})
 
 
 def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:

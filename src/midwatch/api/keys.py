@@ -30,7 +30,8 @@ def build(room: Room) -> APIRouter:
     @router.get("/api/tokens", response_model=shapes.Tokens)
     async def listing() -> Response:  # pyright: ignore[reportUnusedFunction]
         """All tokens, without their secrets, newest first."""
-        return Json({"items": [_shown(t) for t in await room.tokens.all()], "next": None})
+        items = [_plain(t) for t in await room.tokens.all()]
+        return Json.of(shapes.Tokens, {"items": items, "next": None})
 
     @router.post("/api/tokens", status_code=201, response_model=shapes.TokenShape)
     async def create(wanted: TokenIn) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -52,7 +53,9 @@ def build(room: Room) -> APIRouter:
         secret, token = await room.tokens.create(
             wanted.name, frozenset(wanted.scopes), now, expires_at
         )
-        return Json({**_shown(token), "token": secret}, 201, {"cache-control": "no-store"})
+        answer = Json.of(shapes.TokenShape, {**_plain(token), "token": secret}, 201)
+        answer.headers["cache-control"] = "no-store"
+        return answer
 
     @router.delete("/api/tokens/{token}", status_code=204)
     async def revoke(token: str) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -70,7 +73,7 @@ def build(room: Room) -> APIRouter:
     return router
 
 
-def _shown(token: Token) -> dict[str, Any]:
+def _plain(token: Token) -> dict[str, Any]:
     return {
         "id": token.id,
         "name": token.name,

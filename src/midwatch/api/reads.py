@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BeforeValidator
 
 from midwatch.api import shapes
 from midwatch.api.app import Json, Room, page
@@ -20,6 +22,24 @@ from midwatch.wire.problem import Refusal
 Limit = Annotated[int, Query(ge=1, le=500, description="items of one page")]
 After = Annotated[str | None, Query(max_length=128, description="`next` of the page before")]
 Name = Annotated[str | None, Query(max_length=128, description="of this agent alone")]
+
+
+def _seconds(value: Any) -> Any:
+    """Return RFC 3339 text as Unix seconds; leave what is a number to pydantic."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return value
+    if moment.tzinfo is None:
+        raise ValueError(f"{value!r} has no offset; end it with Z")
+    return moment.timestamp()
+
+
+Since = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    Query(ge=0, le=1e11, description="RFC 3339 or Unix seconds"),
+]
 
 
 def build(room: Room) -> APIRouter:
@@ -42,7 +62,7 @@ def _add_fleet(router: APIRouter, room: Room) -> None:
     @router.get("/api/fleet", response_model=shapes.FleetShape)
     async def fleet() -> Response:  # pyright: ignore[reportUnusedFunction]
         """The fleet as a whole: how many agents, how many work, what was lost."""
-        return Json(room.reader.fleet(room.clock()))
+        return Json.of(shapes.FleetShape, room.reader.fleet(room.clock()))
 
     @router.get("/api/agents", response_model=shapes.Agents)
     async def agents(after: After = None, limit: Limit = 500) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -50,7 +70,8 @@ def _add_fleet(router: APIRouter, room: Room) -> None:
         now = room.clock()
         names = [name for name in room.reader.names() if after is None or name > after]
         found = [a for name in names[:limit] if (a := room.reader.agent(name, now)) is not None]
-        return Json({"items": found, "next": names[limit - 1] if len(names) > limit else None})
+        last = names[limit - 1] if len(names) > limit else None
+        return Json.of(shapes.Agents, {"items": found, "next": last})
 
     @router.get("/api/agents/{agent}", response_model=shapes.AgentShape)
     async def one(agent: str) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -58,7 +79,7 @@ def _add_fleet(router: APIRouter, room: Room) -> None:
         found = room.reader.agent(agent, room.clock())
         if found is None:
             raise stranger(room, agent)
-        return Json(found)
+        return Json.of(shapes.AgentShape, found)
 
 
 def _add_records(router: APIRouter, room: Room) -> None:
@@ -66,7 +87,7 @@ def _add_records(router: APIRouter, room: Room) -> None:
     async def runs(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Runs, newest first."""
         found = await room.runs.page(agent=agent, after=after, limit=limit)
-        return page(found, limit, "run_id")
+        return page(shapes.Runs, found, limit, "run_id")
 
     @router.get("/api/incidents", response_model=shapes.Incidents)
     async def incidents(  # pyright: ignore[reportUnusedFunction]
@@ -78,7 +99,7 @@ def _add_records(router: APIRouter, room: Room) -> None:
         """Incidents, newest first."""
         wanted = None if state is None else state.value
         found = await room.book.page(state=wanted, agent=agent, after=after, limit=limit)
-        return page([incident.to_json() for incident in found], limit)
+        return page(shapes.Incidents, [i.to_json() for i in found], limit)
 
     @router.get("/api/incidents/{incident_id}", response_model=shapes.IncidentShape)
     async def incident(incident_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -86,20 +107,21 @@ def _add_records(router: APIRouter, room: Room) -> None:
         found = await room.book.get(incident_id)
         if found is None:
             raise Refusal(404, f"no incident has the id {incident_id[:64]!r}", reason="incident")
-        return Json(found.to_json())
+        return Json.of(shapes.IncidentShape, found.to_json())
 
     @router.get("/api/deliveries", response_model=shapes.Deliveries)
     async def deliveries(limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Notifications, newest first, with why the last attempt failed."""
         found = await room.deliveries.recent(limit)
-        return Json({"items": [asdict(delivery) for delivery in found], "next": None})
+        items = [asdict(delivery) for delivery in found]
+        return Json.of(shapes.Deliveries, {"items": items, "next": None})
 
 
 def _add_telemetry(router: APIRouter, room: Room) -> None:
     @router.get("/api/cost", response_model=shapes.CostShape)
     async def cost(  # pyright: ignore[reportUnusedFunction]
         by: Literal["agent", "day"] = "agent",
-        since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix seconds")] = None,
+        since: Since = None,
     ) -> Response:
         """Dollars that beats reported, dearest first."""
         return Json(await room.telemetry.read(lambda c: history.cost(c, by, since)))
@@ -108,13 +130,13 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
     async def beats(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Beats, newest first."""
         found = await room.telemetry.read(lambda c: history.beats(c, agent, after, limit))
-        return page(found, limit)
+        return page(shapes.Beats, found, limit)
 
     @router.get("/api/traces", response_model=shapes.Traces)
     async def traces(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Traces, newest first."""
         found = await room.telemetry.read(lambda c: history.traces(c, agent, after, limit))
-        return page(found, limit, "trace_id")
+        return page(shapes.Traces, found, limit, "trace_id")
 
     @router.get("/api/traces/{trace_id}", response_model=shapes.WholeTrace)
     async def trace(trace_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -122,7 +144,7 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
         found = await room.telemetry.read(lambda c: history.trace(c, trace_id.lower()))
         if found is None:
             raise Refusal(404, f"no trace has the id {trace_id[:64]!r}", reason="trace")
-        return Json(found)
+        return Json.of(shapes.WholeTrace, found)
 
 
 def _add_live(router: APIRouter, room: Room) -> None:

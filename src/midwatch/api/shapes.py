@@ -1,11 +1,17 @@
 """The shapes of answers, for `/api/openapi.json`. Answers are built as plain JSON and not run
-through these models: a test holds the two together."""
+through these models: a test holds the two together.
+
+Inside, a time is Unix seconds; whoever asks over HTTP gets RFC 3339. `shown` is the one place where
+one becomes the other: the fields that are a `datetime` here.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from midwatch.core.states import State
 
@@ -14,6 +20,50 @@ class Shape(BaseModel):
     """Additions are free, so an answer may hold more than is named here."""
 
     model_config = ConfigDict(extra="allow")
+
+
+def shown(shape: type[BaseModel], value: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of this shape with its times as RFC 3339; the value itself is not changed."""
+    answer = dict(value)
+    for name, inner in _times(shape).items():
+        found = answer.get(name)
+        if found is None:
+            continue
+        if inner is None:
+            answer[name] = moment(found)
+        elif isinstance(found, list):
+            answer[name] = [shown(inner, one) for one in found]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        else:
+            answer[name] = shown(inner, found)
+    return answer
+
+
+def moment(seconds: Any) -> Any:
+    """Return Unix seconds as RFC 3339 in UTC with milliseconds; what no calendar holds stays a number."""
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return seconds
+    return text.replace("+00:00", "Z")
+
+
+@cache
+def _times(shape: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Return the fields that are a time (None) or a shape that holds one, by name."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in shape.model_fields.items():
+        for kind in _leaves(field.annotation):
+            if kind is datetime:
+                found[field.alias or name] = None
+            elif isinstance(kind, type) and issubclass(kind, BaseModel) and _times(kind):
+                found[field.alias or name] = kind
+    return found
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """Return what a union or a list is made of."""
+    inner = get_args(annotation)
+    return [leaf for one in inner for leaf in _leaves(one)] if inner else [annotation]
 
 
 class Problem(Shape):
@@ -45,10 +95,31 @@ class ResourcesShape(Shape):
     children: int | None
 
 
+class StripShape(Shape):
+    """One of an agent's recent cycles."""
+
+    at: datetime
+    duration_s: float | None
+    tokens: int | None
+    cost_usd: float | None
+    tool_calls: int | None
+    items: int | None
+    result: str | None
+
+
 class ActionShape(Shape):
     do: str
-    at: float
+    at: datetime
     result: str
+
+
+class EvidenceShape(Shape):
+    """What a finding rests on: other fields for each kind, and these where they are known."""
+
+    start: datetime | None = Field(None, alias="from")
+    end: datetime | None = Field(None, alias="to")
+    last_at: datetime | None = None
+    last_beat_at: datetime | None = None
 
 
 class IncidentShape(Shape):
@@ -60,10 +131,12 @@ class IncidentShape(Shape):
     state: Literal["open", "acked", "resolved"]
     sentence: str
     reason: str
-    evidence: dict[str, Any]
-    opened_at: float
-    evidence_at: float
-    resolved_at: float | None
+    evidence: EvidenceShape
+    opened_at: datetime
+    evidence_at: datetime
+    seen_at: datetime
+    acked_at: datetime | None
+    resolved_at: datetime | None
     actions: list[ActionShape]
     count: int
 
@@ -73,15 +146,17 @@ class AgentShape(Shape):
     group: str | None
     node: str | None
     state: State
-    since: float | None
+    since: datetime | None
     sentence: str
     run_id: str | None
     pid: int | None
-    last_beat: float | None
+    next_start_at: datetime | None
+    last_beat: datetime | None
     cycle: CycleShape | None
     today: TodayShape
     resources: ResourcesShape | None
     incidents: list[IncidentShape]
+    recent_cycles: list[StripShape]
 
 
 class FleetShape(Shape):
@@ -91,18 +166,47 @@ class FleetShape(Shape):
     working: int
     open_incidents: int
     today: dict[str, float | int | None]
-    since: float
+    since: datetime
     lost: dict[str, int]
 
 
 class RunShape(Shape):
     run_id: str
     agent: str
+    started_at: datetime
+    ended_at: datetime | None = None
+
+
+class BeatShape(Shape):
+    id: str
+    agent: str
+    at: datetime
+
+
+class BeatNews(Shape):
+    """The event `beat` of the stream."""
+
+    agent: str
+    at: datetime
+    cycle: StripShape | None
+
+
+class SpanEventShape(Shape):
+    name: str
+    at: datetime
+
+
+class SpanShape(Shape):
+    trace_id: str
+    span_id: str
+    at: datetime
+    duration_s: float
+    events: list[SpanEventShape] = []
 
 
 class TraceShape(Shape):
     trace_id: str
-    at: float
+    at: datetime
     duration_s: float
     spans: int
     name: str | None
@@ -112,7 +216,7 @@ class TraceShape(Shape):
 
 class WholeTrace(Shape):
     trace_id: str
-    spans: list[dict[str, Any]]
+    spans: list[SpanShape]
     truncated: bool
 
 
@@ -128,7 +232,9 @@ class DeliveryShape(Shape):
     why: str
     state: Literal["pending", "delivered", "failed"]
     attempts: int
-    next_at: float | None
+    created_at: datetime
+    next_at: datetime | None
+    delivered_at: datetime | None
     error: str | None
 
 
@@ -153,9 +259,9 @@ class TokenShape(Shape):
     id: str
     name: str
     scopes: list[str]
-    created_at: float
-    expires_at: float | None
-    revoked_at: float | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 class Agents(Shape):
@@ -179,7 +285,7 @@ class Traces(Shape):
 
 
 class Beats(Shape):
-    items: list[dict[str, Any]]
+    items: list[BeatShape]
     next: str | None
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from midwatch.api.shapes import AgentShape, BeatNews, IncidentShape, Shape, shown
 from midwatch.core.counts import Counts
 
 MAX_WAITING: Final = 1_000
@@ -25,6 +26,14 @@ KEEP_ALIVE_S: Final = 15.0
 
 RETRY_MS: Final = 2_000
 """A browser reconnects after this time."""
+
+
+TOPICS: Final[dict[str, type[Shape]]] = {
+    "fleet": AgentShape,
+    "incident": IncidentShape,
+    "beat": BeatNews,
+}
+"""What is published, and its shape."""
 
 
 class _Follower:
@@ -59,7 +68,7 @@ class Stream:
         self._last_id += 1
         if not self._followers:
             return
-        event = self._event(topic, data)
+        event = self._event(topic, shown(TOPICS[topic], data))
         for follower in self._followers:
             if follower.lost:
                 continue

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +30,21 @@ def incident(number: int, state: IncidentState = IncidentState.OPEN) -> Incident
         seen_at=1_800_000_000.0,
         actions=[Action("restart", 1_800_000_001.0, "restarted")],
     )
+
+
+RFC_3339 = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def times_in(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is a time by its name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from times_in(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from times_in(inner, name)
+    elif name.endswith("_at") or name in ("at", "since", "last_beat"):
+        yield name, value
 
 
 async def answer_one(hub: Any, result: str, state: str) -> dict[str, Any]:
@@ -111,6 +128,8 @@ async def test_incidents_are_filtered_by_state_and_acknowledged(hub: Any) -> Non
 
 async def test_answers_have_the_documented_shapes(hub: Any) -> None:
     await hub.client.post("/api/beats", {"agent": "inbox", "tokens": 5, "cost_usd": 0.5})
+    await hub.client.post("/api/runs", {"agent": "inbox", "run_id": "r"})
+    await hub.client.post("/api/tokens", {"name": "laptop"})
     await hub.hub._incidents.save(incident(1))
     for path, shape in (
         ("/api/fleet", shapes.FleetShape),
@@ -118,6 +137,8 @@ async def test_answers_have_the_documented_shapes(hub: Any) -> None:
         ("/api/agents/inbox", shapes.AgentShape),
         ("/api/incidents", shapes.Incidents),
         ("/api/runs", shapes.Runs),
+        ("/api/beats", shapes.Beats),
+        ("/api/tokens", shapes.Tokens),
         ("/api/cost", shapes.CostShape),
         ("/api/traces", shapes.Traces),
         ("/api/deliveries", shapes.Deliveries),
@@ -126,6 +147,8 @@ async def test_answers_have_the_documented_shapes(hub: Any) -> None:
         answer = await hub.client.get(path)
         assert answer.status == 200, path
         shape.model_validate_json(answer.body)
+        for name, value in times_in(answer.json()):
+            assert value is None or RFC_3339.fullmatch(value), (path, name, value)
     described = (await hub.client.get("/api/openapi.json")).json()["paths"]
     assert {"/api/fleet", "/api/agents/{agent}/{do}", "/api/stream", "/readyz"} <= described.keys()
 
@@ -139,6 +162,21 @@ async def test_cost_is_summed_by_agent_and_no_data_is_null(hub: Any) -> None:
         ("inbox", 0.5),
         ("prices", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("since", "cycles"),
+    [("2026-01-01T00:00:00Z", 1), ("1767225600.5", 1), ("2096-01-01T00:00:00%2B02:00", 0)],
+)
+async def test_cost_since_reads_both_forms_of_a_time(hub: Any, since: str, cycles: int) -> None:
+    await hub.client.post("/api/beats", {"agent": "inbox", "cost_usd": 1})
+    rows = (await hub.client.get(f"/api/cost?since={since}")).json()["rows"]
+    assert sum(row["cycles"] for row in rows) == cycles
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-01-01T00:00:00", "-1", "nan"])
+async def test_cost_since_nonsense_is_422(hub: Any, since: str) -> None:
+    assert (await hub.client.get(f"/api/cost?since={since}")).status == 422
 
 
 async def test_output_is_read_from_the_end_and_onwards(hub: Any) -> None:

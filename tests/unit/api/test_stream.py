@@ -18,6 +18,20 @@ async def test_a_slow_follower_loses_its_queue_and_is_told_to_start_over() -> No
     await slow.aclose()
 
 
+async def test_what_is_published_has_its_times_as_rfc_3339() -> None:
+    stream = Stream(Counts())
+    following = stream.follow(resumes=False)
+    await anext(following)
+    cycle = {"at": 1_795_258_923.1236, "tokens": 5}
+    stream.publish("beat", {"agent": "inbox", "at": 1_795_258_923.1236, "cycle": cycle})
+    assert (await anext(following)).decode().rpartition("data: ")[2].strip() == (
+        '{"agent":"inbox","at":"2026-11-21T11:02:03.123Z",'
+        '"cycle":{"at":"2026-11-21T11:02:03.123Z","tokens":5}}'
+    )
+    assert cycle["at"] == 1_795_258_923.1236  # the view's own stays as it is
+    await following.aclose()
+
+
 async def test_silence_is_filled_with_comments_and_closing_ends_it() -> None:
     stream = Stream(Counts(), keep_alive_s=0.01)
     following = stream.follow(resumes=False)
