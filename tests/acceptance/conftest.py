@@ -60,19 +60,28 @@ def browser(chromium: str) -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Return a function that opens an address in a context of its own: `open_page(url, width=390)`.
 
-    Whatever a page reports as an error, a refused resource included, fails the test at its end.
+    Whatever a page reports as an error, a refused resource included, fails the test at its end,
+    unless `quiet` is False. `first` is a script that runs before the page's own.
     """
     contexts: list[Any] = []
     errors: list[str] = []
 
     def opened(
-        url: str, *, width: int = 1280, height: int = 800, quiet: bool = True, **how: Any
+        url: str,
+        *,
+        width: int = 1280,
+        height: int = 800,
+        quiet: bool = True,
+        first: str | None = None,
+        **how: Any,
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height}, reduced_motion="reduce", **how
         )
         contexts.append(context)
         context.set_default_timeout(10_000)
+        if first is not None:
+            context.add_init_script(first)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         if quiet:

@@ -64,7 +64,9 @@ class Running:
 
     def is_unharmed(self) -> None:
         """Prove that what was stored is there, nothing else is, and the same processes run."""
-        assert self.client.stored(self.instance) == self.stored
+        found, expected = self.client.stored(self.instance), self.stored
+        self.stored = found  # what one request has harmed is not held against the next
+        assert found == expected
 
 
 def span(number: int, **other: Any) -> dict[str, Any]:
@@ -162,7 +164,7 @@ BODIES: dict[str, tuple[str, bytes, int, tuple[str, ...]]] = {
         "/api/events",
         item(kind="probe", data=[1]),
         422,
-        ("$.data", "expected an object", "[1]"),
+        ("$.data", "expected an object", "list"),
     ),
     "wrong type of a name": ("/api/beats", b'{"agent": 5}', 422, ("$.agent", "expected a name")),
     "negative tokens": ("/api/beats", item(tokens=-1), 422, ("$.tokens", "from 0 up", "-1")),

@@ -23,6 +23,12 @@ Midwatch = Callable[..., Any]
 
 WITHIN_S = 30
 
+NO_POLLING = """{
+  const real = window.setInterval;
+  window.setInterval = (work, ms, ...more) => (ms >= 10_000 ? 0 : real(work, ms, ...more));
+}"""
+"""The page also reads everything anew twice a minute; only the stream may bring what is tested here."""
+
 SLEEPS = ["sleep", "600"]
 FRAGILE = 'test ! -e "$DRILL_DIR/broken" || { echo "no mailbox" >&2; exit 3; }; exec sleep 600'
 AGENTS = {
@@ -68,7 +74,7 @@ def enter(instance: Instance, open_page: OpenPage, midwatch: Midwatch, **how: An
     """Open the fleet page by a fresh link."""
     link = midwatch("link", "--data", instance.data)
     assert link.code == 0, link
-    return live(open_page(link.out.strip(), **how))
+    return live(open_page(link.out.strip(), first=NO_POLLING, **how))
 
 
 def live(page: Page) -> Page:
