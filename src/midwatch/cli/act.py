@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.client import Hub, Refused, path_of, record, records
+from midwatch.cli.client import Hub, Refused, path_of, records
 from midwatch.cli.exits import CommandError
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
@@ -59,7 +59,10 @@ def act(verb: str, agents: list[str], hub: Hub, as_json: bool) -> None:
         except Refused as refused:
             failed.append(unknown(hub, agent) if refused.status == 404 else refused)
             continue
-        done += records(answer) or [record(answer)]
+        receipts = records(answer)
+        if not receipts:
+            raise hub.foreign(f"no receipt for '{verb} {agent}'")
+        done += receipts
     if as_json:
         show.document(done)
     else:

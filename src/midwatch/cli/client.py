@@ -62,7 +62,7 @@ class Hub:
         while True:
             page = record(self.get(path, limit=PAGE, after=after, **query))
             if "items" not in page:
-                raise self._foreign("a list without items")
+                raise self.foreign("a list without items")
             items = records(page["items"])
             yield from items
             following = page.get("next")
@@ -90,7 +90,7 @@ class Hub:
         finally:
             connection.close()
         if len(content) > MAX_ANSWER_BYTES:
-            raise self._foreign("an endless answer")
+            raise self.foreign("an endless answer")
         return self._read(answer.status, content)
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -103,12 +103,12 @@ class Hub:
     def _read(self, status: int, content: bytes) -> Any:
         try:
             answer: object = json.loads(content) if content else None
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = ...
         if 200 <= status < 300 and answer is not ...:
             return answer
         if status < 400:
-            raise self._foreign(f"HTTP {status} without JSON")
+            raise self.foreign(f"HTTP {status} without JSON")
         problem = record(answer)
         detail = line(problem.get("detail") or problem.get("title") or f"HTTP {status}")[:2000]
         raise Refused(status, problem, self._explain(status, detail))
@@ -124,7 +124,8 @@ class Hub:
             return f"the hub could not do it: {detail}"
         return detail
 
-    def _foreign(self, what: str) -> CommandError:
+    def foreign(self, what: str) -> CommandError:
+        """Return the error for an answer that no hub gives."""
         return CommandError(
             f"{self.instance.url} answered {what}; is this the address of a midwatch hub?",
             UNREACHABLE,

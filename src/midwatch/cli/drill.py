@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -57,6 +58,8 @@ def run_drills(
     if bool(names) == every:
         raise CommandError("name the drills to run, or say --all; `midwatch drill list` shows them")
     drills = catalogue.choose(names) if names else list(catalogue.drills().values())
+    # whoever ends us wants the private instances ended too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     results = _run(drills, jobs, quiet=as_json)
     if as_json:
         show.document([result.to_json() for result in results])

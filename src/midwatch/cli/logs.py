@@ -117,18 +117,28 @@ def _after(lines: Iterator[bytes], earliest: bytes | None) -> Iterator[bytes]:
 
 
 def _kept(folder: Path, tail: _Tail) -> Iterator[bytes]:
-    """Yield the lines of the rotated files, oldest first, then of the current one."""
-    numbered = ((path.suffix[1:], path) for path in folder.glob("output.log.*"))
-    rotated = sorted(
-        ((int(n), p) for n, p in numbered if n.isascii() and n.isdigit()), reverse=True
-    )
-    for _, path in rotated:
-        try:
-            with path.open("rb") as stream:
-                yield from _lines(stream)
-        except FileNotFoundError:  # rotated away while we read
-            continue
-    yield from tail.read()
+    """Yield the lines of the rotated files, oldest first, then of the current one.
+
+    All are opened before one is read, the youngest first: a rotation meanwhile gives a file a
+    higher number, so it is met twice, but never missed.
+    """
+    with contextlib.ExitStack() as opened:
+        streams: dict[tuple[int, int], IO[bytes]] = {}
+        current = tail.open()
+        if current is not None:
+            streams[_identity(os.fstat(current.fileno()))] = current
+        numbers = [n for p in folder.glob("output.log.*") if (n := p.suffix[1:]).isdecimal()]
+        for number in range(1, max(map(int, numbers), default=0) + 2):
+            with contextlib.suppress(FileNotFoundError):
+                stream = opened.enter_context((folder / f"output.log.{number}").open("rb"))
+                streams.setdefault(_identity(os.fstat(stream.fileno())), stream)
+        for stream in reversed([s for s in streams.values() if s is not current]):
+            yield from _lines(stream)
+        yield from tail.read()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -143,18 +153,22 @@ class _Tail:
         self._path = path
         self._stream: IO[bytes] | None = None
 
+    def open(self) -> IO[bytes] | None:
+        """Return the file that is read; None as long as there is none."""
+        if self._stream is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._stream = self._path.open("rb")
+        return self._stream
+
     def read(self) -> Iterator[bytes]:
         """Yield what is new."""
-        while True:
-            if self._stream is None:
-                try:
-                    self._stream = self._path.open("rb")
-                except FileNotFoundError:
-                    return
-            yield from _lines(self._stream)
-            if self._is_current(self._stream):
+        while (stream := self.open()) is not None:
+            if os.fstat(stream.fileno()).st_size < stream.tell():
+                stream.seek(0)  # somebody emptied it
+            yield from _lines(stream)
+            if self._is_current(stream):
                 return
-            yield from _lines(self._stream)  # what came between reading and rotation
+            yield from _lines(stream)  # what came between reading and rotation
             self.close()
 
     def close(self) -> None:
@@ -163,12 +177,11 @@ class _Tail:
             self._stream = None
 
     def _is_current(self, stream: IO[bytes]) -> bool:
-        ours = os.fstat(stream.fileno())
         try:
             theirs = self._path.stat()
         except FileNotFoundError:
             return True  # between two names
-        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+        return _identity(os.fstat(stream.fileno())) == _identity(theirs)
 
 
 def _print(text: bytes) -> None:

@@ -67,11 +67,14 @@ def _tell_incidents(count: object) -> None:
 def get_agent(hub: Hub, name: str) -> dict[str, Any]:
     """Return one agent. Raises CommandError with the nearest name when there is none."""
     try:
-        return record(hub.get(path_of("agents", name)))
+        agent = record(hub.get(path_of("agents", name)))
     except Refused as refused:
         if refused.status != 404:
             raise
         raise unknown(hub, name) from None
+    if "agent" not in agent:
+        raise hub.foreign("an agent without a name")
+    return agent
 
 
 def unknown(hub: Hub, name: str) -> CommandError:

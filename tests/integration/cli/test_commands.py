@@ -312,7 +312,18 @@ def test_an_address_without_a_hub_exits_3(midwatch: Midwatch) -> None:
     assert f"cannot reach the hub at http://127.0.0.1:{port} (Connection refused)" in ended.err
 
 
-@pytest.mark.parametrize("answer", [b"<html>hello</html>", b"", b"[]", b"5", b"{}"])
+@pytest.mark.parametrize("answer", [b"[]", b"null", b"{}", b"5", b"[1]"])
+def test_an_answer_without_a_receipt_is_no_success(
+    midwatch: Midwatch, data: Path, hub: FakeHub, answer: bytes
+) -> None:
+    hub.routes["POST /api/agents/inbox/kill"] = hub.routes["GET /api/agents/inbox"] = answer
+    for command in ("kill", "status"):
+        ended = midwatch(command, "inbox", "--data", data)
+        assert (ended.code, ended.out) == (3, "")
+        assert "is this the address of a midwatch hub?" in ended.err
+
+
+@pytest.mark.parametrize("answer", [b"<html>hello</html>", b"", b"[]", b"5", b"{}", b"[" * 200_000])
 def test_a_server_that_is_no_hub_is_an_error_for_people(
     midwatch: Midwatch, data: Path, hub: FakeHub, answer: bytes
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from midwatch.cli import logs
 
 from .conftest import Midwatch  # noqa: TID252  there is no tests package
 
@@ -129,3 +132,26 @@ def test_output_is_followed_across_a_rotation_until_ctrl_c(
     text = (tmp_path / "out").read_text()
     assert text.count("last words") == 1
     assert text.index("last words") < text.index("after rotation")
+
+
+def test_a_rotation_while_the_kept_files_are_read_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    for name, text in (("output.log.2", "1"), ("output.log.1", "2"), ("output.log", "3")):
+        (tmp_path / name).write_text(f"{text}\n")
+    with contextlib.closing(logs._Tail(tmp_path / "output.log")) as tail:
+        lines = logs._kept(tmp_path, tail)
+        read = [next(lines)]
+        for number in (2, 1):
+            (tmp_path / f"output.log.{number}").rename(tmp_path / f"output.log.{number + 1}")
+        (tmp_path / "output.log").rename(tmp_path / "output.log.1")
+        (tmp_path / "output.log").write_text("4\n")
+        read += lines
+    assert read == [b"1\n", b"2\n", b"3\n", b"4\n"]
+
+
+def test_a_file_that_somebody_emptied_is_followed_from_its_new_begin(tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    path.write_text("many words\n")
+    with contextlib.closing(logs._Tail(path)) as tail:
+        assert list(tail.read()) == [b"many words\n"]
+        path.write_text("few\n")
+        assert list(tail.read()) == [b"few\n"]
