@@ -120,9 +120,8 @@ class Telemetry:
         for _ in range(READERS):
             self._readers.put(base.cursor())
         for kind, table in TABLES.items():
-            key = "trace_id || span_id" if kind == "span" else "id"
             rows = base.execute(
-                f"SELECT {key}, epoch(received) FROM {table.name} ORDER BY received DESC LIMIT {SEED_IDS}"  # noqa: S608
+                f"SELECT {_KEY}, epoch(received) FROM {table.name} ORDER BY received DESC LIMIT {SEED_IDS}"  # noqa: S608
             ).fetchall()
             recent = RecentIds()
             for item_id, received in reversed(rows):
@@ -187,14 +186,16 @@ class Telemetry:
         try:
             for kind, items in group:
                 known = self._known(writer, kind, items)
+                keys: list[str] = []
                 new: list[Item] = []
                 for item in items:
-                    item_id: str = item["id"]
-                    if item_id not in known:
-                        known.add(item_id)
+                    key = _key(item)
+                    if key not in known:
+                        known.add(key)
+                        keys.append(key)
                         new.append(item)
-                self._recent[kind].add([item["id"] for item in new], now)
-                added.setdefault(kind, []).extend(item["id"] for item in new)
+                self._recent[kind].add(keys, now)
+                added.setdefault(kind, []).extend(keys)
                 results.append(Stored(kind, new, len(items) - len(new)))
             for kind in added:
                 table = TABLES[kind]
@@ -203,8 +204,8 @@ class Telemetry:
                     _append(writer, table, rows)
             writer.commit()
         except BaseException:
-            for kind, ids in added.items():
-                self._recent[kind].discard(ids)
+            for kind, keys in added.items():
+                self._recent[kind].discard(keys)
             with contextlib.suppress(duckdb.Error):  # the first error is the one to tell
                 writer.rollback()
             raise
@@ -213,23 +214,22 @@ class Telemetry:
     def _known(
         self, writer: duckdb.DuckDBPyConnection, kind: str, items: Sequence[Item]
     ) -> set[str]:
-        """Return which of the items' ids are stored already."""
+        """Return the keys of those items that are stored already."""
         recent = self._recent[kind]
-        known = {item["id"] for item in items if item["id"] in recent}
+        known = {key for item in items if (key := _key(item)) in recent}
         horizon = recent.since + CLOCK_MARGIN_S
-        old = [i for i in items if i["at"] < horizon and i["id"] not in known]
+        old = [i for i in items if i["at"] < horizon and _key(i) not in known]
         if old:
             table = TABLES[kind]
-            key = "trace_id || span_id" if kind == "span" else "id"
             times = [item["at"] for item in old]
             rows = writer.execute(
-                f"SELECT {key} FROM {table.name} WHERE ts BETWEEN ? AND ?"  # noqa: S608
-                f" AND {key} IN (SELECT unnest(?))",
+                f"SELECT {_KEY} FROM {table.name} WHERE ts BETWEEN ? AND ?"  # noqa: S608
+                f" AND {_KEY} IN (SELECT unnest(?))",
                 [
                     # a microsecond either side: a stored time is rounded
                     datetime.fromtimestamp(min(times) - 1e-3, UTC),
                     datetime.fromtimestamp(max(times) + 1e-3, UTC),
-                    [item["id"] for item in old],
+                    [_key(item) for item in old],
                 ],
             ).fetchall()
             known.update(row[0] for row in rows)
@@ -310,6 +310,15 @@ class Telemetry:
         row = await self.read(lambda c: c.execute("SELECT written FROM probe").fetchone(), 2.0)
         if row is None or row[0] < now:
             raise StoreError("the telemetry store does not show what was just written")
+
+
+_KEY: Final = "agent || chr(10) || id"
+"""What makes an item one, in SQL. With the agent: nobody can take a neighbour's ids before he does."""
+
+
+def _key(item: Item) -> str:
+    """Return the same of an item; neither part holds a line end (`wire.items`)."""
+    return f"{item['agent']}\n{item['id']}"
 
 
 def _append(writer: duckdb.DuckDBPyConnection, table: Table, rows: list[list[Any]]) -> None:

@@ -89,6 +89,18 @@ async def test_a_resend_older_than_memory_is_found_in_the_table(
     assert await stored(store) == 51
 
 
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_ids_of_two_agents_never_meet(store: Telemetry, remembered: bool) -> None:
+    at = time.time() - 3600
+    await store.append("beat", [beat("thief", id="first", at=at)])
+    if not remembered:
+        store._recent["beat"] = forgetful = RecentIds(limit=0)
+        forgetful.add(["x"], time.time())
+    mine = beat("victim", id="first", at=at)
+    assert [len((await store.append("beat", [mine])).items) for _ in range(2)] == [1, 0]
+    assert await stored(store) == 2
+
+
 async def test_a_batch_that_cannot_be_stored_does_not_take_the_others_with_it(
     store: Telemetry,
 ) -> None:
