@@ -183,6 +183,8 @@ def _last_work(look: Look) -> str:
     if agent.result in _BAD_WORDS:
         error = f" ({clean(agent.error, 120)})" if agent.error else ""
         return f"its last cycle failed {when} ago{error}"
+    if agent.state is State.SCHEDULED and agent.ended is not None:
+        return ""  # the end of its last run was told
     return f"last worked {when} ago"
 
 

@@ -175,6 +175,16 @@ RUNNING = ("agent.state", 30.0, {"state": "running"})
             "next run at 06:00 on 16 Jun, last run finished at 16:06",
             id="scheduled",
         ),
+        pytest.param(
+            [
+                ("beat", 3_590, {"items": 1, "unit": "reports"}),
+                ("run.ended", 3_600, {"end": "finished"}),
+                ("agent.state", 3_600, {"state": "scheduled", "next_start_at": NOW + 46_400}),
+            ],
+            {},
+            "next run at 06:00 on 16 Jun, last run finished at 16:06; 1 report today",
+            id="scheduled, and it beat",
+        ),
     ],
 )
 def test_a_sentence_says_what_a_person_wants_to_know(
