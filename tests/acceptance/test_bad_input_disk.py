@@ -85,6 +85,26 @@ def stored(instance: Instance, name: str) -> int:
     return ((instance.agent(name) or {}).get("today") or {}).get("cycles") or 0
 
 
+class Sender:
+    """Sends beats of an outside agent, and remembers which were acknowledged and which refused."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.acknowledged: list[str] = []
+        self.refused: list[str] = []
+
+    def beat(self, size: int = 0) -> Any:
+        name = f"beat-{len(self.acknowledged) + len(self.refused)}"
+        answer = self.hub.post("/api/beats", {"agent": "outside", "id": name, "note": "y" * size})
+        (self.acknowledged if answer.status == 200 else self.refused).append(name)
+        return answer
+
+
+def wait(instance: Instance, condition: Callable[[], Any], what: str) -> None:
+    found = instance.wait(condition, WITHIN_S)
+    assert found, f"not within {WITHIN_S:.0f} s: {what}\n{instance.last_words()}"
+
+
 def test_a_disk_that_fills_up_and_is_freed_again(
     instance: Instance,
     client_of: Callable[..., Any],
@@ -92,79 +112,69 @@ def test_a_disk_that_fills_up_and_is_freed_again(
     midwatch: Callable[..., Any],
 ) -> None:
     hub = client_of(instance)
-    said_yes: list[str] = []
-    said_no: list[str] = []
-
-    def beat(size: int = 0) -> Any:
-        name = f"beat-{len(said_yes) + len(said_no)}"
-        answer = hub.post("/api/beats", {"agent": "outside", "id": name, "note": "y" * size})
-        (said_yes if answer.status == 200 else said_no).append(name)
-        return answer
-
-    def wait(condition: Callable[[], Any], what: str) -> Any:
-        found = instance.wait(condition, WITHIN_S)
-        assert found, f"not within {WITHIN_S:.0f} s: {what}\n{instance.last_words()}"
-        return found
-
-    wait(lambda: stored(instance, "worker") and stored(instance, "steady"), "the first beats")
-    assert beat().status == 200
+    sender = Sender(hub)
+    wait(instance, lambda: stored(instance, "worker") and stored(instance, "steady"), "beats")
+    assert sender.beat().status == 200
     before = instance.children()
     worker, steady = pid_of(instance, "worker"), pid_of(instance, "steady")
     assert worker is not None
 
-    # -- full: red, with the reason, and refused, with when to come again
-    def is_refused() -> bool:
-        fill(instance.data)
-        return bool(beat(size=20_000).status != 200)
+    prove_that_it_is_told(instance, sender, is_problem)
 
-    wait(is_refused, "a refusal")
-    problem = is_problem(beat(size=20_000), 503, "cannot write", "see the disk of")
-    assert problem["reason"] == "busy"
-    answer = beat(size=20_000)
-    assert answer.status == 503
-    assert int(answer.headers["retry-after"]) >= 1
-    wait(lambda: hub.get("/readyz").status == 503, "readyz red")
-    is_problem(hub.get("/readyz"), 503, "the state store cannot write", "full")
-
-    # -- everything else goes on
+    # everything else goes on, and who dies is replaced
     assert hub.get("/healthz").status == 200
     at = cycles_of(instance, "steady")[0]
-    wait(lambda: cycles_of(instance, "steady")[0] >= at + 10, "the next cycles")
+    wait(instance, lambda: cycles_of(instance, "steady")[0] >= at + 10, "the next cycles")
     status = midwatch("status", "--data", instance.data)
     assert status.code == 0, status
     assert "steady" in status.out
-    assert instance.children() == before
-
-    # -- so does the supervisor: who dies is replaced
     os.kill(worker, signal.SIGKILL)
-    wait(lambda: len(cycles_of(instance, "worker")) == 2, "the worker's replacement")
+    wait(instance, lambda: len(cycles_of(instance, "worker")) == 2, "the worker's replacement")
     assert instance.children() == before
-    wait(lambda: hub.get("/readyz").status == 503, "still red")
+    wait(instance, lambda: hub.get("/readyz").status == 503, "still red")
 
-    # -- free again: it heals without anybody's help, and what was kept arrives
+    # free again: it heals without anybody's help, and what was kept arrives
     (instance.data / "filler").unlink()
     made = cycles_of(instance, "steady")[0]
-    wait(lambda: hub.get("/readyz").status == 200, "readyz green")
-    wait(lambda: beat().status == 200, "an acknowledgement")
-    wait(lambda: stored(instance, "steady") >= made, "the beats of the time without a disk")
-    wait(lambda: pid_of(instance, "worker") not in (None, worker), "the new process")
-    wait(lambda: any(i["kind"] == "crash" for i in instance.incidents()), "the incident")
+    wait(instance, lambda: hub.get("/readyz").status == 200, "readyz green")
+    wait(instance, lambda: sender.beat().status == 200, "an acknowledgement")
+    wait(instance, lambda: stored(instance, "steady") >= made, "the beats of the time between")
+    wait(instance, lambda: pid_of(instance, "worker") not in (None, worker), "the new process")
+    wait(instance, lambda: any(i["kind"] == "crash" for i in instance.incidents()), "the incident")
     assert instance.children() == before
     assert pid_of(instance, "steady") == steady
     assert len(cycles_of(instance, "steady")) == 1, "steady was started again"
     instance.stop()
-    judge(instance, said_yes, said_no)
+    judge(instance, sender)
 
 
-def judge(instance: Instance, said_yes: list[str], said_no: list[str]) -> None:
+def prove_that_it_is_told(
+    instance: Instance, sender: Sender, is_problem: Callable[..., dict[str, Any]]
+) -> None:
+    """Fill the disk: readyz turns red with the reason, and a refusal says when to come again."""
+
+    def is_refused() -> bool:
+        fill(instance.data)
+        return bool(sender.beat(size=20_000).status != 200)
+
+    wait(instance, is_refused, "a refusal")
+    answer = sender.beat(size=20_000)
+    problem = is_problem(answer, 503, "cannot write", "see the disk of")
+    assert problem["reason"] == "busy"
+    assert int(answer.headers["retry-after"]) >= 1
+    wait(instance, lambda: sender.hub.get("/readyz").status == 503, "readyz red")
+    is_problem(sender.hub.get("/readyz"), 503, "the state store cannot write", "full")
+
+
+def judge(instance: Instance, sender: Sender) -> None:
     """Compare what was answered with what is stored, and check both databases."""
     with duckdb.connect(str(instance.data / "hub/telemetry.duckdb"), read_only=True) as store:
         rows = store.execute("SELECT id FROM beats WHERE agent = 'outside'").fetchall()
         twice = store.execute(
             "SELECT agent, id FROM beats GROUP BY agent, id HAVING count(*) > 1"
         ).fetchall()
-    assert sorted(row[0] for row in rows) == sorted(said_yes)
-    assert said_no
+    assert sorted(row[0] for row in rows) == sorted(sender.acknowledged)
+    assert sender.refused
     assert twice == []
     state = sqlite3.connect(instance.data / "hub/state.db")
     assert state.execute("PRAGMA integrity_check").fetchone() == ("ok",)
