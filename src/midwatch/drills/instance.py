@@ -27,6 +27,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 CONSOLE_LINES = 2_000
 POLL_S = 0.02
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A proxy of the surroundings has no business with our own loopback."""
 READY = "ready"
 """Made in the work directory when the hub answers; the programs wait for it."""
 
@@ -42,13 +44,20 @@ class Instance:
     """`midwatch up` on a fleet of its own. Use as a context manager."""
 
     def __init__(
-        self, directory: Path, agents: Mapping[str, Mapping[str, Any]], **fleet: Any
+        self,
+        directory: Path,
+        agents: Mapping[str, Mapping[str, Any]],
+        *,
+        given_up: threading.Event | None = None,
+        **fleet: Any,
     ) -> None:
+        """`given_up`, once set, ends every wait: what remains is to stop."""
         self.directory = directory
         self.data = directory / "data"
         self.work = directory / "work"
         self.work.mkdir(parents=True, exist_ok=True)
         self.console: list[tuple[float, str]] = []
+        self._given_up = given_up or threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._port = free_port()
@@ -112,7 +121,12 @@ class Instance:
             target=self._read_console, args=(self._process,), daemon=True
         )
         self._reader.start()
-        if not self.wait(self._is_ready, START_TIMEOUT_S):
+        try:
+            ready = self.wait(self._is_ready, START_TIMEOUT_S)
+        except SetupError:
+            self.stop()
+            raise
+        if not ready:
             self.stop()
             raise SetupError(
                 "the private instance did not become ready; it said:\n" + self.last_words()
@@ -178,9 +192,14 @@ class Instance:
         return found
 
     def wait(self, condition: Callable[[], T | bool | None], timeout_s: float) -> T | bool | None:
-        """Poll until the condition is true; return its value, or None after the timeout."""
+        """Poll until the condition is true; return its value, or None after the timeout.
+
+        Raises SetupError when the drill was given up.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
+            if self._given_up.is_set():
+                raise SetupError("interrupted")
             value = condition()
             if value:
                 return value
@@ -218,7 +237,7 @@ class Instance:
             else None,
             headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+        with _DIRECT.open(request, timeout=5) as answer:
             content = answer.read()
         try:
             return json.loads(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,25 +25,31 @@ AFTERMATH_S = 15.0
 def run(drills: Iterable[Drill], jobs: int, done: Callable[[Result], None]) -> list[Result]:
     """Run drills, at most `jobs` at a time; `done` is told each result as it comes.
 
-    Returns the results in the order of the drills.
+    Returns the results in the order of the drills. KeyboardInterrupt stops every instance first.
     """
     ordered = list(drills)
     results: dict[str, Result] = {}
+    given_up = threading.Event()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        for future in as_completed([pool.submit(run_one, drill) for drill in ordered]):
-            result = future.result()
-            results[result.drill] = result
-            done(result)
+        try:
+            for future in as_completed([pool.submit(run_one, d, given_up) for d in ordered]):
+                result = future.result()
+                results[result.drill] = result
+                done(result)
+        except BaseException:
+            given_up.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise  # leaving the block waits for the instances' ends
     return [results[drill.name] for drill in ordered]
 
 
-def run_one(drill: Drill) -> Result:
+def run_one(drill: Drill, given_up: threading.Event | None = None) -> Result:
     """Run one drill on a fresh instance and judge it."""
     result = Result(drill.name, limit_s=drill.limit_s)
     with tempfile.TemporaryDirectory(
         prefix="midwatch-drill-", ignore_cleanup_errors=True
     ) as directory:
-        instance = Instance(Path(directory), {AGENT: _entry(drill)})
+        instance = Instance(Path(directory), {AGENT: _entry(drill)}, given_up=given_up)
         try:
             with instance:
                 problems = list(_judge(drill, instance, result))

@@ -68,6 +68,13 @@ class DataDir:
         (self.path / name).chmod(0o600)
         return kept
 
+    def is_there(self) -> bool:
+        """Tell whether the path still leads to the directory that we locked."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self.path / "lock").stat())
+        except OSError:
+            return False
+
     @property
     def secret(self) -> bytes:
         return (self.path / "secret").read_bytes()

@@ -106,6 +106,7 @@ class Keeper:
             self._keep_hold(None)
         if self.agent.schedule is not None and not (resumed and lived is not None):
             self._between_runs()
+            self._around.say(f"{self.name}: {self.reason}")
             return
         self._arm_schedule()
         self.start("resumed after the supervisor had died" if resumed else "first start")
@@ -208,9 +209,7 @@ class Keeper:
         self.failures = 0
         stable_s = self.agent.restart.stable_after
         self._tell.event("agent.recovered", {"stable_s": stable_s})
-        self._around.say(
-            f"{self.name}: has been stable for {units.show_duration(self.agent.restart.stable_after)}"
-        )
+        self._around.say(f"{self.name}: has been stable for {units.show_duration(stable_s)}")
 
     # -- memory ------------------------------------------------------------------------------
 
@@ -290,10 +289,8 @@ class Keeper:
     def _over_time(self) -> None:
         run, wall = self.run, self.agent.limits.wall
         if run is not None and run.wish is None and wall is not None:
-            run.wish, run.wish_reason = (
-                Wish.WALL,
-                f"ran past its limit of {units.show_duration(wall)}",
-            )
+            run.wish = Wish.WALL
+            run.wish_reason = f"ran past its limit of {units.show_duration(wall)}"
             self._become(State.DRAINING, run.wish_reason)
             self._end(run, grace=self.agent.limits.stop_grace)
 
@@ -319,8 +316,11 @@ class Keeper:
         self._timers.cancel()
         if self._timetable is not None:
             self._timetable.cancel()
-        if not self.finish(Wish.SHUTDOWN, "Midwatch stops") and self.state not in HELD:
-            self._become(State.STOPPED, "Midwatch stops")
+        if (
+            not self.finish(Wish.SHUTDOWN, "stopped together with Midwatch")
+            and self.state not in HELD
+        ):
+            self._become(State.STOPPED, "stopped together with Midwatch")
 
     def kill(self) -> None:
         """End whatever still lives, without grace."""

@@ -106,7 +106,7 @@ async def _live(
         await asyncio.gather(starting, return_exceptions=True)
     stopped.cancel()
     if problem is None:
-        supervisor.say("midwatch: stopping; agents get time to finish (again to kill them)")
+        supervisor.say("midwatch: stopping; agents get time to finish (Ctrl-C again kills them)")
     supervisor.tasks.spawn(_kill_on(kill, supervisor), "wait for a second signal")
     await supervisor.drain()
     # after a kill there is no hub to take the last reports: they wait in the spool

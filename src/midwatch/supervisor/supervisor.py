@@ -125,6 +125,7 @@ class Supervisor:
         self.posts: dict[str, Post] = {}
         self.link: Link | None = None
         self.stood_still_s = 0.0
+        self._directory_there = True
         self.lifetime = Lifetime(
             system.wall(), not self.journal.book.clean, self.journal.book.alive_at
         )
@@ -241,7 +242,11 @@ class Supervisor:
         )
         if not life.dirty:
             return
-        life.resumed = [name for name in self.keepers if self.journal.of(name).run_id]
+        life.resumed = [
+            name
+            for name in self.keepers
+            if (record := self.journal.of(name)).run_id and record.held is None
+        ]
         began = life.last_alive_at or at
         gap = max(0.0, life.began_at - began)
         data = {
@@ -320,6 +325,16 @@ class Supervisor:
             if now - noted >= ALIVE_EVERY_S:
                 noted = now
                 self.journal.alive(self.system.wall())
+                self._look_for_directory()
+
+    def _look_for_directory(self) -> None:
+        there = self.data.is_there()
+        if self._directory_there and not there:
+            self.say(
+                f"midwatch: the data directory {str(self.data.path)!r} was removed or replaced; agents go on,"
+                " but no command finds this instance, and what is recorded is lost: stop it, and start it again"
+            )
+        self._directory_there = there
 
     async def _sample(self) -> None:
         await asyncio.sleep(FIRST_SAMPLE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,3 +325,14 @@ def test_a_read_only_directory_is_refused_with_what_to_do(instance: Instance) ->
     assert instance.process is not None
     assert instance.process.wait(DEADLINE_S) == 2
     assert "--data" in instance.console
+
+
+def test_a_data_directory_that_is_removed_is_told_and_agents_go_on(instance: Instance) -> None:
+    instance.up({"inbox": {"command": ["sleep", "600"]}})
+    instance.says("inbox: started")
+    pids = instance.living()
+    shutil.rmtree(instance.data)
+    instance.says("was removed or replaced; agents go on")
+    assert instance.living() == pids
+    assert instance.end(signal.SIGTERM) == 0
+    assert instance.living() == []
