@@ -131,6 +131,13 @@ class Intake:
         if not isinstance(raw, dict):
             raise BadItem(path.rstrip("."), "type", f"{path.rstrip('.')}: expected an object")
         fields: dict[str, Any] = raw  # pyright: ignore[reportUnknownVariableType]
+        if kind is not Kind.EVENT and "kind" in fields:
+            # detectors tell events by it: a beat must not pass for one
+            raise BadItem(
+                path + "kind",
+                "reserved",
+                f"{path}kind: only an event has a kind, not a {kind.value}",
+            )
         for name in TEXT_FIELDS[kind]:
             self._measure(fields.get(name), path + name, name)
         try:
@@ -148,6 +155,12 @@ class Intake:
                     path + "agent",
                     "foreign",
                     f"{path}agent: this token writes for {caller.agent!r} only, not for {agent!r}",
+                )
+            if kind is Kind.SAMPLE:
+                raise BadItem(
+                    path.rstrip("."),
+                    "reserved",
+                    "samples are the supervisor's to send: they tell the agent's state",
                 )
             if kind is Kind.EVENT and item["kind"] in SUPERVISOR_KINDS:
                 raise BadItem(

@@ -112,6 +112,22 @@ async def test_a_run_token_writes_for_its_own_agent_alone(hub: Any) -> None:
     assert (await hub.client.get("/ping/prices", token=token)).status == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        ("/api/samples", {"state": "running"}),
+        ("/api/samples", {"kind": "agent.recovered", "data": {"stable_s": 1e9}}),
+        ("/api/beats", {"kind": "run.hung", "data": {"silent_s": 5}}),
+    ],
+)
+async def test_an_agent_cannot_speak_as_its_supervisor_in_another_kind_of_item(
+    hub: Any, path: str, item: dict[str, Any]
+) -> None:
+    token = mint_run(hub.secret, "inbox", "run-1")
+    answer = await hub.client.post(path, item, token=token)
+    assert (answer.status, answer.json()["errors"][0]["reason"]) == (403, "reserved")
+
+
 async def test_reports_of_one_run_are_merged_but_not_across_agents(hub: Any) -> None:
     await hub.client.post(
         "/api/runs", {"agent": "inbox", "run_id": "r", "state": "started", "pid": 7}
