@@ -16,6 +16,9 @@ CACHE_S: Final = 1.0
 MAX_CACHED: Final = 10_000
 """Tokens whose caller is remembered; beyond it the oldest is asked for again."""
 
+MAX_COOKIE: Final = 128
+"""Characters of a login's cookie, with room to spare: what is longer is not ours, nor remembered."""
+
 PERSON: Final = Caller("page", frozenset({Scope.READ, Scope.ACT}))
 """Who came through the login link."""
 
@@ -73,6 +76,8 @@ class Callers:
 
     async def by_cookie(self, secret: str) -> Caller | None:
         """Return the person behind a page's cookie, or None."""
+        if len(secret) > MAX_COOKIE:
+            return None
         key = "cookie " + secret
         now = self._clock()
         cached = self._stored.get(key)

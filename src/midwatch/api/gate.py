@@ -90,7 +90,12 @@ class Gate:
                 cookie = value
         try:
             self._check_host(host)
-            if scope["path"] == "/login" and b"code=" in scope["query_string"]:
+            # not for HEAD: what only previews a link must not use it up
+            if (
+                scope["path"] == "/login"
+                and scope["method"] == "GET"
+                and b"code=" in scope["query_string"]
+            ):
                 response = await self._enter(scope)
                 await response(scope, receive, send)
                 return

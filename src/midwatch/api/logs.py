@@ -6,6 +6,7 @@ The name is checked before it becomes a path, links are not followed, and what i
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +37,12 @@ def read_log(logs: Path, agent: str, tail: int, since_offset: int | None) -> dic
         raise Refusal(
             404, f"the output of {agent!r} cannot be read: {error.strerror}", reason="log"
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise Refusal(404, f"the output of {agent!r} is no file", reason="log")
     with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
+        size = status.st_size
         start = 0 if since_offset is None or since_offset > size else since_offset
         truncated = size - start > MAX_READ
         start = max(start, size - MAX_READ)

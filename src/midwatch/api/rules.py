@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 
 def _rule(methods: str, path: str, needs: Scope | Open) -> Rule:
-    return Rule(frozenset(methods.split()), re.compile(path), needs)
+    return Rule(frozenset(methods.split()), re.compile(path, re.DOTALL), needs)
 
 
 RULES: Final = (
@@ -43,11 +43,20 @@ RULES: Final = (
 )
 
 
-@lru_cache(maxsize=1024)
+MAX_CACHED_PATH: Final = 256
+"""Characters of a path whose rule is remembered: strangers choose paths, and long ones would add up."""
+
+
 def needed(method: str, path: str) -> Scope | Open:
     """Return what a request needs. A path that no rule names needs admin."""
+    return _cached(method, path) if len(path) <= MAX_CACHED_PATH else _find(method, path)
+
+
+def _find(method: str, path: str) -> Scope | Open:
     for rule in RULES:
         if method in rule.methods and rule.path.fullmatch(path):
             return rule.needs
-    # a wrong method on a readable path is for the router to refuse with 405
-    return Scope.READ if path.startswith("/api/") else Scope.ADMIN
+    return Scope.ADMIN
+
+
+_cached: Final = lru_cache(maxsize=1024)(_find)

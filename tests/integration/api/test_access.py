@@ -100,6 +100,20 @@ async def test_a_link_works_once_and_its_cookie_reads_and_acts(hub: Any) -> None
     assert (await hub.client.get("/api/tokens", token=None, headers=headers)).status == 403
 
 
+async def test_a_look_at_the_link_does_not_use_it_up(hub: Any) -> None:
+    link = hub.hub.login.new_link().removeprefix("http://127.0.0.1:8700")
+    await hub.client.ask("HEAD", link, token=None)
+    assert (await hub.client.get(link, token=None)).status == 303
+
+
+async def test_strangers_do_not_fill_the_memory_with_cookies(hub: Any) -> None:
+    for number in range(3):
+        cookie = f"{COOKIE}={number}{'x' * 5000}"
+        answer = await hub.client.get("/api/fleet", token=None, headers={"cookie": cookie})
+        assert answer.status == 401
+    assert hub.hub._callers._stored == {}
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

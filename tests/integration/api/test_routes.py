@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -191,6 +192,14 @@ async def test_output_is_read_from_the_end_and_onwards(hub: Any) -> None:
     (folder / "output.log").symlink_to(hub.data / "secret")
     assert (await hub.client.get("/api/agents/inbox/logs")).status == 404
     assert (await hub.client.get("/api/agents/..%2F../logs")).status == 404
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_output_that_is_no_file_is_not_read(hub: Any, make: Callable[[Any], None]) -> None:
+    (hub.data / "logs" / "inbox").mkdir(parents=True)
+    make(hub.data / "logs" / "inbox" / "output.log")
+    answer = await hub.client.get("/api/agents/inbox/logs")
+    assert (answer.status, "is no file" in answer.json()["detail"]) == (404, True)
 
 
 async def test_metrics_are_prometheus_text_with_escaped_labels(hub: Any) -> None:

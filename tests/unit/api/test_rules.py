@@ -28,6 +28,11 @@ from midwatch.core.access import Scope
         ("GET", "/", Scope.READ),
         ("POST", "/forgotten", Scope.ADMIN),
         ("DELETE", "/", Scope.ADMIN),
+        ("POST", "/api/forgotten", Scope.ADMIN),
+        ("PUT", "/api/fleet", Scope.ADMIN),
+        ("DELETE", "/api/tokens/a\nb", Scope.ADMIN),
+        ("GET", "/api/tokens/a\nb", Scope.ADMIN),
+        ("GET", "/api/agents/" + "x" * 5000, Scope.READ),
     ],
 )
 def test_each_route_needs_its_scope(method: str, path: str, needs: Scope | Open) -> None:
