@@ -16,7 +16,7 @@ from midwatch.core.states import HELD, State
 from midwatch.core.units import show_duration
 
 WAKES: Final = ("agent.recovered", "agent.state", "run.ended", "sample")
-"""What may end an incident about a run."""
+"""What wakes a detector of runner failures: what may begin or end an incident about a run."""
 
 
 def recovery(facts: Facts, kind: str) -> Clear | None:

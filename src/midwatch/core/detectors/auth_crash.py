@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from midwatch.core.detection import Facts, Verdict, detector
 from midwatch.core.exits import End
-from midwatch.core.recovery import recovery
-from midwatch.core.report import WAKES, ended, found
+from midwatch.core.findings import ended, found
+from midwatch.core.recovery import WAKES, recovery
 
 
 @detector("auth-crash", on=WAKES)

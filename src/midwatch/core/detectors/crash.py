@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from midwatch.core.causes import CRASHES
 from midwatch.core.detection import Facts, Verdict, detector
+from midwatch.core.findings import LOOP_FAILURES, ended, failures_of, found, told
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.plain import text_of, whole_of
-from midwatch.core.recovery import recovery
-from midwatch.core.report import LOOP_FAILURES, WAKES, ended, failures_of, found, told
+from midwatch.core.recovery import WAKES, recovery
 
 KIND = "crash"
 

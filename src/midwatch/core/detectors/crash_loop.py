@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from midwatch.core.causes import CRASHES
 from midwatch.core.detection import Facts, Verdict, detector
-from midwatch.core.recovery import recovery
-from midwatch.core.report import LOOP_FAILURES, WAKES, ended, failures_of, found, times
+from midwatch.core.findings import LOOP_FAILURES, ended, failures_of, found, times
+from midwatch.core.recovery import WAKES, recovery
 
 
 @detector("crash-loop", on=WAKES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midwatch.core.detection import Facts, Verdict, detector
-from midwatch.core.report import was_down
+from midwatch.core.findings import was_down
 
 
 @detector("hub-down", on=("hub.down",))

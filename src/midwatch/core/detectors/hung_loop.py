@@ -10,10 +10,10 @@ from typing import Final
 
 from midwatch.core.detection import OVERDUE, Facts, Verdict, detector
 from midwatch.core.exits import End
+from midwatch.core.findings import ended, evidence_of, found, told
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.plain import number_of, text_of
-from midwatch.core.recovery import recovery
-from midwatch.core.report import WAKES, ended, evidence_of, found, told
+from midwatch.core.recovery import WAKES, recovery
 from midwatch.core.times import show_time
 from midwatch.core.units import show_duration
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from midwatch.core.detection import Facts, Verdict, detector
+from midwatch.core.findings import told
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.loop import Cycle, Excess
 from midwatch.core.recovery import decided
-from midwatch.core.report import told
 from midwatch.core.units import show_money
 
 KIND = "runaway-loop"

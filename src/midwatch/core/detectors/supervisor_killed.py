@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from midwatch.core.detection import MIDWATCH, Facts, Verdict, detector
+from midwatch.core.findings import gap_of, times, told
 from midwatch.core.incident import Finding
 from midwatch.core.plain import texts_of, whole_of
-from midwatch.core.report import gap_of, times, told
 
 
 @detector("supervisor-killed", on=("supervisor.lost",))

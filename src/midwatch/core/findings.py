@@ -1,4 +1,4 @@
-"""What detectors of runner failures share: reading the supervisor's report, and telling it.
+"""How detectors turn what the supervisor reports into findings: read, worded, bounded.
 
 The supervisor decides why a run ended; a detector takes the ends that are its own and words them.
 """
@@ -13,12 +13,8 @@ from midwatch.core.causes import cause_of, done_of, next_of
 from midwatch.core.detection import MIDWATCH, Facts
 from midwatch.core.incident import Finding, Severity
 from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
-from midwatch.core.recovery import WAKES as RECOVERY_WAKES
 from midwatch.core.times import show_time
 from midwatch.core.units import show_duration
-
-WAKES: Final = RECOVERY_WAKES
-"""What wakes a detector of runner failures."""
 
 LOOP_FAILURES: Final = 3
 """Failed starts in a row that make a crash loop (the catalogue's "3 failed starts")."""
