@@ -107,7 +107,7 @@ def judge(wanted: Liveness | None, beat: Heartbeat, evidence: Evidence, now: flo
     since = "since its start" if never else f"for {units.show_duration(silent)}"
     reason = (
         f"no {sign} {since}: one is due every {units.show_duration(beat.every)},"
-        f" {missed} missed; no open call, declared step or working child"
+        f" {missed} missed; {_excuse(evidence, now)}"
     )
     return Judgement(True, reason, None, silent, missed)
 
@@ -122,6 +122,14 @@ def _last(mode: Liveness, evidence: Evidence) -> tuple[float, str]:
     seen = signs.get(mode, [evidence.beat, evidence.output, evidence.call, evidence.child_work])
     names = {"heartbeat": "beat", "output": "output"}
     return max([evidence.started, *(s for s in seen if s is not None)]), names.get(mode, "activity")
+
+
+def _excuse(evidence: Evidence, now: float) -> str:
+    """Return what was no reason, or no longer one, to wait."""
+    if evidence.call_open is None:
+        return "no open call, declared step or working child"
+    opened = units.show_duration(now - evidence.call_open)
+    return f"a call has been open for {opened}, of which {units.show_duration(MAX_CALL_S)} excuse silence"
 
 
 def _extended(

@@ -67,6 +67,15 @@ def test_an_open_call_keeps_it_alive_for_an_hour_and_no_longer() -> None:
     assert judge("heartbeat", BEAT, calling, 110.0 + MAX_CALL_S).hung
 
 
+def test_a_call_that_never_ends_is_named_as_what_was_waited_for() -> None:
+    calling = replace(BEATEN, call=110.0, call_open=110.0)
+    judgement = judge("heartbeat", BEAT, calling, 110.0 + MAX_CALL_S)
+    assert judgement.hung
+    assert judgement.reason.endswith(
+        "a call has been open for 1 hour, of which 1 hour excuse silence"
+    )
+
+
 def test_a_call_that_ended_gives_its_loop_a_fresh_interval() -> None:
     ended = replace(BEATEN, call=700.0)
     assert not judge("heartbeat", BEAT, ended, 819.0).hung
