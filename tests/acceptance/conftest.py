@@ -98,6 +98,10 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 # -- the installed program, and its hub, from outside -------------------------------------------------
 
 
+COMMAND_S = 40
+"""How long a command may take on a machine under load before it counts as one that never ends."""
+
+
 @dataclass(frozen=True)
 class Said:
     """How a command ended."""
@@ -121,17 +125,22 @@ def midwatch() -> Callable[..., Said]:
         under: Sequence[str] = (),
         cwd: Path | None = None,
     ) -> Said:
-        done = subprocess.run(
+        with subprocess.Popen(
             [*under, str(program), *map(str, arguments)],
             cwd=cwd,
             env={**os.environ, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=COMMAND_S)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                out, err = process.communicate()
+                pytest.fail(f"it still ran after {COMMAND_S} s, and had said:\n{out}{err}")
+        return Said(process.returncode, out, err)
 
     run.program = program  # type: ignore[attr-defined]
     return run
