@@ -121,11 +121,11 @@ def cause_of(data: Mapping[str, Any]) -> Cause:
 
 
 def next_of(data: Mapping[str, Any]) -> str:
-    """Return what the supervisor does next: `restarting in 5 seconds`; empty when unknown."""
+    """Return what the supervisor does next: `restart after 5 seconds`, true before it and long after; empty when unknown."""
     step = data.get("next")
     if step == "restart":
         delay = number_of(data, "next_in_s") or 0.0
-        return "restarting at once" if delay < 1 else f"restarting in {show_duration(delay)}"
+        return "restart at once" if delay < 1 else f"restart after {show_duration(delay)}"
     if step == "park":
         return "parked until a person starts it"
     return "not restarted" if step == "stop" else ""

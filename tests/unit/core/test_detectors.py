@@ -55,7 +55,7 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             _ended("silent", exit_code=0, next="restart", next_in_s=0.0),
             "silent-exit",
             "warning",
-            "prices: exited with code 0 without a word; restarting at once",
+            "prices: exited with code 0 without a word; restart at once",
             ("restart",),
         ),
         (
@@ -70,21 +70,21 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             ),
             "oom-kill",
             "warning",
-            "prices: ran out of memory (1.0 GiB of 1.0 GiB, +40 MiB an hour); restarting in 5 seconds",
+            "prices: ran out of memory (1.0 GiB of 1.0 GiB, +40 MiB an hour); restart after 5 seconds",
             ("restart",),
         ),
         (
             _ended("failed", exit_code=3, failures=1, tail=["boom", ""], next="restart"),
             "crash",
             "warning",
-            "prices: exited with code 3 (boom); restarting at once",
+            "prices: exited with code 3 (boom); restart at once",
             ("restart",),
         ),
         (
             _ended("signal", signal=11, failures=2, next="restart", next_in_s=12),
             "crash",
             "warning",
-            "prices: was killed by SIGSEGV; restarting in 12 seconds",
+            "prices: was killed by SIGSEGV; restart after 12 seconds",
             ("restart",),
         ),
         (
@@ -98,7 +98,7 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             _ended("failed", exit_code=1, failures=3, next="restart", next_in_s=61),
             "crash-loop",
             "warning",
-            "prices: exited with code 1; 3 failed starts in a row; restarting in 1 minute",
+            "prices: exited with code 1; 3 failed starts in a row; restart after 1 minute",
             ("restart",),
         ),
         (
@@ -129,7 +129,7 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             _ended("hung", next="restart", silent_s=120),
             "hung-loop",
             "warning",
-            "prices: hung: no sign of work for 2 minutes; restarting at once",
+            "prices: hung: no sign of work for 2 minutes; restart at once",
             ("restart",),
         ),
         (
@@ -138,7 +138,7 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             ),
             "hung-loop",
             "warning",
-            "prices: hung: no beat for 3 seconds; restarting at once",
+            "prices: hung: no beat for 3 seconds; restart at once",
             ("restart",),
         ),
         (

@@ -121,7 +121,7 @@ async def test_a_failure_is_durable_told_and_shown_when_observe_returns(night: N
     assert [d.target for d in night.deliveries.kept.values()] == ["console"]
     await _until(lambda: night.console)
     assert night.console == [
-        "night: crash (warning): inbox: exited with code 1; restarting at once"
+        "night: crash (warning): inbox: exited with code 1; restart at once"
     ]
 
 
