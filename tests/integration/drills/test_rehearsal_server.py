@@ -141,7 +141,13 @@ def test_a_client_that_asks_first_is_told_to_go_on(model: Rehearsal) -> None:
         (b"GET / HTTP/1.1\r\nbad name: x\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), 413),
+        (b"GET http://[ HTTP/1.1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;"
+            + b"a" * (MAX_HEAD_BYTES + 1),
+            400,
+        ),
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nfffffff\r\n", 413),
         (b"GET /" + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n", 431),
         (b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n\r\n", 404),

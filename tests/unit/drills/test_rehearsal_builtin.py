@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from midwatch.drills.rehearsal import builtin
-from midwatch.drills.rehearsal.question import Call, Question, Tool, Turn
+from midwatch.drills.rehearsal.question import BadQuestion, Call, Question, Tool, Turn
 
 SEARCH = Tool(
     "search",
@@ -111,3 +112,37 @@ def test_a_wanted_schema_is_answered_as_json() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     assert isinstance(json.loads(builtin.answer(ask("x", schema=schema), 0).text)["n"], int)
     assert set(json.loads(builtin.answer(ask("x", schema={}), 0).text)) == {"answer"}
+
+
+_LISTS: dict[str, Any] = {"type": "string"}
+for _ in range(6):
+    _LISTS = {"type": "array", "minItems": 20, "items": _LISTS}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 10**12},
+        _LISTS,
+        {
+            "type": "object",
+            "required": [f"url{n}" for n in range(2_000)],
+            "properties": {f"url{n}": {"$ref": "#"} for n in range(2_000)},
+        },
+    ],
+    ids=["a long text", "lists in lists", "itself, many times"],
+)
+def test_a_small_schema_that_asks_for_very_much_gets_a_bounded_answer(schema: Any) -> None:
+    begun = time.monotonic()
+    given = builtin.answer(ask("look at https://example.org " * 50_000, schema=schema), 0)
+    assert len(given.text) < 1_000_000
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "string", "minLength": "x"}, {"properties": [1]}, {"enum": 5}, {"anyOf": [1]}],
+)
+def test_a_schema_that_is_none_is_refused(schema: Any) -> None:
+    with pytest.raises(BadQuestion, match="the JSON schema of 'answer' cannot be read"):
+        builtin.answer(ask("x", schema=schema), 0)

@@ -266,7 +266,7 @@ def events(r: Rendering) -> Iterator[bytes]:
 
 def event(body: Json) -> bytes:
     """Return one server-sent event, named after its type."""
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return b"event: " + str(body["type"]).encode() + b"\ndata: " + data + b"\n\n"
 
 

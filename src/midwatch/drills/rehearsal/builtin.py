@@ -13,11 +13,17 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar, cast
 
-from midwatch.drills.rehearsal.question import Call, Json, Question, Tool
+from midwatch.drills.rehearsal.question import BadQuestion, Call, Json, Question, Tool
 from midwatch.drills.rehearsal.script import Answer
 
 MAX_STEPS: Final = 3
 """Tool calls in a row before it answers in words."""
+MAX_VALUES: Final = 1_000
+"""Values in one answer: a small schema may ask for lists in lists in lists."""
+MAX_LENGTH: Final = 10_000
+"""Characters of one text, whatever `minLength` says."""
+MAX_READ: Final = 20_000
+"""Characters of what a person said that are looked through for words, numbers and names."""
 MAX_DEPTH: Final = 6
 """Schemas nested deeper are filled with null: a schema may refer to itself."""
 
@@ -97,10 +103,18 @@ class Dice:
 
     def __init__(self, seed: int, fingerprint: str) -> None:
         self._key = f"{seed}:{fingerprint}"
+        self._left = MAX_VALUES
+
+    def spend(self) -> bool:
+        """Count one more value; return whether there may be one."""
+        self._left -= 1
+        return self._left >= 0
 
     def number(self, name: str, below: int) -> int:
         """Return a number from 0 up to, without, `below`."""
-        digest = hashlib.blake2b(f"{self._key}:{name}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(
+            f"{self._key}:{name}".encode("utf-8", "replace"), digest_size=8
+        ).digest()
         return int.from_bytes(digest, "big") % max(below, 1)
 
     def pick(self, name: str, choices: Sequence[_T]) -> _T:
@@ -115,7 +129,7 @@ def answer(question: Question, seed: int) -> Answer:
     if tool is not None:
         return Answer(calls=(Call(tool.name, arguments(tool, question, dice)),), rule="builtin")
     if question.schema is not None:
-        value = fill(question.schema or {"type": "object"}, question, dice, "answer")
+        value = _fitting(question.schema, question, dice, "answer")
         if not question.schema:
             value = {"answer": _sentence(question, dice)}
         return Answer(text=json.dumps(value, ensure_ascii=False), rule="builtin")
@@ -136,11 +150,8 @@ def _tool(question: Question, dice: Dice) -> Tool | None:
         return None
     if question.tool_choice not in {"auto", "any"}:
         return next((t for t in question.tools if t.name == question.tool_choice), None)
-    fresh = [
-        t
-        for t in question.tools
-        if not re.search(rf"^{re.escape(t.name)}\(", question.history, re.MULTILINE)
-    ]
+    called = set(re.findall(r"^([^(\n]+)\(", question.history, re.MULTILINE))
+    fresh = [t for t in question.tools if t.name not in called]
     wanted = 1 + Dice(0, question.user).number("steps", min(MAX_STEPS, len(question.tools)))
     if question.tool_choice == "auto" and (question.step > wanted or not fresh):
         return None
@@ -149,8 +160,15 @@ def _tool(question: Question, dice: Dice) -> Tool | None:
 
 def arguments(tool: Tool, question: Question, dice: Dice) -> Json:
     """Return arguments that fit the tool's schema."""
-    value = fill(tool.schema or {"type": "object"}, question, dice, tool.name)
+    value = _fitting(tool.schema, question, dice, tool.name)
     return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def _fitting(schema: Json, question: Question, dice: Dice, name: str) -> Any:
+    try:
+        return fill(schema or {"type": "object"}, question, dice, name)
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        raise BadQuestion(f"the JSON schema of {name!r} cannot be read: {error}") from None
 
 
 def fill(
@@ -163,7 +181,7 @@ def fill(
 ) -> Any:
     """Return a value that a JSON schema accepts, for the keywords that tools use."""
     root = schema if root is None else root
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH or not dice.spend():
         return None
     if "$ref" in schema:
         return fill(_refer(root, str(schema["$ref"])), question, dice, name, depth + 1, root)
@@ -220,10 +238,8 @@ def _refer(root: Json, ref: str) -> Json:
 def _number(schema: Json, question: Question, dice: Dice, name: str, *, whole: bool) -> int | float:
     low = float(schema.get("minimum", schema.get("exclusiveMinimum", 0)))
     high = float(schema.get("maximum", schema.get("exclusiveMaximum", low + 100)))
-    found = [
-        float(n)
-        for n in re.findall(r"(?<![\w.-])\d{1,9}(?:\.\d{1,4})?(?![\w-]|\.\d)", question.user)
-    ]
+    said = question.user[:MAX_READ]
+    found = [float(n) for n in re.findall(r"(?<![\w.-])\d{1,9}(?:\.\d{1,4})?(?![\w-]|\.\d)", said)]
     fitting = [n for n in found if low <= n <= high and (not whole or n.is_integer())]
     if fitting:
         value = dice.pick(name, fitting)
@@ -258,17 +274,17 @@ def _text(schema: Json, question: Question, dice: Dice, name: str) -> str:
     text = " ".join(_words(question.user)[:6]) or "nothing in particular"
     for of_key, pattern, fallback in _DRAWN:
         if of_key.search(key):
-            found = pattern.findall(question.user)
+            found = pattern.findall(question.user[:MAX_READ])
             text = str(dice.pick(name, found)) if found else fallback
             break
-    shortest = int(schema.get("minLength", 0))
+    shortest = min(int(schema.get("minLength", 0)), MAX_LENGTH)
     if len(text) < shortest:
         text = text.ljust(shortest, ".")
-    return text[: int(schema.get("maxLength", 10_000))]
+    return text[: max(int(schema.get("maxLength", MAX_LENGTH)), 0)]
 
 
 def _words(text: str) -> list[str]:
-    words = re.findall(r"[^\W\d_][\w'-]{2,}", text[:20_000])
+    words = re.findall(r"[^\W\d_][\w'-]{2,}", text[:MAX_READ])
     return [w for w in words if w.lower() not in _STOP]
 
 

@@ -64,7 +64,7 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
     """Return a reply that carries `value` as JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return Reply(status, body, {"content-type": "application/json", **(headers or {})})
 
 
@@ -82,7 +82,10 @@ class _Head:
             if not colon or not _TOKEN.fullmatch(name):
                 raise BadHTTP(400, f"expected a header, got {line[:80]!r}")
             self.headers[name.decode("ascii").lower()] = value.strip().decode("latin-1")
-        url = urlsplit(parts[1].decode("latin-1"))
+        try:
+            url = urlsplit(parts[1].decode("latin-1"))
+        except ValueError as error:  # a bracket that does not close
+            raise BadHTTP(400, f"{parts[1][:80]!r} is no path: {error}") from None
         self.method = parts[0].decode("latin-1")
         self.path = unquote(url.path)
         self.query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -100,14 +103,11 @@ class _Head:
         return int(text)
 
 
-def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
-    """Return a chunked body and where it ends, or None while it is incomplete."""
-    body = bytearray()
-    at = start
-    while True:
-        line = buffer.find(b"\r\n", at)
-        if line < 0:
-            return None
+def _take_chunks(buffer: bytearray, body: bytearray) -> bool:
+    """Move the chunks that are whole from `buffer` to `body`; return whether the last one was there."""
+    at = 0
+    ended = False
+    while not ended and (line := buffer.find(b"\r\n", at)) >= 0:
         size_text = bytes(buffer[at:line]).split(b";")[0].strip()
         try:
             size = int(size_text, 16)
@@ -115,12 +115,16 @@ def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
             raise BadHTTP(400, f"expected a chunk size, got {size_text[:40]!r}") from None
         if size < 0 or len(body) + size > MAX_BODY_BYTES:
             raise BadHTTP(413, f"the body is longer than {MAX_BODY_BYTES} bytes; send less")
-        if len(buffer) < line + 2 + size + 2:
-            return None
-        body += buffer[line + 2 : line + 2 + size]
-        at = line + 2 + size + 2
-        if size == 0:
-            return bytes(body), at
+        end = line + 2 + size + 2
+        if len(buffer) < end:
+            break
+        body += buffer[line + 2 : end - 2]
+        at = end
+        ended = size == 0
+    del buffer[:at]
+    if len(buffer) > MAX_HEAD_BYTES and buffer.find(b"\r\n", 0, MAX_HEAD_BYTES) < 0:
+        raise BadHTTP(400, f"a chunk's first line is longer than {MAX_HEAD_BYTES} bytes")
+    return ended
 
 
 class Connection(asyncio.Protocol):
@@ -129,6 +133,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HTTPServer) -> None:
         self._server = server
         self._buffer = bytearray()
+        self._body = bytearray()
         self._head: _Head | None = None
         self._answering: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
@@ -155,10 +160,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if self._answering is None:
-            self._next()
-        elif len(self._buffer) > MAX_HEAD_BYTES + MAX_BODY_BYTES:
+        if len(self._buffer) > MAX_HEAD_BYTES + MAX_BODY_BYTES:
             self._transport.abort()
+        elif self._answering is None:
+            self._next()
 
     def abort(self) -> None:
         """Break the connection off without ceremony."""
@@ -190,15 +195,15 @@ class Connection(asyncio.Protocol):
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         head = self._head
         if head.chunked:
-            taken = _take_chunks(self._buffer, 0)
-            if taken is None:
+            if not _take_chunks(self._buffer, self._body):
                 return None
-            body, used = taken
+            body = bytes(self._body)
+            self._body.clear()
         elif len(self._buffer) < head.length:
             return None
         else:
-            body, used = bytes(self._buffer[: head.length]), head.length
-        del self._buffer[:used]
+            body = bytes(self._buffer[: head.length])
+            del self._buffer[: head.length]
         self._head = None
         return Request(head.method, head.path, head.query, head.headers, body), head.keep
 

@@ -139,7 +139,7 @@ def embed(text: str, size: int) -> list[float]:
     """Return a unit vector: each word adds its own eight directions."""
     vector = [0.0] * size
     for word in re.findall(r"\w+", text.lower()) or [""]:
-        digest = hashlib.blake2b(word.encode(), digest_size=32).digest()
+        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=32).digest()
         for at in range(0, 32, 4):
             number = int.from_bytes(digest[at : at + 4], "big")
             vector[(number >> 1) % size] += 1.0 if number & 1 else -1.0

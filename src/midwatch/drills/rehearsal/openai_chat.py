@@ -208,7 +208,9 @@ def events(r: Rendering) -> Iterator[bytes]:
 def event(body: Json) -> bytes:
     """Return one server-sent event."""
     return (
-        b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+        b"data: "
+        + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        + b"\n\n"
     )
 
 
