@@ -72,6 +72,21 @@ def _root(
 
 def run(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
+    _open_streams()
+    code = _run(arguments)
+    try:
+        with show.writing():
+            sys.stdout.flush()
+    except show.ReaderGone:
+        _drop_output()
+    except CommandError as error:
+        show.complain(str(error))
+        code = code or error.code
+        _drop_output()
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     word = next((a for a in arguments if not a.startswith("-")), "")
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     wanted = [word] if word in COMMANDS and not completing else None
@@ -79,20 +94,27 @@ def run(arguments: list[str]) -> int:
         build(wanted)(arguments, prog_name="midwatch")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
+    except show.ReaderGone:
+        return 0
     except CommandError as error:
         show.complain(str(error))
         return error.code
     except MidwatchError as error:
         show.complain(str(error))
         return 2
-    finally:
-        _flush()
     return 0
 
 
-def _flush() -> None:
-    """Write what is buffered; a reader that has gone (`| head`) is no error worth a trace."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _open_streams() -> None:
+    """A stream that was closed by whoever started us (`>&-`) takes what is written and keeps nothing."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # typeshed does not know
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere, instead of failing once more at the interpreter's end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

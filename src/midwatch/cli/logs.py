@@ -70,7 +70,8 @@ def _follow(tail: _Tail) -> None:
     """Print what comes, until Ctrl-C: the usual end, so no error."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            sys.stdout.flush()
+            with show.writing():
+                sys.stdout.flush()
             time.sleep(POLL_S)
             for text in tail.read():
                 _print(text)
@@ -185,8 +186,8 @@ class _Tail:
 
 
 def _print(text: bytes) -> None:
-    shown = text.decode("utf-8", "replace")
-    if sys.stdout.isatty():
-        sys.stdout.write(show.clean(shown))
-        return
-    sys.stdout.buffer.write(text)
+    with show.writing():
+        if sys.stdout.isatty():
+            sys.stdout.write(show.clean(text.decode("utf-8", "replace")))
+        else:
+            sys.stdout.buffer.write(text)

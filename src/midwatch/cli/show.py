@@ -12,8 +12,12 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TextIO
+
+from midwatch.cli.exits import CommandError
 
 _ESCAPES: Final = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -74,18 +78,37 @@ def state(name: str, width: int = 0) -> str:
     return paint(shown.ljust(width), _STATES.get(shown))
 
 
+class ReaderGone(Exception):
+    """Whoever read the output had enough of it (`| head`): the command is over, and went well."""
+
+
+@contextmanager
+def writing() -> Generator[None]:
+    """Guard writing to stdout. Raises ReaderGone, or CommandError for a full disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        raise CommandError(
+            f"cannot write the output: {error.strerror}; make room, or send it elsewhere"
+        ) from None
+
+
 def out(text: str = "") -> None:
     """Print a result."""
-    try:
-        print(text)
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding or "ascii"
-        print(text.encode(encoding, "replace").decode(encoding))
+    with writing():
+        try:
+            print(text)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding or "ascii"
+            print(text.encode(encoding, "replace").decode(encoding))
 
 
 def document(value: Any) -> None:
     """Print the one JSON document. Non-ASCII is escaped: it is safe on any terminal."""
-    print(json.dumps(value, indent=2))
+    with writing():
+        print(json.dumps(value, indent=2))
 
 
 def complain(text: str) -> None:

@@ -52,8 +52,27 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_trace(
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.startswith("a0 ")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("version >/dev/full", 2, "midwatch: cannot write the output: No space left on device"),
+        ("version >&-", 0, ""),
+        ("status --data nowhere 2>&-", 3, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_an_error_for_people(
+    tmp_path: Path, command: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m midwatch.cli {command}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(said)
     assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
 
 
 def test_asking_imports_no_server(shell: Midwatch, data: Path) -> None:
