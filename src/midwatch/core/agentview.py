@@ -13,7 +13,7 @@ from collections import deque
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
-from midwatch.core.baseline import Baseline
+from midwatch.core.baseline import MIN_CYCLES, Baseline
 from midwatch.core.fleet import Agent
 from midwatch.core.history import AgentHistory, DaySums
 from midwatch.core.loop import Cycle, judge, learn
@@ -371,6 +371,20 @@ class AgentView:
         if history.today.unit is not None:
             self.unit = clean(history.today.unit, 40)
         self.reckon(now)
+
+    def recall_usual(self, measure: str, usual: float) -> None:
+        """Take up what was usual before a runaway that is still open, instead of what it made usual.
+
+        The beats that the store hands over may all be the runaway's.
+        """
+        held = self.tokens if measure == "tokens" else self.cost
+        if held.usual is not None and held.usual <= usual:
+            return
+        before = Baseline([max(1, round(usual))] * MIN_CYCLES)
+        if measure == "tokens":
+            self.tokens = before
+        else:
+            self.cost = before
 
     def _day(self, at: float, zone: tzinfo) -> Day:
         ordinal = _ordinal(at, zone)

@@ -121,7 +121,10 @@ def cause_of(data: Mapping[str, Any]) -> Cause:
 
 
 def next_of(data: Mapping[str, Any]) -> str:
-    """Return what the supervisor does next: `restart after 5 seconds`, true before it and long after; empty when unknown."""
+    """Return what the supervisor does next; empty when unknown.
+
+    `restart after 5 seconds` is read hours later too, and still true.
+    """
     step = data.get("next")
     if step == "restart":
         delay = number_of(data, "next_in_s") or 0.0

@@ -32,6 +32,7 @@ from midwatch.core.errors import StoreError, UnknownIncident
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.incident import Clear, Finding, Incident
 from midwatch.core.notify import next_repeat
+from midwatch.core.plain import number_of
 from midwatch.core.ports import DeliveryBook, IncidentBook, NodeLink, Publisher
 from midwatch.core.view import Change, FleetView
 from midwatch.watch.actions import Actions
@@ -130,6 +131,7 @@ class Watch:
         }
         for agent in {agent for _, agent in self._open}:
             self._show(agent)
+        self._recall_usual()
         now = self._ticked_at = self._clock()
         self._drop_strangers(now)
         self._rejudge(now)
@@ -434,6 +436,13 @@ class Watch:
             if last is not None and self._is_unjudged(last, now):
                 beat = Change(agent, True, agent.state, agent.cycle)
                 self._judge(Kind.BEAT.value, last, beat, now)
+
+    def _recall_usual(self) -> None:
+        for incident in self._open.values():
+            view = self._view.look(incident.agent)
+            usual = number_of(incident.evidence, "usual")
+            if view is not None and usual is not None:
+                view.recall_usual(str(incident.evidence.get("measure")), usual)
 
     def _is_unjudged(self, item: Item, now: float) -> bool:
         return now - item["at"] < REJUDGE_S and item["id"] not in self._known_items
