@@ -94,7 +94,7 @@ def _first_column(page: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)`", _read(page), re.MULTILINE))
 
 
-EVENT = r"(?:agent|run|hub|gateway|supervisor|fleet|node|sdk)\.[a-z]+(?:_[a-z]+)*"
+EVENT = r"(?:agent|run|hub|gateway|supervisor|fleet|node|schedule|sdk)\.[a-z]+(?:_[a-z]+)*"
 NOT_EVENTS = {
     "agent.py",
     "agent.html",

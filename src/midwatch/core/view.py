@@ -129,6 +129,8 @@ class FleetView:
         name: str = item["agent"]
         if name == MIDWATCH:
             self._stopping = self._stopping or item.get("kind") == "node.stopping"
+            if item.get("kind") in ("sdk.lost", "node.lost"):
+                self._take_lost(item, "node")
             return None
         agent = self._agents.get(name)
         if agent is None:
@@ -174,15 +176,15 @@ class FleetView:
         elif event == "agent.draining" and not agent.managed:
             agent.due_at = None
         elif event == "sdk.lost":
-            self._take_lost(item)
+            self._take_lost(item, "sdk")
         return True
 
-    def _take_lost(self, item: Item) -> None:
+    def _take_lost(self, item: Item, by: str) -> None:
         counts: Any = data_of(item).get("counts")
         if not isinstance(counts, dict):
             return
         for reason, count in list(counts.items())[:20]:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            name = f"sdk:{text_of({'reason': reason}, 'reason', 40)}"
+            name = f"{by}:{text_of({'reason': reason}, 'reason', 40)}"
             known = name in self._sdk_lost or len(self._sdk_lost) < 50
             if known and isinstance(count, int) and 0 < count < 10**12:
                 self._sdk_lost[name] = self._sdk_lost.get(name, 0) + count

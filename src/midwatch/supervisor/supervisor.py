@@ -54,6 +54,20 @@ SWEEP_S: Final = 5.0
 """How long the sweep for an earlier supervisor's runs may take."""
 
 
+LOSSES: Final = (
+    "reports_dropped",
+    "notices_clipped",
+    "journal_damaged",
+    "journal_failed_writes",
+    "exit_status_lost",
+    "replies_lost",
+    "tasks_died",
+    "output_dropped_bytes",
+    "output_lost_bytes",
+)
+"""The statistics that mean a loss: told to the hub when they grow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plans:
     """Where the posts listen. None: that post is not started."""
@@ -126,6 +140,7 @@ class Supervisor:
         self.link: Link | None = None
         self.stood_still_s = 0.0
         self._directory_there = True
+        self._told: dict[str, int] = {}
         self.lifetime = Lifetime(
             system.wall(), not self.journal.book.clean, self.journal.book.alive_at
         )
@@ -347,7 +362,25 @@ class Supervisor:
             for name, keeper in self.keepers.items():
                 run = runs.get(name)
                 keeper.sampled(samples.get(run.process.pid) if run and run is keeper.run else None)
+            self._tell_losses()
             await asyncio.sleep(SAMPLE_EVERY_S)
+
+    def _tell_losses(self) -> None:
+        """Tell what was lost since the last time; on the console only the first of each kind."""
+        counts = {name: int(self.statistics()[name]) for name in LOSSES}
+        news = {n: c - self._told.get(n, 0) for n, c in counts.items() if c > self._told.get(n, 0)}
+        if not news:
+            return
+        for name in news.keys() - self._told.keys():
+            self.say(
+                f"midwatch: {name.replace('_', ' ')}: {news[name]:,}; is the disk full or slow?"
+            )
+        self._told |= {name: counts[name] for name in news}
+        parts = {
+            "counts": {n: c for n, c in news.items() if not n.endswith("_bytes")},
+            "bytes": {n: c for n, c in news.items() if n.endswith("_bytes")},
+        }
+        self.reports.event(INSTANCE, "node.lost", self.system.wall(), parts)
 
     def statistics(self) -> dict[str, int | float]:
         """Return every counter: what was done, and what was lost, by reason."""

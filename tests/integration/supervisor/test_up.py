@@ -336,3 +336,12 @@ def test_a_data_directory_that_is_removed_is_told_and_agents_go_on(instance: Ins
     assert instance.living() == pids
     assert instance.end(signal.SIGTERM) == 0
     assert instance.living() == []
+
+
+def test_output_that_the_disk_does_not_take_is_told_once(instance: Instance) -> None:
+    (instance.data / "logs").mkdir(parents=True)
+    (instance.data / "logs" / "inbox").write_text("in the way")
+    instance.up({"inbox": {"command": ["sh", "-c", "echo hello; exec sleep 600"]}})
+    instance.says("midwatch: output lost bytes:")
+    assert instance.end(signal.SIGTERM) == 0
+    assert instance.console.count("output lost bytes") == 1

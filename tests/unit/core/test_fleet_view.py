@@ -134,6 +134,22 @@ def test_the_fleet_counts_its_agents() -> None:
     }
 
 
+def test_what_sdks_and_supervisors_lost_is_added_up_by_reason() -> None:
+    view = _view()
+    _feed(
+        view,
+        _event("sdk.lost", counts={"queue_full": 2}),
+        _event("sdk.lost", "midwatch", counts={"queue_full": 3}),
+        _event("node.lost", "midwatch", counts={"notices_clipped": 1}, bytes={"output": 900}),
+        _event("node.lost", "inbox", counts={"notices_clipped": 50}),  # not the agent's to say
+    )
+    assert view.fleet(NOW)["lost"] == {
+        "sdk:queue_full": 2,
+        "node:queue_full": 3,
+        "node:notices_clipped": 1,
+    }
+
+
 def test_an_older_report_of_the_state_does_not_overtake_a_newer_one() -> None:
     view = _view()
     _feed(view, _state("stopped", at=NOW), _state("running", at=NOW - 5))
