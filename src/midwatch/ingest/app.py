@@ -6,16 +6,16 @@ Measured on two cores: 43,000 raw requests a second against 4,600 through FastAP
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from midwatch.core.access import Caller
 from midwatch.ingest import otlp, ping
-from midwatch.ingest.bodies import THREAD_BYTES, BodyReader, Receive, Scope, Send, header, parse
+from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, header, parse
 from midwatch.ingest.intake import Intake, Taken
 from midwatch.wire.items import PATHS, BadItem, Item, Kind
 from midwatch.wire.limits import MAX_ITEMS
@@ -63,16 +63,12 @@ class IngestApp:
 
     async def _items(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["midwatch.caller"]
-        body = await self._bodies.read(scope, receive)
+        value, size = await self._bodies.read(scope, receive, parse)
         taken = Taken()
-        if len(body) > THREAD_BYTES:
-            value = await asyncio.to_thread(parse, body)
-        else:
-            value = parse(body)
         if caller.agent is None and scope["query_string"] and _query(scope).get("create") == "1":
             await self._intake.register_strangers(value, caller)
         items = self._intake.read(kind, value, caller, taken)
-        await self._intake.keep(kind, items, len(body), taken)
+        await self._intake.keep(kind, items, size, taken)
         if taken.rejected and not taken.accepted:
             first = taken.rejected[0]["message"]
             more = len(taken.rejected) + taken.more_rejected - 1
@@ -99,8 +95,9 @@ class IngestApp:
             )
         as_json = media == "application/json"
         try:
-            body = await self._bodies.read(scope, receive)
-            rejected, message = await self._keep_spans(body, scope["midwatch.caller"], as_json)
+            decode = _from_json if as_json else _from_protobuf
+            spans, size = await self._bodies.read(scope, receive, decode)
+            rejected, message = await self._keep_spans(spans, size, scope["midwatch.caller"])
         except Refusal as refusal:
             if as_json:
                 raise
@@ -111,13 +108,11 @@ class IngestApp:
             return
         await _answer(send, 200, otlp.response(rejected, message, as_json=as_json), media)
 
-    async def _keep_spans(self, body: bytes, caller: Caller, as_json: bool) -> tuple[int, str]:
-        if len(body) > THREAD_BYTES:
-            spans = await asyncio.to_thread(_decode, body, as_json)
-        else:
-            spans = _decode(body, as_json)
+    async def _keep_spans(
+        self, spans: list[otlp.Span], size: int, caller: Caller
+    ) -> tuple[int, str]:
         if len(spans) > MAX_ITEMS:
-            raise Refusal(413, f"{len(spans)} spans, at most {MAX_ITEMS}", reason="items")
+            raise Refusal(413, f"more than {MAX_ITEMS} spans; send fewer", reason="items")
         items: list[Item] = []
         rejected, message = 0, ""
         for span in spans:
@@ -131,7 +126,7 @@ class IngestApp:
                 self._counts.add("clipped", "attribute", clipped)
             items.append(item)
         if items:
-            await self._intake.keep_spans(items, len(body))
+            await self._intake.keep_spans(items, size)
         return rejected, message
 
     def _span(self, span: otlp.Span, caller: Caller) -> tuple[Item, int]:
@@ -179,7 +174,9 @@ class IngestApp:
             if query.get("create") != "1":
                 raise self._intake.roster.stranger(said.agent)
             await self._intake.roster.register(said.agent, caller.name)
-        body = b"" if method != "POST" else await self._bodies.read(scope, receive)
+        body = b""
+        if method == "POST":
+            body, _ = await self._bodies.read(scope, receive, bytes)
         if len(body) > ping.BODY_LIMIT:
             self._counts.add("clipped", "ping body")
         text = body[: ping.BODY_LIMIT].decode("utf-8", "replace")
@@ -201,8 +198,12 @@ class IngestApp:
         await _answer(send, 200, b"" if method == "HEAD" else b"OK", "text/plain", limit)
 
 
-def _decode(body: bytes, as_json: bool) -> list[otlp.Span]:
-    return list(otlp.from_json(parse(body)) if as_json else otlp.from_protobuf(body))
+def _from_json(body: bytes) -> list[otlp.Span]:
+    return list(islice(otlp.from_json(parse(body)), MAX_ITEMS + 1))
+
+
+def _from_protobuf(body: bytes) -> list[otlp.Span]:
+    return list(islice(otlp.from_protobuf(body), MAX_ITEMS + 1))
 
 
 def _query(scope: Scope) -> dict[str, str]:

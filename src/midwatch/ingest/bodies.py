@@ -1,7 +1,8 @@
-"""Reading a request's body: bounded, decompressed, parsed. Everything here distrusts the sender.
+"""Reading a request's body: bounded, decompressed, decoded. Everything here distrusts the sender.
 
-Limits hold after decompression, and all bodies that are being read share one allowance, so that
-neither a bomb nor many clients at once can fill the memory.
+Limits hold after decompression, all bodies that are being read share one allowance, and large ones
+are unpacked and decoded one after the other, so that neither a bomb nor many clients at once can
+fill the memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json
 
@@ -30,8 +31,13 @@ READ_TIMEOUT_S: Final = 30.0
 THREAD_BYTES: Final = 65_536
 """Larger bodies are unpacked and parsed in a thread, so that the loop goes on."""
 
+MAX_CONTAINERS: Final = 1_000_000
+"""Lists and objects of one body. Empty ones are two bytes long and take a hundred in memory."""
+
 _WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 47}
 """zlib's wbits: gzip; deflate accepts both zlib and gzip headers."""
+
+T = TypeVar("T")
 
 
 class BodyReader:
@@ -39,12 +45,18 @@ class BodyReader:
 
     def __init__(self) -> None:
         self._reading = 0
+        self._lane = asyncio.Lock()
         self._since: dict[asyncio.Task[Any], float] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the unpacked body. Raises Refusal: 408, 413, 415, 400, 503."""
+    async def read(
+        self, scope: Scope, receive: Receive, decode: Callable[[bytes], T]
+    ) -> tuple[T, int]:
+        """Return what `decode` makes of the unpacked body, and the body's size.
+
+        Raises Refusal: 408, 413, 415, 400, 503. A large body is decoded in a thread.
+        """
         headers = scope["headers"]
         encoding = header(headers, b"content-encoding").strip().lower()
         if encoding not in ("", "identity") and encoding not in _WINDOW:
@@ -58,14 +70,24 @@ class BodyReader:
         length = int(text) if text.isdigit() and len(text) < 20 else None
         if length is not None and length > MAX_BODY_BYTES:
             raise too_large(f"the body has {length} bytes")
-        body = await self._in_time(self._collect(receive, length))
-        if encoding not in _WINDOW:
-            return body
-        if len(body) <= THREAD_BYTES // 16:
-            return _unpack(body, _WINDOW[encoding])
-        return await asyncio.to_thread(_unpack, body, _WINDOW[encoding])
+        parts: list[bytes] = []
+        try:
+            await self._in_time(self._collect(receive, length, parts))
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            window = _WINDOW.get(encoding)
+            if window is None:
+                if len(body) <= THREAD_BYTES:
+                    return decode(body), len(body)
+            elif len(body) <= THREAD_BYTES // 16:
+                body, window = _unpack(body, window), None
+                if len(body) <= THREAD_BYTES:
+                    return decode(body), len(body)
+            async with self._lane:
+                return await asyncio.to_thread(_open, body, window, decode)
+        finally:
+            self._reading -= sum(map(len, parts))
 
-    async def _in_time(self, collecting: Coroutine[Any, Any, bytes]) -> bytes:
+    async def _in_time(self, collecting: Coroutine[Any, Any, None]) -> None:
         # one sweep for all instead of a timer for each: at 1,000 requests a second tens of
         # thousands of cancelled timers would lie in the loop's heap
         task = asyncio.current_task()
@@ -75,7 +97,7 @@ class BodyReader:
         if self._sweep is None:
             self._sweep = loop.call_later(READ_TIMEOUT_S / 2, self._cancel_late)
         try:
-            return await collecting
+            await collecting
         except asyncio.CancelledError:
             if task not in self._late:
                 raise
@@ -96,27 +118,24 @@ class BodyReader:
         again = bool(self._since)
         self._sweep = loop.call_later(READ_TIMEOUT_S / 2, self._cancel_late) if again else None
 
-    async def _collect(self, receive: Receive, length: int | None) -> bytes:
-        parts: list[bytes] = []
+    async def _collect(self, receive: Receive, length: int | None, parts: list[bytes]) -> None:
+        """Put what arrives into `parts`; the caller gives the allowance back."""
         size = 0
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(400, "the sender went away", reason="disconnect")
-                part: bytes = message.get("body", b"")
-                size += len(part)
-                self._reading += len(part)
-                if size > MAX_BODY_BYTES:
-                    raise too_large(f"the body has more than {MAX_BODY_BYTES} bytes")
-                if self._reading > MAX_READING_BYTES:
-                    raise busy("too many large bodies at once")
-                parts.append(part)
-                # a body that is complete by its length needs no second message to say so
-                if size == length or not message.get("more_body"):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-        finally:
-            self._reading -= size
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "the sender went away", reason="disconnect")
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            self._reading += len(part)
+            if size > MAX_BODY_BYTES:
+                raise too_large(f"the body has more than {MAX_BODY_BYTES} bytes")
+            if self._reading > MAX_READING_BYTES:
+                raise busy("too many large bodies at once")
+            # a body that is complete by its length needs no second message to say so
+            if size == length or not message.get("more_body"):
+                return
 
 
 def header(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
@@ -136,10 +155,16 @@ def too_large(what: str) -> Refusal:
     """Return the 413 with the limit."""
     return Refusal(
         413,
-        f"{what}, at most {MAX_BODY_BYTES}; send fewer items at a time",
+        f"{what}; a body has at most {MAX_BODY_BYTES} bytes: send fewer items at a time",
         reason="size",
         limit_bytes=MAX_BODY_BYTES,
     )
+
+
+def _open(body: bytes, window: int | None, decode: Callable[[bytes], T]) -> tuple[T, int]:
+    if window is not None:
+        body = _unpack(body, window)
+    return decode(body), len(body)
 
 
 def _unpack(body: bytes, window: int) -> bytes:
@@ -157,6 +182,8 @@ def _unpack(body: bytes, window: int) -> bytes:
 
 def parse(body: bytes) -> Any:
     """Return the JSON value. Raises Refusal that says where it is not JSON."""
+    if len(body) > MAX_CONTAINERS and body.count(b"[") + body.count(b"{") > MAX_CONTAINERS:
+        raise too_large(f"the body has more than {MAX_CONTAINERS} lists and objects")
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
