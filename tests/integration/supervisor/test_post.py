@@ -123,6 +123,18 @@ async def test_a_post_that_refuses_once_agents_run_is_told_and_tried_again(tmp_p
     await one.close()
 
 
+async def test_a_post_that_hangs_while_it_starts_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midwatch.supervisor.post.START_PATIENCE_S", 0.3)
+    command = (sys.executable, "-c", "import time; time.sleep(600)")
+    one = Kept(tmp_path, command, "http://127.0.0.1:9")
+    await until(lambda: one.post.hangs == 1 and one.post.starts == 2)
+    assert one.said[0].startswith("gateway: does not answer for")
+    assert one.gaps == []  # it never was there: nothing was interrupted
+    await one.close()
+
+
 async def test_a_post_that_fails_is_tried_again_and_again(tmp_path: Path) -> None:
     one = Kept(tmp_path, (sys.executable, "-c", "raise SystemExit(1)"), "http://127.0.0.1:9")
     await until(lambda: one.post.starts >= 3)
