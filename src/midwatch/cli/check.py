@@ -30,7 +30,7 @@ def check(
     version reads but does not enforce yet are named in a note. Starts nothing.
     """
     if schema:
-        from midwatch.core.fleetschema import schema as make
+        from midwatch.core.fleetfile.schema import schema as make
 
         show.document(make())
         return

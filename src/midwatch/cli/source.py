@@ -11,8 +11,8 @@ from pathlib import Path
 from midwatch.cli.exits import CommandError
 from midwatch.core.errors import FleetFileError
 from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, check_conditions, read
-from midwatch.core.fleethost import check_host
-from midwatch.core.fleetyaml import MAX_CHARACTERS
+from midwatch.core.fleetfile.document import MAX_CHARACTERS
+from midwatch.core.fleetfile.host import check_host
 
 _MISSING = """\
 there is no fleet file {file}. Write one, for example:

@@ -1,4 +1,4 @@
-"""The fleet: what the fleet file means once it is read. `fleetfile.py` turns text into this.
+"""The fleet: what the fleet file means once it is read. `fleetfile` turns text into this.
 
 Every model refuses unknown keys. `Fleet.resolved()` lays defaults under each agent, so that whoever
 holds an `Agent` needs nothing else. Quantities are plain numbers here (seconds, bytes, nano-dollars,

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from midwatch.core import fleetschema
-from midwatch.core.fleetyaml import Document, Path, Place, show_path
+from midwatch.core.fleetfile import schema
+from midwatch.core.fleetfile.document import Document, Path, Place, show_path
 from midwatch.core.nearest import did_you_mean
 from midwatch.core.units import Unexpected, shorten
 
@@ -28,7 +28,7 @@ def describe(error: ValidationError, document: Document) -> None:
         kind = detail["type"]
         context: dict[str, Any] = detail.get("ctx", {})
         if kind == "missing":
-            entry = fleetschema.at(path) or {}
+            entry = schema.at(path) or {}
             about = str(entry.get("description", "")).rstrip(".")
             parent = document.place(path[:-1])
             document.places.setdefault(path, parent)
@@ -36,7 +36,7 @@ def describe(error: ValidationError, document: Document) -> None:
         elif kind == "extra_forbidden":
             document.complain(path, unknown_key(path, detail["input"]), at_key=True)
         elif kind == "value_error" and not isinstance(context.get("error"), Unexpected):
-            continue  # a rule across keys: fleetfile has checked it before, and all at once
+            continue  # a rule across keys: the reader has checked it before, and all at once
         else:
             message = _unexpected(kind, context, detail["input"], document.place(path))
             document.complain(path, message)
@@ -126,15 +126,15 @@ def unknown_key(path: Path, value: object) -> str:
     """Return what to write instead of a key that does not exist."""
     *above, key = path
     parent = tuple(above)
-    valid = fleetschema.keys(parent)
+    valid = schema.keys(parent)
     if near := did_you_mean(str(key), valid):
         return f"unknown key{near}"
-    inside = [f"{name}.{key}" for name in valid if key in fleetschema.keys((*parent, name))]
+    inside = [f"{name}.{key}" for name in valid if key in schema.keys((*parent, name))]
     if parent and inside:
         return f"unknown key; did you mean {' or '.join(map(repr, inside))}?"
     if not parent and isinstance(value, dict) and ("command" in value or "schedule" in value):
         return "unknown key; an agent stands under 'agents:', indented"
-    deeper = [did_you_mean(str(key), fleetschema.keys((*parent, name))) for name in valid]
+    deeper = [did_you_mean(str(key), schema.keys((*parent, name))) for name in valid]
     for name, near in zip(valid, deeper, strict=True):
         if near and parent:
             return "unknown key" + near.replace("mean '", f"mean '{name}.")

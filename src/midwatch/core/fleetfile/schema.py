@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, cast
 
 from midwatch.core.fleet import Fleet
-from midwatch.core.fleetyaml import Path
+from midwatch.core.fleetfile.document import Path
 
 Schema = dict[str, Any]
 

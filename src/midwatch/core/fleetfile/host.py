@@ -1,6 +1,6 @@
 """Will this machine be able to start the fleet? Commands, directories and env files that must exist.
 
-Apart from `fleetfile`, because it depends on the machine: the same file is right on one and wrong
+Apart from `reader`, because it depends on the machine: the same file is right on one and wrong
 on another. Pure: looking is done by functions that the caller hands in.
 """
 
@@ -12,8 +12,8 @@ from typing import Final
 
 from midwatch.core.errors import Problem
 from midwatch.core.fleet import Agent
-from midwatch.core.fleetfile import FleetFile
-from midwatch.core.fleetyaml import Path, show_path
+from midwatch.core.fleetfile.document import Path, show_path
+from midwatch.core.fleetfile.reader import FleetFile
 from midwatch.core.nearest import nearest
 from midwatch.core.units import shorten
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.core import fleetyaml
+from midwatch.core.fleetfile import document as yaml_document
 
 
 def only_problem(text: str) -> str:
-    (problem,) = fleetyaml.parse(text).problems
+    (problem,) = yaml_document.parse(text).problems
     return problem.render("f")
 
 
@@ -39,7 +39,7 @@ def only_problem(text: str) -> str:
         ("? [a]\n: b", "f:1:3: a key must be plain text; if a value begins with { or [, put it in quotes"),
         ("[" * 30, "f:1:25: nested deeper than 24 levels"),
         ("b: &x 1\n<<: *x", "f:1:4: <<: expected an alias of key: value lines, such as <<: *base"),
-        ("x" * (fleetyaml.MAX_CHARACTERS + 1), "f:1:1: too long: 1000001 characters, at most 1000000"),
+        ("x" * (yaml_document.MAX_CHARACTERS + 1), "f:1:1: too long: 1000001 characters, at most 1000000"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_plain_words_with_its_place(text: str, message: str) -> None:
@@ -54,16 +54,16 @@ def test_two_agents_of_one_name_name_both_lines() -> None:
 
 
 def test_every_value_remembers_where_it_stood_and_how_it_was_written() -> None:
-    document = fleetyaml.parse("a:\n  b: 0600\n  c: ['x', yes]\n")
+    document = yaml_document.parse("a:\n  b: 0600\n  c: ['x', yes]\n")
     assert document.value == {"a": {"b": 384, "c": ["x", True]}}
-    assert document.places["a", "b"] == fleetyaml.Place(2, 6, 2, 3, "0600", True)
-    assert document.places["a", "c", 0] == fleetyaml.Place(3, 7, 3, 7, "x", False)
+    assert document.places["a", "b"] == yaml_document.Place(2, 6, 2, 3, "0600", True)
+    assert document.places["a", "c", 0] == yaml_document.Place(3, 7, 3, 7, "x", False)
     assert document.places["a", "c", 1].written == "yes"
 
 
 def test_what_json_cannot_hold_stays_text() -> None:
     text = "day: 2024-01-01\ninf: .inf\nnan: .nan\nlong: " + "9" * 5000 + "\nodd: 0b_\n"
-    value = fleetyaml.parse(text).value
+    value = yaml_document.parse(text).value
     assert value == {
         "day": "2024-01-01",
         "inf": ".inf",
@@ -74,7 +74,7 @@ def test_what_json_cannot_hold_stays_text() -> None:
 
 
 def test_keys_are_text_as_written() -> None:
-    assert fleetyaml.parse("on: 1\n007: 2\n~: 3\n").value == {"on": 1, "007": 2, "~": 3}
+    assert yaml_document.parse("on: 1\n007: 2\n~: 3\n").value == {"on": 1, "007": 2, "~": 3}
 
 
 def test_anchors_and_merge_keys_work_and_own_keys_win() -> None:
@@ -84,7 +84,7 @@ b: &b {y: 2, z: 2}
 c: {<<: [*a, *b], z: 3}
 d: {<<: {<<: *b, w: 4}, y: 5}
 """
-    document = fleetyaml.parse(text)
+    document = yaml_document.parse(text)
     assert document.problems == []
     assert document.value["c"] == {"x": 1, "y": 1, "z": 3}
     assert document.value["d"] == {"w": 4, "y": 5, "z": 2}
@@ -104,7 +104,7 @@ def test_a_bomb_of_merge_keys_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---\n", "﻿"])
 def test_a_text_without_content_is_none_and_no_problem(text: str) -> None:
-    document = fleetyaml.parse(text)
+    document = yaml_document.parse(text)
     assert (document.value, document.problems) == (None, [])
 
 
@@ -115,7 +115,7 @@ def test_nesting_through_aliases_is_bounded() -> None:
 
 @given(st.text(max_size=200))
 def test_arbitrary_text_never_raises(text: str) -> None:
-    document = fleetyaml.parse(text)
+    document = yaml_document.parse(text)
     for problem in document.problems:
         assert problem.line >= 1
         assert problem.column >= 1
@@ -127,4 +127,4 @@ _YAML = st.text("abc:- \n[]{}*&!|>'\"%@`#,?<~\t01.${}", max_size=120)
 
 @given(_YAML)
 def test_text_made_of_yaml_signs_never_raises(text: str) -> None:
-    fleetyaml.parse(text)
+    yaml_document.parse(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midwatch.core.fleetfile import read
-from midwatch.core.fleethost import check_host
+from midwatch.core.fleetfile.host import check_host
 
 PROGRAMS = {"python3", "node", "env"}
 PATHS = {"/srv/a.py", "/srv/work", "/srv/work/b.py", "/srv/bin/tool", "/srv/.env"}

@@ -28,8 +28,8 @@ from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
 from midwatch.core.errors import Problem
+from midwatch.core.fleetfile.syntax import explain
 from midwatch.core.units import shorten
-from midwatch.core.yamlwords import explain
 
 Path = tuple[str | int, ...]
 

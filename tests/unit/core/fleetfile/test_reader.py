@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from midwatch.core.errors import FleetFileError, Problem
 from midwatch.core.fleet import Fleet, split_listen
-from midwatch.core.fleetfile import FIRST_FLEET, MAX_EXPANDED, check_conditions, load, read
+from midwatch.core.fleetfile.reader import FIRST_FLEET, MAX_EXPANDED, check_conditions, load, read
 
 
 def no_file(path: str) -> str:

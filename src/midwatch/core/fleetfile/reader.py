@@ -15,7 +15,6 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from midwatch.core import fleetschema, fleetwords
 from midwatch.core.conditions import BadCondition, Condition
 from midwatch.core.errors import FleetFileError, Problem
 from midwatch.core.fleet import (
@@ -27,7 +26,8 @@ from midwatch.core.fleet import (
     HubListen,
     split_listen,
 )
-from midwatch.core.fleetyaml import Document, Path, parse, show_path
+from midwatch.core.fleetfile import schema, words
+from midwatch.core.fleetfile.document import Document, Path, parse, show_path
 from midwatch.core.nearest import did_you_mean, nearest
 from midwatch.core.units import shorten
 
@@ -99,11 +99,11 @@ def _whole(document: Document) -> dict[str, Any] | None:
 
 def _validate(document: Document, whole: dict[str, Any], root: str) -> Fleet | None:
     if "root" in whole:
-        document.complain(("root",), fleetwords.unknown_key(("root",), None), at_key=True)
+        document.complain(("root",), words.unknown_key(("root",), None), at_key=True)
     try:
         return Fleet.model_validate({**whole, "root": root}, context=READING)
     except ValidationError as error:
-        fleetwords.describe(error, document)
+        words.describe(error, document)
         return None
 
 
@@ -119,16 +119,16 @@ def _tidy(document: Document, value: Any, path: Path) -> None:
     """Undo what YAML does to bare text: words for processes, emptied sections, odd numbers."""
     for key, part in _inside(value):
         inner = (*path, key)
-        entry = fleetschema.at(inner)
+        entry = schema.at(inner)
         place = document.place(inner)
-        if part is None and isinstance(key, str) and fleetschema.is_section(entry):
+        if part is None and isinstance(key, str) and schema.is_section(entry):
             if len(inner) == 2 and inner[0] in ("agents", "groups"):
                 value[key] = {}
             else:
                 del value[key]
         elif isinstance(part, bool | int | float):
             written = place.written or ""
-            if fleetschema.is_word(entry) and place.bare:
+            if schema.is_word(entry) and place.bare:
                 value[key] = written
             elif not isinstance(part, bool) and re.match(r"[-+]?0[0-9_]+$|.*:", written):
                 document.complain(
@@ -255,9 +255,7 @@ def _check_agents(document: Document, whole: dict[str, Any]) -> None:
         if not isinstance(agent, dict):
             continue
         entry = cast("dict[str, Any]", agent)
-        misspelt = any(
-            nearest(key, fleetschema.keys(("agents", name))) == "command" for key in entry
-        )
+        misspelt = any(nearest(key, schema.keys(("agents", name))) == "command" for key in entry)
         if not misspelt and entry.get("external") is not True:
             document.complain(
                 ("agents", name),
@@ -401,4 +399,4 @@ def _notes(document: Document, fleet: Fleet) -> list[Problem]:
 
 def _is_key(path: Path) -> bool:
     """Tell whether the last part is a key of ours, not a name that a person gave."""
-    return path[-1] in fleetschema.keys(path[:-1])
+    return path[-1] in schema.keys(path[:-1])

@@ -6,12 +6,12 @@ import json
 import re
 from typing import Any
 
-from midwatch.core import fleetschema
 from midwatch.core.fleet import Agent, Fleet, Model
+from midwatch.core.fleetfile import schema as shape_of
 
 
 def _properties() -> list[tuple[str, dict[str, Any]]]:
-    schema = fleetschema.schema()
+    schema = shape_of.schema()
     parts = {"": schema, **schema["$defs"]}
     return [
         (f"{name}.{key}", entry)
@@ -22,13 +22,13 @@ def _properties() -> list[tuple[str, dict[str, Any]]]:
 
 def test_every_key_is_described() -> None:
     undescribed = [
-        name for name, entry in _properties() if not fleetschema.follow(entry).get("description")
+        name for name, entry in _properties() if not shape_of.follow(entry).get("description")
     ]
     assert undescribed == []
 
 
 def test_the_schema_is_json_and_names_no_key_that_the_file_may_not_have() -> None:
-    schema = json.loads(json.dumps(fleetschema.schema()))
+    schema = json.loads(json.dumps(shape_of.schema()))
     assert "root" not in schema["properties"]
     assert set(schema["properties"]) == set(Fleet.model_fields) - {"root"}
     assert schema["additionalProperties"] is False
@@ -37,7 +37,7 @@ def test_the_schema_is_json_and_names_no_key_that_the_file_may_not_have() -> Non
 def test_quantities_are_text_with_a_pattern_that_takes_its_own_examples() -> None:
     found = 0
     for name, entry in _properties():
-        shape = fleetschema.follow(entry)
+        shape = shape_of.follow(entry)
         for example in shape.get("examples", []):
             found += 1
             assert shape["type"] == "string", name
@@ -46,13 +46,13 @@ def test_quantities_are_text_with_a_pattern_that_takes_its_own_examples() -> Non
 
 
 def test_a_path_leads_to_its_shape() -> None:
-    assert fleetschema.keys(("agents", "inbox")) == list(Agent.model_fields)
-    assert fleetschema.keys(("agents", "inbox", "restart"))[0] == "when"
-    assert fleetschema.keys(("routes", 0)) == ["match", "to", "repeat"]
-    assert fleetschema.is_word(fleetschema.at(("agents", "inbox", "command", 3)))
-    assert fleetschema.is_section(fleetschema.at(("agents", "inbox", "verify")))
-    assert fleetschema.at(("models", "providers", "openai")) is None
-    assert fleetschema.at(("agents", "inbox", "nope")) in (None, {})
+    assert shape_of.keys(("agents", "inbox")) == list(Agent.model_fields)
+    assert shape_of.keys(("agents", "inbox", "restart"))[0] == "when"
+    assert shape_of.keys(("routes", 0)) == ["match", "to", "repeat"]
+    assert shape_of.is_word(shape_of.at(("agents", "inbox", "command", 3)))
+    assert shape_of.is_section(shape_of.at(("agents", "inbox", "verify")))
+    assert shape_of.at(("models", "providers", "openai")) is None
+    assert shape_of.at(("agents", "inbox", "nope")) in (None, {})
 
 
 def test_every_model_refuses_unknown_keys() -> None:
