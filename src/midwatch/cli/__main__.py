@@ -16,6 +16,8 @@ def main() -> None:
         from midwatch.cli.app import run
 
         code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules are still being loaded
+        code = 130
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] == "midwatch":
             raise

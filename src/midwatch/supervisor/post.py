@@ -236,8 +236,9 @@ class Post:
             process = self.process
             if self._system.now() - since > patience and process is not None and not self._stopping:
                 self.hangs += 1
-                silent = units.show_duration(self._system.now() - since)
-                self._mark_down(f"did not answer for {silent}")
+                silent_s = self._system.now() - since
+                silent = units.show_duration(silent_s)
+                self._mark_down(f"did not answer for {silent}", silent_s)
                 self._say(
                     f"{self.plan.name}: does not answer for {silent}; killing it and starting it again"
                 )
@@ -267,9 +268,9 @@ class Post:
             except TimeoutError:
                 continue
 
-    def _mark_down(self, reason: str) -> None:
+    def _mark_down(self, reason: str, ago_s: float = 0.0) -> None:
         if self._down is None and self._ever_ready:
-            self._down = (self._system.wall(), reason)
+            self._down = (self._system.wall() - ago_s, reason)
 
     def _mark_up(self) -> None:
         self._ever_ready = True

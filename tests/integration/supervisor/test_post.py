@@ -21,7 +21,7 @@ from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.linux import LinuxSystem, supported
 from midwatch.supervisor.output import Capture, Writer
 from midwatch.supervisor.portable import PortableSystem
-from midwatch.supervisor.post import Gap, Plan, Post
+from midwatch.supervisor.post import PATIENCE_S, Gap, Plan, Post
 
 DEADLINE_S = 20.0
 
@@ -101,6 +101,8 @@ async def test_a_post_that_no_longer_answers_is_killed_within_five_seconds(kept:
     assert asyncio.get_running_loop().time() - began < 5.5
     await until(lambda: len(kept.gaps) == 1)
     assert kept.gaps[0].reason.startswith("did not answer for")
+    # the gap counts from its last answer, not from our verdict
+    assert kept.gaps[0].ended - kept.gaps[0].began > PATIENCE_S
     assert kept.post.process is not None
     assert kept.post.process.pid != pid
 
