@@ -120,9 +120,7 @@ async def test_a_failure_is_durable_told_and_shown_when_observe_returns(night: N
     assert night.publisher.of("incident")[-1] == incident.to_json()
     assert [d.target for d in night.deliveries.kept.values()] == ["console"]
     await _until(lambda: night.console)
-    assert night.console == [
-        "night: crash (warning): inbox: exited with code 1; restart at once"
-    ]
+    assert night.console == ["night: crash (warning): inbox: exited with code 1; restart at once"]
 
 
 async def test_one_incident_is_open_per_kind_and_agent(night: Night) -> None:
