@@ -130,12 +130,8 @@ def decorate(function: Any, make: Callable[[], Scope]) -> Any:
         return function
     inner: Any = function  # pyright: ignore[reportUnknownVariableType]
     if inspect.isasyncgenfunction(inner):
-
-        @functools.wraps(function)
-        def stepping_async(*args: Any, **kwargs: Any) -> Any:
-            return _drive_async(make(), inner(*args, **kwargs))
-
-        return stepping_async
+        # itself an asynchronous generator function: frameworks ask `inspect` what it is
+        return functools.wraps(function)(_driving_async(make, inner))
     if inspect.isgeneratorfunction(inner):
 
         @functools.wraps(function)
@@ -201,31 +197,36 @@ def _drive(scope: Scope, source: Generator[Any, Any, Any]) -> Generator[Any, Any
         _guard(scope._finish, ended)  # pyright: ignore[reportPrivateUsage]
 
 
-async def _drive_async(scope: Scope, source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+def _driving_async(make: Callable[[], Scope], inner: Callable[..., Any]) -> Callable[..., Any]:
     """As `_drive`."""
-    _guard(scope._begin)  # pyright: ignore[reportPrivateUsage]
-    ended: BaseException | None = None
-    step: Callable[[], Any] = functools.partial(source.asend, None)
-    try:
-        while True:
-            with _Bound(scope):
-                try:
-                    item = await step()
-                except StopAsyncIteration:
-                    return
-            try:
-                step = functools.partial(source.asend, (yield item))
-            except GeneratorExit:
+
+    async def stepping(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        scope, source = make(), inner(*args, **kwargs)
+        _guard(scope._begin)  # pyright: ignore[reportPrivateUsage]
+        ended: BaseException | None = None
+        step: Callable[[], Any] = functools.partial(source.asend, None)
+        try:
+            while True:
                 with _Bound(scope):
-                    await source.aclose()
-                raise
-            except BaseException as error:  # noqa: BLE001  # it is thrown into the generator
-                step = functools.partial(source.athrow, error)
-    except BaseException as error:
-        ended = error
-        raise
-    finally:
-        _guard(scope._finish, ended)  # pyright: ignore[reportPrivateUsage]
+                    try:
+                        item = await step()
+                    except StopAsyncIteration:
+                        return
+                try:
+                    step = functools.partial(source.asend, (yield item))
+                except GeneratorExit:
+                    with _Bound(scope):
+                        await source.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001  # it is thrown into the generator
+                    step = functools.partial(source.athrow, error)
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            _guard(scope._finish, ended)  # pyright: ignore[reportPrivateUsage]
+
+    return stepping
 
 
 class _Bound:

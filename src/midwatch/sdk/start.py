@@ -80,8 +80,15 @@ def _begin(settings: Settings) -> None:
 
 
 def _transport(settings: Settings) -> runtime.Sender | None:
+    from midwatch.sdk.post import Poster
     from midwatch.sdk.transport import Transport
 
+    if settings.traces_url is not None:
+        try:
+            Poster(settings.traces_url, settings.traces_headers)
+        except ValueError as error:  # a mistake there must not cost the beats
+            shield.complain(f"spans are not sent: {error}; look at OTEL_EXPORTER_OTLP_*")
+            settings.traces, settings.traces_url = False, None
     try:
         return Transport(
             settings.url or "",

@@ -194,7 +194,12 @@ def _limited(target: Any, plan: Plan) -> Any:
             finally:
                 ended.set()
 
-        threading.Thread(target=work, name=f"tool-{plan.name}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"tool-{plan.name}", daemon=True).start()
+        except RuntimeError:  # no thread to be had: better without a limit than not at all
+            if runtime.current is not None:
+                runtime.current.lose("tool_unlimited")
+            return target(*args, **kwargs)
         if not ended.wait(timeout_s) and not outcome:
             raise ToolTimeout(plan.name, timeout_s)
         fine, value = outcome[0]

@@ -335,6 +335,14 @@ def test_a_wrong_address_of_the_hub_is_told_once_and_the_agent_works(run: Any) -
     assert "expected http://HOST:PORT" in err
 
 
+def test_a_wrong_address_for_spans_does_not_cost_the_beats(hub: Any, run: Any) -> None:
+    program = "import midwatch as mw\nmw.init()\nmw.beat()\nassert mw.flush(5)\n"
+    child = run(program, hub.url, OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318")
+    _, err = child.communicate(timeout=20)
+    assert err.startswith("spans are not sent: 'localhost:4318/v1/traces' is not an address")
+    assert len(hub.beats) == 1
+
+
 def test_a_signal_handler_may_use_every_name_at_any_moment(hub: Any, run: Any) -> None:
     child = run(
         """

@@ -224,3 +224,18 @@ def test_spans_of_separate_cycles_are_separate_traces(seen: Recording) -> None:
         with mw.cycle():
             pass
     assert len({one["traceId"] for one in seen.spans}) == 2
+
+
+def test_a_decorated_function_is_still_of_its_kind() -> None:
+    async def steps() -> AsyncIterator[int]:
+        yield 1
+
+    async def wait() -> None: ...
+
+    def count() -> Iterator[int]:
+        yield 1
+
+    for decorate in (mw.cycle, mw.tool, mw.turn, mw.session()):
+        assert inspect.isasyncgenfunction(decorate(steps))
+        assert inspect.iscoroutinefunction(decorate(wait))
+        assert inspect.isgeneratorfunction(decorate(count))

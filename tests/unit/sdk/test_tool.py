@@ -238,3 +238,19 @@ def test_arguments_of_a_later_version_are_accepted_and_counted(seen: Recording) 
 
     assert work() == 1
     assert seen.lost == {"unknown_argument": 2}
+
+
+def test_a_tool_runs_without_its_limit_when_no_thread_is_to_be_had(
+    seen: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    @mw.tool(timeout_s=5)
+    def search() -> str:
+        return "found"
+
+    monkeypatch.setattr(threading, "Thread", Refused)
+    assert search() == "found"
+    assert seen.lost == {"tool_unlimited": 1}
