@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from midwatch.core.errors import SetupError, StoreError
-from midwatch.store import migrate
+from midwatch.store import identity, migrate
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a statement waits for another process (a reader with its own tool) to let go."""
@@ -36,6 +36,7 @@ class StateDb:
         self._engine: Engine | None = None
         self._writer: Connection | None = None
         self._reader: Connection | None = None
+        self._identity: identity.Identity | None = None
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises SetupError that says what to do."""
@@ -56,6 +57,7 @@ class StateDb:
                 f"cannot use {self.path}: {_first_line(error)}; see permissions and free space of {self.path.parent}"
             ) from None
         self._engine = engine
+        self._identity = identity.identity_of(self.path)
 
     async def stop(self) -> None:
         """Finish what runs, fold the log into the file, close."""
@@ -117,6 +119,7 @@ class StateDb:
 
     async def probe(self, now: float) -> None:
         """Write and read one row for real. Raises StoreError when either fails."""
+        identity.check(self.path, self._identity)
         stamp = round(now * 1000)
         upsert = text(
             "INSERT INTO marks (name, value) VALUES ('probe', :value) "

@@ -24,6 +24,7 @@ import duckdb
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
+from midwatch.store import identity
 from midwatch.store.columns import SCHEMA_VERSION, TABLES, Table
 from midwatch.store.group import GroupCommit
 from midwatch.store.recent import RecentIds
@@ -73,6 +74,7 @@ class Telemetry:
         self._recent = {kind: RecentIds() for kind in TABLES}
         self._base: duckdb.DuckDBPyConnection | None = None
         self._writer: duckdb.DuckDBPyConnection | None = None
+        self._identity: identity.Identity | None = None
         self._readers: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
 
     # -- life --------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class Telemetry:
         )
         _migrate(base, self._path)
         self._base = base
+        self._identity = identity.identity_of(self._path)
         self._writer = base.cursor()
         self._readers = queue.SimpleQueue()
         for _ in range(READERS):
@@ -294,6 +297,8 @@ class Telemetry:
         """Write and read one row for real. Raises StoreError when either fails."""
 
         def write() -> float:
+            if self._base is not None:
+                identity.check(self._path, self._identity)
             try:
                 writer = self._need_writer()
                 now = self._clock()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import sqlite3
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
+from midwatch.hub.server import BACKLOG
 from midwatch.wire.ids import new_id
 
 
@@ -163,3 +166,24 @@ def test_the_view_is_rebuilt_from_the_store_after_a_restart(hub_process: Any) ->
     assert after["recent_cycles"] == before["recent_cycles"]
     assert after["last_beat"] == before["last_beat"]
     assert shutil.which("true")  # the fleet's command exists; nothing here starts it
+
+
+def test_connections_that_never_finish_a_head_keep_nobody_out(hub_process: Any) -> None:
+    hub_process.start()
+    port = int(hub_process.url.rpartition(":")[2])
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(BACKLOG + 100):
+            slow = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            slow.sendall(b"GET / HTTP/1.1\r\nhost: 127")
+        assert hub_process.ask("GET", "/readyz", timeout_s=5)["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["state.db", "telemetry.duckdb"])
+def test_readyz_is_red_when_a_database_was_deleted_under_the_hub(
+    hub_process: Any, name: str
+) -> None:
+    hub_process.start()
+    (hub_process.data / "hub" / name).unlink()
+    answer = hub_process.ask("GET", "/readyz")
+    assert answer["status"] == 503
+    assert f"{name} was removed or replaced" in answer["detail"]
