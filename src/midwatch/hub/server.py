@@ -16,12 +16,20 @@ from typing import Any, Final
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from midwatch.core.errors import SetupError
 
 BACKLOG: Final = 2_048
 """Connections that wait to be accepted: a fleet that reconnects at once after a restart."""
+
+MAX_CONNECTIONS: Final = 8_192
+"""Connections at one time; a further one waits until another ends. One without a whole head is
+closed after 30 s, also between two requests (granian's default)."""
+
+HEAD_BYTES: Final = 65_536
+"""Bytes of a request's head. With MAX_CONNECTIONS it bounds what slow senders can hold."""
 
 STOP_S: Final = 1.5
 """Requests under way get this long when the hub stops."""
@@ -65,6 +73,8 @@ class HubServer(Server):
             websockets=False,
             log_enabled=False,
             backlog=BACKLOG,
+            backpressure=MAX_CONNECTIONS,
+            http1_settings=HTTP1Settings(max_buffer_size=HEAD_BYTES),
         )
         # its "experimental" warning was weighed when it was chosen; it tells a user nothing
         logging.getLogger("_granian").setLevel(logging.ERROR)
