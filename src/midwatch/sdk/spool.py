@@ -28,7 +28,7 @@ SEGMENT_BYTES = 1024 * 1024
 """A segment is closed at this size. It is also the grain in which the oldest is dropped."""
 
 CAP_BYTES = 64 * 1024 * 1024
-"""What the spool of one agent may take on disk: some 300,000 beats."""
+"""What the spool of one process may take on disk; three quarters are for items: some 240,000 beats."""
 
 HELD_ITEMS = 5_000
 """Items kept in memory when the disk refuses them."""
