@@ -59,6 +59,11 @@ class Stream:
         return len(self._followers)
 
     @property
+    def is_heard(self) -> bool:
+        """True while anybody follows."""
+        return bool(self._followers)
+
+    @property
     def is_full(self) -> bool:
         """True when no further follower is taken."""
         return len(self._followers) >= MAX_FOLLOWERS

@@ -97,6 +97,11 @@ class Observer(Protocol):
 class Publisher(Protocol):
     """Live updates to whoever follows `GET /api/stream`."""
 
+    @property
+    def is_heard(self) -> bool:
+        """True while anybody follows; what is published to nobody need not be made."""
+        ...
+
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         """Topics: `fleet` (an agent changed: its JSON), `incident` (its JSON), `beat`. Never blocks."""
         ...

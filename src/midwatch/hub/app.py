@@ -160,6 +160,15 @@ class Hub:
     # -- requests ----------------------------------------------------------------------------------
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not takes(scope["method"], scope["path"]):
+            await self._ask_api(scope, receive, send)
+            return
+        try:
+            await self._ingest(scope, receive, send)
+        except Exception:  # noqa: BLE001  the top of every request: a fault is answered, counted, logged
+            await self._fail(scope, send)
+
+    async def _ask_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watched_send(message: MutableMapping[str, Any]) -> None:
@@ -168,17 +177,16 @@ class Hub:
             await send(message)
 
         try:
-            if takes(scope["method"], scope["path"]):
-                await self._ingest(scope, receive, watched_send)
-            else:
-                await self._api(scope, receive, watched_send)
-        except Exception:  # noqa: BLE001  the top of every request: a fault is answered, counted, logged
-            if started:
-                return  # FastAPI has answered, counted and logged it, and raises it again
-            body = api.fault(self.counts, scope["path"])
-            headers = [(b"content-type", MEDIA_TYPE.encode())]
-            await send({"type": "http.response.start", "status": 500, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await self._api(scope, receive, watched_send)
+        except Exception:  # noqa: BLE001  the same, unless FastAPI has answered, counted and logged it
+            if not started:
+                await self._fail(scope, send)
+
+    async def _fail(self, scope: Scope, send: Send) -> None:
+        body = api.fault(self.counts, scope["path"])
+        headers = [(b"content-type", MEDIA_TYPE.encode())]
+        await send({"type": "http.response.start", "status": 500, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     # -- seams between the rooms -------------------------------------------------------------------
 

@@ -110,9 +110,10 @@ def away(agent: str, _do: str) -> Reply:
 
 
 class RecordingPublisher:
-    """Keeps what was published."""
+    """Keeps what was published. `is_heard` plays whether anybody follows."""
 
     def __init__(self) -> None:
+        self.is_heard = True
         self.published: list[tuple[str, dict[str, Any]]] = []
 
     def publish(self, topic: str, data: dict[str, Any]) -> None:

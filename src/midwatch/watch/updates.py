@@ -62,6 +62,11 @@ class Updates:
 
     def flush(self) -> bool:
         """Publish one round; return whether nothing is left."""
+        if not self._publisher.is_heard:
+            # who comes later reads everything first
+            self._urgent.clear()
+            self._beats.clear()
+            self._beaten.clear()
         for _ in range(PER_ROUND):
             source = self._urgent or self._beats
             if not source:

@@ -54,3 +54,15 @@ def test_an_agent_that_has_left_is_not_published() -> None:
     updates.changed("ghost")
     assert updates.flush()
     assert publisher.published == []
+
+
+def test_nothing_is_read_while_nobody_follows() -> None:
+    updates, publisher = _updates()
+    publisher.is_heard = False
+    for number in range(2 * PER_ROUND):
+        updates.beaten(f"a{number}")
+    updates.changed("inbox")
+    assert updates.flush()
+    publisher.is_heard = True
+    assert updates.flush()
+    assert (publisher.published, updates.published) == ([], 0)
