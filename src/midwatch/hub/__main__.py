@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         asyncio.run(serve(read_arguments(arguments)))
     except MidwatchError as error:
-        print(f"hub: {error}", file=sys.stderr)  # noqa: T201  the one message
+        print(error, file=sys.stderr)  # noqa: T201  the one message
         return 2
     return 0
 

@@ -357,12 +357,16 @@ def _migrate(base: duckdb.DuckDBPyConnection, path: Path) -> None:
     base.execute("CHECKPOINT")
 
 
+UNREADABLE: Final = ("not a valid duckdb", "newer version", "serializ", "corrupt")
+"""What DuckDB says of a file that it cannot read: foreign, too new, or damaged."""
+
+
 def _why_not_open(path: Path, error: duckdb.Error) -> str:
     text = _first_line(error)
-    if "lock" in text:
+    if "Could not set lock" in text:
         return f"{path} is in use by another process: stop that instance first ({text})"
-    if "not a valid DuckDB" in text or "newer version" in text or "serializ" in text.lower():
-        return f"{path} cannot be read by this version: {text}; move it away or give another --data directory"
+    if any(sign in text.lower() for sign in UNREADABLE):
+        return f"{path} cannot be read by this version: {text}; move it away, or give another --data directory"
     return f"cannot open {path}: {text}; see permissions and free space of {path.parent}"
 
 

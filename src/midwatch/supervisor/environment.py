@@ -76,7 +76,18 @@ def build(
     env.update(agent.env)
     if identity.rehearsal_url is not None:
         env.update(rehearsal(identity.rehearsal_url))
+    _spare_loopback(env)
     return env
+
+
+def _spare_loopback(env: dict[str, str]) -> None:
+    """Behind a proxy, hub and model on this machine are still asked directly."""
+    if not any(name.lower().endswith("_proxy") for name in env):
+        return
+    for name in ("NO_PROXY", "no_proxy"):  # clients differ in which one they read
+        hosts = [host for host in env.get(name, "").split(",") if host]
+        missing = [host for host in ("127.0.0.1", "localhost", "::1") if host not in hosts]
+        env[name] = ",".join(hosts + missing)
 
 
 def inherits(name: str) -> bool:

@@ -96,12 +96,6 @@ class Capture:
             self._waiting_bytes += len(data)
         self._writer.wake(self)
 
-    def note(self, text: str) -> None:
-        """Put a line of our own into the file, marked as such; it is no part of the tail."""
-        with self._lock:
-            self._waiting.append(f"\n[midwatch: {text}]\n".encode())
-        self._writer.wake(self)
-
     def begin(self) -> None:
         """A new run begins: its tail must not show the last run's words."""
         self._tail.clear()

@@ -190,7 +190,7 @@ class Post:
 
     def _printed(self, data: bytes) -> None:
         self._capture.feed(data)
-        if self.plan.echo:
+        if self.plan.echo and self._ever_ready:  # until then its end says what there is to say
             self._echo.feed(data)
 
     def _ended(self, exit_: Exit) -> None:
@@ -208,9 +208,9 @@ class Post:
             return
         words = last_words(self._capture.tail())
         if exit_.code == CONFIGURATION and self.may_refuse and not self._ever_ready:
+            said = [line for line in self._capture.tail() if line.strip()]
             self.problem = (
-                words
-                or f"{self.plan.name} cannot work with this set-up (exit code {CONFIGURATION})"
+                said[-1] if said else f"cannot work like this (exit code {CONFIGURATION})"
             )
             self.refused.set()
             return

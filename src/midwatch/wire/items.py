@@ -256,6 +256,12 @@ def read(kind: Kind, raw: Any, now: float, *, agent: str | None = None, path: st
     if not isinstance(raw, dict):
         raise BadItem(path or "$", "type", f"expected an object, got {_show(raw)}")
     source: dict[str, Any] = raw  # pyright: ignore[reportUnknownVariableType]
+    if len(source) > limits.MAX_FIELDS:
+        raise BadItem(
+            path or "$",
+            "size",
+            f"{path or '$'}: {len(source)} fields, at most {limits.MAX_FIELDS}; put lists of things into data",
+        )
     table = FIELDS[kind]
     item: Item = {}
     unknown: dict[str, Any] = {}

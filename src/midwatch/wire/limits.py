@@ -11,6 +11,9 @@ MAX_ITEMS = 10_000
 MAX_TEXT = 8_192
 """Characters of one string field; longer text is clipped and counted as `clipped`."""
 
+MAX_FIELDS = 512
+"""Fields of one item. The kinds know about twenty; the rest is an agent's own."""
+
 MAX_NAME = 128
 """Characters of a name: agent, kind, run id."""
 

@@ -102,6 +102,13 @@ def test_without_a_rehearsal_keys_are_passed_on_and_no_base_url_is_set() -> None
     assert "OPENAI_BASE_URL" not in env
 
 
+def test_behind_a_proxy_this_machine_is_still_asked_directly() -> None:
+    env = build(AGENT, WHO, {"https_proxy": "http://proxy:3128", "NO_PROXY": "intra"}, {})
+    assert env["NO_PROXY"] == "intra,127.0.0.1,localhost,::1"
+    assert env["no_proxy"] == "127.0.0.1,localhost,::1"
+    assert "NO_PROXY" not in build(AGENT, WHO, {}, {})
+
+
 def test_an_env_file_has_comments_exports_quotes_and_escapes() -> None:
     text = """
     # a comment

@@ -162,3 +162,10 @@ def test_what_is_refused_is_named_in_a_few_words_however_deep_and_long_it_is() -
         assert len(str(refused.value)) < 200
     while deep:
         deep = deep[0]  # taken apart by hand, so that its end is no recursion either
+
+
+def test_an_item_with_very_many_fields_is_refused_before_they_are_looked_at() -> None:
+    crowd = {f"x{n}": n for n in range(limits.MAX_FIELDS)}
+    with pytest.raises(BadItem, match="513 fields") as caught:
+        read(Kind.BEAT, {"agent": "a", **crowd}, NOW)
+    assert caught.value.reason == "size"
