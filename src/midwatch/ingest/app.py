@@ -78,10 +78,14 @@ class IngestApp:
                 reason="items",
                 errors=taken.rejected,
             )
-        answer = {"accepted": taken.accepted, "rejected": taken.rejected}
-        if taken.more_rejected:
-            answer["more_rejected"] = taken.more_rejected
-        await _answer(send, 200, json.dumps(answer).encode(), "application/json")
+        if not taken.rejected:
+            content = b'{"accepted": %d, "rejected": []}' % taken.accepted
+        else:
+            answer = {"accepted": taken.accepted, "rejected": taken.rejected}
+            if taken.more_rejected:
+                answer["more_rejected"] = taken.more_rejected
+            content = json.dumps(answer).encode()
+        await _answer(send, 200, content, "application/json")
 
     # -- OTLP ------------------------------------------------------------------------------------
 

@@ -221,11 +221,13 @@ class Watch:
         name = item["agent"] if item else (change.agent.name if change else "")
         if change is None and name != MIDWATCH:
             return
+        facts: Facts | None = None
         for one in detectors:
-            facts = self._facts(name, item, change, now)
+            facts = facts or self._facts(name, item, change, now)
             verdict = self._ask(one, facts)
             if verdict is not None:
                 self._take(verdict, item.get("id"), now)
+                facts = None  # it may have changed what is open
 
     def _facts(self, name: str, item: Item, change: Change | None, now: float) -> Facts:
         if change is None:
