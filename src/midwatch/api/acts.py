@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from midwatch.api import shapes
-from midwatch.api.app import Json, Room
+from midwatch.api.answers import Json, Room
 from midwatch.api.reads import stranger
 from midwatch.core.access import Caller
 from midwatch.core.ports import Reply

@@ -7,87 +7,24 @@ problem document, also those of the framework and our own faults.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from midwatch.api import shapes
-from midwatch.api.callers import Callers
-from midwatch.api.gate import ErrorPage
-from midwatch.api.health import Health
-from midwatch.api.login import Login
-from midwatch.api.node import Nodes
-from midwatch.api.stream import Stream
+from midwatch.api import acts, keys, reads, shapes, vitals
+from midwatch.api.answers import Json, Room
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, StoreError
-from midwatch.core.incident import Incident
-from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
-from midwatch.store.runs import RunStore
-from midwatch.store.telemetry import Telemetry
-from midwatch.store.tokens import TokenStore
 from midwatch.wire.problem import MEDIA_TYPE, Refusal, document
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Room:
-    """What the API needs of its neighbours; handed in by `midwatch.hub`."""
-
-    reader: FleetReader
-    book: IncidentBook
-    acknowledge: Callable[[str, str], Awaitable[Incident]]
-    deliveries: DeliveryBook
-    runs: RunStore
-    telemetry: Telemetry
-    tokens: TokenStore
-    callers: Callers
-    login: Login
-    nodes: Nodes
-    stream: Stream
-    health: Health
-    counts: Counts
-    statistics: Callable[[], dict[str, int | float]]
-    logs: Path
-    clock: Callable[[], float]
-    version: str
-    error_page: ErrorPage | None = None
-
-
-class Json(Response):
-    """A JSON answer; NaN and infinity become null."""
-
-    media_type = "application/json"
-
-    @classmethod
-    def of(cls, shape: type[shapes.Shape], content: dict[str, Any], status: int = 200) -> Json:
-        """Return an answer of a shape: its times as RFC 3339."""
-        return cls(shapes.shown(shape, content), status)
-
-    def render(self, content: Any) -> bytes:
-        """Return the content as JSON."""
-        return to_json(content, inf_nan_mode="null", fallback=str)
-
-
-def page(
-    shape: type[shapes.Shape], items: Sequence[dict[str, Any]], limit: int, key: str = "id"
-) -> Json:
-    """Return one page: `next` is what `after` wants for the following one, or null at the end."""
-    last = items[-1][key] if len(items) == limit else None
-    return Json.of(shape, {"items": items, "next": last})
-
-
 def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
     """Return the application with the API's routes and those of other rooms (the pages)."""
-    from midwatch.api import acts, keys, reads, vitals
-
     app = FastAPI(
         title="Midwatch",
         version=room.version,

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from midwatch.api import shapes
-from midwatch.api.app import Json, Room
+from midwatch.api.answers import Json, Room
 from midwatch.core.access import Scope
 from midwatch.store.tokens import Token
 from midwatch.wire.problem import Refusal

@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BeforeValidator
 
 from midwatch.api import shapes
-from midwatch.api.app import Json, Room, page
+from midwatch.api.answers import Json, Room, page
 from midwatch.api.logs import MAX_LINES, read_log
 from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean

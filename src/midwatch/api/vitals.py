@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 
 from midwatch.api import metrics
-from midwatch.api.app import Json, Room
+from midwatch.api.answers import Json, Room
 from midwatch.wire.problem import Refusal
 
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from midwatch import web
 from midwatch.api import app as api
+from midwatch.api.answers import Room
 from midwatch.api.callers import Callers
 from midwatch.api.gate import Gate, is_loopback
 from midwatch.api.health import Health
@@ -107,7 +108,7 @@ class Hub:
 
     def _room(self, deliveries: DeliveryStore) -> api.Room:
         """Return what the API needs of its neighbours."""
-        return api.Room(
+        return Room(
             reader=self._view,
             book=self._incidents,
             acknowledge=self._watch.ack,
