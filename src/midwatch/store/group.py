@@ -17,10 +17,14 @@ from typing import Any, Generic, TypeVar
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
+from midwatch.core.pace import Pace
 
 INTERVAL_S = 0.2
-"""Commits are at least this far apart while the load lasts; a lone batch is written at once. A commit
-costs 4 ms of CPU however small it is; an item is to be visible within 500 ms."""
+"""Distance of commits while the load lasts. A commit costs 4 ms of CPU however small it is; an item is
+to be visible within 500 ms."""
+
+BURST = 10
+"""Commits that go at once before the distance holds: who sends now and then never waits."""
 
 MAX_PENDING = 50_000
 """Items that may wait for their commit; more are answered with 503 and Retry-After."""
@@ -111,15 +115,15 @@ class GroupCommit(Generic[Batch, Result]):
         return await done
 
     async def _run(self) -> None:
-        begun = 0.0
+        pace = Pace(INTERVAL_S, BURST)
         while True:
             await self._arrived.wait()
             if not self._waiting and self._closing:
                 return
-            pause = begun + INTERVAL_S - time.monotonic()
+            pause = pace.pause(time.monotonic())
             if pause > 0 and not self._closing:
                 await asyncio.sleep(pause)
-            begun = time.monotonic()
+            pace.step(time.monotonic())
             await self._commit(self._take())
 
     def _take(self) -> list[_Waiting[Batch, Result]]:
