@@ -18,6 +18,7 @@ from midwatch.supervisor.fake import FakeSystem
 from midwatch.supervisor.linux import LinuxSystem
 from midwatch.supervisor.portable import PortableSystem
 from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
+from midwatch.wire.ids import new_id
 
 DEADLINE_S = 10.0
 
@@ -180,25 +181,29 @@ async def test_what_the_group_left_behind_is_gone_when_the_exit_is_told(ground: 
 
 @real
 async def test_what_an_earlier_supervisor_left_is_swept_by_run_and_by_spool(ground: Ground) -> None:
-    env = {**os.environ, "MIDWATCH_SPOOL": str(ground.folder / "spool" / "x")}
-    strays = [
-        subprocess.Popen(
-            ["sleep", "600"], env={**env, "MIDWATCH_RUN_ID": run}, start_new_session=True
-        )
-        for run in ("known", "unknown")
+    # ids of this test alone: the same test of another system may run beside it
+    known, unknown, stranger = new_id(), new_id(), new_id()
+    spool = ground.folder / "spool"
+
+    def sleep(run_id: str, where: Path) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "MIDWATCH_RUN_ID": run_id, "MIDWATCH_SPOOL": str(where)}
+        return subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
+
+    processes = [
+        sleep(known, Path("/elsewhere/spool/x")),
+        sleep(unknown, spool / "x"),
+        sleep(stranger, Path("/elsewhere/spool/x")),
     ]
-    other = subprocess.Popen(
-        ["sleep", "600"],
-        env={**os.environ, "MIDWATCH_RUN_ID": "stranger", "MIDWATCH_SPOOL": "/elsewhere/spool/x"},
-    )
-    await ground.until(lambda: len(carriers("known")) == 1 and len(carriers("stranger")) == 1)
-    assert ground.system.sweep(["known"], str(ground.folder / "spool")) == 2
-    await ground.until(lambda: carriers("known") == carriers("unknown") == [])
-    assert ground.system.sweep(["known"], str(ground.folder / "spool")) == 0
-    assert len(carriers("stranger")) == 1
-    other.kill()
-    for process in (*strays, other):
-        process.wait()
+    try:
+        await ground.until(lambda: all(carriers(run) for run in (known, unknown, stranger)))
+        assert ground.system.sweep([known], str(spool)) == 2
+        await ground.until(lambda: carriers(known) == carriers(unknown) == [])
+        assert ground.system.sweep([known], str(spool)) == 0
+        assert len(carriers(stranger)) == 1
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @real
