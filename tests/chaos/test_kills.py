@@ -127,10 +127,9 @@ def kill_and_judge(directory: Path, seconds: float) -> None:
         assert instance.wait(lambda: all_run(instance), SETTLE_S), [
             (name, (instance.agent(name) or {}).get("sentence")) for name in AGENTS
         ]
-        # one worker, one grandchild for each agent, beside the posts themselves
-        assert instance.wait(lambda: len(agent_processes(instance)) == 2 * len(AGENTS), 10), (
-            agent_processes(instance)
-        )
+        assert instance.wait(lambda: misfits(instance) == [], 10), misfits(instance)
+        time.sleep(1)
+        assert misfits(instance) == [], "a process of an earlier run came to light late"
     finally:
         poster.over.set()
         poster.join(10)
@@ -139,14 +138,23 @@ def kill_and_judge(directory: Path, seconds: float) -> None:
     judge_beats(instance, poster)
 
 
-def agent_processes(instance: Instance) -> list[int]:
-    """Return the processes that carry a run id: agents and what they started."""
-    found: list[int] = []
+def misfits(instance: Instance) -> list[str]:
+    """Return what is wrong with the agents' processes: each has one worker and one grandchild, of
+    its current run, and nothing is left of any other run."""
+    wrong: list[str] = []
+    counts = dict.fromkeys(AGENTS, 0)
+    current = {name: (instance.agent(name) or {}).get("run_id") for name in AGENTS}
     for pid in processes_of(instance):
         with contextlib.suppress(OSError):
-            if b"\0MIDWATCH_RUN_ID=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(pid)
-    return found
+            pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+            env = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+            name = env.get("MIDWATCH_AGENT")
+            if name is None:
+                continue  # the instance's own: supervisor, hub, gateway
+            counts[name] += 1
+            if env["MIDWATCH_RUN_ID"] != current[name]:
+                wrong.append(f"{pid} is of an earlier run of {name}")
+    return wrong + [f"{name} has {n} processes" for name, n in counts.items() if n != 2]
 
 
 def judge_beats(instance: Instance, poster: Poster) -> None:
