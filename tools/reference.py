@@ -97,6 +97,8 @@ _SECTIONS = {
     "agents.NAME.heartbeat": "Heartbeat",
     "agents.NAME.restart": "Restart",
     "agents.NAME.limits": "Limits",
+    "agents.NAME.children": "Children",
+    "agents.NAME.sandbox": "Sandbox",
     "agents.NAME.budget": "Budget",
     "agents.NAME.loop": "Loop",
     "agents.NAME.schedule": "Schedule",

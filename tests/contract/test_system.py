@@ -17,7 +17,7 @@ from midwatch.supervisor import linux
 from midwatch.supervisor.fake import FakeSystem
 from midwatch.supervisor.linux import LinuxSystem
 from midwatch.supervisor.portable import PortableSystem
-from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
+from midwatch.supervisor.system import Caps, Exit, Launch, Process, StartError, System
 from midwatch.wire.ids import new_id
 
 DEADLINE_S = 10.0
@@ -70,7 +70,7 @@ class Ground:
             run_id=run_id,
             on_output=self.output.extend,
             on_exit=self.exits.append,
-            open_files=changes.get("open_files"),
+            caps=Caps(open_files=changes.get("open_files")),
         )
         process = self.system.spawn(launch)
         self.started.append(process)

@@ -44,7 +44,7 @@ def up(
     """
     from midwatch.cli.check import print_problems
     from midwatch.cli.source import read_fleet
-    from midwatch.core.fleet import split_listen
+    from midwatch.core.quantities import split_listen
 
     try:
         source = read_fleet(file)

@@ -86,6 +86,28 @@ def _wall_clock(data: Mapping[str, Any]) -> Cause:
     return Cause(f"reached its time limit{length}", f"reaching its time limit{length}")
 
 
+def _limit(data: Mapping[str, Any]) -> Cause:
+    reason = text_of(data, "reason") or "a limit"
+    return Cause(f"was stopped: {reason}", f"reaching a limit ({reason})")
+
+
+def _configuration(data: Mapping[str, Any]) -> Cause:
+    last = _last_line(data)
+    words = f" ({last})" if last else ""
+    return Cause(
+        f"stopped because its configuration is wrong{words}",
+        f"an error in its configuration{words}",
+    )
+
+
+def _dependency(data: Mapping[str, Any]) -> Cause:
+    last = _last_line(data)
+    words = f" ({last})" if last else ""
+    return Cause(
+        f"stopped because something that it needs is missing{words}", f"a missing dependency{words}"
+    )
+
+
 def _cannot_start(data: Mapping[str, Any]) -> Cause:
     reason = text_of(data, "reason")
     words = f": {reason}" if reason else ""
@@ -106,6 +128,14 @@ _WORDS: Final[dict[End, Callable[[Mapping[str, Any]], Cause]]] = {
     End.LOST: lambda _: Cause("ended with its supervisor", "the death of its supervisor"),
     End.SHUTDOWN: lambda _: Cause("was stopped with Midwatch", "Midwatch's own restart"),
     End.CANNOT_START: _cannot_start,
+    End.LIMIT: _limit,
+    End.RATE_LIMITED: lambda _: Cause(
+        "stopped because its provider limits its rate", "a refusal for its rate"
+    ),
+    End.CONFIGURATION: _configuration,
+    End.DEPENDENCY: _dependency,
+    End.PLANNED: lambda _: Cause("was restarted as planned", "a planned restart"),
+    End.CHANGED: lambda _: Cause("was replaced", "being replaced"),
 }
 
 

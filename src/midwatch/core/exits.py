@@ -38,6 +38,12 @@ class End(StrEnum):
     CREDENTIALS = "credentials"  # its key was refused or is missing
     HUNG = "hung"  # we stopped it: no evidence of progress
     WALL_CLOCK = "wall-clock"  # we stopped it: it ran past its time
+    LIMIT = "limit"  # we stopped it: at its limit of processes, files or disk
+    RATE_LIMITED = "rate-limited"  # its provider refused it for a while
+    CONFIGURATION = "configuration"  # its settings are wrong or missing
+    DEPENDENCY = "missing-dependency"  # a module or program that it needs is not there
+    PLANNED = "planned-restart"  # we restarted it before it could fail: it grew towards a limit
+    CHANGED = "changed"  # its entry in the fleet file changed, or the schedule replaced its run
     CANNOT_START = "cannot-start"  # the program could not be executed
     OPERATOR = "operator"  # a person wanted it
     SUSPENDED = "suspended"  # a person or detector suspended it
@@ -45,7 +51,9 @@ class End(StrEnum):
     LOST = "lost"  # its supervisor died and took it along
 
 
-EXPECTED: Final = frozenset({End.FINISHED, End.OPERATOR, End.SUSPENDED, End.SHUTDOWN})
+EXPECTED: Final = frozenset(
+    {End.FINISHED, End.OPERATOR, End.SUSPENDED, End.SHUTDOWN, End.PLANNED, End.CHANGED}
+)
 """Ends that somebody wanted: no failure, no incident."""
 
 
@@ -60,6 +68,13 @@ class Wish(StrEnum):
     HUNG = "hung"
     WALL = "wall"
     MEMORY = "memory"
+    LIMIT = "limit"
+    PLANNED = "planned"
+    CHANGE = "change"
+
+
+AGAIN: Final = frozenset({Wish.RESTART, Wish.PLANNED, Wish.CHANGE})
+"""Wishes after which the next run begins at once, and no failure is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,9 @@ _WISHES: Final[dict[Wish, End]] = {
     Wish.HUNG: End.HUNG,
     Wish.WALL: End.WALL_CLOCK,
     Wish.MEMORY: End.OUT_OF_MEMORY,
+    Wish.LIMIT: End.LIMIT,
+    Wish.PLANNED: End.PLANNED,
+    Wish.CHANGE: End.CHANGED,
 }
 
 _USELESS_ERRNO: Final = frozenset(

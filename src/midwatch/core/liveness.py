@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from midwatch.core import units
-from midwatch.core.fleet import Heartbeat, Liveness
+from midwatch.core.quantities import Liveness
+from midwatch.core.terms import Heartbeat
 
 MAX_CALL_S: Final = 3600.0
 """How long one open call counts as progress. Model calls of ten minutes and tools of forty are real."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from midwatch.core.baseline import Baseline
-from midwatch.core.fleet import Loop
+from midwatch.core.terms import Loop
 from midwatch.wire.items import Item
 
 FIRST_CYCLES = 10

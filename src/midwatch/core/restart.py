@@ -14,7 +14,7 @@ from typing import Final
 
 from midwatch.core import units
 from midwatch.core.exits import End, Verdict
-from midwatch.core.fleet import Restart
+from midwatch.core.terms import Restart
 
 FIRST_STEP_S: Final = 1.0
 """Ceiling of the second delay when `backoff` starts at 0: the first restart is at once."""

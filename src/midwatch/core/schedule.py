@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from midwatch.core.fleet import Schedule
+from midwatch.core.terms import Schedule
 
 MISSED_AFTER_S: Final = 5.0
 """A start that is later than this counts as missed, not as late."""
@@ -36,6 +36,8 @@ class Firing:
 def next_after(schedule: Schedule, timezone: str, after: float) -> float | None:
     """Return the first time after `after`; None when the expression never fires."""
     zone = ZoneInfo(schedule.timezone or timezone)
+    if schedule.cron is None:
+        return None
     try:
         moment = next(CronSim(schedule.cron, datetime.fromtimestamp(after, zone)))
     except (CronSimError, StopIteration):

@@ -113,6 +113,16 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_rate(text: str) -> int:
+    """Return bytes per second for `1MiB/s`. Raises ValueError that says what is accepted."""
+    size, slash, unit = text.replace(" ", "").partition("/")
+    if not slash or unit not in ("s", "sec"):
+        raise _refuse(
+            "a rate such as 1MiB/s", text, f"{size}/s" if _QUANTITY.fullmatch(size) else None
+        )
+    return parse_size(size)
+
+
 def parse_money(text: str) -> int:
     """Return nano-dollars for `$1.50`. Raises ValueError that says what is accepted."""
     compact = text.replace(" ", "")

@@ -13,7 +13,18 @@ import signal
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from midwatch.supervisor.system import Counters, Exit, Launch, Process, Sample, StartError, Timer
+from midwatch.supervisor.system import (
+    Counters,
+    Exit,
+    Host,
+    Launch,
+    Member,
+    Process,
+    Sample,
+    Standing,
+    StartError,
+    Timer,
+)
 
 Deed = str | Callable[["FakeProcess"], None]
 Script = Iterable[tuple[float, Deed]]
@@ -141,6 +152,24 @@ class FakeSystem:
             for process in processes
             if (p := self._living.get(process.pid)) is not None
         }
+
+    def members(self, process: Process) -> list[Member]:  # noqa: ARG002
+        return []
+
+    def kill_member(self, member: Member) -> bool:  # noqa: ARG002
+        return False
+
+    def standing(self, process: Process) -> Standing:  # noqa: ARG002
+        return Standing()
+
+    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def host(self) -> Host:
+        return Host()
+
+    def enforcement(self) -> dict[str, str]:
+        return {"memory": "sampling", "open_files": "rlimit"}
 
     def footprint(self, process: Process) -> int | None:  # noqa: ARG002
         return None

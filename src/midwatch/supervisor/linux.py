@@ -30,9 +30,12 @@ from midwatch.supervisor import procfs
 from midwatch.supervisor.system import (
     Counters,
     Exit,
+    Host,
     Launch,
+    Member,
     Process,
     Sample,
+    Standing,
     StartError,
     Timer,
 )
@@ -156,7 +159,7 @@ class LinuxSystem:
     def _execute(self, launch: Launch, writing: int) -> subprocess.Popen[bytes]:
         parent = os.getpid()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        files = launch.open_files
+        files = launch.caps.open_files
         if files is not None and hard != resource.RLIM_INFINITY:
             files = min(files, hard)
 
@@ -247,6 +250,35 @@ class LinuxSystem:
             if root is not None:
                 found[process.pid] = _sum(root, _descend(by_parent, process.pid))
         return found
+
+    def members(self, process: Process) -> list[Member]:
+        table = procfs.everyone()
+        us = os.getpid()
+        roots = {
+            pid
+            for pid, entry in table.items()
+            if entry.ppid == us and self._is_left(entry, process.run_id)
+        }
+        if self._processes.get(process.pid) is process:
+            roots |= {pid for pid, entry in table.items() if entry.session == process.pid}
+        return [_member(e) for e in _tree(table, roots) if e.pid != process.pid]
+
+    def kill_member(self, member: Member) -> bool:
+        entry = procfs.stat(member.pid)
+        return entry is not None and entry.started == member.started and bool(_kill(entry))
+
+    def standing(self, process: Process) -> Standing:
+        entry = procfs.stat(process.pid)
+        return Standing(entry.state if entry else "", procfs.waits_in(process.pid) or "")
+
+    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def host(self) -> Host:
+        return Host()
+
+    def enforcement(self) -> dict[str, str]:
+        return {"memory": "sampling", "open_files": "rlimit"}
 
     def footprint(self, process: Process) -> int | None:
         parts = [procfs.proportional_bytes(p) for p in (process.pid, *procfs.below(process.pid))]
@@ -414,6 +446,19 @@ def _descend(by_parent: dict[int, list[procfs.Stat]], root: int) -> list[procfs.
             found.append(entry)
             queue.append(entry.pid)
     return found
+
+
+def _member(entry: procfs.Stat) -> Member:
+    return Member(
+        pid=entry.pid,
+        started=float(entry.started),
+        parent=entry.ppid,
+        session=entry.session,
+        name="",
+        state=entry.state,
+        age_s=0.0,
+        rss_bytes=entry.rss_bytes,
+    )
 
 
 def _sample_one(pid: int) -> Sample | None:

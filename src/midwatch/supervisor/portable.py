@@ -19,7 +19,18 @@ from collections.abc import Callable, Collection
 import psutil
 
 from midwatch.supervisor.linux import LAST_BYTES, READ_BYTES, UMASK, explain
-from midwatch.supervisor.system import Counters, Exit, Launch, Process, Sample, StartError, Timer
+from midwatch.supervisor.system import (
+    Counters,
+    Exit,
+    Host,
+    Launch,
+    Member,
+    Process,
+    Sample,
+    Standing,
+    StartError,
+    Timer,
+)
 
 
 class PortableProcess:
@@ -70,7 +81,7 @@ class PortableSystem:
                 restore_signals=True,
                 start_new_session=True,
                 umask=UMASK,
-                preexec_fn=_limits(launch.open_files),
+                preexec_fn=_limits(launch.caps.open_files),
             )
         except OSError as error:
             os.close(reading)
@@ -126,6 +137,24 @@ class PortableSystem:
             with contextlib.suppress(psutil.Error):
                 found[process.pid] = _sample(psutil.Process(process.pid))
         return found
+
+    def members(self, process: Process) -> list[Member]:  # noqa: ARG002
+        return []
+
+    def kill_member(self, member: Member) -> bool:  # noqa: ARG002
+        return False
+
+    def standing(self, process: Process) -> Standing:  # noqa: ARG002
+        return Standing()
+
+    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def host(self) -> Host:
+        return Host()
+
+    def enforcement(self) -> dict[str, str]:
+        return {"memory": "sampling", "open_files": "rlimit"}
 
     def footprint(self, process: Process) -> int | None:  # noqa: ARG002
         return None

@@ -31,6 +31,23 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Caps:
+    """What the operating system itself shall hold a run to. None: no bound.
+
+    Memory, processes and weight need a delegated cgroup; without one they are for whoever samples.
+    """
+
+    open_files: int | None = None
+    """Per process."""
+    file_bytes: int | None = None
+    """Size of any file that it writes (RLIMIT_FSIZE)."""
+    memory_bytes: int | None = None
+    processes: int | None = None
+    """Processes and threads of the whole tree."""
+    cpu_weight: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What to execute, and whom to tell. `run_id` must be in `env` as MIDWATCH_RUN_ID."""
 
@@ -40,7 +57,16 @@ class Launch:
     run_id: str
     on_output: Callable[[bytes], None]
     on_exit: Callable[[Exit], None]
-    open_files: int | None = None
+    caps: Caps = Caps()
+    agent: str = ""
+    """Whose run it is: names its cgroup."""
+    tty: bool = False
+    """Give it a terminal of 220 columns and 50 rows instead of a pipe; `write` then reaches it."""
+    walled: bool = False
+    """True when `command` begins with bubblewrap: polite signals then go to what runs inside, because
+    the wrapper would take everything down at once."""
+    keep_fds: Sequence[int] = ()
+    """Descriptors that the child inherits under the same numbers; closed here once it is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +79,61 @@ class Sample:
     """CPU of everything below the agent's own process, ended children included."""
     children: int
     threads: int
+    """Of the whole tree, the agent's own process included."""
     open_files: int
+    """Of the process of the tree that has most: the limit is per process."""
+    zombies: int = 0
+    """Below the agent, ended and not waited for by their parents."""
+    pss_bytes: int | None = None
+    """Memory with shared pages counted once, in the regular sample where the system tells."""
+    oom_kills: int | None = None
+    """Kills by the kernel in this run's own cgroup; None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process of a run's tree, or one that a run left behind."""
+
+    pid: int
+    started: float
+    """As `Process.started`: names it together with the pid."""
+    parent: int
+    session: int
+    name: str
+    """Its command, at most 200 characters; hostile text."""
+    state: str
+    """R, S, D, Z, T, as /proc/PID/stat has it."""
+    age_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a process stands, for whoever wants to know why it hangs. Empty where nothing is told."""
+
+    state: str = ""
+    """Of the main thread: S, D, R, T."""
+    waits_in: str = ""
+    """Kernel function of the main thread."""
+    threads: tuple[str, ...] = ()
+    """Per thread: name, state, kernel function, system call."""
+    sockets: tuple[str, ...] = ()
+    """Per open socket: `tcp 10.0.0.2:51234 → 1.2.3.4:443 ESTABLISHED`, at most 50."""
+    reads_terminal: bool = False
+    """A thread of the tree is blocked in a read of its terminal or of its stdin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine. None: not told."""
+
+    memory_free_bytes: int | None = None
+    memory_bytes: int | None = None
+    load_1m: float | None = None
+    processes: int | None = None
+    processes_max: int | None = None
+    open_files: int | None = None
+    open_files_max: int | None = None
 
 
 class Process(Protocol):
@@ -124,6 +204,32 @@ class System(Protocol):
 
     def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
         """Return what each living one uses, by pid."""
+        ...
+
+    def members(self, process: Process) -> list[Member]:
+        """Return what lives of the run beside its own process, zombies included: below it, and what
+        carries its run id or was once seen below it and went elsewhere."""
+        ...
+
+    def kill_member(self, member: Member) -> bool:
+        """SIGKILL exactly that process; False when it is gone or its number is another's."""
+        ...
+
+    def standing(self, process: Process) -> Standing:
+        """Return where the process stands. Costs milliseconds."""
+        ...
+
+    def write(self, process: Process, data: bytes) -> bool:
+        """Send `data` to its terminal; False when it has none or does not take it."""
+        ...
+
+    def host(self) -> Host:
+        """Return how the machine does."""
+        ...
+
+    def enforcement(self) -> dict[str, str]:
+        """Return by limit (memory, processes, cpu_weight, open_files, disk) what holds a run to it:
+        `cgroup`, `rlimit`, `sampling`, or `nothing` with the reason: `nothing: no cgroup v2 is delegated`."""
         ...
 
     def footprint(self, process: Process) -> int | None:

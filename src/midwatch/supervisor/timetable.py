@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from midwatch.core import schedule
-from midwatch.core.fleet import Schedule
+from midwatch.core.terms import Schedule
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.system import System, Timer
 

@@ -8,9 +8,10 @@ import pytest
 
 from midwatch.core.detection import OVERDUE, Detector, Facts, Verdict, load, wake_of
 from midwatch.core.exits import End
-from midwatch.core.fleet import Agent, Heartbeat, Loop, Schedule
+from midwatch.core.fleet import Agent
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.loop import Cycle, Excess
+from midwatch.core.terms import Heartbeat, Loop, Schedule
 from midwatch.wire.items import Kind
 
 NOW = 1_750_000_000.0

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midwatch.core.fleet import Agent, Budget, Fleet, Heartbeat
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.states import State
+from midwatch.core.terms import Budget, Heartbeat
 from midwatch.core.view import LOST_AFTER_S, MAX_AGENTS, FleetView
 from midwatch.wire import items as wire
 from midwatch.wire.items import Item, Kind

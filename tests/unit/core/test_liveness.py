@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.core.fleet import Heartbeat
 from midwatch.core.liveness import (
     MAX_CALL_S,
     MAX_CHILD_WORK_S,
@@ -19,6 +18,7 @@ from midwatch.core.liveness import (
     judge,
     mode_of,
 )
+from midwatch.core.terms import Heartbeat
 
 BEAT = Heartbeat(every=60.0, missed=2)
 START = Evidence(started=0.0)

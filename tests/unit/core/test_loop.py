@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from midwatch.core.baseline import Baseline
-from midwatch.core.fleet import Loop
 from midwatch.core.loop import Cycle, judge, learn
+from midwatch.core.terms import Loop
 
 LOOP = Loop()
 

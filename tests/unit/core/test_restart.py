@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.core.exits import End, Verdict
-from midwatch.core.fleet import Restart
 from midwatch.core.restart import Next, decide, delay_of, hang_hold
+from midwatch.core.terms import Restart
 
 FAILED = Verdict(End.FAILED, "exit code 1")
 RULES = Restart(attempts=3, backoff=(5.0, 300.0), stable_after=600.0)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.core.fleet import Schedule
 from midwatch.core.schedule import next_after, next_firing
+from midwatch.core.terms import Schedule
 
 
 def at(text: str) -> float:

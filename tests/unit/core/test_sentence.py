@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.core.agentview import AgentView
-from midwatch.core.fleet import Agent, Budget, Fleet
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.plain import clean
 from midwatch.core.states import State
+from midwatch.core.terms import Budget
 from midwatch.core.times import day_end, day_start, show_time, zone_of
 from midwatch.core.view import FleetView
 from midwatch.wire import items as wire

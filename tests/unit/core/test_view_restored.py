@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from midwatch.core.fleet import Agent, Fleet, Heartbeat
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import AgentHistory, DaySums
+from midwatch.core.terms import Heartbeat
 from midwatch.core.view import FleetView
 from midwatch.wire import items as wire
 from midwatch.wire.items import Item, Kind

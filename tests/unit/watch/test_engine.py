@@ -11,11 +11,12 @@ import pytest
 
 from midwatch.core.detection import Detector
 from midwatch.core.errors import UnknownIncident
-from midwatch.core.fleet import Agent, Fleet, Heartbeat, Loop, Restart, Route
+from midwatch.core.fleet import Agent, Fleet, Route
 from midwatch.core.history import AgentHistory
 from midwatch.core.incident import Incident, IncidentState
 from midwatch.core.notify import DeliveryState
 from midwatch.core.ports import Reply
+from midwatch.core.terms import Heartbeat, Loop, Restart
 from midwatch.core.view import FleetView
 from midwatch.watch.engine import Watch
 from midwatch.watch.memory import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from midwatch.core.fleet import Agent, Fleet, Heartbeat
+from midwatch.core.fleet import Agent, Fleet
+from midwatch.core.terms import Heartbeat
 from midwatch.core.view import FleetView
 from midwatch.watch.engine import Watch
 from midwatch.watch.memory import MemoryBook, MemoryDeliveries, RecordingPublisher, ScriptedLink

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from midwatch.core.fleet import Agent, Fleet, Loop
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import GAPS, AgentHistory
 from midwatch.core.incident import IncidentState
+from midwatch.core.terms import Loop
 from midwatch.core.view import FleetView
 from midwatch.watch.engine import Watch
 from midwatch.watch.memory import MemoryBook, MemoryDeliveries, RecordingPublisher, ScriptedLink

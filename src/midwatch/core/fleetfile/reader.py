@@ -17,18 +17,11 @@ from pydantic import ValidationError
 
 from midwatch.core.conditions import BadCondition, Condition
 from midwatch.core.errors import FleetFileError, Problem
-from midwatch.core.fleet import (
-    MAX_NAME,
-    NAME,
-    READING,
-    Fleet,
-    GatewayListen,
-    HubListen,
-    split_listen,
-)
+from midwatch.core.fleet import MAX_NAME, NAME, Fleet, GatewayListen, HubListen
 from midwatch.core.fleetfile import schema, words
 from midwatch.core.fleetfile.document import Document, Path, parse, show_path
 from midwatch.core.nearest import did_you_mean, nearest
+from midwatch.core.quantities import READING, split_listen
 from midwatch.core.units import shorten
 
 FIRST_FLEET: Final = """\

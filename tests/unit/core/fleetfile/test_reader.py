@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.errors import FleetFileError, Problem
-from midwatch.core.fleet import Fleet, split_listen
+from midwatch.core.fleet import Fleet
 from midwatch.core.fleetfile.reader import FIRST_FLEET, MAX_EXPANDED, check_conditions, load, read
+from midwatch.core.quantities import split_listen
 
 
 def no_file(path: str) -> str:
@@ -150,7 +151,7 @@ def test_what_the_messages_suggest_is_itself_right() -> None:
         (agent("comand: [y]"), "f:4:5: agents.a.comand: unknown key; did you mean 'command'?"),
         (agent("memory: 1GiB"), "f:4:5: agents.a.memory: unknown key; did you mean 'limits.memory'?"),
         (agent("cron: 0 6 * * *"), "f:4:5: agents.a.cron: unknown key; did you mean 'schedule.cron'?"),
-        (agent("root: /x"), "f:4:5: agents.a.root: unknown key; known here: command, external, group, cwd, env, env_file, instances, liveness, heartbeat, restart, limits, budget, loop, schedule, verify, enabled"),
+        (agent("root: /x"), "f:4:5: agents.a.root: unknown key; known here: command, external, group, cwd, env, env_file, instances, tty, sandbox, liveness, heartbeat, restart, limits, children, budget, loop, schedule, verify, enabled, rollback"),
         (agent("x: 1\nroot: /x")[:-1].replace("    x: 1\n", ""), "f:4:1: root: unknown key; known here: fleet, timezone, defaults, budget, groups, agents, models, tools, alerts, routes, notify, hub, gateway"),
         (agent("x: 1\nb: {command: [y]}")[:-1].replace("    x: 1\n", ""), "f:4:1: b: unknown key; an agent stands under 'agents:', indented"),
         (agent("limits: {memory: 1G}"), "f:4:22: agents.a.limits.memory: expected a size such as 512MiB or 5GB, got '1G'; did you mean 1GiB?"),
@@ -175,7 +176,7 @@ def test_what_the_messages_suggest_is_itself_right() -> None:
         (agent("env: {A: ~}"), "f:4:14: agents.a.env.A: expected text, got nothing"),
         (agent('env: {"A=B": x}'), "f:4:10: agents.a.env: expected names of variables without '=', got 'key: value' lines"),
         (agent("verify: {file: x}"), "f:4:13: agents.a.verify: expected a list, such as [a, b], got 'key: value' lines"),
-        (agent("schedule: {timezone: UTC}"), "f:4:15: agents.a.schedule.cron: is missing: Five fields, as in crontab(5): minute, hour, day of month, month, day of week"),
+        (agent("schedule: {timezone: UTC}"), "f:4:15: agents.a.schedule: expected exactly one of cron, every and at, got 'key: value' lines"),
         (agent("schedule: {cron: 0 0 31 2 *}"), "f:4:22: agents.a.schedule.cron: expected a cron expression that fires some day, got '0 0 31 2 *'; no such day is in any calendar"),
         ("agents:\n  a: {}\n", "f:2:3: agents.a: command is missing: write command: [program, argument…]"),
         ("agents:\n  a:\n", "f:2:3: agents.a: command is missing: write command: [program, argument…]"),

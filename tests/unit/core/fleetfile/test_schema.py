@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from midwatch.core.fleet import Agent, Fleet, Model
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.fleetfile import schema as shape_of
+from midwatch.core.quantities import Model
 
 
 def _properties() -> list[tuple[str, dict[str, Any]]]:

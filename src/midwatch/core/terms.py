@@ -1,0 +1,176 @@
+"""The terms on which an agent runs: what is expected of it, what it may use, when it starts again.
+
+The docstring under a key is its entry in the published schema and in docs/reference/fleet-file.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from midwatch.core.cron import check_cron
+from midwatch.core.quantities import Duration, Model, Money, Range, Rate, Ratio, Size, Zone
+from midwatch.core.units import Unexpected
+
+
+class Heartbeat(Model):
+    """A beat is due `every`; after `missed` intervals without one the agent counts as hung."""
+
+    every: Duration = 60.0
+    """The longest time that may pass between two beats."""
+    missed: Annotated[int, Field(ge=1)] = 2
+    """How many beats may be missing before the agent counts as hung and is restarted."""
+
+
+class Restart(Model):
+    """When an ended agent is started again, and when that stops being wise."""
+
+    when: Literal["always", "failure", "never"] = "failure"
+    """`failure`: after a bad end. `always`: after a good end, too. `never`: a person does it."""
+    attempts: Annotated[int, Field(ge=0)] = 3
+    """Restarts in a row; when they are used up the agent is parked and a person is called."""
+    backoff: Range = (5.0, 300.0)
+    """The delay before a restart grows from the first value to the second, at random below it."""
+    cooldown: Duration = 300.0
+    """After a restart because of a hang, the next one for a hang waits so long."""
+    stable_after: Duration = 600.0
+    """Alive for so long, an agent counts as recovered and its attempts start anew."""
+
+
+class Limits(Model):
+    """What one run of an agent may use. An empty value (`~`) lifts a limit.
+
+    By cgroup where one is delegated to Midwatch, otherwise by resource limits of the processes and by
+    looking at them each second; `midwatch doctor` says which is in force.
+    """
+
+    memory: Size | None = None
+    """Resident memory of the agent and everything it started."""
+    open_files: Annotated[int, Field(ge=16)] | None = 16_384
+    """Open files of each process."""
+    processes: Annotated[int, Field(ge=1)] | None = 256
+    """Processes and threads that the agent may have."""
+    cpu_weight: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Share of the processor when there is not enough for all, as systemd's CPUWeight; 100 is usual."""
+    wall: Duration | None = None
+    """How long one run may last."""
+    disk: Size | None = None
+    """How large a file of the agent, and what lies in its own directory, may become."""
+    output: Rate | None = 1024 * 1024
+    """What it may print for long; much more than that is dropped, counted and told."""
+    warn_at: Ratio = 0.8
+    """The share of a limit at which a warning is given."""
+    restart_at: Ratio = 0.9
+    """The share of memory or open files at which an agent that grows steadily is restarted as planned:
+    between two cycles, with its time to finish."""
+    stop_grace: Duration = 20.0
+    """Time between the request to stop and the kill."""
+
+
+class Children(Model):
+    """What an agent may start, and for how long."""
+
+    max: Annotated[int, Field(ge=0)] | None = None
+    """Processes below it at one time; more are told, none is killed for it."""
+    ttl: Duration | None = None
+    """How old a process below it may become; older ones are killed and told."""
+
+
+class Sandbox(Model):
+    """Walls around an agent, built by bubblewrap: it sees a read-only file system and writes where it may."""
+
+    write: list[str] = ["."]
+    """Paths that it may write, from its working directory. All else is read-only."""
+    hide: list[str] = []
+    """Paths that it cannot see at all."""
+    network: Literal["on", "off", "proxy"] = "on"
+    """`off`: no network, not even this machine's. `proxy`: only through the guard's egress proxy."""
+    env: list[str] | None = None
+    """Names of inherited variables that it is given, such as LANG or AWS_*; all when left out. What Midwatch
+    and the fleet file set is always given."""
+    tmp: Size = 512 * 1024 * 1024
+    """Size of its private /tmp."""
+    require: bool = False
+    """True: where the walls cannot be built the agent is not started. False: it is started without, and that
+    is told."""
+
+
+class Budget(Model):
+    """Money in dollars. Shown beside what was spent; the gateway will refuse calls above it."""
+
+    per_day: Money | None = None
+    """A calendar day in the fleet's time zone."""
+    per_hour: Money | None = None
+    """Any sixty minutes."""
+    per_month: Money | None = None
+    """A calendar month in the fleet's time zone."""
+    per_run: Money | None = None
+    """One life of the agent's process."""
+    per_call: Money | None = None
+    """One model call."""
+    total: Money | None = None
+    """For ever."""
+    warn_at: Ratio = 0.8
+    """The share of a budget at which a warning is given."""
+
+
+class Loop(Model):
+    """What counts as a runaway loop, against the agent's own rolling baseline."""
+
+    tokens_per_cycle: Ratio = 10.0
+    """Tokens of one cycle, as a multiple of the usual."""
+    cost_per_cycle: Ratio = 10.0
+    """Cost of one cycle, as a multiple of the usual."""
+    tool_calls_per_cycle: Ratio = 5.0
+    """Tool calls of one cycle, as a multiple of the usual."""
+    same_call: Annotated[int, Field(ge=2)] = 5
+    """The same tool call with the same result, this many times in a row."""
+    floor_tokens: Annotated[int, Field(ge=0)] = 5_000
+    """Cycles below this many tokens never count as runaway."""
+    floor_cost: Money = 50_000_000
+    """Cycles cheaper than this never count as runaway."""
+    action: Literal["suspend", "notify", "restart", "stop"] = "suspend"
+    """What is done about it, besides telling. `suspend` holds the agent until it is resumed."""
+
+
+class Schedule(Model):
+    """When an agent that works and ends is started: one of `cron`, `every` and `at`."""
+
+    cron: Annotated[str, AfterValidator(check_cron)] | None = None
+    """Five fields, as in crontab(5): minute, hour, day of month, month, day of week."""
+    every: Annotated[Duration, Field(ge=1)] | None = None
+    """From one start to the next, counted from midnight of the schedule's time zone: `15m`."""
+    at: str | None = None
+    """Once, at this time: `2026-11-30 06:00`, in the schedule's time zone unless it names its own."""
+    timezone: Zone | None = None
+    """Of the schedule; the fleet's when left out."""
+    between: str | None = None
+    """Hours in which it may start, such as `22:00..06:00`; what is due outside them is left out."""
+    jitter: Duration = 0.0
+    """Each start is put off by up to so long, by a share that is the agent's own, so that agents of
+    one schedule do not start together."""
+    window: Duration = 60.0
+    """A start that is later than this counts as missed, and is told."""
+    missed: Literal["skip", "once", "all"] = "once"
+    """What is done about missed starts: nothing, one run for all of them, or one run for each."""
+    overlap: Literal["skip", "queue", "replace"] = "skip"
+    """A start that is due while the last run goes on: left out, put off until that one ends, or that one is
+    stopped for it."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Schedule:
+        if sum(rule is not None for rule in (self.cron, self.every, self.at)) != 1:
+            raise Unexpected("exactly one of cron, every and at", None)
+        return self
+
+
+class Verify(Model):
+    """What must be true of a file when a run has ended well."""
+
+    file: str
+    """The file, from the fleet file's directory."""
+    newer_than: Literal["start"] | None = None
+    """`start`: written by this run."""
+    not_empty: bool = False
+    """It must hold something."""

@@ -1,0 +1,7 @@
+"""All duties of a keeper, in the order in which they are told."""
+
+from midwatch.supervisor.duties.limits import Limits
+from midwatch.supervisor.duties.progress import Progress
+from midwatch.supervisor.duty import Duty
+
+DUTIES: tuple[type[Duty], ...] = (Progress, Limits)
