@@ -11,6 +11,11 @@ from midwatch.sdk.session import session, turn
 from midwatch.sdk.start import flush, init, statistics
 from midwatch.sdk.tool import ToolTimeout, tool
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from midwatch.sdk.spawn import spawn
+del TYPE_CHECKING
+
 __all__ = [
     "Cycle",
     "ToolTimeout",
@@ -23,8 +28,18 @@ __all__ = [
     "outcome",
     "progress",
     "session",
+    "spawn",
     "statistics",
     "step",
     "tool",
     "turn",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import `spawn` when it is asked for: subprocess costs as much as all the rest."""
+    if name == "spawn":
+        from midwatch.sdk.spawn import spawn
+
+        return spawn
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

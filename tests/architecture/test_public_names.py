@@ -17,6 +17,7 @@ CONTRACT = {
     "outcome": "(status, *, goal_met)",
     "progress": "(*, done, total)",
     "session": "(id)",
+    "spawn": "(command, *, name, ttl_s, memory_bytes, outlive)",
     "step": "(text, *, expect_s)",
     "tool": "(*, timeout_s, retries, side_effect)",
     "turn": "",
@@ -50,6 +51,7 @@ def test_parameters_that_agents_use_by_name_keep_their_names() -> None:
         midwatch.progress: {"done", "total"},
         midwatch.outcome: {"goal_met"},
         midwatch.tool: {"timeout_s", "retries", "side_effect"},
+        midwatch.spawn: {"name", "ttl_s", "memory_bytes", "outlive", "env"},
         midwatch.Cycle.usage: {"tokens", "cost_usd"},
         midwatch.Cycle.done: {"items"},
     }

@@ -37,6 +37,11 @@ class Caller:
         """Tell whether the caller holds `scope`; admin holds all but node."""
         return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.NODE)
 
+    def speaks_for(self, agent: str) -> bool:
+        """Tell whether what it writes may be about `agent`: a run's token, about its own and its
+        sub-agents, `inbox` and `inbox:search`."""
+        return self.agent is None or agent == self.agent or agent.startswith(f"{self.agent}:")
+
 
 RUN_PREFIX = "mwr_"
 NODE_PREFIX = "mwn_"

@@ -136,13 +136,15 @@ class IngestApp:
     def _span(self, span: otlp.Span, caller: Caller) -> tuple[Item, int]:
         named, service = otlp.agent_of(span)
         if caller.agent is not None:
-            if named is not None and named != caller.agent:
+            if named is not None and not caller.speaks_for(named):
                 raise BadItem(
                     "resource.midwatch.agent",
                     "foreign",
                     f"this token writes for {caller.agent!r} only, not for {named[:64]!r}",
                 )
-            return otlp.to_item(span, caller.agent, caller.run_id, self._intake.clock())
+            agent = named or caller.agent
+            run_id = caller.run_id if agent == caller.agent else None
+            return otlp.to_item(span, agent, run_id, self._intake.clock())
         agent = named or service
         if agent is None:
             raise BadItem(

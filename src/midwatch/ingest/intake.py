@@ -150,7 +150,7 @@ class Intake:
         item["at"] = round(item["at"], 6)
         agent = item["agent"]
         if caller.agent is not None:
-            if agent != caller.agent:
+            if not caller.speaks_for(agent):
                 raise BadItem(
                     path + "agent",
                     "foreign",
@@ -168,7 +168,7 @@ class Intake:
                     "reserved",
                     f"{path}kind: {item['kind']!r} is the supervisor's to say; choose another kind",
                 )
-            if caller.run_id is not None:
+            if caller.run_id is not None and agent == caller.agent:
                 item.setdefault("run_id", caller.run_id)
         elif not self.roster.knows(agent) and not caller.may(Scope.NODE):
             stranger = self.roster.stranger(agent)

@@ -15,6 +15,7 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
 BEAT_GAP_S = 0.02
 """Beats within this time of one that was told are not told again."""
@@ -83,6 +84,12 @@ class Notifier:
             self._open_calls -= 1
             if self._open_calls == 0:
                 self._send(self._encode(self._notice(call="done")))
+
+    def child(self, told: dict[str, Any]) -> None:
+        """Tell that a sub-agent was started, or has ended."""
+        import json
+
+        self._send(self._encode(self._notice(child=json.dumps(told))))
 
     def forget(self) -> None:
         """Begin anew in a forked child."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TABLE: tuple[tuple[str, str], ...] = (
     ("MIDWATCH_AGENT", "the agent's name in the fleet file"),
     ("MIDWATCH_RUN_ID", "the run that this process belongs to"),
+    ("MIDWATCH_PARENT_RUN_ID", "the run that started this sub-agent"),
     ("MIDWATCH_URL", "the hub's address; without it nothing is sent"),
     ("MIDWATCH_TOKEN", "what the hub knows the agent by; MIDWATCH_TOKEN_FILE names a file"),
     ("MIDWATCH_SPOOL", "directory for what could not be sent yet"),

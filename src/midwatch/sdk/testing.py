@@ -67,6 +67,7 @@ class MemoryNotifier:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.steps: list[tuple[str, float | None]] = []
+        self.children: list[dict[str, Any]] = []
 
     def beat(self) -> None:
         self.told.append("beat")
@@ -89,6 +90,10 @@ class MemoryNotifier:
 
     def call_done(self) -> None:
         self.told.append("call done")
+
+    def child(self, told: dict[str, Any]) -> None:
+        self.told.append("child")
+        self.children.append(told)
 
     def forget(self) -> None:
         """Nothing to forget."""

@@ -1,9 +1,10 @@
-"""What an agent says to its supervisor over NOTIFY_SOCKET: the systemd protocol and two keys.
+"""What an agent says to its supervisor over NOTIFY_SOCKET: the systemd protocol and three keys.
 
 systemd's own: READY=1, WATCHDOG=1 (a beat), STOPPING=1 (draining), STATUS=text and
 EXTEND_TIMEOUT_USEC=n (a declared long step). Ours, which systemd ignores:
-X_MIDWATCH_CALL=open|done (a model call is under way) and X_MIDWATCH_DONE=1 (work is complete,
-the exit that follows is wanted).
+X_MIDWATCH_CALL=open|done (a model call is under way), X_MIDWATCH_DONE=1 (work is complete,
+the exit that follows is wanted) and X_MIDWATCH_CHILD={JSON} (a sub-agent was started, or has ended:
+`run` with `agent`, `ttl_s`, `memory_bytes`, `outlive`, or `run` with `code`).
 Source: sd_notify(3).
 """
 
@@ -26,6 +27,8 @@ class Notice:
     status: str | None = None
     extend_s: float | None = None
     call: str | None = None
+    child: str | None = None
+    """JSON as written; hostile."""
 
 
 def encode(notice: Notice) -> bytes:
@@ -43,6 +46,8 @@ def encode(notice: Notice) -> bytes:
         lines.append(f"EXTEND_TIMEOUT_USEC={round(notice.extend_s * 1_000_000)}")
     if notice.call is not None:
         lines.append(f"X_MIDWATCH_CALL={notice.call}")
+    if notice.child is not None:
+        lines.append(f"X_MIDWATCH_CHILD={notice.child}")
     if notice.status is not None:
         lines.append("STATUS=" + notice.status.replace("\n", " ")[:1000])
     return "\n".join(lines).encode()
@@ -64,4 +69,5 @@ def decode(datagram: bytes) -> Notice:
         status=pairs.get("STATUS"),
         extend_s=int(extend) / 1_000_000 if extend.isascii() and extend.isdigit() else None,
         call=pairs.get("X_MIDWATCH_CALL"),
+        child=pairs.get("X_MIDWATCH_CHILD"),
     )
