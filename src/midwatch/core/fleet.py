@@ -57,6 +57,9 @@ class Agent(Model):
     """A file of NAME=value lines, from the fleet file's directory; `env` wins."""
     instances: Annotated[int, Field(ge=1, le=500)] = 1
     """How many of it run side by side, as NAME.1, NAME.2 and so on."""
+    lease: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """A name that only one agent of this user may run under on this machine, whichever fleet file starts it.
+    Left out: the fleet file's path and the agent's name."""
     tty: bool = False
     """True: it is given a terminal, and `midwatch attach` shows and feeds it."""
     sandbox: Sandbox | None = None
