@@ -1,44 +1,40 @@
 """What an agent prints: taken at once, kept in a bounded way, written by a thread.
 
 The loop's thread only copies bytes; one writer thread redacts, stamps, rotates and writes for all
-agents. When the disk is slower than an agent, or full, output is dropped and counted: the agent is
-never blocked. Each line in the file begins with the time at which it arrived.
+agents. An agent that prints more than its allowance, and one that is faster than the disk, loses
+output, which is counted by reason and marked in the file: the agent itself is never blocked.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
 from collections import deque
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from midwatch.core import units
 from midwatch.core.exits import TAIL_LINES
-from midwatch.core.redact import LONGEST, redact
+from midwatch.core.flood import Allowance
+from midwatch.core.redact import redact
+from midwatch.supervisor.logfile import IDLE_S, LogFile, cut, resume
 
-FILE_BYTES: Final = 10 * 1024 * 1024
-"""Size at which output.log is rotated."""
-
-FILES_KEPT: Final = 5
-"""Rotated files beside the current one: output.log.1 is the youngest."""
-
-BUFFER_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Output of one agent that may wait for the disk; what comes on top is dropped and counted."""
+
+BUFFERS_BYTES: Final = 64 * 1024 * 1024
+"""The same of all agents together."""
+
+PIECE_BYTES: Final = 64 * 1024
+"""The writer works in pieces of this size: redaction holds the interpreter, and the loop waits."""
 
 TAIL_BYTES: Final = 8192
 """The end of the output that is kept in memory for incidents."""
 
-LINE_BYTES: Final = 16 * 1024
-"""A line without end is written in pieces of about this size."""
-
 LINE_SHOWN: Final = 500
 """Characters of one line in a tail."""
-
-IDLE_S: Final = 0.5
-"""An unfinished line (a prompt) is written after this long."""
 
 GATHER_S: Final = 0.02
 """How long the writer gathers before it writes: bounds both delay and wake-ups."""
@@ -66,16 +62,34 @@ def _show(line: str) -> str:
 class Capture:
     """The output of one agent, over all its runs."""
 
-    def __init__(self, writer: Writer, folder: Path) -> None:
-        self.dropped_bytes = 0
+    def __init__(
+        self, writer: Writer, folder: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.bytes_read = 0
+        self.dropped_bytes = 0
+        """Lost because the disk was slower than the agent."""
+        self.flooded_bytes = 0
+        """Left out because the agent printed more than it may."""
         self.file = LogFile(folder / "output.log")
         self._writer = writer
+        self._clock = clock
+        self._allowance: Allowance | None = None
         self._tail = bytearray()
+        self._left_out = 0
+        """Bytes of the stretch that is being left out."""
+        self._slow = 0
+        """Bytes lost to a slow disk that the file does not tell of yet."""
+        self._open_line = False
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._unreported = 0
-        self._lock = threading.Lock()
+
+    def allow(self, rate: int | None) -> None:
+        """Keep at most `rate` bytes a second for long; None: everything."""
+        known = self._allowance
+        if rate is None:
+            self._allowance = None
+        elif known is None or known.rate != rate:
+            self._allowance = Allowance(rate, self._clock())
 
     def feed(self, data: bytes) -> None:
         """Take bytes that the agent printed. Never blocks."""
@@ -86,15 +100,11 @@ class Capture:
             # recognised, and what is left of it would be shown
             start = len(self._tail) - TAIL_BYTES
             line = self._tail.find(b"\n", start, -1) + 1
-            del self._tail[: line or _cut(self._tail[:start])]
-        with self._lock:
-            if self._waiting_bytes + len(data) > BUFFER_BYTES:
-                self.dropped_bytes += len(data)
-                self._unreported += len(data)
-                return
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
-        self._writer.wake(self)
+            del self._tail[: line or cut(self._tail[:start])]
+        if self._allowance is not None:
+            data = self._within(self._allowance, data)
+        if data:
+            self._queue(data)
 
     def begin(self) -> None:
         """A new run begins: its tail must not show the last run's words."""
@@ -104,126 +114,84 @@ class Capture:
         """Return the run's last lines, printable and redacted."""
         return show_lines(bytes(self._tail))
 
-    def take(self) -> bytes:
-        """Return all that waits, for the writer."""
-        with self._lock:
-            data = b"".join(self._waiting)
+    def settle(self) -> None:
+        """Nothing more is coming for now: mark a stretch that was left out, and keep its last lines,
+        which may say why the run ended."""
+        if self._left_out:
+            last = bytes(self._tail[-self._left_out :])
+            if len(last) < self._left_out:
+                last = last[resume(last) :]
+            self._mark(len(last))
+            self._queue(last)
+
+    def take(self) -> list[bytes]:
+        """Return all that waits, in pieces, for the writer."""
+        with self._writer.lock:
+            waiting = list(self._waiting)
+            self._writer.waiting_bytes -= self._waiting_bytes
             self._waiting.clear()
             self._waiting_bytes = 0
-            if self._unreported:
-                data += (
-                    b"\n[midwatch: %d bytes dropped here: the disk was slower than the agent]\n"
-                    % self._unreported
-                )
-                self._unreported = 0
-        return data
+            slow, self._slow = self._slow, 0
+        if slow:
+            waiting.append(_note(slow, "the disk was slower than the agent", open_line=True))
+        data = memoryview(b"".join(waiting))
+        return [bytes(data[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES)]
+
+    def _within(self, allowance: Allowance, data: bytes) -> bytes:
+        """Return what of `data` may be kept. Stretches begin and end between lines, where there are
+        lines, and never inside what could be a secret."""
+        count = allowance.take(len(data), self._clock())
+        start, end = 0, count
+        if self._left_out and count:
+            start = resume(data[:count])
+            self._leave_out(start)
+            self._mark()
+        if count < len(data):
+            end = max(start, data.rfind(b"\n", start, count) + 1 or start + cut(data[start:count]))
+            self._leave_out(len(data) - end)
+        return data[start:end]
+
+    def _leave_out(self, count: int) -> None:
+        self.flooded_bytes += count
+        self._left_out += count
+
+    def _mark(self, rescued: int = 0) -> None:
+        self.flooded_bytes -= rescued
+        count, self._left_out = self._left_out - rescued, 0
+        rate = units.show_size(self._allowance.rate) if self._allowance else "it may"
+        if count:
+            self._queue(_note(count, f"more than {rate}/s", open_line=self._open_line))
+
+    def _queue(self, data: bytes) -> None:
+        writer = self._writer
+        with writer.lock:
+            if (
+                self._waiting_bytes + len(data) > BUFFER_BYTES
+                or writer.waiting_bytes + len(data) > BUFFERS_BYTES
+            ):
+                self.dropped_bytes += len(data)
+                self._slow += len(data)
+                return
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            writer.waiting_bytes += len(data)
+            writer.wake(self)
+        self._open_line = not data.endswith(b"\n")
 
 
-class LogFile:
-    """One rotated file. Used by the writer's thread alone."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.redacted = 0
-        self.lost_bytes = 0
-        self.rotations = 0
-        self._fd = -1
-        self._size = 0
-        self._held = b""
-        self._mid_line = False
-        self._touched = 0.0
-
-    @property
-    def holds(self) -> bool:
-        return bool(self._held)
-
-    def write(self, data: bytes, now: float) -> None:
-        """Write whole lines, hold the unfinished one back so that a secret is not cut in two."""
-        if data:
-            self._touched = now
-        block = self._held + data
-        end = block.rfind(b"\n") + 1
-        if len(block) - end > LINE_BYTES:
-            end = _cut(block)
-        key = block.rfind(b"-----BEGIN ", 0, end)
-        if key >= 0 and len(block) - key <= LINE_BYTES and b"-----END " not in block[key:end]:
-            end = (
-                block.rfind(b"\n", 0, key) + 1
-            )  # a private key is redacted as a whole or not at all
-        if not data and now - self._touched >= IDLE_S:
-            end = len(block)
-        self._held = block[end:]
-        if end:
-            self._put(block[:end], now)
-
-    def flush(self, now: float) -> None:
-        held, self._held = self._held, b""
-        if held:
-            self._put(held, now)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _put(self, block: bytes, now: float) -> None:
-        clean, count = redact(block)
-        self.redacted += count
-        stamp = (
-            datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3].encode() + b"Z "
-        )
-        ends = clean.endswith(b"\n")
-        body = (clean[:-1] if ends else clean).replace(b"\n", b"\n" + stamp)
-        text = (b"" if self._mid_line else stamp) + body + (b"\n" if ends else b"")
-        self._mid_line = not ends
-        try:
-            self._append(text)
-        except OSError:  # disk full or gone: the next block tries again
-            self.lost_bytes += len(text)
-            self.close()
-
-    def _append(self, text: bytes) -> None:
-        if self._fd < 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-            self._size = os.fstat(self._fd).st_size
-        if self._size >= FILE_BYTES:
-            self._rotate()
-            self._append(text)
-            return
-        view = memoryview(text)
-        while view:
-            written = os.write(self._fd, view)
-            self._size += written
-            view = view[written:]
-
-    def _rotate(self) -> None:
-        self.close()
-        self.rotations += 1
-        for number in range(FILES_KEPT - 1, 0, -1):
-            older = self.path.with_name(f"{self.path.name}.{number}")
-            if older.exists():
-                older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
-        self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-
-
-def _cut(block: bytes | bytearray) -> int:
-    """Return where to cut endless output: in front of whatever could be the begin of a secret."""
-    least = len(block) - LONGEST
-    for at in range(len(block) - 1, least, -1):
-        if not (block[at : at + 1].isalnum() or block[at] in b"-_."):
-            return at + 1
-    return least
+def _note(count: int, why: str, *, open_line: bool) -> bytes:
+    head = b"\n" if open_line else b""
+    return head + f"[midwatch: {count:,} bytes left out here: {why}]\n".encode()
 
 
 class Writer:
     """The one thread that writes for all agents."""
 
     def __init__(self) -> None:
+        self.waiting_bytes = 0
+        self.lock = threading.RLock()
         self._ready: set[Capture] = set()
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(self.lock)
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="midwatch-output", daemon=True)
         self._thread.start()
@@ -252,7 +220,8 @@ class Writer:
                 closing = self._closing
             known |= ready
             for capture in ready | holding:
-                capture.file.write(capture.take(), time.time())
+                for piece in capture.take() or [b""]:
+                    capture.file.write(piece, time.time())
             holding = {c for c in ready | holding if c.file.holds}
             if closing and not ready:
                 for capture in known:

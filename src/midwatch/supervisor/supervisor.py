@@ -290,7 +290,8 @@ class Supervisor:
     # -- what a run needs --------------------------------------------------------------------
 
     def _capture(self, name: str) -> Capture:
-        return self.captures.setdefault(name, Capture(self.writer, self.data.path / "logs" / name))
+        folder = self.data.path / "logs" / name
+        return self.captures.setdefault(name, Capture(self.writer, folder, self.system.now))
 
     def _environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
         identity = environment.Identity(
@@ -397,6 +398,7 @@ class Supervisor:
             "notices_clipped": self.notices.clipped,
             "output_bytes": sum(c.bytes_read for c in captures),
             "output_dropped_bytes": sum(c.dropped_bytes for c in captures),
+            "output_flooded_bytes": sum(c.flooded_bytes for c in captures),
             "output_lost_bytes": sum(c.file.lost_bytes for c in captures),
             "output_redacted": sum(c.file.redacted for c in captures),
             "journal_damaged": self.journal.damaged,

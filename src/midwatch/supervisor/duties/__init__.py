@@ -1,7 +1,8 @@
 """All duties of a keeper, in the order in which they are told."""
 
+from midwatch.supervisor.duties.flood import Flood
 from midwatch.supervisor.duties.limits import Limits
 from midwatch.supervisor.duties.progress import Progress
 from midwatch.supervisor.duty import Duty
 
-DUTIES: tuple[type[Duty], ...] = (Progress, Limits)
+DUTIES: tuple[type[Duty], ...] = (Progress, Limits, Flood)
