@@ -3,7 +3,15 @@
 Evidence of progress is what only a working loop can give: a beat, an open model or tool call, a
 declared long step, CPU used by child processes, draining. A side thread that answers, an open port
 or CPU of the agent itself prove nothing. Each kind of evidence is bounded, so that nothing keeps an
-agent alive for ever.
+agent alive for ever. Time in which it waited for a person is nobody's fault.
+
+What is asked of an agent depends on its mode:
+
+    heartbeat  beats, and what stands in for them
+    activity   any sign: a beat, output, a call, CPU of the tree
+    output     output, or a beat
+    process    that its process exists, and that it does not wait for input
+    none       nothing; that it waits for input is told once
 """
 
 from __future__ import annotations
@@ -30,6 +38,9 @@ MAX_DRAIN_S: Final = 600.0
 CHILD_WORK: Final = 0.01
 """Part of one core that children must use to count as working: above idle timers, below a download."""
 
+OWN_WORK: Final = 0.03
+"""Part of one core that the whole tree must use to count as active: above a side thread that polls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -45,6 +56,10 @@ class Evidence:
     step_until: float | None = None
     child_work: float | None = None
     draining: float | None = None
+    work: float | None = None
+    """The whole tree used the processor: proves activity, not progress."""
+    waited: float | None = None
+    """Until when it was known to wait for a person, or when one answered it."""
 
     def shifted(self, by_s: float) -> Evidence:
         """Return the same evidence as if `by_s` had not passed: we, or the host, stood still."""
@@ -58,8 +73,13 @@ class Evidence:
             beat=later(self.beat),
             output=later(self.output),
             call=later(self.call),
+            # a call whose host slept may well be answered now: it is not blamed for the night
+            call_open=later(self.call_open),
             step_until=later(self.step_until),
             child_work=later(self.child_work),
+            draining=later(self.draining),
+            work=later(self.work),
+            waited=later(self.waited),
         )
 
 
@@ -92,7 +112,7 @@ def judge(wanted: Liveness | None, beat: Heartbeat, evidence: Evidence, now: flo
     if mode in ("process", "none"):
         return Judgement(False, f"liveness is {mode}: the process exists")
     last, sign = _last(mode, evidence)
-    due, why = _extended(evidence, last, last + beat.every * beat.missed, beat.every, now)
+    due, why = _extended(evidence, last, last + patience_of(beat), beat.every, now)
     silent = now - last
     missed = int(silent / beat.every) if beat.every > 0 else 0
     if now < due:
@@ -118,11 +138,23 @@ def child_worked(cpu_s: float, before_s: float, elapsed_s: float) -> bool:
     return elapsed_s > 0 and cpu_s - before_s >= max(CHILD_WORK * elapsed_s, 0.02)
 
 
+def tree_worked(cpu_s: float, before_s: float, elapsed_s: float) -> bool:
+    """Tell whether the CPU time of the whole tree between two samples counts as activity."""
+    return elapsed_s > 0 and cpu_s - before_s >= max(OWN_WORK * elapsed_s, 0.02)
+
+
+def patience_of(beat: Heartbeat) -> float:
+    """Return for how long an agent may be silent, seconds."""
+    return beat.every * beat.missed
+
+
 def _last(mode: Liveness, evidence: Evidence) -> tuple[float, str]:
-    signs = {"heartbeat": [evidence.beat], "output": [evidence.beat, evidence.output]}
-    seen = signs.get(mode, [evidence.beat, evidence.output, evidence.call, evidence.child_work])
+    e = evidence
+    signs = {"heartbeat": [e.beat], "output": [e.beat, e.output]}
+    seen = signs.get(mode, [e.beat, e.output, e.call, e.child_work, e.work])
     names = {"heartbeat": "beat", "output": "output"}
-    return max([evidence.started, *(s for s in seen if s is not None)]), names.get(mode, "activity")
+    known = [e.started, e.waited, *seen]
+    return max(s for s in known if s is not None), names.get(mode, "activity")
 
 
 def _excuse(evidence: Evidence, now: float) -> str:

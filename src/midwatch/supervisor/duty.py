@@ -85,6 +85,9 @@ class Duty:
     def printed(self, run: Run, count: int) -> None:
         """The agent printed `count` bytes."""
 
+    def typed(self, run: Run, by: str) -> None:
+        """Somebody (`by`) sent input to its terminal."""
+
     def sampled(self, run: Run, sample: Sample, now: float) -> None:
         """A sample was taken, regular or not; `run` holds it already."""
 

@@ -51,6 +51,11 @@ class FakeProcess:
     children: int = 0
     rss_bytes: int = 10_000_000
     children_cpu_s: float = 0.0
+    own_cpu_s: float = 0.0
+    standing: Standing = field(default_factory=Standing)
+    """What `FakeSystem.standing` tells of it."""
+    typed: bytearray = field(default_factory=bytearray)
+    """What was written to its terminal."""
     ended: bool = False
 
 
@@ -97,6 +102,12 @@ class FakeSystem:
 
     def jump_wall(self, seconds: float) -> None:
         """Set the wall clock, as an administrator or NTP does; monotonic time does not notice."""
+        self._wall += seconds
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass without anybody of us running: a sleeping host, a stopped supervisor. Timers
+        that became due meanwhile ring late, when time goes on."""
+        self._now += seconds
         self._wall += seconds
 
     def spawn(self, launch: Launch) -> Process:
@@ -147,7 +158,12 @@ class FakeSystem:
     def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
         return {
             p.pid: Sample(
-                p.rss_bytes, p.children_cpu_s, p.children_cpu_s, p.children, 1 + p.children, 3
+                p.rss_bytes,
+                p.own_cpu_s + p.children_cpu_s,
+                p.children_cpu_s,
+                p.children,
+                1 + p.children,
+                3,
             )
             for process in processes
             if (p := self._living.get(process.pid)) is not None
@@ -159,11 +175,16 @@ class FakeSystem:
     def kill_member(self, member: Member) -> bool:  # noqa: ARG002
         return False
 
-    def standing(self, process: Process) -> Standing:  # noqa: ARG002
-        return Standing()
+    def standing(self, process: Process) -> Standing:
+        mine = self._living.get(process.pid)
+        return Standing() if mine is None else mine.standing
 
-    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
-        return False
+    def write(self, process: Process, data: bytes) -> bool:
+        mine = self._living.get(process.pid)
+        if mine is None or not mine.launch.tty:
+            return False
+        mine.typed += data
+        return True
 
     def host(self) -> Host:
         return Host()

@@ -184,6 +184,12 @@ class Keeper:
         """Take a ping through the hub as a beat."""
         self.hear(Notice(beat=True))
 
+    def typed(self, by: str) -> None:
+        """Somebody sent input to the agent's terminal."""
+        if self.run is not None:
+            for duty in self._duties:
+                duty.typed(self.run, by)
+
     def forgive(self, stood_still_s: float) -> None:
         """We, or the host, stood still for a while: nobody could prove anything."""
         if self.run is not None:
@@ -215,7 +221,7 @@ class Keeper:
     def _printed(self, data: bytes) -> None:
         self.capture.feed(data)
         if self.run is not None:
-            self.run.printed(self.system.now())
+            self.run.printed(self.system.now(), data)
             for duty in self._duties:
                 duty.printed(self.run, len(data))
 

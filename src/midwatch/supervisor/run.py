@@ -9,6 +9,7 @@ from typing import Final
 from midwatch.core import liveness, memory
 from midwatch.core.exits import Facts, Wish
 from midwatch.core.liveness import Evidence
+from midwatch.supervisor.record import Record
 from midwatch.supervisor.system import Exit, Process, Sample
 from midwatch.wire.notify import Notice, decode
 
@@ -40,6 +41,10 @@ class Run:
     hung_told: bool = False
     silent_s: float | None = None
     """For how long there was no evidence of progress when the run was judged hung."""
+    record: Record | None = None
+    """The end of its output as it came, for its screen or its stacks; None while nobody needs it."""
+    stack: list[str] = field(default_factory=list[str])
+    """Where its threads stood when it hung."""
     sample: Sample | None = None
     sampled: float = 0.0
     history: deque[tuple[float, int]] = field(
@@ -54,7 +59,16 @@ class Run:
             e = evidence
             self.beat_at = wall
             self.evidence = Evidence(
-                e.started, now, e.output, e.call, e.call_open, None, e.child_work, e.draining
+                e.started,
+                now,
+                e.output,
+                e.call,
+                e.call_open,
+                None,
+                e.child_work,
+                e.draining,
+                e.work,
+                e.waited,
             )
             return
         if notice.beat:
@@ -78,8 +92,10 @@ class Run:
         if notice.status is not None:
             self.status = notice.status
 
-    def printed(self, now: float) -> None:
+    def printed(self, now: float, data: bytes = b"") -> None:
         self.evidence = replace(self.evidence, output=now)
+        if self.record is not None:
+            self.record.feed(data)
 
     def take(self, sample: Sample, now: float) -> None:
         """Take a sample: memory history, and whether the children worked since the last one."""
@@ -89,6 +105,10 @@ class Run:
             sample.children_cpu_s, self.sample.children_cpu_s, now - self.sampled
         ):
             self.evidence = replace(self.evidence, child_work=now)
+        if self.sample is not None and liveness.tree_worked(
+            sample.cpu_s, self.sample.cpu_s, now - self.sampled
+        ):
+            self.evidence = replace(self.evidence, work=now)
         self.sample = sample
         self.sampled = now
         self.history.append((now, sample.rss_bytes))

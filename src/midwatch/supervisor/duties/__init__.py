@@ -3,6 +3,7 @@
 from midwatch.supervisor.duties.flood import Flood
 from midwatch.supervisor.duties.limits import Limits
 from midwatch.supervisor.duties.progress import Progress
+from midwatch.supervisor.duties.prompt import Prompt
 from midwatch.supervisor.duty import Duty
 
-DUTIES: tuple[type[Duty], ...] = (Progress, Limits, Flood)
+DUTIES: tuple[type[Duty], ...] = (Progress, Prompt, Limits, Flood)
