@@ -50,7 +50,7 @@ class Limits(Model):
     open_files: Annotated[int, Field(ge=16)] | None = 16_384
     """Open files of each process."""
     processes: Annotated[int, Field(ge=1)] | None = 256
-    """Processes and threads that the agent may have."""
+    """Processes that the agent may have, itself included; and 16 times as many threads."""
     cpu_weight: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Share of the processor when there is not enough for all, as systemd's CPUWeight; 100 is usual."""
     wall: Duration | None = None
@@ -64,6 +64,9 @@ class Limits(Model):
     restart_at: Ratio = 0.9
     """The share of memory or open files at which an agent that grows steadily is restarted as planned:
     between two cycles, with its time to finish."""
+    leak_after: Annotated[Duration, Field(ge=1)] = 600.0
+    """Memory or open files that grow steadily for so long, and will reach their limit within as long again,
+    are a leak. What an agent loads in the first half of this time does not count."""
     stop_grace: Duration = 20.0
     """Time between the request to stop and the kill."""
 
