@@ -25,6 +25,7 @@ from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import Caps, Exit, Launch, Sample, StartError
 from midwatch.supervisor.telling import Telling
+from midwatch.supervisor.tenure import Tenure
 from midwatch.supervisor.timers import Timers
 from midwatch.supervisor.timetable import Timetable
 from midwatch.wire.ids import new_id
@@ -64,15 +65,30 @@ class Keeper:
         self._around = around
         self._ending: Ending | None = None
         self.tell = Telling(name, agent, around.reports, around.system)
-        self._timetable = (
-            Timetable(
-                name, agent.schedule, around.timezone, around.system, around.journal, self._fire
-            )
-            if agent.schedule is not None
-            else None
-        )
+        self._timetable = self._plan()
         self._shutting_down = False
+        self._resting = False
         self._duties = [duty(self) for duty in DUTIES]
+        self.tenure = Tenure(self, around)
+
+    def take(self, agent: Agent) -> None:
+        """Keep the agent by another entry from now on; what runs goes on."""
+        self.agent = agent
+        self.tell = Telling(self.name, agent, self._around.reports, self.system)
+        if self._timetable is not None:
+            self._timetable.cancel()
+        self._timetable = self._plan()
+        if self.state is State.SCHEDULED:
+            self._between_runs()
+        elif self._timetable is not None and self.run is not None:
+            self._arm_schedule()
+
+    def _plan(self) -> Timetable | None:
+        plan, around = self.agent.schedule, self._around
+        if plan is None:
+            return None
+        journal = around.journal
+        return Timetable(self.name, plan, around.timezone, self.system, journal, self._fire)
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -86,6 +102,7 @@ class Keeper:
                 self.tell.lost(lived, since)
         if lived is not None:
             self._around.journal.ended(self.name, self.failures)
+        self.tenure.choose()
         if not self.agent.enabled:
             self.become(State.STOPPED, "not enabled in the fleet file")
             return
@@ -115,6 +132,8 @@ class Keeper:
         assert self.run is None
         self.timers.cancel("start")
         self.next_start_at = None
+        if not self.tenure.admitted(why):
+            return
         run_id = new_id()
         self.become(State.STARTING, why)
         self.capture.begin()
@@ -122,7 +141,7 @@ class Keeper:
             process = self.system.spawn(self._launch(run_id))
         except (StartError, SetupError) as error:
             number = error.number if isinstance(error, StartError) else 2
-            self.tell.started(run_id, None, self.failures + 1, why)
+            self.tell.started(run_id, None, self.failures + 1, why, {})
             self._follow(
                 classify(Facts(start_errno=number, start_problem=str(error))),
                 run_id,
@@ -133,7 +152,7 @@ class Keeper:
         kills = self.system.oom_kills()
         self.run = Run(run_id, process, now, wall, why, attempt, Evidence(now), kills)
         self._around.journal.started(self.name, run_id, process.pid, process.started, wall)
-        self.tell.started(run_id, process.pid, attempt, why)
+        self.tell.started(run_id, process.pid, attempt, why, self.tenure.started())
         self.say(
             f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
         )
@@ -249,24 +268,28 @@ class Keeper:
             return False
         # what a person decided is kept before the agent has ended, so that our own end in between,
         # in good order or by kill -9, does not take it back
-        if run.wish is not Wish.KILL and not (wish is Wish.SHUTDOWN and run.wish in HOLDS):
+        ours = wish in (Wish.SHUTDOWN, Wish.CHANGE)
+        if run.wish is not Wish.KILL and not (ours and run.wish in HOLDS):
             run.wish, run.wish_reason = wish, reason
             self._keep_hold(HOLDS.get(wish), reason)
         self.become(State.DRAINING, reason)
         self._end(run, grace=None if kill else self.agent.limits.stop_grace)
         return True
 
-    def shut_down(self) -> None:
-        """The instance stops: end the run, start nothing again, hold nothing."""
+    def rest(self, reason: str) -> None:
+        """End the run because its entry wants none now: it is disabled, or has become a schedule's."""
+        self._resting = self.finish(Wish.CHANGE, reason)
+
+    def shut_down(
+        self, wish: Wish = Wish.SHUTDOWN, reason: str = "stopped together with Midwatch"
+    ) -> None:
+        """The instance stops, or the agent left the file: end the run, start nothing again, hold nothing."""
         self._shutting_down = True
         self.timers.cancel()
         if self._timetable is not None:
             self._timetable.cancel()
-        if (
-            not self.finish(Wish.SHUTDOWN, "stopped together with Midwatch")
-            and self.state not in HELD
-        ):
-            self.become(State.STOPPED, "stopped together with Midwatch")
+        if not self.finish(wish, reason) and self.state not in HELD:
+            self.become(State.STOPPED, reason)
 
     def kill(self) -> None:
         """End whatever still lives, without grace."""
@@ -337,8 +360,13 @@ class Keeper:
         wish = run.wish if run else None
         if self._shutting_down:
             decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)
+        elif self._resting:
+            decision = Decision(Next.STOP, verdict.reason)
         elif wish in AGAIN:
             decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
+        else:
+            decision = self.tenure.judge(verdict, decision)
+        self._resting = False
         self.failures = decision.failures
         self._around.journal.ended(self.name, self.failures)
         self.tell.ended(verdict, decision, run_id, exit_, run, facts)
@@ -370,7 +398,7 @@ class Keeper:
             self._arm_schedule()
         elif wish is not None and wish in HOLDS:
             self._hold(HOLDS[wish], verdict.reason)
-        elif self.agent.schedule is not None and not self._shutting_down:
+        elif self.agent.schedule is not None and self.agent.enabled and not self._shutting_down:
             self._between_runs()
         else:
             self.become(State.STOPPED, verdict.reason)
@@ -397,6 +425,8 @@ class Keeper:
 
     def _hold(self, state: State, reason: str) -> None:
         self._keep_hold(state, reason)
+        if state is State.STOPPED:
+            self.tenure.leave()
         self.become(state, reason)
 
     def _keep_hold(self, state: State | None, reason: str = "") -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from midwatch.core.fleet import Agent
 from midwatch.supervisor.journal import Journal
+from midwatch.supervisor.lease import Leases
 from midwatch.supervisor.reporter import Reports
 from midwatch.supervisor.system import System
+from midwatch.supervisor.versions import Versions
 
 
 @dataclass(slots=True)
@@ -27,3 +29,7 @@ class Surroundings:
     """Read what waits in the agent's notify socket."""
     random: Callable[[], float]
     timezone: str = "UTC"
+    leases: Leases | None = None
+    """None: whoever asks may run."""
+    versions: Versions | None = None
+    """None: nothing is remembered of what ran."""

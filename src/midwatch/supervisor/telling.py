@@ -8,6 +8,7 @@ from midwatch.core.exits import End, Facts, Verdict
 from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Judgement
 from midwatch.core.restart import Decision, Next
+from midwatch.core.stacks import before_stack
 from midwatch.core.states import State
 from midwatch.supervisor.reporter import Reports
 from midwatch.supervisor.run import Run
@@ -47,7 +48,9 @@ class Telling:
         }
         self.event("agent.state", data, run.run_id if run else None)
 
-    def started(self, run_id: str, pid: int | None, attempt: int, why: str) -> None:
+    def started(
+        self, run_id: str, pid: int | None, attempt: int, why: str, version: dict[str, Any]
+    ) -> None:
         at = self._system.wall()
         data = {
             "run_id": run_id,
@@ -55,11 +58,12 @@ class Telling:
             "command": self._agent.command,
             "attempt": attempt,
             "why": why,
+            **version,
         }
         self.event("run.started", data, run_id)
-        self._reports.run(
-            self._name, run_id, at, {"state": "started", "started_at": at, "pid": pid}
-        )
+        fields = {"state": "started", "started_at": at, "pid": pid}
+        command = data["command"]
+        self._reports.run(self._name, run_id, at, {**fields, "command": command, **version})
 
     def ended(
         self,
@@ -93,6 +97,9 @@ class Telling:
             "silent_s": run.silent_s if run else None,
             "credential": verdict.credential,
         }
+        if run is not None and run.stack:
+            data["stack"] = run.stack
+            data["tail"] = before_stack(data["tail"])
         self.event("run.ended", data, run_id)
         fields = {
             **shared,
@@ -112,8 +119,16 @@ class Telling:
         }
         self._reports.run(self._name, run_id, self._system.wall(), fields)
 
-    def hung(self, run: Run, judgement: Judgement, reason: str, tail: list[str]) -> None:
-        data = {
+    def hung(
+        self,
+        run: Run,
+        judgement: Judgement,
+        reason: str,
+        tail: list[str],
+        standing: dict[str, Any],
+    ) -> None:
+        """`standing`: where the process stands, see `duties.progress.standing_data`."""
+        data: dict[str, Any] = {
             "run_id": run.run_id,
             "pid": run.process.pid,
             "last_beat_at": run.beat_at,
@@ -122,7 +137,10 @@ class Telling:
             "missed": judgement.missed,
             "reason": reason,
             "tail": tail,
+            "standing": standing,
         }
+        if run.stack:
+            data["stack"] = run.stack
         self.event("run.hung", data, run.run_id)
 
     def sampled(self, state: State, run: Run | None, sample: Sample | None) -> None:
