@@ -37,7 +37,7 @@ FORGET_AFTER_S: Final = 86_400.0
 WORKING: Final = frozenset({State.STARTING, State.RUNNING, State.DRAINING})
 
 _SUPERVISED: Final = frozenset(
-    {"agent.state", "run.started", "run.ended", "run.hung", "agent.recovered"}
+    {"agent.state", "run.started", "run.ended", "run.hung", "run.waiting", "agent.recovered"}
 )
 _INSTANCE: Final = re.compile(r"(.+)\.(\d{1,3})")
 """The name of one of several instances, for example `inbox.2`."""
@@ -393,4 +393,4 @@ def _is_last_word(kind: Kind, item: Item) -> bool:
     event = item["kind"]
     if event == "agent.state":
         return text_of(data_of(item), "state") not in {s.value for s in ALIVE}
-    return event in ("run.ended", "run.hung")
+    return event in ("run.ended", "run.hung", "run.waiting")

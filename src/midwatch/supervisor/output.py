@@ -77,6 +77,8 @@ class Capture:
         self._tail = bytearray()
         self._left_out = 0
         """Bytes of the stretch that is being left out."""
+        self._out_open = False
+        """That stretch ends, so far, in the middle of a line."""
         self._slow = 0
         """Bytes lost to a slow disk that the file does not tell of yet."""
         self._open_line = False
@@ -110,9 +112,9 @@ class Capture:
         """A new run begins: its tail must not show the last run's words."""
         self._tail.clear()
 
-    def tail(self) -> list[str]:
+    def tail(self, count: int = TAIL_LINES) -> list[str]:
         """Return the run's last lines, printable and redacted."""
-        return show_lines(bytes(self._tail))
+        return show_lines(bytes(self._tail), count)
 
     def settle(self) -> None:
         """Nothing more is coming for now: mark a stretch that was left out, and keep its last lines,
@@ -143,12 +145,13 @@ class Capture:
         count = allowance.take(len(data), self._clock())
         start, end = 0, count
         if self._left_out and count:
-            start = resume(data[:count])
+            start = resume(data[:count]) if self._out_open else 0
             self._leave_out(start)
             self._mark()
         if count < len(data):
-            end = max(start, data.rfind(b"\n", start, count) + 1 or start + cut(data[start:count]))
+            end = max(start, data.rfind(b"\n", start, count) + 1)
             self._leave_out(len(data) - end)
+            self._out_open = not data.endswith(b"\n")
         return data[start:end]
 
     def _leave_out(self, count: int) -> None:

@@ -99,7 +99,7 @@ class Telling:
         }
         if run is not None and run.stack:
             data["stack"] = run.stack
-            data["tail"] = before_stack(data["tail"])
+            data["tail"] = before_stack(facts.tail if facts else [])
         self.event("run.ended", data, run_id)
         fields = {
             **shared,

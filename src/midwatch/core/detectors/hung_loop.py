@@ -2,13 +2,18 @@
 
 For an agent that a supervisor runs, the supervisor decides (it sees open calls, steps and children)
 and this detector words it. For one that is known by its beats alone, the hub's own due time decides.
+
+What explains the hang comes in two parts: where the process stood and its last lines with `run.hung`,
+its stacks with `run.ended`. The incident keeps both.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from midwatch.core.detection import OVERDUE, Facts, Verdict, detector
+from midwatch.core.excerpt import first_lines, last_lines, lines_of
 from midwatch.core.exits import End
 from midwatch.core.findings import ended, evidence_of, found, told
 from midwatch.core.incident import Clear, Finding
@@ -22,6 +27,10 @@ KIND = "hung-loop"
 SIGNS: Final = ("beat", "agent.step", "agent.progress")
 """What only a working loop gives."""
 
+MAX_TAIL_BYTES: Final = 5_000
+MAX_STACK_BYTES: Final = 6_000
+MAX_LIST_BYTES: Final = 2_000
+
 
 @detector(KIND, on=(*WAKES, *SIGNS, "run.hung", OVERDUE))
 def hung_loop(facts: Facts) -> Verdict:
@@ -31,7 +40,8 @@ def hung_loop(facts: Facts) -> Verdict:
     if not facts.item:
         return _overdue(facts)
     if ended(facts, {End.HUNG}):
-        return found(KIND, facts, "the supervisor stopped it: no evidence of progress (end=hung)")
+        reason = "the supervisor stopped it: no evidence of progress (end=hung)"
+        return _explained(found(KIND, facts, reason), facts)
     is_sign = facts.cycle is not None or facts.item.get("kind") in SIGNS
     return _works_again(facts) if is_sign else recovery(facts, KIND)
 
@@ -39,7 +49,7 @@ def hung_loop(facts: Facts) -> Verdict:
 def _hung(facts: Facts) -> Finding:
     """Word the supervisor's verdict, given while the process still exists."""
     last = number_of(facts.data, "last_beat_at") or facts.last_beat_at
-    return Finding(
+    finding = Finding(
         kind=KIND,
         agent=facts.agent,
         # without a restart nobody ends this but a person
@@ -53,6 +63,30 @@ def _hung(facts: Facts) -> Finding:
         evidence_at=facts.item["at"],
         evidence=evidence_of(facts),
     )
+    return _explained(finding, facts)
+
+
+def _explained(finding: Finding, facts: Facts) -> Finding:
+    """Add what explains the hang, bounded: all of an incident's evidence is below 16 KiB."""
+    evidence = dict(finding.evidence)
+    tail = last_lines(lines_of(facts.data.get("tail")), MAX_TAIL_BYTES)
+    if facts.item.get("kind") == "run.ended":
+        evidence.pop("tail", None)  # the lines before the hang tell more than those of its end
+    elif tail:
+        evidence["tail"] = tail
+    stack = first_lines(lines_of(facts.data.get("stack")), MAX_STACK_BYTES)
+    if stack:
+        evidence["stack"] = stack
+    standing = facts.data.get("standing")
+    if isinstance(standing, dict):
+        data = cast("dict[str, Any]", standing)
+        for name in ("state", "waits_in"):
+            if (text := text_of(data, name, 80)) is not None:
+                evidence[name] = text
+        for name in ("threads", "sockets"):
+            if lines := first_lines(lines_of(data.get(name)), MAX_LIST_BYTES, 160):
+                evidence[name] = lines
+    return replace(finding, evidence=evidence)
 
 
 def _overdue(facts: Facts) -> Verdict:
