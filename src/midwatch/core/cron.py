@@ -1,18 +1,22 @@
-"""Schedules as people write them: is this a cron expression that ever fires, is this a time zone?
+"""Schedules as people write them: cron expressions, time zones, single times, hours of the day.
 
-The five fields of crontab(5), read by cronsim; both functions raise Unexpected, which says what to write.
+The five fields of crontab(5), read by cronsim. Every `check_` returns what it was given, or raises Unexpected,
+which says what to write; every `read_` returns what a checked text means.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import zoneinfo
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Final
 
 from cronsim.cronsim import CronSim, CronSimError, Field
 
 from midwatch.core.nearest import nearest
 from midwatch.core.units import Unexpected
+from midwatch.core.walltime import instant
 
 _NICKNAMES: Final = {
     "@hourly": "0 * * * *",
@@ -80,6 +84,112 @@ def check_zone(name: str) -> str:
             "a time zone such as Europe/Paris", name, f"did you mean {close!r}?" if close else None
         ) from None
     return name
+
+
+# -- one time ------------------------------------------------------------------------------------
+
+_AT: Final = re.compile(
+    r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?P<zone>Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+_YEARS: Final = range(2000, 2200)
+_A_TIME: Final = "a day and a time such as 2026-11-30 06:00"
+
+
+def check_at(text: str) -> str:
+    """Return `text` when it names one moment, by the schedule's clock or with an offset from UTC."""
+    match = _AT.fullmatch(text)
+    if match is None:
+        raise Unexpected(_A_TIME, text)
+    if match["time"] is None:
+        raise Unexpected(_A_TIME, text, f"add the time of day: '{text} 06:00'")
+    try:
+        year = datetime.fromisoformat(text).year
+    except ValueError:
+        raise Unexpected(_A_TIME, text, "no calendar or clock has that") from None
+    if year not in _YEARS:
+        raise Unexpected("a time between the years 2000 and 2199", text)
+    return text
+
+
+def read_at(text: str, zone: tzinfo) -> float:
+    """Return when a checked time is. One that the clock leaves out in spring is the moment of the jump; of one
+    that it shows twice in autumn the first."""
+    moment = datetime.fromisoformat(text)
+    return instant(moment, zone) if moment.tzinfo is None else moment.timestamp()
+
+
+# -- hours of the day ----------------------------------------------------------------------------
+
+_BETWEEN: Final = re.compile(r"([0-9]{1,2}):([0-9]{2})\.\.([0-9]{1,2}):([0-9]{2})")
+_HOURS: Final = "hours of the day such as 22:00..06:00"
+_DAY_S: Final = 86_400
+
+
+def check_between(text: str) -> str:
+    """Return `text` when it names hours of the day."""
+    compact = text.replace(" ", "")
+    match = _BETWEEN.fullmatch(compact)
+    if match is None:
+        hint = None
+        if re.fullmatch(r"[0-9]{1,2}(:[0-9]{2})?-[0-9]{1,2}(:[0-9]{2})?", compact):
+            ends = (e if ":" in e else f"{e}:00" for e in compact.split("-"))
+            hint = f"did you mean {'..'.join(e.rjust(5, '0') for e in ends)}?"
+        raise Unexpected(_HOURS, text, hint)
+    for hour, minute in ((match[1], match[2]), (match[3], match[4])):
+        if int(minute) > 59 or (int(hour) > 23 and (hour, minute) != ("24", "00")):
+            raise Unexpected(_HOURS, text, f"no clock shows {hour}:{minute}")
+    first, last = read_between(text)
+    if first == last:
+        raise Unexpected(_HOURS, text, "for the whole day leave it out")
+    return text
+
+
+def read_between(text: str) -> tuple[int, int]:
+    """Return begin and end of checked hours in seconds of the day; the end may come before the begin."""
+    first, _, last = text.replace(" ", "").partition("..")
+    return _seconds(first), _seconds(last)
+
+
+def _seconds(clock: str) -> int:
+    hour, _, minute = clock.partition(":")
+    return (int(hour) * 3600 + int(minute) * 60) % _DAY_S
+
+
+def within(second: float, hours: tuple[int, int]) -> bool:
+    """Tell whether a second of the day lies in the hours; their end does not."""
+    first, last = hours
+    return first <= second < last if first < last else second >= first or second < last
+
+
+def check_meets(cron: str | None, every: float | None, between: str) -> None:
+    """Raise Unexpected when no start of the rule ever lies in the hours."""
+    hours = read_between(between)
+    if cron is None and every is None:
+        return
+    if cron is not None:
+        minutes, hour_field, *_ = cron.upper().split()
+        starts = [
+            int(hour) * 3600 + int(minute) * 60
+            for hour in _numbers(Field.HOUR, hour_field)
+            for minute in _numbers(Field.MINUTE, minutes)
+        ]
+    else:
+        # `every` visits all multiples of what it has in common with a day
+        step = math.gcd(round((every or 0) * 1000), _DAY_S * 1000) / 1000
+        if step <= (hours[1] - hours[0]) % _DAY_S:
+            return
+        starts = [int(step * count) for count in range(int(_DAY_S / step))]
+    if not any(within(start, hours) for start in starts):
+        shown = ", ".join(f"{s // 3600:02}:{s // 60 % 60:02}" for s in sorted(starts)[:3])
+        more = " …" if len(starts) > 3 else ""
+        raise Unexpected(
+            "hours in which the rule has a start", between, f"its starts are at {shown}{more}"
+        )
+
+
+def _numbers(field: Field, text: str) -> list[int]:
+    return [number for number in field.parse(text) if isinstance(number, int)]
 
 
 def _cities(known: set[str]) -> dict[str, str]:

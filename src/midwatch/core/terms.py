@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from midwatch.core.cron import check_cron
+from midwatch.core.cron import check_at, check_between, check_cron, check_meets
 from midwatch.core.quantities import Duration, Model, Money, Range, Rate, Ratio, Size, Zone
 from midwatch.core.units import Unexpected
 
@@ -137,18 +137,27 @@ class Loop(Model):
     """What is done about it, besides telling. `suspend` holds the agent until it is resumed."""
 
 
+def _apart(every: float) -> float:
+    if every < 1:
+        raise Unexpected("at least 1s from one start to the next", every)
+    return every
+
+
 class Schedule(Model):
     """When an agent that works and ends is started: one of `cron`, `every` and `at`."""
 
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    """Five fields, as in crontab(5): minute, hour, day of month, month, day of week."""
-    every: Annotated[Duration, Field(ge=1)] | None = None
-    """From one start to the next, counted from midnight of the schedule's time zone: `15m`."""
-    at: str | None = None
-    """Once, at this time: `2026-11-30 06:00`, in the schedule's time zone unless it names its own."""
+    """Five fields, as in crontab(5): minute, hour, day of month, month, day of week. When clocks change, fixed
+    times run once a day; those with `*` as minute or hour follow the clock."""
+    every: Annotated[Duration, AfterValidator(_apart)] | None = None
+    """From one start to the next, counted from a midnight of the schedule's time zone: `15m`. When clocks
+    change, the distance stays and the time of day moves."""
+    at: Annotated[str, AfterValidator(check_at)] | None = None
+    """Once, at this time: `2026-11-30 06:00`, in the schedule's time zone unless it ends in an offset such as
+    `+01:00` or `Z`."""
     timezone: Zone | None = None
     """Of the schedule; the fleet's when left out."""
-    between: str | None = None
+    between: Annotated[str, AfterValidator(check_between)] | None = None
     """Hours in which it may start, such as `22:00..06:00`; what is due outside them is left out."""
     jitter: Duration = 0.0
     """Each start is put off by up to so long, by a share that is the agent's own, so that agents of
@@ -156,15 +165,41 @@ class Schedule(Model):
     window: Duration = 60.0
     """A start that is later than this counts as missed, and is told."""
     missed: Literal["skip", "once", "all"] = "once"
-    """What is done about missed starts: nothing, one run for all of them, or one run for each."""
+    """What is done about missed starts: nothing, one run for all of them, or one run for each, of at most the
+    newest 100."""
     overlap: Literal["skip", "queue", "replace"] = "skip"
-    """A start that is due while the last run goes on: left out, put off until that one ends, or that one is
-    stopped for it."""
+    """A start that is due while the last run goes on: left out, put off until that one ends (one waits, no
+    more), or that one is stopped for it."""
+
+    @field_validator("between")
+    @classmethod
+    def _meets_the_rule(cls, between: str | None, info: ValidationInfo) -> str | None:
+        if between is not None:
+            if info.data.get("at") is not None:
+                raise Unexpected(
+                    "between beside cron or every only",
+                    between,
+                    "at names the time itself: take it out",
+                )
+            check_meets(info.data.get("cron"), info.data.get("every"), between)
+        return between
+
+    @field_validator("jitter")
+    @classmethod
+    def _in_turn(cls, jitter: float, info: ValidationInfo) -> float:
+        every = info.data.get("every")
+        if every is not None and jitter >= every:
+            raise Unexpected(
+                "a jitter shorter than every", jitter, "starts would overtake each other"
+            )
+        return jitter
 
     @model_validator(mode="after")
     def _one_rule(self) -> Schedule:
-        if sum(rule is not None for rule in (self.cron, self.every, self.at)) != 1:
-            raise Unexpected("exactly one of cron, every and at", None)
+        given = [rule for rule in ("cron", "every", "at") if getattr(self, rule) is not None]
+        if len(given) != 1:
+            hint = f"{' and '.join(given)} are given: take out what you do not mean"
+            raise Unexpected("exactly one of cron, every and at", None, hint if given else None)
         return self
 
 
