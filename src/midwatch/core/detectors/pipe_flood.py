@@ -25,7 +25,7 @@ def pipe_flood(facts: Facts) -> Verdict:
         )
     speed, limit = number_of(data, "bytes_s") or 0, number_of(data, "limit_bytes_s")
     allowed = f", {show_size(limit)}/s for long are allowed" if limit else ""
-    evidence = {"bytes_s": speed, "limit_bytes_s": limit, "dropped_bytes": dropped}
+    evidence: dict[str, object] = {"bytes_s": speed, "limit_bytes_s": limit, "dropped_bytes": dropped}
     if facts.run_id is not None:
         evidence["run_id"] = facts.run_id
     return Finding(
