@@ -80,20 +80,39 @@ class Children(Model):
     """How old a process below it may become; older ones are killed and told."""
 
 
-class Sandbox(Model):
-    """Walls around an agent, built by bubblewrap: it sees a read-only file system and writes where it may."""
+def _check_place(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise Unexpected("a path", value)
+    return value
 
-    write: list[str] = ["."]
-    """Paths that it may write, from its working directory. All else is read-only."""
-    hide: list[str] = []
-    """Paths that it cannot see at all."""
+
+Place = Annotated[str, AfterValidator(_check_place)]
+"""A path from an agent's working directory; `~` is the home directory."""
+
+
+class Sandbox(Model):
+    """Walls around an agent, built by bubblewrap: it sees a read-only file system and writes where it may.
+
+    The deeper of two paths holds for its part; `hide` wins over `write`, and `write` over `read`.
+    """
+
+    write: list[Place] = ["."]
+    """Paths that it may write, from its working directory. All else is read-only. What is missing inside that
+    directory is made."""
+    read: list[Place] = []
+    """Paths that it may read although they lie in what is hidden, such as ~/.aws, or not write although they
+    lie in what it may write, such as .git."""
+    hide: list[Place] = []
+    """Paths that it cannot see, besides what is hidden by default: Midwatch's data, keys and tokens in the home
+    directory, /run, and /tmp, of which it has an empty one."""
     network: Literal["on", "off", "proxy"] = "on"
-    """`off`: no network, not even this machine's. `proxy`: only through the guard's egress proxy."""
+    """`off`: no network, not even this machine's, so neither hub nor gateway; beats still arrive. `proxy`: only
+    through the guard's egress proxy, which this version does not have yet."""
     env: list[str] | None = None
-    """Names of inherited variables that it is given, such as LANG or AWS_*; all when left out. What Midwatch
-    and the fleet file set is always given."""
-    tmp: Size = 512 * 1024 * 1024
-    """Size of its private /tmp."""
+    """Names of inherited variables that it is given, such as HF_* or EDITOR; all when left out. PATH, HOME,
+    language and time zone are always given, and what Midwatch and the fleet file set."""
+    tmp: Annotated[Size, Field(ge=65_536)] = 512 * 1024 * 1024
+    """Size of its private /tmp, and of /var/tmp and /dev/shm, each. They live in memory."""
     require: bool = False
     """True: where the walls cannot be built the agent is not started. False: it is started without, and that
     is told."""
