@@ -25,6 +25,7 @@ class ReplyIn(BaseModel):
     id: Annotated[str, Field(max_length=64)]
     result: Annotated[str, Field(max_length=1000)]
     state: Annotated[str, Field(max_length=64)]
+    data: dict[str, Any] = {}
 
 
 def build(room: Room) -> APIRouter:
@@ -89,7 +90,7 @@ def _add_nodes(router: APIRouter, room: Room) -> None:
     async def replies(request: Request, node: str, said: list[ReplyIn] | ReplyIn) -> Response:  # pyright: ignore[reportUnusedFunction]
         own(request, node)
         many = said if isinstance(said, list) else [said]
-        taken = [room.nodes.answer(one.id, Reply(one.result, one.state)) for one in many]
+        taken = [room.nodes.answer(one.id, Reply(one.result, one.state, one.data)) for one in many]
         return Json({"accepted": sum(taken)})
 
 

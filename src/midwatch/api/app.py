@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from midwatch.api import acts, keys, reads, shapes, vitals
+from midwatch.api import acts, keys, reads, shapes, terminal, vitals
 from midwatch.api.answers import Json, Room
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, StoreError
@@ -37,7 +37,14 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
             "default": {"model": shapes.Problem, "description": "RFC 9457 problem document"}
         },
     )
-    for router in (reads.build(room), acts.build(room), keys.build(room), vitals.build(room)):
+    # the terminal first: its routes are narrower than those of the acts
+    for router in (
+        terminal.build(room),
+        reads.build(room),
+        acts.build(room),
+        keys.build(room),
+        vitals.build(room),
+    ):
         app.include_router(router)
     for router in routers:
         app.include_router(router)

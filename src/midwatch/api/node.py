@@ -38,11 +38,18 @@ class _Command:
     id: str
     agent: str
     do: str
+    by: str | None = None
+    data: dict[str, Any] | None = None
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
     reply: asyncio.Future[Reply] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "agent": self.agent, "do": self.do}
+        command: dict[str, Any] = {"id": self.id, "agent": self.agent, "do": self.do}
+        if self.by is not None:
+            command["by"] = self.by
+        if self.data is not None:
+            command["data"] = self.data
+        return command
 
 
 class _Node:
@@ -69,11 +76,22 @@ class Nodes:
         self._asked: dict[str, _Command] = {}
         self._closed = False
 
-    async def send(self, agent: str, do: str, timeout_s: float = 30.0) -> Reply:
-        """Return the node's reply. Raises LinkError when no node answers in time."""
+    async def send(
+        self,
+        agent: str,
+        do: str,
+        timeout_s: float = 30.0,
+        *,
+        by: str | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Return the node's reply. Raises LinkError when no node answers in time.
+
+        `by`: who asks; `data`: what the order needs beside its name.
+        """
         name = self._node_of(agent)
         node = self._node(name)
-        command = _Command(new_id(), agent, do)
+        command = _Command(new_id(), agent, do, by, data)
         command.reply = asyncio.get_running_loop().create_future()
         self._put(name, node, command)
         self._asked[command.id] = command

@@ -255,6 +255,21 @@ class LogShape(Shape):
     truncated: bool
 
 
+class ScreenShape(Shape):
+    """What is on an agent's terminal; of an agent without one, its last lines."""
+
+    agent: str
+    lines: list[str]
+    cursor: list[int] | None
+    """Row and column, from 0; null where there is none."""
+    at: datetime | None
+    tty: bool
+    """True: it has a terminal, and input reaches it."""
+    waiting: bool
+    """True: it waits for input."""
+    running: bool
+
+
 class TokenShape(Shape):
     id: str
     name: str

@@ -6,7 +6,7 @@ Implementations are handed in by `midwatch.hub`; tests hand in fakes that pass t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from midwatch.core.incident import Incident
@@ -78,6 +78,8 @@ class Reply:
 
     result: str
     state: str
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a program needs of the answer; empty for most orders."""
 
 
 class NodeLink(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from midwatch.core.errors import LinkError
@@ -75,10 +75,13 @@ class Link:
 
     async def _carry_out(self, command: dict[str, Any]) -> None:
         agent, do = str(command.get("agent")), str(command.get("do"))
-        outcome = await self._orders.obey(agent, do, str(command.get("by") or "a person"))
-        reply = json.dumps(
-            [{"id": command.get("id"), "result": outcome.result, "state": outcome.state}]
-        ).encode()
+        given: object = command.get("data")
+        data = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+        outcome = await self._orders.obey(agent, do, str(command.get("by") or "a person"), data)
+        said = {"id": command.get("id"), "result": outcome.result, "state": outcome.state}
+        if outcome.data:
+            said["data"] = outcome.data
+        reply = json.dumps([said]).encode()
         try:
             answer = await http.request(
                 "POST", f"{self._base}/replies", headers=self._headers, body=reply, timeout_s=5.0

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from midwatch.core import units
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
+from midwatch.supervisor import terminal
 from midwatch.supervisor.keeper import Keeper
 
-ORDERS: Final = ("start", "stop", "restart", "suspend", "resume", "kill", "seen")
+ORDERS: Final = (
+    *("start", "stop", "restart", "suspend", "resume", "kill", "seen"),
+    *terminal.ORDERS,
+)
 
 PATIENCE_S: Final = 25.0
 """How long an order waits for the end of a run; the hub waits 30 s for the reply."""
@@ -28,6 +32,8 @@ class Outcome:
 
     result: str
     state: str
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a program needs of the answer; only the orders of `terminal` have any."""
 
 
 class Orders:
@@ -38,7 +44,9 @@ class Orders:
         self.refused = 0
         self._keepers = keepers
 
-    async def obey(self, agent: str, do: str, by: str = "a person") -> Outcome:
+    async def obey(
+        self, agent: str, do: str, by: str = "a person", data: Mapping[str, Any] | None = None
+    ) -> Outcome:
         """Carry out one order; `agent` may name all instances (`web` for `web.1`, `web.2`)."""
         keepers = self._named(agent)
         if not keepers:
@@ -47,12 +55,26 @@ class Orders:
         if do not in ORDERS:
             self.refused += 1
             return Outcome(f"unknown order {do!r}: one of {', '.join(ORDERS)}", keepers[0].state)
+        if do in terminal.ORDERS:
+            return await self._at_terminal(keepers, do, data or {}, by)
         self.obeyed += 1
         results = await asyncio.gather(*(self._one(keeper, do, by) for keeper in keepers))
         if len(keepers) == 1:
             return Outcome(results[0], keepers[0].state)
         told = "; ".join(f"{k.name}: {r}" for k, r in zip(keepers, results, strict=True))
         return Outcome(told if len(set(results)) > 1 else results[0], keepers[0].state)
+
+    async def _at_terminal(
+        self, keepers: list[Keeper], do: str, data: Mapping[str, Any], by: str
+    ) -> Outcome:
+        if len(keepers) > 1:
+            self.refused += 1
+            names = ", ".join(k.name for k in keepers[:5])
+            return Outcome(f"several agents; name one: {names}", "", {"why": "several"})
+        result, answer = await terminal.carry_out(keepers[0], do, data, by)
+        self.refused += "why" in answer
+        self.obeyed += "why" not in answer
+        return Outcome(result, keepers[0].state, answer)
 
     def _named(self, agent: str) -> list[Keeper]:
         if agent in self._keepers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from midwatch.supervisor.output import show_lines
+from midwatch.supervisor.screen import Screen
 
 RECORD_BYTES: Final = 64 * 1024
 """Output that is kept; a full repaint of a large terminal program takes about 20 KiB."""
@@ -18,6 +19,8 @@ class Record:
 
     def __init__(self) -> None:
         self.fed = 0
+        self.drawn: tuple[int, Screen] | None = None
+        """The screen after so many bytes, for whoever looks again before more came."""
         self._data = bytearray()
 
     def feed(self, data: bytes) -> None:

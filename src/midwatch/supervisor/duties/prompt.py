@@ -47,12 +47,10 @@ class Prompt(Duty):
         self._waits_since: float | None = None
         self._question = ""
         self._told_at: float | None = None
-        self._drawn: tuple[int, Screen] = (-1, Screen([]))
 
     def begin(self, run: Run) -> None:
         self._reads_since = self._waits_since = None
         self._told_at = None
-        self._drawn = (-1, Screen([]))
         if self.helm.agent.tty:
             run.record = Record()
             self._look_in(run, max(FIRST_LOOK_S, self._quiet_s(run)))
@@ -162,8 +160,9 @@ class Prompt(Duty):
         self._look_in(run, self._quiet_s(run))
 
     def _screen(self, run: Run) -> Screen:
-        if run.record is None:
+        record = run.record
+        if record is None:
             return Screen([])
-        if self._drawn[0] != run.record.fed:
-            self._drawn = (run.record.fed, draw(run.record.bytes(), budget_s=DRAW_S))
-        return self._drawn[1]
+        if record.drawn is None or record.drawn[0] != record.fed:
+            record.drawn = (record.fed, draw(record.bytes(), budget_s=DRAW_S))
+        return record.drawn[1]
