@@ -11,7 +11,8 @@ import errno
 import heapq
 import signal
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from midwatch.supervisor.system import (
     Counters,
@@ -52,6 +53,15 @@ class FakeProcess:
     rss_bytes: int = 10_000_000
     children_cpu_s: float = 0.0
     own_cpu_s: float = 0.0
+    threads: int = 1
+    """Of its own process."""
+    open_files: int = 3
+    zombies: int = 0
+    pss_bytes: int | None = None
+    oom_kills: int | None = None
+    """Kills in its own cgroup, told in samples and with its end."""
+    members: list[Member] = field(default_factory=list[Member])
+    """What lives of the run beside its own process, also after the end of that; see `add_member`."""
     standing: Standing = field(default_factory=Standing)
     """What `FakeSystem.standing` tells of it."""
     typed: bytearray = field(default_factory=bytearray)
@@ -66,9 +76,21 @@ class FakeSystem:
         self.counters = Counters()
         self.programs: dict[str, Script] = {}
         self.launched: list[FakeProcess] = []
+        self.passes: list[str] = []
+        """Samples that were asked for: `light` or `full`."""
         self.swept: list[tuple[set[str], str]] = []
         self.left_behind = 0
         self.kernel_kills = 0
+        self.machine = Host()
+        self.held: dict[str, str] = {
+            "memory": "sampling",
+            "processes": "sampling",
+            "cpu_weight": "nice",
+            "open_files": "rlimit",
+            "disk": "rlimit",
+        }
+        """What `enforcement` tells."""
+        self.killed_members: list[Member] = []
         self._now = now
         self._wall = wall
         self._timers: list[tuple[float, int, FakeTimer]] = []
@@ -131,7 +153,7 @@ class FakeSystem:
         if mine is None:
             return
         mine.ended = True
-        self.call_at(self._now, lambda: mine.launch.on_exit(Exit(code, by)))
+        self.call_at(self._now, lambda: mine.launch.on_exit(Exit(code, by, mine.oom_kills)))
 
     def signal(self, process: Process, number: int) -> bool:
         return self.signal_one(process, number)
@@ -147,37 +169,59 @@ class FakeSystem:
         return True
 
     def kill_tree(self, process: Process) -> int:
-        mine = self._living.get(process.pid)
-        if mine is None:
-            return 0
-        count = 1 + mine.children
+        mine = self._known(process)
+        count = sum(m.state != "Z" for m in mine.members)
+        if mine.pid in self._living:
+            count = 1 + max(count, mine.children)
+            self.signal_one(mine, signal.SIGKILL)
+        self.killed_members += mine.members
+        mine.members.clear()
         mine.children = 0
-        self.signal_one(mine, signal.SIGKILL)
         return count
 
-    def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
+    def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
+        self.passes.append("light" if light else "full")
         return {
             p.pid: Sample(
-                p.rss_bytes,
-                p.own_cpu_s + p.children_cpu_s,
-                p.children_cpu_s,
-                p.children,
-                1 + p.children,
-                3,
+                rss_bytes=p.rss_bytes,
+                cpu_s=p.own_cpu_s + p.children_cpu_s,
+                children_cpu_s=p.children_cpu_s,
+                children=p.children,
+                threads=p.threads + p.children,
+                open_files=p.open_files,
+                zombies=p.zombies,
+                pss_bytes=p.pss_bytes,
+                oom_kills=p.oom_kills,
             )
             for process in processes
             if (p := self._living.get(process.pid)) is not None
         }
 
-    def members(self, process: Process) -> list[Member]:  # noqa: ARG002
-        return []
+    def members(self, process: Process) -> list[Member]:
+        return list(self._known(process).members)
 
-    def kill_member(self, member: Member) -> bool:  # noqa: ARG002
+    def add_member(self, process: Process, name: str = "child", **changes: Any) -> Member:
+        """Let the run have one more process; it stays when its own process ends."""
+        mine = self._known(process)
+        pid, self._next_pid = self._next_pid, self._next_pid + 1
+        member = Member(pid, self._now, mine.pid, mine.pid, name, "S", 0.0, 1_000_000)
+        mine.members.append(replace(member, **changes))
+        mine.children += 1
+        return mine.members[-1]
+
+    def kill_member(self, member: Member) -> bool:
+        for process in self.launched:
+            for found in process.members:
+                if (found.pid, found.started) == (member.pid, member.started):
+                    process.members.remove(found)
+                    process.children = max(0, process.children - 1)
+                    self.killed_members.append(found)
+                    return True
         return False
 
     def standing(self, process: Process) -> Standing:
         mine = self._living.get(process.pid)
-        return Standing() if mine is None else mine.standing
+        return mine.standing if mine is not None else Standing()
 
     def write(self, process: Process, data: bytes) -> bool:
         mine = self._living.get(process.pid)
@@ -186,11 +230,17 @@ class FakeSystem:
         mine.typed += data
         return True
 
-    def host(self) -> Host:
-        return Host()
+    def host(self, disk: str | None = None) -> Host:  # noqa: ARG002
+        return self.machine
+
+    def delegation(self) -> str:
+        return "a machine that does not exist"
 
     def enforcement(self) -> dict[str, str]:
-        return {"memory": "sampling", "open_files": "rlimit"}
+        return dict(self.held)
+
+    def _known(self, process: Process) -> FakeProcess:
+        return next(p for p in self.launched if p is process)
 
     def footprint(self, process: Process) -> int | None:  # noqa: ARG002
         return None
@@ -226,6 +276,6 @@ class FakeSystem:
             case "ignore":
                 process.ignores.add(signal.Signals[f"SIG{rest}"])
             case "fork":
-                process.children += 1
+                self.add_member(process)
             case _:
                 raise ValueError(f"unknown deed {deed!r}: exit, signal, print, ignore or fork")

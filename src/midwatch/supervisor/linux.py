@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import errno
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -26,7 +23,12 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import Final
 
-from midwatch.supervisor import procfs
+from midwatch.supervisor import host, launching, mark, procfs, tree
+from midwatch.supervisor.cgroup import Cgroup, Cgroups
+from midwatch.supervisor.meter import Meter, inside, proportional
+from midwatch.supervisor.procfs import Stat
+from midwatch.supervisor.standing import stand
+from midwatch.supervisor.stdio import Outlet
 from midwatch.supervisor.system import (
     Counters,
     Exit,
@@ -40,29 +42,20 @@ from midwatch.supervisor.system import (
     Timer,
 )
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
-READ_BYTES: Final = 65_536
-"""One read from an agent's output: the size of a pipe."""
-
-LAST_BYTES: Final = 1 << 20
-"""Output that is still taken from the pipe after the end of its process."""
-
-UMASK: Final = 0o077
-"""What agents write is theirs alone."""
-
-# loaded before any fork: a child between fork and exec must not import or look up anything
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+FEW: Final = 4
+"""So many runs are sampled by walking down from each; more, by one look at all processes."""
 
 
 class LinuxProcess:
-    """One child: its pid, its pidfd and the reading end of its output."""
+    """One child: its pid, its pidfd, its output and its cgroup."""
 
     __slots__ = (
+        "cgroup",
         "ended",
         "launch",
-        "output",
+        "outlet",
         "pid",
         "pidfd",
         "popen",
@@ -71,14 +64,20 @@ class LinuxProcess:
     )
 
     def __init__(
-        self, launch: Launch, popen: subprocess.Popen[bytes], pidfd: int, output: int
+        self,
+        launch: Launch,
+        popen: subprocess.Popen[bytes],
+        pidfd: int,
+        outlet: Outlet,
+        cgroup: Cgroup | None,
     ) -> None:
         self.launch = launch
         self.popen = popen
         self.pid = popen.pid
         self.run_id = launch.run_id
         self.pidfd = pidfd
-        self.output = output
+        self.outlet = outlet
+        self.cgroup = cgroup
         self.ended = False
         entry = procfs.stat(self.pid)
         self.started = float(entry.started) if entry else 0.0
@@ -88,9 +87,17 @@ class LinuxSystem:
     """`System` over a running asyncio loop. Must be used from the main thread: the parent-death
     signal follows the thread that forked."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, adopt: bool = True) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        adopt: bool = True,
+        cgroups: Cgroups | None = None,
+        without: str = "no cgroup was asked for",
+    ) -> None:
         """`adopt`: become the subreaper, and reap children that nobody here started. Off in tests
-        that share their process with others who start children."""
+        that share their process with others who start children. `cgroups`: where runs get theirs,
+        from `cgroup.claim`; `without`: why there are none."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
                 "start processes from the main thread: the parent-death signal follows the thread"
@@ -98,10 +105,15 @@ class LinuxSystem:
         self.counters = Counters()
         self._loop = loop
         self._adopt = adopt
+        self._cgroups = cgroups
+        self._without = without
+        self._emptying: list[Cgroup] = []
         self._oom_read = float("-inf")
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
-        self._members: dict[tuple[int, int], str | None] = {}
+        self._kin = tree.Kin()
+        self._meter = Meter()
+        self._hunts: dict[str, tree.Hunt] = {}
         # a shell that started something and then became us by exec: its children are not ours to end
         self._before = {
             (pid, entry.started)
@@ -109,10 +121,11 @@ class LinuxSystem:
             if (entry := procfs.stat(pid)) is not None
         }
         if adopt:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            assert launching.prctl is not None
+            launching.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             loop.add_signal_handler(signal.SIGCHLD, self._reap_adopted)
         # since 3.12 Python warns of fork in a process with threads; what runs in our child between
-        # fork and exec is two system calls through functions that were looked up before
+        # fork and exec is a few system calls through functions that were looked up before
         warnings.filterwarnings(
             "ignore", message=".*multi-threaded.*fork", category=DeprecationWarning
         )
@@ -126,69 +139,67 @@ class LinuxSystem:
     def call_at(self, when: float, act: Callable[[], None]) -> Timer:
         return self._loop.call_at(when, act)
 
+    # -- start -------------------------------------------------------------------------------
+
     def spawn(self, launch: Launch) -> Process:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        pidfd = -1
+        cgroup = self._own_cgroup(launch)
+        procs_fd = -1
         try:
-            popen = self._execute(launch, writing)
-            try:
-                pidfd = os.pidfd_open(popen.pid)
-            except OSError:
-                popen.kill()
-                popen.wait()
-                raise
-        except OSError as error:
-            os.close(reading)
-            number = error.errno or 0
-            self.counters.by_errno[number] = self.counters.by_errno.get(number, 0) + 1
-            raise StartError(number, explain(error, launch)) from error
-        except subprocess.SubprocessError as error:
-            os.close(reading)
-            raise StartError(
-                errno.EAGAIN, f"cannot prepare {launch.command[0]!r}: {error}"
-            ) from error
+            if cgroup is not None:
+                with contextlib.suppress(OSError):
+                    procs_fd = cgroup.open_procs()
+            weigh = cgroup is None or not cgroup.has("cpu")
+            place = launching.Place(procs_fd, self._kin.enrol(launch.run_id), weigh)
+            popen, ends = launching.execute(launch, self.counters, place)
+        except StartError:
+            self._discard(cgroup)
+            raise
         finally:
-            os.close(writing)
-        os.set_blocking(reading, False)
-        process = LinuxProcess(launch, popen, pidfd, reading)
+            if procs_fd >= 0:
+                os.close(procs_fd)
+        try:
+            pidfd = os.pidfd_open(popen.pid)
+        except OSError as error:
+            popen.kill()
+            popen.wait()
+            os.close(ends.ours)
+            self._discard(cgroup)
+            raise StartError(error.errno or 0, launching.explain(error, launch)) from error
+        if cgroup is not None and not cgroup.holds(popen.pid):
+            self.counters.cgroups_failed += 1
+            self._discard(cgroup)
+            cgroup = None
+        outlet = Outlet(self._loop, ends, launch.on_output)
+        process = LinuxProcess(launch, popen, pidfd, outlet, cgroup)
         self._processes[process.pid] = process
         self._loop.add_reader(pidfd, self._ended, process)
-        self._loop.add_reader(reading, self._read, process)
         return process
 
-    def _execute(self, launch: Launch, writing: int) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        files = launch.caps.open_files
-        if files is not None and hard != resource.RLIM_INFINITY:
-            files = min(files, hard)
+    def _own_cgroup(self, launch: Launch) -> Cgroup | None:
+        """Posts stay with us; agents get their own."""
+        if self._cgroups is None or not launch.agent:
+            return None
+        made = self._cgroups.make(launch.agent, launch.run_id, launch.caps)
+        if made is None:
+            self.counters.cgroups_failed += 1
+        return made
 
-        def prepare() -> None:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:  # we died before the line above: nobody will tell the child
-                os._exit(127)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            if files is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    def _discard(self, cgroup: Cgroup | None) -> None:
+        """Remove it, now or when its last process is gone."""
+        self._emptying = [c for c in self._emptying if not c.remove()]
+        if cgroup is not None and not cgroup.remove():
+            self._emptying.append(cgroup)
 
-        return subprocess.Popen(
-            list(launch.command),
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-            cwd=launch.cwd,
-            env=dict(launch.env),
-            close_fds=True,
-            restore_signals=True,
-            start_new_session=True,
-            umask=UMASK,
-            preexec_fn=prepare,
-        )
+    # -- signals -----------------------------------------------------------------------------
 
     def signal(self, process: Process, number: int) -> bool:
-        mine = self._processes.get(process.pid)
-        if mine is None or mine is not process or mine.ended:
+        mine = self._living(process)
+        if mine is None:
             return False
+        if mine.launch.walled and (within := self._within(mine)) is not None:
+            own, others = within
+            targets = [own, *(e for e in others if e.group == own.group)]
+            return sum(_pass_on(entry, number) for entry in targets) > 0
         # the leader is our child and unreaped, so its pid cannot have become a stranger's group
         try:
             os.killpg(process.pid, number)
@@ -197,112 +208,177 @@ class LinuxSystem:
         return True
 
     def signal_one(self, process: Process, number: int) -> bool:
-        mine = self._processes.get(process.pid)
-        if mine is None or mine is not process or mine.ended:
+        mine = self._living(process)
+        if mine is None:
             return False
+        if mine.launch.walled and (within := self._within(mine)) is not None:
+            return _pass_on(within[0], number)
         try:
             signal.pidfd_send_signal(mine.pidfd, number)
         except OSError:
             return False
         return True
 
-    def kill_tree(self, process: Process) -> int:
-        """1. everything below it, 2. its session, also what lost its parent, 3. what carries its run id
-        and was re-parented to us. Start times are checked through pidfds."""
-        table = procfs.everyone()
-        us = os.getpid()
-        roots = {
-            pid
-            for pid, entry in table.items()
-            if entry.ppid == us and self._is_left(entry, process.run_id)
-        }
-        if (
-            self._processes.get(process.pid) is process
-        ):  # once reaped, its number may be a stranger's
-            roots |= {pid for pid, entry in table.items() if entry.session == process.pid}
-            roots.add(process.pid)
-        found = [entry for entry in _tree(table, roots) if entry.state != "Z"]
-        for entry in found:
-            _kill(entry)
-        return len(found)
+    def _living(self, process: Process) -> LinuxProcess | None:
+        mine = self._processes.get(process.pid)
+        return mine if mine is not None and mine is process and not mine.ended else None
 
-    def _is_left(self, entry: procfs.Stat, run_id: str) -> bool:
-        if entry.pid in self._processes:
-            return False
-        key = (entry.pid, entry.started)
-        if key not in self._members:
-            if len(self._members) > 10_000:
-                self._members.clear()
-            self._members[key] = procfs.run_of(entry.pid)
-        return self._members[key] == run_id
+    def _within(self, process: LinuxProcess) -> tuple[Stat, list[Stat]] | None:
+        """Return the process inside the walls and all others there, None when there is none yet."""
+        root = procfs.stat(process.pid)
+        if root is None:
+            return None
+        others = list(procfs.stats(procfs.below(process.pid)).values())
+        own, rest = inside(root, others)
+        return (own, rest) if own is not root else None
 
-    def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
-        mine = [p for p in processes if self._processes.get(p.pid) is p]
-        if len(mine) <= 2:
-            return {p.pid: s for p in mine if (s := _sample_one(p.pid)) is not None}
-        table = procfs.everyone()
-        by_parent: dict[int, list[procfs.Stat]] = {}
-        for entry in table.values():
-            by_parent.setdefault(entry.ppid, []).append(entry)
-        found: dict[int, Sample] = {}
-        for process in mine:
-            root = table.get(process.pid)
-            if root is not None:
-                found[process.pid] = _sum(root, _descend(by_parent, process.pid))
+    # -- who belongs to a run ----------------------------------------------------------------
+
+    def _roots(self, process: Process) -> dict[int, Stat]:
+        """Return the processes of a run from which all others of it are found by descent: its own,
+        what was re-parented to us, and what was once seen below it."""
+        found = {entry.pid: entry for entry in self._kin.remembered(process.run_id)}
+        found |= {e.pid: e for e in self._strays() if self._kin.owner(e) == process.run_id}
+        if self._processes.get(process.pid) is process:  # else its number may be a stranger's
+            if not self._adopt:  # what lost its parents is somebody else's child
+                found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
+            if (entry := procfs.stat(process.pid)) is not None:
+                found[process.pid] = entry
         return found
 
-    def members(self, process: Process) -> list[Member]:
-        table = procfs.everyone()
-        us = os.getpid()
-        roots = {
-            pid
-            for pid, entry in table.items()
-            if entry.ppid == us and self._is_left(entry, process.run_id)
+    def _strays(self) -> list[Stat]:
+        """Return our living children that we did not start."""
+        if not self._adopt:
+            return []
+        children = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
+        found = procfs.stats(children).values()
+        return [e for e in found if e.state != "Z" and (e.pid, e.started) not in self._before]
+
+    def _all_of(self, process: Process) -> dict[int, Stat]:
+        found = self._roots(process)
+        for pid in list(found):
+            found |= procfs.stats(p for p in procfs.below(pid) if p not in found)
+        marked = self._kin.marked(process.run_id, procfs.pids())
+        found |= procfs.stats(pid for pid in marked if pid not in found)
+        return {
+            pid: e for pid, e in found.items() if pid not in self._processes or pid == process.pid
         }
-        if self._processes.get(process.pid) is process:
-            roots |= {pid for pid, entry in table.items() if entry.session == process.pid}
-        return [_member(e) for e in _tree(table, roots) if e.pid != process.pid]
+
+    def members(self, process: Process) -> list[Member]:
+        found = self._all_of(process)
+        root = found.pop(process.pid, None)
+        mine = self._processes.get(process.pid)
+        if root is not None and mine is not None and mine is process and mine.launch.walled:
+            own, others = inside(root, list(found.values()))
+            found = {e.pid: e for e in others if e is not own}
+        self._kin.remember(process.run_id, found.values())
+        ticks = procfs.uptime_ticks()
+        return [_member(entry, ticks) for entry in found.values()]
 
     def kill_member(self, member: Member) -> bool:
-        entry = procfs.stat(member.pid)
-        return entry is not None and entry.started == member.started and bool(_kill(entry))
+        return bool(tree.kill(member.pid, int(member.started)))
 
-    def standing(self, process: Process) -> Standing:
-        entry = procfs.stat(process.pid)
-        return Standing(entry.state if entry else "", procfs.waits_in(process.pid) or "")
-
-    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
-        return False
-
-    def host(self) -> Host:
-        return Host()
-
-    def enforcement(self) -> dict[str, str]:
-        return {"memory": "sampling", "open_files": "rlimit"}
-
-    def footprint(self, process: Process) -> int | None:
-        parts = [procfs.proportional_bytes(p) for p in (process.pid, *procfs.below(process.pid))]
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
-
-    def blocked_in(self, process: Process) -> str | None:
-        return procfs.waits_in(process.pid)
+    def kill_tree(self, process: Process) -> int:
+        mine = self._processes.get(process.pid)
+        in_cgroup = 0
+        if mine is not None and mine is process:
+            if mine.cgroup is not None:
+                in_cgroup = mine.cgroup.kill()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGSTOP)  # all of the group in one call
+        hunt = self._hunts.setdefault(process.run_id, tree.Hunt(self._kin, process.run_id))
+        found = hunt.step(self._roots(process).values())
+        if not found and not in_cgroup:
+            del self._hunts[process.run_id]
+        return max(found, in_cgroup)
 
     def sweep(self, run_ids: Collection[str], spool: str) -> int:
+        ours = procfs.ourselves()
         count = 0
         for entry in procfs.left_by(run_ids, spool):
             if entry.pid not in self._processes:
-                count += _kill(entry)
+                count += tree.kill(entry.pid, entry.started)
+        marks = {mark.of(run_id, self._kin.top) for run_id in run_ids} - {None}
+        for pid in procfs.pids() if marks else ():
+            if pid in self._processes or pid in ours or mark.read(pid) not in marks:
+                continue
+            count += tree.send(pid, signal.SIGKILL, lambda e: mark.read(e.pid) in marks) is not None
         return count
 
-    def _kill_strays(self) -> None:
-        """Whatever was re-parented to us came from an agent, also when it cleared its environment."""
-        for pid in procfs.children_of(os.getpid()):
-            entry = procfs.stat(pid)
-            if entry is None or entry.state == "Z" or pid in self._processes:
+    # -- looking -----------------------------------------------------------------------------
+
+    def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
+        mine = [m for p in processes if (m := self._processes.get(p.pid)) is p and m is not None]
+        if len(mine) <= FEW:
+            table = procfs.stats(pid for p in mine for pid in (p.pid, *procfs.below(p.pid))) | {
+                e.pid: e for e in self._strays()
+            }
+        elif light and self._kin.reliable:
+            table = procfs.stats(self._kin.ours(procfs.pids()))
+        else:
+            table = procfs.everyone()
+            self._kin.forget(p.run_id for p in self._processes.values())
+        children = tree.by_parent(table)
+        strays: dict[str | None, list[Stat]] = {}
+        for entry in children.get(os.getpid(), ()) if self._adopt else ():
+            if entry.pid not in self._processes and entry.state != "Z":
+                strays.setdefault(self._kin.owner(entry), []).append(entry)
+        wanted: list[tuple[LinuxProcess, Stat, list[Stat]]] = []
+        for process in mine:
+            root = table.get(process.pid)
+            if root is None:
                 continue
-            if (pid, entry.started) not in self._before:
-                self.counters.leftovers_killed += _kill_below(entry)
+            others = tree.descend(children, process.pid)
+            for stray in strays.get(process.run_id, ()):
+                others += [stray, *tree.descend(children, stray.pid)]
+            self._kin.remember(process.run_id, others)
+            wanted.append((process, root, others))
+        return self._meter.measure(wanted, light=light)
+
+    def standing(self, process: Process) -> Standing:
+        mine = self._living(process)
+        if mine is None:
+            return Standing()
+        found = self._all_of(process)
+        root = found.pop(process.pid, None)
+        if root is None:
+            return Standing()
+        own, others = root, list(found.values())
+        if mine.launch.walled:
+            own, others = inside(root, others)
+        return stand(own, others, mine.outlet.device)
+
+    def write(self, process: Process, data: bytes) -> bool:
+        mine = self._living(process)
+        return mine is not None and mine.outlet.write(data)
+
+    def host(self, disk: str | None = None) -> Host:
+        return host.read(disk)
+
+    def delegation(self) -> str:
+        if self._cgroups is None:
+            return self._without
+        return f"cgroup v2 at {self._cgroups.base} ({', '.join(sorted(self._cgroups.controllers))})"
+
+    def enforcement(self) -> dict[str, str]:
+        held: frozenset[str] = self._cgroups.controllers if self._cgroups else frozenset()
+        return {
+            "memory": "cgroup" if "memory" in held else "sampling",
+            "processes": "cgroup" if "pids" in held else "sampling",
+            "cpu_weight": "cgroup" if "cpu" in held else "nice",
+            "open_files": "rlimit",
+            "disk": "rlimit",
+        }
+
+    def footprint(self, process: Process) -> int | None:
+        found = procfs.stats((process.pid, *procfs.below(process.pid)))
+        return proportional(list(found.values())) if found else None
+
+    def blocked_in(self, process: Process) -> str | None:
+        mine = self._living(process)
+        if mine is not None and mine.launch.walled and (within := self._within(mine)) is not None:
+            return procfs.waits_in(within[0].pid)
+        return procfs.waits_in(process.pid)
 
     def oom_kills(self, max_age_s: float = 0.0) -> int:
         now = self._loop.time()
@@ -310,30 +386,20 @@ class LinuxSystem:
             self._oom_read, self._oom_count = now, procfs.oom_kills()
         return self._oom_count
 
+    # -- end ---------------------------------------------------------------------------------
+
+    def _kill_strays(self) -> None:
+        """Whatever was re-parented to us came from an agent, also when nothing tells from which."""
+        for entry in self._strays():
+            self.counters.leftovers_killed += tree.kill_below(entry)
+
     def close(self) -> None:
         if self._adopt:
             self._kill_strays()
             self._loop.remove_signal_handler(signal.SIGCHLD)
         for process in list(self._processes.values()):
             self._forget(process)
-
-    def _read(self, process: LinuxProcess) -> None:
-        try:
-            data = os.read(process.output, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            process.launch.on_output(data)
-        else:  # everyone who could write has closed it; the process may well live on
-            self._close_output(process)
-
-    def _close_output(self, process: LinuxProcess) -> None:
-        if process.output >= 0:
-            self._loop.remove_reader(process.output)
-            os.close(process.output)
-            process.output = -1
+        self._discard(None)
 
     def _ended(self, process: LinuxProcess) -> None:
         """The pidfd is readable: the process is a zombie, or somebody else reaped it."""
@@ -342,160 +408,101 @@ class LinuxSystem:
         # the group dies while the zombie still holds its number: afterwards it could be a stranger's
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        exit_ = Exit(None, None)
+        code, number = None, None
         try:
             info = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOHANG)
             if info is None:
                 return
-            exited = info.si_code == os.CLD_EXITED
-            exit_ = Exit(info.si_status, None) if exited else Exit(None, info.si_status)
+            if info.si_code == os.CLD_EXITED:
+                code, number = unwrap(info.si_status, walled=process.launch.walled)
+            else:
+                number = info.si_status
         except ChildProcessError:
             self.counters.status_lost += 1
         process.ended = True
         process.popen.returncode = 0  # reaped here: Popen must never wait for this pid again
-        self._drain(process)
+        left = self._left_by(process)
+        kills = None
+        if process.cgroup is not None:
+            kills = process.cgroup.oom_kills()
+            self.counters.leftovers_killed += process.cgroup.kill()
+        process.outlet.drain()
         self._forget(process)
         if self._adopt:
             self._kill_adopted(process)
-        process.launch.on_exit(exit_)
-
-    def _drain(self, process: LinuxProcess) -> None:
-        taken = 0
-        while process.output >= 0 and taken < LAST_BYTES:
-            try:
-                data = os.read(process.output, READ_BYTES)
-            except OSError:
-                return
-            if not data:
-                return
-            taken += len(data)
-            process.launch.on_output(data)
+        self._discard(process.cgroup)
+        process.launch.on_exit(Exit(code, number, kills, left))
 
     def _forget(self, process: LinuxProcess) -> None:
-        self._close_output(process)
+        process.outlet.close()
         if process.pidfd >= 0:
             self._loop.remove_reader(process.pidfd)
             os.close(process.pidfd)
             process.pidfd = -1
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
+        self._meter.forget(process.pid)
+
+    def _left_by(self, process: LinuxProcess) -> tuple[Member, ...]:
+        """Return what outlives the run in sessions of its own: the rest has died with its group."""
+        roots = [
+            entry
+            for entry in self._strays()
+            if entry.session != process.pid and self._kin.owner(entry) == process.run_id
+        ]
+        if not roots:
+            return ()
+        below = {pid for root in roots for pid in procfs.below(root.pid)}
+        found = {e.pid: e for e in roots} | procfs.stats(below - {e.pid for e in roots})
+        ticks = procfs.uptime_ticks()
+        return tuple(_member(e, ticks) for e in found.values() if e.state != "Z")
 
     def _kill_adopted(self, process: LinuxProcess) -> None:
         """What escaped from the group is now our child: the subreaper sees it at once. It is known by
-        its session, or by the run id in its environment."""
-        for pid in procfs.children_of(os.getpid()):
-            if pid in self._processes:
-                continue
-            entry = procfs.stat(pid)
-            if entry is None or entry.state == "Z":
-                continue
-            if entry.session == process.pid or self._is_left(entry, process.run_id):
-                self.counters.leftovers_killed += _kill_below(entry)
+        its session, its mark, or the run id in its environment."""
+        for entry in self._strays():
+            if entry.session == process.pid or self._kin.owner(entry) == process.run_id:
+                self.counters.leftovers_killed += tree.kill_below(entry)
 
     def _reap_adopted(self) -> None:
-        """SIGCHLD: reap whatever is a zombie and not one of ours (those have a pidfd)."""
+        """SIGCHLD: reap whatever is a zombie and not one of ours (those have a pidfd), and learn from
+        which run the others came as long as that can be told."""
         for pid in procfs.children_of(os.getpid()):
             if pid in self._processes:
                 continue
             entry = procfs.stat(pid)
-            if entry is None or entry.state != "Z":
+            if entry is None:
+                continue
+            if entry.state != "Z":
+                self._kin.owner(entry)
                 continue
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0] == pid:
                     self.counters.adopted_reaped += 1
 
 
-def _kill(entry: procfs.Stat) -> int:
-    """SIGKILL exactly this process: the pidfd pins it, then its start time is compared."""
-    try:
-        fd = os.pidfd_open(entry.pid)
-    except OSError:
-        return 0
-    try:
-        again = procfs.stat(entry.pid)
-        if again is None or again.started != entry.started or again.state == "Z":
-            return 0
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-    except OSError:
-        return 0
-    finally:
-        os.close(fd)
-    return 1
+def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
+    """Return code and signal of an exit: bubblewrap and shells tell a signal as 128 + its number."""
+    if walled and code > 128 and code - 128 in signal.valid_signals():
+        return None, code - 128
+    return code, None
 
 
-def _kill_below(root: procfs.Stat) -> int:
-    below = (procfs.stat(pid) for pid in procfs.below(root.pid))
-    return sum(_kill(entry) for entry in [root, *(e for e in below if e is not None)])
+def _pass_on(entry: Stat, number: int) -> bool:
+    return tree.send(entry.pid, number, lambda e: e.started == entry.started) is not None
 
 
-def _tree(table: dict[int, procfs.Stat], roots: set[int]) -> list[procfs.Stat]:
-    by_parent: dict[int, list[procfs.Stat]] = {}
-    for entry in table.values():
-        by_parent.setdefault(entry.ppid, []).append(entry)
-    found = {pid: table[pid] for pid in roots if pid in table}
-    for pid in list(found):
-        found.update({entry.pid: entry for entry in _descend(by_parent, pid)})
-    return list(found.values())
-
-
-def _descend(by_parent: dict[int, list[procfs.Stat]], root: int) -> list[procfs.Stat]:
-    found: list[procfs.Stat] = []
-    queue = [root]
-    while queue:
-        for entry in by_parent.get(queue.pop(), ()):
-            found.append(entry)
-            queue.append(entry.pid)
-    return found
-
-
-def _member(entry: procfs.Stat) -> Member:
+def _member(entry: Stat, ticks: int) -> Member:
     return Member(
         pid=entry.pid,
         started=float(entry.started),
         parent=entry.ppid,
         session=entry.session,
-        name="",
+        name=procfs.command(entry),
         state=entry.state,
-        age_s=0.0,
+        age_s=procfs.age_s(entry, ticks),
         rss_bytes=entry.rss_bytes,
     )
-
-
-def _sample_one(pid: int) -> Sample | None:
-    root = procfs.stat(pid)
-    if root is None:
-        return None
-    return _sum(root, [s for p in procfs.below(pid) if (s := procfs.stat(p)) is not None])
-
-
-def _sum(root: procfs.Stat, members: list[procfs.Stat]) -> Sample:
-    children_cpu = root.ended_cpu_s + sum(m.cpu_s + m.ended_cpu_s for m in members)
-    return Sample(
-        rss_bytes=root.rss_bytes + sum(m.rss_bytes for m in members),
-        cpu_s=root.cpu_s + children_cpu,
-        children_cpu_s=children_cpu,
-        children=len(members),
-        threads=root.threads + sum(m.threads for m in members),
-        open_files=procfs.open_files(root.pid),
-    )
-
-
-def explain(error: OSError, launch: Launch) -> str:
-    """Return what a failed exec means for the person who wrote the fleet file."""
-    program = launch.command[0]
-    if error.filename is not None and str(error.filename) == launch.cwd != program:
-        return f"cannot start {program!r}: its directory {launch.cwd!r} cannot be entered ({error.strerror}); check cwd in the fleet file"
-    if error.errno == errno.ENOENT and "/" not in program:
-        return f"cannot start {program!r}: not found on PATH; install it, or write its full path in command"
-    if error.errno == errno.ENOENT:
-        return f"cannot start {program!r}: no such file (from {launch.cwd!r}), or the interpreter in its first line is missing"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"cannot start {program!r}: permission denied; make it executable (chmod +x) or name its interpreter first"
-    if error.errno == errno.ENOEXEC:
-        return f"cannot start {program!r}: not a program; give it a first line such as #!/bin/sh or name its interpreter first"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"cannot start {program!r}: no file descriptors left; raise `ulimit -n`"
-    return f"cannot start {program!r}: {error.strerror or error}"
 
 
 def supported() -> bool:

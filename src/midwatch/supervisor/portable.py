@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import threading
@@ -18,7 +17,8 @@ from collections.abc import Callable, Collection
 
 import psutil
 
-from midwatch.supervisor.linux import LAST_BYTES, READ_BYTES, UMASK, explain
+from midwatch.supervisor import host, launching
+from midwatch.supervisor.stdio import Outlet
 from midwatch.supervisor.system import (
     Counters,
     Exit,
@@ -28,21 +28,21 @@ from midwatch.supervisor.system import (
     Process,
     Sample,
     Standing,
-    StartError,
     Timer,
 )
 
 
 class PortableProcess:
-    __slots__ = ("ended", "launch", "output", "pid", "popen", "run_id", "started")
+    __slots__ = ("ended", "files", "launch", "outlet", "pid", "popen", "run_id", "started")
 
-    def __init__(self, launch: Launch, popen: subprocess.Popen[bytes], output: int) -> None:
+    def __init__(self, launch: Launch, popen: subprocess.Popen[bytes], outlet: Outlet) -> None:
         self.launch = launch
         self.popen = popen
         self.pid = popen.pid
         self.run_id = launch.run_id
-        self.output = output
+        self.outlet = outlet
         self.ended = False
+        self.files = 0
         try:
             self.started = psutil.Process(self.pid).create_time()
         except psutil.Error:
@@ -56,6 +56,8 @@ class PortableSystem:
         self.counters = Counters()
         self._loop = loop
         self._processes: dict[int, PortableProcess] = {}
+        self._seen: dict[str, dict[int, psutil.Process]] = {}
+        """What was once seen below a run, by run: psutil compares start times for us."""
         self._closed = False
 
     def now(self) -> float:
@@ -68,32 +70,9 @@ class PortableSystem:
         return self._loop.call_at(when, act)
 
     def spawn(self, launch: Launch) -> Process:
-        reading, writing = os.pipe()
-        try:
-            popen = subprocess.Popen(
-                list(launch.command),
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                cwd=launch.cwd,
-                env=dict(launch.env),
-                close_fds=True,
-                restore_signals=True,
-                start_new_session=True,
-                umask=UMASK,
-                preexec_fn=_limits(launch.caps.open_files),
-            )
-        except OSError as error:
-            os.close(reading)
-            number = error.errno or 0
-            self.counters.by_errno[number] = self.counters.by_errno.get(number, 0) + 1
-            raise StartError(number, explain(error, launch)) from error
-        finally:
-            os.close(writing)
-        os.set_blocking(reading, False)
-        process = PortableProcess(launch, popen, reading)
+        popen, ends = launching.execute(launch, self.counters)
+        process = PortableProcess(launch, popen, Outlet(self._loop, ends, launch.on_output))
         self._processes[process.pid] = process
-        self._loop.add_reader(reading, self._read, process)
         waiter = threading.Thread(
             target=self._wait, args=(process,), daemon=True, name=f"wait-{popen.pid}"
         )
@@ -120,41 +99,75 @@ class PortableSystem:
         return True
 
     def kill_tree(self, process: Process) -> int:
-        found: dict[int, psutil.Process] = {}
+        found = {p.pid: p for p in self._of(process)}
         if self._living(process) is not None:
             with contextlib.suppress(psutil.Error):
-                root = psutil.Process(process.pid)
-                found = {p.pid: p for p in [root, *root.children(recursive=True)]}
-        for other in _carrying({process.run_id}, None):
-            found.setdefault(other.pid, other)
-        return sum(_kill(p) for p in found.values())
+                found[process.pid] = psutil.Process(process.pid)
+        count = sum(_kill(p) for p in found.values())
+        if not count and self._living(process) is None:
+            self._seen.pop(process.run_id, None)
+        return count
 
-    def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
+    def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
         found: dict[int, Sample] = {}
         for process in processes:
-            if self._living(process) is None:
+            mine = self._living(process)
+            if mine is None:
                 continue
             with contextlib.suppress(psutil.Error):
-                found[process.pid] = _sample(psutil.Process(process.pid))
+                root = psutil.Process(process.pid)
+                below = root.children(recursive=True)
+                self._remember(process, below)
+                if not light:
+                    mine.files = max(_files(p) for p in (root, *below))
+                found[process.pid] = _sample(root, below, mine.files)
         return found
 
-    def members(self, process: Process) -> list[Member]:  # noqa: ARG002
-        return []
+    def members(self, process: Process) -> list[Member]:
+        return [m for p in self._of(process) if (m := _member(p)) is not None]
 
-    def kill_member(self, member: Member) -> bool:  # noqa: ARG002
+    def kill_member(self, member: Member) -> bool:
+        with contextlib.suppress(psutil.Error):
+            found = psutil.Process(member.pid)
+            return found.create_time() == member.started and bool(_kill(found))
         return False
 
-    def standing(self, process: Process) -> Standing:  # noqa: ARG002
-        return Standing()
+    def standing(self, process: Process) -> Standing:
+        """Only the state: macOS keeps the rest from those who are not root."""
+        if self._living(process) is None:
+            return Standing()
+        try:
+            return Standing(_LETTERS.get(psutil.Process(process.pid).status(), ""))
+        except psutil.Error:
+            return Standing()
 
-    def write(self, process: Process, data: bytes) -> bool:  # noqa: ARG002
-        return False
+    def write(self, process: Process, data: bytes) -> bool:
+        mine = self._living(process)
+        return mine is not None and mine.outlet.write(data)
 
-    def host(self) -> Host:
-        return Host()
+    def host(self, disk: str | None = None) -> Host:
+        memory = psutil.virtual_memory()
+        free, size = host.disk_space(disk)
+        return Host(
+            memory_free_bytes=memory.available,
+            memory_bytes=memory.total,
+            load_1m=os.getloadavg()[0],
+            processes=len(psutil.pids()),
+            disk_free_bytes=free,
+            disk_bytes=size,
+        )
+
+    def delegation(self) -> str:
+        return "this system has no cgroups"
 
     def enforcement(self) -> dict[str, str]:
-        return {"memory": "sampling", "open_files": "rlimit"}
+        return {
+            "memory": "sampling",
+            "processes": "sampling",
+            "cpu_weight": "nice",
+            "open_files": "rlimit",
+            "disk": "rlimit",
+        }
 
     def footprint(self, process: Process) -> int | None:  # noqa: ARG002
         return None
@@ -177,6 +190,26 @@ class PortableSystem:
         mine = self._processes.get(process.pid)
         return mine if mine is not None and mine is process and not mine.ended else None
 
+    def _remember(self, process: Process, below: list[psutil.Process]) -> None:
+        if below:
+            self._seen.setdefault(process.run_id, {}).update({p.pid: p for p in below})
+
+    def _of(self, process: Process) -> list[psutil.Process]:
+        """Return what lives of the run beside its own process, zombies included."""
+        found: dict[int, psutil.Process] = {}
+        if self._living(process) is not None:
+            with contextlib.suppress(psutil.Error):
+                below = psutil.Process(process.pid).children(recursive=True)
+                self._remember(process, below)
+                found = {p.pid: p for p in below}
+        for other in _carrying({process.run_id}, None):
+            found.setdefault(other.pid, other)
+        for other in self._seen.get(process.run_id, {}).values():
+            if other.is_running():
+                found.setdefault(other.pid, other)
+        found.pop(process.pid, None)
+        return list(found.values())
+
     def _wait(self, process: PortableProcess) -> None:
         code = process.popen.wait()
         # between the wait and this line a signal could reach a stranger: some microseconds, the
@@ -188,57 +221,26 @@ class PortableSystem:
     def _ended(self, process: PortableProcess, code: int) -> None:
         if self._closed:
             return
-        for other in _carrying({process.run_id}, None):
+        for other in self._of(process):
             self.counters.leftovers_killed += _kill(other)
-        taken = 0
-        while process.output >= 0 and taken < LAST_BYTES:
-            try:
-                data = os.read(process.output, READ_BYTES)
-            except OSError:
-                break
-            if not data:
-                break
-            taken += len(data)
-            process.launch.on_output(data)
+        process.outlet.drain()
         self._forget(process)
         process.launch.on_exit(Exit(code, None) if code >= 0 else Exit(None, -code))
 
-    def _read(self, process: PortableProcess) -> None:
-        try:
-            data = os.read(process.output, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            process.launch.on_output(data)
-        else:
-            self._close_output(process)
-
-    def _close_output(self, process: PortableProcess) -> None:
-        if process.output >= 0:
-            self._loop.remove_reader(process.output)
-            os.close(process.output)
-            process.output = -1
-
     def _forget(self, process: PortableProcess) -> None:
-        self._close_output(process)
+        process.outlet.close()
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
 
 
-def _limits(open_files: int | None) -> Callable[[], None]:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = open_files
-    if files is not None and hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-
-    def prepare() -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-    return prepare
+_LETTERS = {
+    psutil.STATUS_RUNNING: "R",
+    psutil.STATUS_SLEEPING: "S",
+    psutil.STATUS_DISK_SLEEP: "D",
+    psutil.STATUS_STOPPED: "T",
+    psutil.STATUS_ZOMBIE: "Z",
+    psutil.STATUS_IDLE: "S",
+}
 
 
 def _carrying(run_ids: Collection[str], spool: str | None) -> list[psutil.Process]:
@@ -272,20 +274,46 @@ def _kill(process: psutil.Process) -> int:
     return 1
 
 
-def _sample(root: psutil.Process) -> Sample:
+def _files(process: psutil.Process) -> int:
+    try:
+        return process.num_fds()
+    except (psutil.Error, OSError):
+        return 0
+
+
+def _sample(root: psutil.Process, below: list[psutil.Process], files: int) -> Sample:
     rss = root.memory_info().rss
     times = root.cpu_times()
-    own, below = times.user + times.system, times.children_user + times.children_system
+    own, spent_below = times.user + times.system, times.children_user + times.children_system
     threads = root.num_threads()
-    children = root.children(recursive=True)
-    for child in children:
+    children = zombies = 0
+    for child in below:
         with contextlib.suppress(psutil.Error):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                zombies += 1
+                continue
+            children += 1
             rss += child.memory_info().rss
             spent = child.cpu_times()
-            below += spent.user + spent.system + spent.children_user + spent.children_system
+            spent_below += spent.user + spent.system + spent.children_user + spent.children_system
             threads += child.num_threads()
+    return Sample(rss, own + spent_below, spent_below, children, threads, files, zombies)
+
+
+def _member(process: psutil.Process) -> Member | None:
     try:
-        files = root.num_fds()
-    except psutil.Error:
-        files = 0
-    return Sample(rss, own + below, below, len(children), threads, files)
+        status = process.status()
+        zombie = status == psutil.STATUS_ZOMBIE
+        name = process.name() if zombie else " ".join(process.cmdline()) or process.name()
+        return Member(
+            pid=process.pid,
+            started=process.create_time(),
+            parent=process.ppid(),
+            session=0 if zombie else os.getsid(process.pid),
+            name=name[:200],
+            state=_LETTERS.get(status, "S"),
+            age_s=max(0.0, time.time() - process.create_time()),
+            rss_bytes=0 if zombie else process.memory_info().rss,
+        )
+    except (psutil.Error, OSError):
+        return None

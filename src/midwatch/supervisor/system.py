@@ -28,6 +28,10 @@ class Exit:
 
     code: int | None
     signal: int | None
+    oom_kills: int | None = None
+    """Kills by the kernel in this run's own cgroup until its end; None without one."""
+    left: tuple[Member, ...] = ()
+    """What outlived it outside its group, and was killed before this was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Launch:
     """True when `command` begins with bubblewrap: polite signals then go to what runs inside, because
     the wrapper would take everything down at once."""
     keep_fds: Sequence[int] = ()
-    """Descriptors that the child inherits under the same numbers; closed here once it is started."""
+    """Descriptors that the child inherits under the same numbers; closed here, started or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +85,13 @@ class Sample:
     threads: int
     """Of the whole tree, the agent's own process included."""
     open_files: int
-    """Of the process of the tree that has most: the limit is per process."""
+    """Of the process of the tree that has most: the limit is per process. A light sample repeats
+    what the last full one found."""
     zombies: int = 0
     """Below the agent, ended and not waited for by their parents."""
     pss_bytes: int | None = None
-    """Memory with shared pages counted once, in the regular sample where the system tells."""
+    """Memory with shared pages counted once, where the system tells. It is costly, so it is counted
+    in turns: with many agents it may be a minute old."""
     oom_kills: int | None = None
     """Kills by the kernel in this run's own cgroup; None without one."""
 
@@ -134,6 +140,9 @@ class Host:
     processes_max: int | None = None
     open_files: int | None = None
     open_files_max: int | None = None
+    disk_free_bytes: int | None = None
+    """Of the file system that was asked for."""
+    disk_bytes: int | None = None
 
 
 class Process(Protocol):
@@ -161,6 +170,8 @@ class Counters:
     adopted_reaped: int = 0
     leftovers_killed: int = 0
     status_lost: int = 0
+    cgroups_failed: int = 0
+    """Runs without a cgroup of their own although there is a place for them."""
     by_errno: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -202,8 +213,9 @@ class System(Protocol):
         """
         ...
 
-    def sample(self, processes: Collection[Process]) -> dict[int, Sample]:
-        """Return what each living one uses, by pid."""
+    def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
+        """Return what each living one uses, by pid. `light`: memory, processor, processes and threads
+        alone, in one cheap pass for all; the rest is what the last full sample found."""
         ...
 
     def members(self, process: Process) -> list[Member]:
@@ -223,13 +235,17 @@ class System(Protocol):
         """Send `data` to its terminal; False when it has none or does not take it."""
         ...
 
-    def host(self) -> Host:
-        """Return how the machine does."""
+    def host(self, disk: str | None = None) -> Host:
+        """Return how the machine does, and the file system that holds the path `disk`."""
+        ...
+
+    def delegation(self) -> str:
+        """Return in a sentence whether cgroups are used here, or why not."""
         ...
 
     def enforcement(self) -> dict[str, str]:
         """Return by limit (memory, processes, cpu_weight, open_files, disk) what holds a run to it:
-        `cgroup`, `rlimit`, `sampling`, or `nothing` with the reason: `nothing: no cgroup v2 is delegated`."""
+        `cgroup`, `rlimit`, `nice`, `sampling`, or `nothing` with the reason after a colon."""
         ...
 
     def footprint(self, process: Process) -> int | None:
