@@ -445,17 +445,10 @@ class LinuxSystem:
 
     def _left_by(self, process: LinuxProcess) -> tuple[Member, ...]:
         """Return what outlives the run in sessions of its own: the rest has died with its group."""
-        roots = [
-            entry
-            for entry in self._strays()
-            if entry.session != process.pid and self._kin.owner(entry) == process.run_id
-        ]
-        if not roots:
-            return ()
-        below = {pid for root in roots for pid in procfs.below(root.pid)}
-        found = {e.pid: e for e in roots} | procfs.stats(below - {e.pid for e in roots})
-        ticks = procfs.uptime_ticks()
-        return tuple(_member(e, ticks) for e in found.values() if e.state != "Z")
+        roots = [e for e in self._strays() if e.session != process.pid]
+        own = [e for e in roots if self._kin.owner(e) == process.run_id]
+        ticks = procfs.uptime_ticks() if own else 0
+        return tuple(_member(entry, ticks) for entry in tree.living(own))
 
     def _kill_adopted(self, process: LinuxProcess) -> None:
         """What escaped from the group is now our child: the subreaper sees it at once. It is known by

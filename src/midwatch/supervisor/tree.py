@@ -217,6 +217,14 @@ def kill_below(root: Stat) -> int:
     return sum(kill(e.pid, e.started) for e in entries)
 
 
+def living(roots: Iterable[Stat]) -> list[Stat]:
+    """Return these processes and everything below them, without zombies."""
+    found: dict[int, Stat] = {}
+    for root in roots:
+        found |= {root.pid: root} | procfs.stats(procfs.below(root.pid))
+    return [entry for entry in found.values() if entry.state != "Z"]
+
+
 @contextlib.contextmanager
 def ahead(wanted: bool) -> Generator[None]:
     """Run the block at the highest priority, where that is allowed."""
