@@ -63,16 +63,8 @@ HARMLESS_IN_RUN: Final = (
 ROOMS: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mounted, not used
 
 ALWAYS: Final = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LANGUAGE",
-    "LC_*",
-    "TZ",
-    "TERM",
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM"),
+    *("LANG", "LANGUAGE", "LC_*", "TZ"),
 )
 """Variables that a list under `env` does not take away: programs break without, and they are no secrets."""
 
@@ -463,4 +455,4 @@ def _shortfalls(tools: Tools) -> Iterator[str]:
         yield f"system calls are not filtered: there is no filter for {tools.machine or 'this machine'}"
     if tools.version < SIZED:
         version = ".".join(map(str, tools.version))
-        yield f"/tmp is not bounded: bubblewrap {version} cannot; 0.7.0 can"
+        yield f"the size of /tmp is not bounded: bubblewrap {version} cannot do that, 0.7.0 can"
