@@ -67,20 +67,27 @@ def execute(
     except OSError as error:
         _close(launch)
         raise _failed(error, launch, counters) from error
+    theirs = launch.stdio or (
+        ends.theirs_in if launch.tty else subprocess.DEVNULL,
+        ends.theirs_out,
+        ends.theirs_out,
+    )
+    front = launch.stdio is not None and _is_our_terminal(launch.stdio[0])
     try:
         popen = subprocess.Popen(
             list(launch.command),
-            stdin=ends.theirs_in if launch.tty else subprocess.DEVNULL,
-            stdout=ends.theirs_out,
-            stderr=ends.theirs_out,
+            stdin=theirs[0],
+            stdout=theirs[1],
+            stderr=theirs[2],
             cwd=launch.cwd,
             env=_environment(launch),
             close_fds=True,
             pass_fds=tuple(launch.keep_fds),
             restore_signals=True,
-            start_new_session=True,
-            umask=UMASK,
-            preexec_fn=_preparation(launch, place or Place()),
+            start_new_session=not front,
+            process_group=0 if front else None,
+            umask=UMASK if launch.stdio is None else -1,
+            preexec_fn=_preparation(launch, place or Place(), front=front),
         )
     except OSError as error:
         os.close(ends.ours)
@@ -92,6 +99,14 @@ def execute(
         ends.close_theirs()
         _close(launch)
     return popen, ends
+
+
+def _is_our_terminal(fd: int) -> bool:
+    """Tell whether `fd` is the terminal that we are in the foreground of."""
+    try:
+        return os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def _close(launch: Launch) -> None:
@@ -113,7 +128,7 @@ def _environment(launch: Launch) -> dict[str, str]:
     return env
 
 
-def _preparation(launch: Launch, place: Place) -> Callable[[], None]:
+def _preparation(launch: Launch, place: Place, *, front: bool = False) -> Callable[[], None]:
     """Return what the child does before it executes the command."""
     parent = os.getpid()
     limits = _limits(launch.caps, place.mark)
@@ -142,6 +157,10 @@ def _preparation(launch: Launch, place: Place) -> Callable[[], None]:
                 os.setpriority(os.PRIO_PROCESS, 0, nice)
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if front:  # who is not in the foreground yet is stopped for taking it, unless it ignores that
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
     return prepare
 

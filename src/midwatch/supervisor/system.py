@@ -69,6 +69,10 @@ class Launch:
     walled: bool = False
     """True when `command` begins with bubblewrap: polite signals then go to what runs inside, because
     the wrapper would take everything down at once."""
+    stdio: tuple[int, int, int] | None = None
+    """Its stdin, stdout and stderr, instead of nothing and a pipe; they stay open here, and `on_output`
+    hears nothing. Where stdin is our own terminal it runs in our session, in the foreground; its umask
+    is ours."""
     keep_fds: Sequence[int] = ()
     """Descriptors that the child inherits under the same numbers; closed here, started or not."""
 
