@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent
+from midwatch.core.sandbox import allowed
 
 MAX_ENV_FILE_BYTES: Final = 1024 * 1024
 
@@ -49,6 +50,8 @@ def build(
     agent: Agent, identity: Identity, inherited: Mapping[str, str], from_file: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the whole environment of one run."""
+    if agent.sandbox is not None:
+        inherited = allowed(agent.sandbox.env, inherited)
     env = {k: v for k, v in inherited.items() if inherits(k)}
     attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
     own = f"service.instance.id={identity.run_id},midwatch.agent={quote(identity.agent)},midwatch.run_id={identity.run_id}"

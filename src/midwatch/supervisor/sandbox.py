@@ -44,6 +44,8 @@ OUTSIDE: Final = ("MIDWATCH_RUN_ID", "MIDWATCH_SPOOL")
 
 TEMPORARY: Final = ("TMPDIR", "TMP", "TEMP")
 
+FLEET_FILE: Final = "midwatch.yaml"
+
 _VERSION: Final = re.compile(r"bubblewrap (\d+)\.(\d+)\.(\d+)")
 
 
@@ -68,6 +70,15 @@ class Bearer(Protocol):
     def say(self) -> Callable[[str], None]: ...
 
 
+class Fitting(Protocol):
+    """What agents are given: `Outfit`, or a test's."""
+
+    @property
+    def listen(self) -> Callable[[str], str]: ...
+    def directory(self, agent: Agent) -> str: ...
+    def env_file(self, agent: Agent) -> Path | None: ...
+
+
 class Walls:
     """The walls of one instance's agents."""
 
@@ -75,16 +86,16 @@ class Walls:
         self,
         data: Path,
         fleet: Callable[[], Fleet],
-        directory: Callable[[Agent], str],
-        socket: Callable[[str], str | None],
+        outfit: Fitting,
+        file: Path | None = None,
         find: Callable[[str, Path], Tools | str] | None = None,
     ) -> None:
-        """`fleet` is asked at each start, because it may be read anew; `directory` and `socket` give an
-        agent's working directory and notify socket; `find` is `find_tools`, or a test's."""
+        """`fleet` is asked at each start, because it may be read anew; `file` is the fleet file; `find` is
+        `find_tools`, or a test's."""
         self._data = data
         self._fleet = fleet
-        self._directory = directory
-        self._socket = socket
+        self._outfit = outfit
+        self._file = file
         self._find = find or find_tools
         self._tools: dict[str, Tools | str] = {}
         self._told: set[tuple[str, str]] = set()
@@ -155,16 +166,18 @@ class Walls:
             )
         fleet = self._fleet()
         root = Path(fleet.root).absolute()
-        files = {str(root / agent.env_file) for agent in fleet.agents.values() if agent.env_file}
+        own = self._file or root / FLEET_FILE
+        env_files = (self._outfit.env_file(agent) for agent in fleet.agents.values())
+        files = {str(file.absolute()) for file in (own, *env_files) if file is not None}
         return Scene(
             agent=bearer.name,
             cwd=launch.cwd,
             data=str(self._data),
             spool=str(self._data / "spool" / bearer.name),
-            socket=self._socket(bearer.name),
+            socket=self._outfit.listen(bearer.name),
             homes=_homes(launch.env),
             shown=(*_runtime(), str(root), *_program(launch)),
-            guarded=(*(str(root / name) for name in FLEET_FILES), *sorted(files)),
+            guarded=tuple(sorted(files)),
             ground=self._written(fleet),
             tty=launch.tty,
         )
@@ -174,21 +187,13 @@ class Walls:
         laid since does not count."""
         if self._ground is None or self._ground[0] is not fleet:
             places = {
-                look(os.path.join(self._directory(agent), Path(path).expanduser())).real  # noqa: PTH118
+                look(os.path.join(self._outfit.directory(agent), Path(path).expanduser())).real  # noqa: PTH118
                 for agent in fleet.agents.values()
                 if agent.sandbox is not None and not agent.external
                 for path in agent.sandbox.write
             }
             self._ground = fleet, tuple(sorted(places))
         return self._ground[1]
-
-
-FLEET_FILES: Final = ("midwatch.yaml", "midwatch.yml")
-
-
-def inherited(agent: Agent, variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return those of our variables that the agent may be given."""
-    return variables if agent.sandbox is None else sandbox.allowed(agent.sandbox.env, variables)
 
 
 def wrap(launch: Launch, plan: Plan, tools: Tools) -> Launch:
