@@ -13,6 +13,7 @@ from midwatch.cli.exits import USAGE
 from midwatch.cli.instance import data_directory
 from midwatch.cli.options import FILE, Data, File
 from midwatch.core.errors import FleetFileError
+from midwatch.core.fleet import Fleet
 
 
 def add(app: typer.Typer) -> None:
@@ -46,22 +47,20 @@ def up(
     from midwatch.cli.source import read_fleet
     from midwatch.core.quantities import split_listen
 
-    try:
-        source = read_fleet(file)
-    except FleetFileError as error:
-        print_problems(error)
-        raise typer.Exit(USAGE) from None
-    fleet = source.fleet
     if hub_listen is not None:
         try:
             split_listen(hub_listen)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--hub-listen") from None
-        fleet = fleet.model_copy(
-            update={"hub": fleet.hub.model_copy(update={"listen": hub_listen})}
-        )
+    try:
+        source = read_fleet(file)
+    except FleetFileError as error:
+        print_problems(error)
+        raise typer.Exit(USAGE) from None
+    fleet = _at(source.fleet, hub_listen)
     for note in source.notes:
         show.note(f"note: {note.render(str(file))}")
+    from midwatch.supervisor.change import Source
     from midwatch.supervisor.main import run
 
     directory = data_directory(data)
@@ -79,7 +78,16 @@ def up(
         )
         sys.stdout.flush()
 
-    raise typer.Exit(run(fleet, directory, rehearsal=rehearsal, on_ready=announce))
+    place = file.absolute()  # whoever asks for a reload may stand elsewhere
+    again = Source(place, lambda: _at(read_fleet(place).fleet, hub_listen), fleet)
+    raise typer.Exit(run(fleet, directory, rehearsal=rehearsal, on_ready=announce, source=again))
+
+
+def _at(fleet: Fleet, hub_listen: str | None) -> Fleet:
+    """Return the fleet with the hub where the command line wants it."""
+    if hub_listen is None:
+        return fleet
+    return fleet.model_copy(update={"hub": fleet.hub.model_copy(update={"listen": hub_listen})})
 
 
 _REHEARSAL = ", which talks to the rehearsal model: nothing is spent"

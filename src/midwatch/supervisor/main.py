@@ -25,6 +25,7 @@ from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.sdk.transport import Transport
 from midwatch.supervisor import address, http, linux
+from midwatch.supervisor.change import Source
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.portable import PortableSystem
 from midwatch.supervisor.reporter import Silence
@@ -46,13 +47,15 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     say: Callable[[str], None] | None = None,
     hub: bool = True,
+    source: Source | None = None,
 ) -> int:
     """Run a resolved fleet until SIGINT or SIGTERM; return the exit code.
 
     `on_ready` is called once with the page's address. `say` takes the console's sentences, by default
-    stderr. `hub=False` starts agents alone: nothing is reported. Raises SetupError.
+    stderr. `hub=False` starts agents alone: nothing is reported. `source` is where the fleet comes from:
+    without it nothing can be reloaded. Raises SetupError.
     """
-    return asyncio.run(_run(fleet, data, rehearsal, on_ready, say or _to_stderr, hub))
+    return asyncio.run(_run(fleet, data, rehearsal, on_ready, say or _to_stderr, hub, source))
 
 
 async def _run(
@@ -62,6 +65,7 @@ async def _run(
     on_ready: Callable[[str], None] | None,
     say: Callable[[str], None],
     hub: bool,
+    source: Source | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     _raise_limit()
@@ -71,9 +75,10 @@ async def _run(
         fleet = _with_addresses(fleet, plans)
         system: System = linux.LinuxSystem(loop) if linux.supported() else PortableSystem(loop)
         transport = _transport(directory, plans) if plans.hub else None
-        supervisor = Supervisor(fleet, directory, plans, system, transport or Silence(), say)
+        reporter = transport or Silence()
+        supervisor = Supervisor(fleet, directory, plans, system, reporter, say, source)
         directory.write_json("fleet.json", supervisor.fleet.model_dump(mode="json"))
-        directory.write_json("instance.json", _instance(fleet, plans))
+        directory.write_json("instance.json", _instance(fleet, plans, source))
         directory.remove(LINK_FILE)
         try:
             await _live(supervisor, transport, on_ready)
@@ -89,7 +94,7 @@ async def _run(
 async def _live(
     supervisor: Supervisor, transport: Transport | None, on_ready: Callable[[str], None] | None
 ) -> None:
-    stop, kill = _listen_to_signals()
+    stop, kill = _listen_to_signals(supervisor.changes.hang_up)
     problem: SetupError | None = None
     starting = supervisor.tasks.spawn(_start(supervisor), "start")
     stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
@@ -130,8 +135,9 @@ async def _start(supervisor: Supervisor) -> SetupError | None:
     return None
 
 
-def _listen_to_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """The first signal drains, the second kills."""
+def _listen_to_signals(reload: Callable[[], None]) -> tuple[asyncio.Event, asyncio.Event]:
+    """The first signal drains, the second kills. SIGHUP is the end of the terminal where there is one;
+    a service, which has none, is asked by it to read its file again."""
     stop, kill = asyncio.Event(), asyncio.Event()
 
     def heard() -> None:
@@ -141,8 +147,18 @@ def _listen_to_signals() -> tuple[asyncio.Event, asyncio.Event]:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # under nohup the end of the terminal is not our end
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, heard)
+            act = reload if number == signal.SIGHUP and not _has_terminal() else heard
+            loop.add_signal_handler(number, act)
     return stop, kill
+
+
+def _has_terminal() -> bool:
+    """Tell whether we have a controlling terminal, whose end would be told by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 async def _announce(supervisor: Supervisor, on_ready: Callable[[str], None]) -> None:
@@ -197,7 +213,7 @@ def _with_addresses(fleet: Fleet, plans: Plans) -> Fleet:
     return fleet.model_copy(update=update)
 
 
-def _instance(fleet: Fleet, plans: Plans) -> dict[str, Any]:
+def _instance(fleet: Fleet, plans: Plans, source: Source | None) -> dict[str, Any]:
     try:
         version = metadata.version("midwatch")
     except metadata.PackageNotFoundError:
@@ -209,6 +225,7 @@ def _instance(fleet: Fleet, plans: Plans) -> dict[str, Any]:
         "gateway_url": plans.gateway.url if plans.gateway else None,
         "rehearsal_url": plans.rehearsal.url if plans.rehearsal else None,
         "fleet": fleet.fleet,
+        "file": str(source.file) if source else None,
         "version": version,
         "started_at": time.time(),
     }

@@ -72,12 +72,16 @@ class Notices:
                 for _ in range(AT_ONCE):
                     self._take(*self._open[agent])
 
-    def close(self) -> None:
-        for agent, (sock, _) in self._open.items():
-            self._loop.remove_reader(sock)
-            sock.close()
+    def forget(self, agent: str) -> None:
+        """Close an agent's socket: it left the fleet."""
+        if (known := self._open.pop(agent, None)) is not None:
+            self._loop.remove_reader(known[0])
+            known[0].close()
             self._path(agent).unlink(missing_ok=True)
-        self._open.clear()
+
+    def close(self) -> None:
+        for agent in list(self._open):
+            self.forget(agent)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

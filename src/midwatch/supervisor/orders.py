@@ -7,7 +7,7 @@ and changes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor import terminal
 from midwatch.supervisor.keeper import Keeper
+from midwatch.supervisor.reporter import INSTANCE
 
 ORDERS: Final = (
     *("start", "stop", "restart", "suspend", "resume", "kill", "seen"),
@@ -42,12 +43,17 @@ class Orders:
     def __init__(self, keepers: Mapping[str, Keeper]) -> None:
         self.obeyed = 0
         self.refused = 0
+        self.own: dict[str, Callable[[], Awaitable[Outcome]]] = {}
+        """Orders to the instance itself (agent `midwatch`): reload."""
         self._keepers = keepers
 
     async def obey(
         self, agent: str, do: str, by: str = "a person", data: Mapping[str, Any] | None = None
     ) -> Outcome:
         """Carry out one order; `agent` may name all instances (`web` for `web.1`, `web.2`)."""
+        if agent == INSTANCE and do in self.own:
+            self.obeyed += 1
+            return await self.own[do]()
         keepers = self._named(agent)
         if not keepers:
             self.refused += 1

@@ -8,14 +8,11 @@ arrive.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from midwatch.core import access, units
@@ -23,20 +20,28 @@ from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
+from midwatch.supervisor.change import Changes, Source, expand
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.journal import ALIVE_EVERY_S, Journal
 from midwatch.supervisor.keeper import Keeper
+from midwatch.supervisor.lease import Leases
+from midwatch.supervisor.lease import folder as lease_folder
 from midwatch.supervisor.link import Link
 from midwatch.supervisor.notices import Notices
 from midwatch.supervisor.orders import Orders
+from midwatch.supervisor.outfit import Outfit
 from midwatch.supervisor.output import Capture, Writer
 from midwatch.supervisor.post import Gap, Plan, Post
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
 from midwatch.supervisor.run import Run
+from midwatch.supervisor.sandbox import Walls
+from midwatch.supervisor.sentinel import Sentinel
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import Process, System
 from midwatch.supervisor.tasks import Tasks
 from midwatch.supervisor.timers import STOOD_STILL_S
+from midwatch.supervisor.versions import Versions
+from midwatch.supervisor.weighing import Scales, own_directories
 
 SAMPLE_EVERY_S: Final = 10.0
 FIRST_SAMPLE_S: Final = 1.0
@@ -97,19 +102,6 @@ def _nothing() -> None:
     pass
 
 
-def expand(fleet: Fleet) -> dict[str, Agent]:
-    """Return every agent to be run, `instances` of one entry as NAME.1, NAME.2, …"""
-    agents: dict[str, Agent] = {}
-    for name, agent in fleet.agents.items():
-        if agent.instances == 1:
-            agents[name] = agent
-            continue
-        single = agent.model_copy(update={"instances": 1})
-        for number in range(1, agent.instances + 1):
-            agents[f"{name}.{number}"] = single
-    return agents
-
-
 class Supervisor:
     """Everything that runs, on one machine. Used in the main thread, inside a running loop."""
 
@@ -121,6 +113,7 @@ class Supervisor:
         system: System,
         reporter: Reporter,
         say: Callable[[str], None],
+        source: Source | None = None,
     ) -> None:
         self.fleet = fleet.model_copy(update={"agents": expand(fleet)})
         self.data = data
@@ -132,6 +125,10 @@ class Supervisor:
         self.reports = Reports(reporter, plans.node)
         self.journal = Journal(data.path / "supervisor" / "journal")
         self.writer = Writer()
+        self.scales = Scales(
+            lambda: own_directories(self.fleet, str(data.path)),
+            asyncio.get_running_loop().call_soon_threadsafe,
+        )
         self.notices = Notices(data.folder("run"), asyncio.get_running_loop())
         self.captures: dict[str, Capture] = {}
         self.keepers: dict[str, Keeper] = {}
@@ -147,6 +144,24 @@ class Supervisor:
         self._secret = data.secret
         self._inherited = dict(os.environ)
         self._following: asyncio.Task[Any] | None = None
+        self.versions = Versions(data, self._secret)
+        self.leases = self._leases(source)
+        self.outfit = Outfit(
+            root=self.fleet.root,
+            data=data.path,
+            secret=self._secret,
+            hub_url=plans.hub_url,
+            rehearsal_url=plans.rehearsal.url if plans.rehearsal else None,
+            inherited=self._inherited,
+            listen=lambda name: self.notices.listen(name, self.keepers[name].hear),
+            versions=self.versions,
+        )
+        self.walls = Walls(
+            data.path, lambda: self.fleet, self.outfit, source.file if source else None
+        )
+        self.around = self._surroundings()
+        self.changes = Changes(self, source)
+        self.orders.own["reload"] = self.changes.reload
 
     # -- start -------------------------------------------------------------------------------
 
@@ -154,9 +169,13 @@ class Supervisor:
         """Start posts, then agents. Raises SetupError when the hub says that it cannot work."""
         await self._sweep()
         self.journal.alive(self.system.wall())
-        self._make_keepers()
+        for name, agent in self.fleet.agents.items():
+            if not agent.external:
+                self.make_keeper(name, agent)
         self._tell_beginning()  # at once: a person who looks at the console need not wait for the hub
         self._start_posts()
+        await self.changes.prepare()
+        await asyncio.to_thread(self.walls.prepare)
         await self._head_start()
         for keeper in self.keepers.values():
             keeper.begin(resumed=self.lifetime.dirty)
@@ -164,6 +183,8 @@ class Supervisor:
             await asyncio.sleep(0)
         self.tasks.spawn(self._tick(), "tick")
         self.tasks.spawn(self._sample(), "samples")
+        self.tasks.spawn(Sentinel(self.system, self.keepers).watch(), "sentinel")
+        self.changes.begin()
         if self.plans.hub is not None:
             token = access.mint_node(self._secret, self.plans.node)
             self.link = Link(self.plans.hub_url, self.plans.node, token, self.orders, self.tasks)
@@ -185,23 +206,37 @@ class Supervisor:
                 break
             await asyncio.sleep(0.02)
 
-    def _make_keepers(self) -> None:
-        for name, agent in self.fleet.agents.items():
-            if agent.external:
-                continue
-            around = Surroundings(
-                system=self.system,
-                journal=self.journal,
-                reports=self.reports,
-                say=self.say,
-                environment=self._environment,
-                directory=self._directory,
-                fingerprint=self._fingerprint,
-                hear_now=self.notices.drain,
-                random=random.random,
-                timezone=self.fleet.timezone,
+    def _leases(self, source: Source | None) -> Leases:
+        place = None
+        try:
+            place = lease_folder(self._inherited)
+        except SetupError as error:
+            self.say(
+                f"midwatch: nothing keeps another instance from starting the same agents: {error}"
             )
-            self.keepers[name] = Keeper(name, agent, around, self._capture(name))
+        return Leases(source.file if source else None, self.data.path, place)
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            system=self.system,
+            journal=self.journal,
+            reports=self.reports,
+            say=self.say,
+            environment=self.outfit.environment,
+            directory=self.outfit.directory,
+            fingerprint=self.outfit.fingerprint,
+            hear_now=self.notices.drain,
+            random=random.random,
+            timezone=self.fleet.timezone,
+            leases=self.leases,
+            walls=self.walls,
+            versions=self.versions,
+        )
+
+    def make_keeper(self, name: str, agent: Agent) -> Keeper:
+        """Return the keeper of an agent that has none yet."""
+        keeper = self.keepers[name] = Keeper(name, agent, self.around, self._capture(name))
+        return keeper
 
     def _start_posts(self) -> None:
         data = str(self.data.path)
@@ -251,10 +286,7 @@ class Supervisor:
 
     def _tell_beginning(self) -> None:
         at, life = self.system.wall(), self.lifetime
-        names = list(self.fleet.agents)
-        self.reports.event(
-            INSTANCE, "fleet.loaded", at, {"fleet": self.fleet.fleet, "agents": names}
-        )
+        self.changes.tell_loaded()
         if not life.dirty:
             return
         life.resumed = [
@@ -292,38 +324,6 @@ class Supervisor:
     def _capture(self, name: str) -> Capture:
         folder = self.data.path / "logs" / name
         return self.captures.setdefault(name, Capture(self.writer, folder, self.system.now))
-
-    def _environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
-        identity = environment.Identity(
-            agent=name,
-            run_id=run_id,
-            token=access.mint_run(self._secret, name, run_id),
-            hub_url=self.plans.hub_url,
-            spool=str(self.data.path / "spool" / name),
-            notify_socket=self.notices.listen(name, self.keepers[name].hear),
-            watchdog_s=agent.heartbeat.every if agent.liveness in (None, "heartbeat") else None,
-            rehearsal_url=self.plans.rehearsal.url if self.plans.rehearsal else None,
-        )
-        return environment.build(agent, identity, self._inherited, self._env_file(name, agent))
-
-    def _env_file(self, name: str, agent: Agent) -> dict[str, str]:
-        if agent.env_file is None:
-            return {}
-        return environment.read_env_file(Path(self.fleet.root, agent.env_file).expanduser(), name)
-
-    def _directory(self, agent: Agent) -> str:
-        root = Path(self.fleet.root).absolute()
-        return str(root / Path(agent.cwd).expanduser()) if agent.cwd else str(root)
-
-    def _fingerprint(self, agent: Agent) -> str:
-        """Change with everything that could repair an agent: its entry, its env file's content."""
-        digest = hashlib.sha256(json.dumps(agent.model_dump(mode="json"), sort_keys=True).encode())
-        if agent.env_file is not None:
-            try:
-                digest.update(Path(self.fleet.root, agent.env_file).expanduser().read_bytes())
-            except OSError:
-                digest.update(b"unreadable")
-        return digest.hexdigest()[:16]
 
     # -- work --------------------------------------------------------------------------------
 
@@ -409,6 +409,8 @@ class Supervisor:
             "starts_failed": sum(system.by_errno.values()),
             "orders_obeyed": self.orders.obeyed,
             "orders_refused": self.orders.refused,
+            "leases_unwritten": self.leases.unwritten,
+            "versions_failed_writes": self.versions.failed_writes,
             "replies_lost": self.link.replies_lost if self.link else 0,
             "post_restarts": sum(max(0, p.starts - 1) for p in self.posts.values()),
             "tasks_died": self.tasks.died,
@@ -420,6 +422,7 @@ class Supervisor:
     async def drain(self) -> None:
         """Ask every agent to stop, and wait until all have. Their graces bound the wait."""
         self.reports.event(INSTANCE, "node.stopping", self.system.wall(), {"node": self.plans.node})
+        self.changes.stop()
         if self._following is not None:
             self._following.cancel()
         living = {keeper.name for keeper in self.keepers.values() if keeper.run is not None}
@@ -461,7 +464,10 @@ class Supervisor:
 
     def release(self) -> None:
         """Give back files, sockets and threads."""
+        self.scales.close()
         self.writer.close()
         self.notices.close()
+        self.versions.save()
+        self.leases.close()
         self.journal.close()
         self.system.close()

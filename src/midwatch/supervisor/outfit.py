@@ -1,0 +1,78 @@
+"""What a run is given: its environment, its working directory, and what its entry amounts to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from midwatch.core import access
+from midwatch.core.fleet import Agent
+from midwatch.supervisor import environment
+from midwatch.supervisor.versions import Versions
+
+
+@dataclass(slots=True)
+class Outfit:
+    """Fits out the runs of one instance. `root` is where the fleet file's paths start."""
+
+    root: str
+    data: Path
+    secret: bytes
+    hub_url: str
+    rehearsal_url: str | None
+    inherited: Mapping[str, str]
+    listen: Callable[[str], str]
+    """Name → path of the agent's notify socket. Raises StartError."""
+    versions: Versions
+
+    def environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
+        """Return the environment of one run. Raises SetupError."""
+        identity = environment.Identity(
+            agent=name,
+            run_id=run_id,
+            token=access.mint_run(self.secret, name, run_id),
+            hub_url=self.hub_url,
+            spool=str(self.data / "spool" / name),
+            notify_socket=self.listen(name),
+            watchdog_s=agent.heartbeat.every if agent.liveness in (None, "heartbeat") else None,
+            rehearsal_url=self.rehearsal_url,
+        )
+        file = self.env_file(agent)
+        variables = environment.read_env_file(file, name) if file is not None else {}
+        env = environment.build(agent, identity, self.inherited, variables)
+        self.versions.starting(name, env, None if file is None else _content(file))
+        return env
+
+    def env_file(self, agent: Agent) -> Path | None:
+        """Return where the agent's env file is; None when it has none."""
+        return Path(self.root, agent.env_file).expanduser() if agent.env_file is not None else None
+
+    def env_file_hash(self, agent: Agent) -> str:
+        """Return a keyed hash of the env file as it is now."""
+        file = self.env_file(agent)
+        return self.versions.of_env_file(None if file is None else _content(file))
+
+    def directory(self, agent: Agent) -> str:
+        """Return the agent's working directory."""
+        root = Path(self.root).absolute()
+        return str(root / Path(agent.cwd).expanduser()) if agent.cwd else str(root)
+
+    def fingerprint(self, agent: Agent) -> str:
+        """Change with everything that could repair an agent: its entry, its env file's content."""
+        digest = hashlib.sha256(json.dumps(agent.model_dump(mode="json"), sort_keys=True).encode())
+        file = self.env_file(agent)
+        if file is not None:
+            digest.update(_content(file))
+        return digest.hexdigest()[:16]
+
+
+def _content(file: Path) -> bytes:
+    """Return the content of an env file, no more of it than would be accepted."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(environment.MAX_ENV_FILE_BYTES + 1)
+    except OSError:
+        return b"unreadable"
