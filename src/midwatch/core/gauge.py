@@ -37,10 +37,16 @@ class Reading:
     leak: Leak | None = None
     restart: bool = False
     """It is at the soft limit and grows: a planned restart is due, now and until it is made."""
+    full_since: float | None = None
+    """Since when the next request for more may be refused."""
 
     @property
     def share(self) -> float:
         return self.used / self.limit
+
+    def full_s(self, now: float) -> float:
+        """Return for how long nothing more was to be had."""
+        return 0.0 if self.full_since is None else now - self.full_since
 
 
 class Gauge:
@@ -56,6 +62,9 @@ class Gauge:
         self._leak: Leak | None = None
         self._told: set[Stage] = set()
         self._calm_since: float | None = None
+        self._full_since: float | None = None
+        self.warned = False
+        """It was told before there was nothing left."""
         self._soft: int | None = None
         """The first value at or above the soft limit."""
 
@@ -68,14 +77,22 @@ class Gauge:
         if self._growth.take(now, used):
             self._leak = self._growth.leak(used, self.limit)
         reading = Reading(used, self.limit, leak=self._leak)
+        if not self._refused or reading.share < FULL:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
         stage = self._stage(reading, now)
         if stage == "calm":
             self._told.clear()
+            self.warned = False
         elif stage is not None:
             self._told.add(stage)
             if reading.leak is not None:
                 self._told.add("forecast")  # said with it
-        return Reading(used, self.limit, stage, self._leak, self._soft_limit(reading))
+            self.warned = self.warned or stage != "full"
+        return Reading(
+            used, self.limit, stage, self._leak, self._soft_limit(reading), self._full_since
+        )
 
     def _stage(self, reading: Reading, now: float) -> Stage | None:
         share, told = reading.share, self._told

@@ -62,6 +62,11 @@ class Helm(Protocol):
         """Read what the agent has said until now."""
         ...
 
+    def weigh(self, done: Callable[[int | None], None]) -> None:
+        """Measure the bytes in the directory that is the agent's own, aside; `done` is called later in
+        the loop's thread, with None when there is no such directory or it could not be read whole."""
+        ...
+
     def end(
         self, run: Run, wish: Wish, reason: str, *, grace_s: float | None, dump: bool = False
     ) -> None:
@@ -90,6 +95,9 @@ class Duty:
 
     def sampled(self, run: Run, sample: Sample, now: float) -> None:
         """A sample was taken, regular or not; `run` holds it already."""
+
+    def glanced(self, run: Run, sample: Sample, now: float) -> None:
+        """A light sample was taken, each second, for hard limits alone; `run` does not hold it."""
 
     def over(self, run: Run, exit_: Exit) -> None:
         """The run has ended; its process is a zombie or gone, its timers are cancelled next."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from midwatch.core import units
-from midwatch.supervisor.system import Process, System, Timer
+from midwatch.core.children import named
+from midwatch.supervisor.run import Run
+from midwatch.supervisor.system import Exit, Process, System, Timer
+from midwatch.supervisor.telling import Telling
 
 DUMP_S: Final = 0.5
 """Time for printing stacks."""
@@ -39,7 +42,10 @@ class Ending:
         dump: bool,
         note: Callable[[str], None],
         name: str,
+        ignored: Callable[[float, int], None],
     ) -> None:
+        """`ignored` is told once of a grace that went by: how long it was, and how many were killed.
+        Of a hung agent it is not: that one ignores everything."""
         self.killed = 0
         self.ignored = False
         """True when the grace went by without an end."""
@@ -49,6 +55,7 @@ class Ending:
         self._name = name
         self._timer: Timer | None = None
         self._killing = False
+        self._told_ignored = None if dump else ignored
         if dump:
             system.signal_one(process, signal.SIGABRT)
             self._after(DUMP_S, lambda: self._ask(HUNG_GRACE_S))
@@ -80,6 +87,8 @@ class Ending:
             f"{self._name}: did not stop within {units.show_duration(grace_s)}; killing its whole tree"
         )
         self._kill()
+        if self._told_ignored is not None:
+            self._told_ignored(grace_s, self.killed)
 
     def _kill(self) -> None:
         self._killing = True
@@ -89,6 +98,24 @@ class Ending:
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self.over()
         self._timer = self._system.call_at(self._system.now() + seconds, act)
+
+
+def clear_up(
+    system: System, run: Run, exit_: Exit, tell: Telling, say: Callable[[str], None], name: str
+) -> None:
+    """Tell what outlived the run, and look again for what forked while it was killed."""
+    if exit_.left:
+        count = len(exit_.left)
+        data: dict[str, Any] = {
+            "run_id": run.run_id,
+            "count": count,
+            "asked": run.wish is not None,
+            "processes": named([(m.pid, m.name, m.age_s, m.session) for m in exit_.left]),
+        }
+        tell.event("run.leftovers", data, run.run_id)
+        verb = "process" if count == 1 else "processes"
+        say(f"{name}: stopped {count:,} {verb} that outlived the run, in sessions of their own")
+    chase(system, run.process)
 
 
 def chase(system: System, process: Process, tries: int = 20) -> None:

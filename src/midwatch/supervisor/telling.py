@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from midwatch.core.bounds import Excess
 from midwatch.core.exits import End, Facts, Verdict
 from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Judgement
@@ -23,6 +24,8 @@ class Telling:
         self._agent = agent
         self._reports = reports
         self._system = system
+        self.unwalled: str | None = None
+        """Why the run that starts does not have the walls that it should."""
 
     def event(self, kind: str, data: dict[str, Any], run_id: str | None = None) -> None:
         self._reports.event(self._name, kind, self._system.wall(), data, run_id)
@@ -58,6 +61,7 @@ class Telling:
             "command": self._agent.command,
             "attempt": attempt,
             "why": why,
+            "unwalled": self.unwalled,
             **version,
         }
         self.event("run.started", data, run_id)
@@ -142,6 +146,29 @@ class Telling:
         if run.stack:
             data["stack"] = run.stack
         self.event("run.hung", data, run.run_id)
+
+    def excess(self, run: Run, excess: Excess, held: str) -> None:
+        """A limit was passed. `held`: killed, refused (by the kernel), draining, or warned."""
+        data = {
+            "run_id": run.run_id,
+            "limit": excess.limit,
+            "used": excess.used,
+            "bound": excess.bound,
+            "held": held,
+            "reason": excess.reason,
+        }
+        self.event("run.over_limit", data, run.run_id)
+
+    def ignored(self, run: Run, grace_s: float, killed: int) -> None:
+        """The run did not stop when it was asked; its tree was killed."""
+        data = {
+            "run_id": run.run_id,
+            "pid": run.process.pid,
+            "grace_s": grace_s,
+            "killed": killed,
+            "asked": run.wish_reason,
+        }
+        self.event("run.ignored_sigterm", data, run.run_id)
 
     def sampled(self, state: State, run: Run | None, sample: Sample | None) -> None:
         """Resources, and the state, so that a lost event heals."""

@@ -339,8 +339,6 @@ def _check_ports(document: Document, whole: dict[str, Any]) -> None:
 
 
 _LATER: Final = {
-    "limits.processes": "is read, but not enforced by this version",
-    "limits.disk": "is read, but not enforced by this version",
     "verify": "is read, but what it asks for is not checked by this version",
     "models": "is read, but model calls are not routed by this version",
     "tools": "is read, but tool calls are not judged by this version",
