@@ -18,6 +18,7 @@ from midwatch.core.errors import MidwatchError
 
 COMMANDS: Final = {
     "up": "up",
+    "run": "run",
     "status": "status",
     "start": "act",
     "stop": "act",

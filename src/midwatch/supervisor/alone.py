@@ -1,0 +1,404 @@
+"""One command without a fleet: `midwatch run`, fit to be the first process of a container.
+
+The same keeper as in a fleet looks after it. What differs is what passes through: stdin, stdout and
+stderr are the command's own, signals go on to it, its exit code becomes ours. Nothing else is
+needed: no hub, no fleet file, no data directory.
+
+Invariant: whatever happens to Midwatch's own concerns (a hub out of reach, a full disk), the command
+runs as it would without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from midwatch.core.errors import SetupError
+from midwatch.core.exits import End, Wish
+from midwatch.core.fleet import Agent, Fleet
+from midwatch.core.states import State
+from midwatch.sdk.transport import Transport
+from midwatch.supervisor import linux
+from midwatch.supervisor.datadir import DataDir
+from midwatch.supervisor.environment import inherits
+from midwatch.supervisor.keeper import Keeper
+from midwatch.supervisor.main import node_name
+from midwatch.supervisor.passage import Tee
+from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.reporter import INSTANCE, Reporter, Silence
+from midwatch.supervisor.supervisor import Plans, Supervisor
+from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
+from midwatch.wire.items import Item, Kind
+from midwatch.wire.notify import Notice
+
+OWN_FAILURE: Final = 125
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+"""Exit codes for what is not the command's doing, as `docker run` and `env` have them."""
+
+FLUSH_S: Final = 3.0
+"""Time at the end for the last reports. There is no spool that outlives a container."""
+
+PASSED_ON: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+)
+"""Signals that the command gets as they come. SIGTERM begins the end, with its grace."""
+
+OWN_WILL: Final = frozenset({End.FINISHED, End.SILENT, End.FAILED, End.SIGNAL, End.SHUTDOWN})
+"""Ends that the command's own words and exit code explain; no other word is lost about them."""
+
+PASSED_ENV: Final = ("MIDWATCH_AGENT", "MIDWATCH_RUN_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+"""What the command finds beside our own environment, also without a hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run, and how."""
+
+    name: str
+    agent: Agent
+    hub: str | None = None
+    token: str | None = None
+    data: Path | None = None
+    """Where output is kept too; None: nothing is kept."""
+    tty: bool = False
+    verbose: bool = False
+    inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @property
+    def listens(self) -> bool:
+        """Whether we read the output: for a log, or to tell the hub the last lines."""
+        return self.hub is not None or self.data is not None
+
+
+class Passage:
+    """What passes between us and the command."""
+
+    def __init__(self, order: Order) -> None:
+        self.exit = Exit(None, None)
+        self.ended = False
+        self.problem: StartError | None = None
+        self.keeper: Keeper | None = None
+        self.process: Process | None = None
+        self._order = order
+        self._tees: list[Tee] = []
+
+    def start(self, launch: Launch, spawn: Callable[[Launch], Process]) -> Process:
+        """Start the command with our own stdin, stdout and stderr. Raises StartError."""
+        self.problem, self.ended = None, False
+        stdio: tuple[int, int, int] | None = (0, 1, 2)
+        on_output = launch.on_output
+        if self._order.tty:
+            stdio = None
+
+            def on_output(data: bytes) -> None:
+                _write(data)
+                launch.on_output(data)
+
+        elif self._order.listens:
+            self._tees = [Tee(fd, launch.on_output) for fd in (1, 2)]
+            stdio = (0, self._tees[0].writing, self._tees[1].writing)
+        changed = replace(
+            launch,
+            env=self._environment(launch.env),
+            stdio=stdio,
+            tty=self._order.tty,
+            on_output=on_output,
+            on_exit=lambda exit_: self._over(exit_, launch.on_exit),
+        )
+        try:
+            self.process = spawn(changed)
+        except StartError as error:
+            self.problem = error
+            self._close_tees()
+            raise
+        for tee in self._tees:
+            tee.begin()
+        return self.process
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Return our own environment and what lets the command speak to us; of the hub only where
+        there is one."""
+        order = self._order
+        own = {k: v for k, v in order.inherited.items() if inherits(k) or k.startswith("OTEL_")}
+        own.update({name: env[name] for name in PASSED_ENV if name in env})
+        if order.hub is not None:
+            own["MIDWATCH_URL"] = order.hub
+            if order.token is not None:
+                own["MIDWATCH_TOKEN"] = order.token
+        return own
+
+    def _over(self, exit_: Exit, on_exit: Callable[[Exit], None]) -> None:
+        """Take the end of the process; its last output is passed on before anybody hears of it."""
+        _take_terminal_back()
+        for tee in self._tees:
+            tee.finish()
+
+        def tell() -> None:
+            self.exit, self.ended, self.process = exit_, True, None
+            if exit_.code == 0 and self.keeper is not None:
+                self.keeper.hear(Notice(done=True))  # a job that ends well has done its work
+            on_exit(exit_)
+
+        if self._tees:
+            Tee.after(self._tees, tell)
+            self._tees = []
+        else:
+            tell()
+
+    def _close_tees(self) -> None:
+        for tee in self._tees:
+            tee.cancel()
+        self._tees = []
+
+    def code(self) -> int:
+        """Return our exit code: the command's, 128 + n for a signal, docker's where it never ran."""
+        if self.problem is not None:
+            missing = self.problem.number in (errno.ENOENT, errno.ENOTDIR)
+            refused = (errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.EISDIR, errno.ELOOP)
+            if self.problem.number in refused:
+                return NOT_EXECUTABLE
+            return NOT_FOUND if missing else OWN_FAILURE
+        if self.exit.signal is not None:
+            return 128 + self.exit.signal
+        return OWN_FAILURE if self.exit.code is None else self.exit.code
+
+
+class _Linux(linux.LinuxSystem):
+    def __init__(self, loop: asyncio.AbstractEventLoop, passage: Passage) -> None:
+        super().__init__(loop)
+        self._passage = passage
+
+    def spawn(self, launch: Launch) -> Process:
+        return self._passage.start(launch, super().spawn)
+
+
+class _Portable(PortableSystem):
+    def __init__(self, loop: asyncio.AbstractEventLoop, passage: Passage) -> None:
+        super().__init__(loop)
+        self._passage = passage
+
+    def spawn(self, launch: Launch) -> Process:
+        return self._passage.start(launch, super().spawn)
+
+
+class Voice:
+    """Reports to the hub what concerns the command, and says on stderr what its own words do not."""
+
+    def __init__(self, order: Order, reporter: Reporter) -> None:
+        self._order = order
+        self._reporter = reporter
+
+    def submit(self, kind: Kind, item: Item) -> bool:
+        if item.get("agent") == INSTANCE:
+            return True  # the fleet of that hub is not ours to speak of
+        if kind is Kind.EVENT and item.get("kind") == "run.ended":
+            self._say_end(item["data"])
+        return self._reporter.submit(kind, item)
+
+    def hasten(self) -> None:
+        self._reporter.hasten()
+
+    def say(self, text: str) -> None:
+        """Take the supervisor's sentences: only for those who want them."""
+        if self._order.verbose:
+            _complain(text)
+
+    def _say_end(self, data: Mapping[str, Any]) -> None:
+        again = data.get("next") == "restart"
+        if self._order.verbose or (data.get("end") in OWN_WILL and not again):
+            return
+        wait = data.get("next_in_s") or 0
+        follows = f"; starting it again in {wait:.1f} s" if again else ""
+        _complain(f"{self._order.name}: {data.get('reason')}{follows}")
+
+
+def run(order: Order) -> int:
+    """Run the command until it has ended for good; return the exit code. Raises SetupError."""
+    with _directory(order.data) as data:
+        return asyncio.run(_run(order, data))
+
+
+async def _run(order: Order, folder: Path) -> int:
+    loop = asyncio.get_running_loop()
+    passage = Passage(order)
+    system: System = _Linux(loop, passage) if linux.supported() else _Portable(loop, passage)
+    transport = (
+        Transport(order.hub, order.token or "", folder / "spool" / "supervisor")
+        if order.hub is not None
+        else None
+    )
+    voice = Voice(order, transport or Silence())
+    fleet = Fleet(fleet=order.name, agents={order.name: order.agent}, root=str(Path.cwd()))
+    data = DataDir(folder)
+    try:
+        supervisor = Supervisor(fleet, data, Plans(node_name()), system, voice, voice.say)
+        with _signals(loop, supervisor, passage, order):
+            await supervisor.start()
+            await _until_it_rests(supervisor.keepers[order.name])
+        if passage.problem is not None:
+            _complain(str(passage.problem))
+        if transport is not None:
+            await loop.run_in_executor(None, transport.flush, FLUSH_S)
+        await supervisor.close(lambda _timeout_s: None)
+    finally:
+        if transport is not None:
+            transport.close(0.0)
+        data.close()
+    return passage.code()
+
+
+async def _until_it_rests(keeper: Keeper) -> None:
+    """Return when the command has ended and nobody will start it again."""
+    while keeper.run is not None or keeper.state in (State.BACKING_OFF, State.STARTING):
+        ended = asyncio.Event()
+        if keeper.run is not None:
+            keeper.ended.append(ended.set)
+            await ended.wait()
+        else:  # between two lives: a signal may end the waiting, or time will
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), 0.05)
+
+
+@contextlib.contextmanager
+def _signals(
+    loop: asyncio.AbstractEventLoop, supervisor: Supervisor, passage: Passage, order: Order
+) -> Iterator[None]:
+    """Pass signals on while the command runs."""
+
+    def keeper() -> Keeper | None:
+        passage.keeper = supervisor.keepers.get(order.name)
+        return passage.keeper
+
+    def terminate() -> None:
+        kept = keeper()
+        if kept is None:
+            return
+        if kept.run is not None and kept.run.wish is Wish.SHUTDOWN:
+            supervisor.system.signal(kept.run.process, signal.SIGTERM)  # once more, as it came
+        else:
+            kept.shut_down()
+
+    def pass_on(number: signal.Signals) -> None:
+        kept = keeper()
+        if kept is None:
+            return
+        ends = number in (signal.SIGINT, signal.SIGQUIT)
+        if kept.run is None:
+            if ends:
+                kept.shut_down()
+            return
+        if ends and order.agent.restart.when != "never":
+            # whoever interrupts it wants it to end, not to be started again
+            kept.run.wish, kept.run.wish_reason = Wish.STOP, f"interrupted by {number.name}"
+        everyone = supervisor.system.signal if ends else supervisor.system.signal_one
+        everyone(kept.run.process, number)
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    for number in PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
+            loop.add_signal_handler(number, pass_on, number)
+    supervisor.tasks.spawn(_introduce(supervisor, passage, order), "introduce")
+    try:
+        yield
+    finally:
+        # a late signal must not end us with another code than the command's
+        for number in (signal.SIGTERM, *PASSED_ON):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, lambda: None)
+
+
+async def _introduce(supervisor: Supervisor, passage: Passage, order: Order) -> None:
+    while passage.keeper is None:
+        passage.keeper = supervisor.keepers.get(order.name)
+        await asyncio.sleep(0)
+    if order.tty:
+        _feed(supervisor.system, passage)
+
+
+def _feed(system: System, passage: Passage) -> None:
+    """Send what comes on stdin to the command's terminal."""
+    import threading
+
+    loop = asyncio.get_running_loop()
+
+    def give(data: bytes) -> None:
+        if passage.process is not None:
+            system.write(passage.process, data)
+
+    def read() -> None:
+        while data := _read_stdin():
+            try:
+                loop.call_soon_threadsafe(give, data)
+            except RuntimeError:  # the loop is closed: the command has ended
+                return
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(give, b"\x04")
+
+    threading.Thread(target=read, name="midwatch-stdin", daemon=True).start()
+
+
+def _read_stdin() -> bytes:
+    try:
+        return os.read(0, 1024)
+    except OSError:
+        return b""
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    with contextlib.suppress(OSError):  # nobody reads any more
+        while view:
+            view = view[os.write(1, view) :]
+
+
+def _take_terminal_back() -> None:
+    """The command was in the foreground of our terminal; it is gone, and somebody must be there."""
+    try:
+        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
+            before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, before)
+    except (OSError, ValueError):
+        return
+
+
+@contextlib.contextmanager
+def _directory(chosen: Path | None) -> Iterator[Path]:
+    """Give the data directory, or a temporary one. Raises SetupError."""
+    if chosen is not None:
+        yield chosen
+        return
+    for place in (None, "/dev/shm", "/run"):  # noqa: S108 - a container may have a read-only /tmp
+        try:
+            temporary = tempfile.TemporaryDirectory(
+                prefix="midwatch-", dir=place, ignore_cleanup_errors=True
+            )
+        except OSError:
+            continue
+        with temporary as name:
+            yield Path(name)
+        return
+    raise SetupError(
+        "no directory can be written: mount a tmpfs at /tmp, set TMPDIR, or name one with --data"
+    )
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"midwatch: {text.removeprefix('midwatch: ')}\n")
+        sys.stderr.flush()
