@@ -91,8 +91,11 @@ class FakeSystem:
         }
         """What `enforcement` tells."""
         self.killed_members: list[Member] = []
+        self.outliving: dict[str, set[str]] = {}
+        """Run ids of sub-agents that outlive their run, by run."""
         self._now = now
         self._wall = wall
+        self._asleep = 0.0
         self._timers: list[tuple[float, int, FakeTimer]] = []
         self._count = 0
         self._next_pid = 1000
@@ -103,6 +106,9 @@ class FakeSystem:
 
     def wall(self) -> float:
         return self._wall
+
+    def asleep(self) -> float:
+        return self._asleep
 
     def call_at(self, when: float, act: Callable[[], None]) -> Timer:
         timer = FakeTimer(when, act)
@@ -132,6 +138,11 @@ class FakeSystem:
         self._now += seconds
         self._wall += seconds
 
+    def sleep(self, seconds: float) -> None:
+        """Let the host sleep: no timer rings, and the monotonic clock stands still."""
+        self._wall += seconds
+        self._asleep += seconds
+
     def spawn(self, launch: Launch) -> Process:
         program = launch.command[0]
         script = self.programs.get(program)
@@ -153,7 +164,14 @@ class FakeSystem:
         if mine is None:
             return
         mine.ended = True
-        self.call_at(self._now, lambda: mine.launch.on_exit(Exit(code, by, mine.oom_kills)))
+        # its group has died with it; what had a session of its own is found, told and killed
+        spared = self.outliving.get(mine.run_id, set())
+        dying = [m for m in mine.members if m.run_id not in spared]
+        left = tuple(m for m in dying if m.session != mine.pid and m.state != "Z")
+        mine.members[:] = [m for m in mine.members if m not in dying]
+        self.killed_members += left
+        exit_ = Exit(code, by, mine.oom_kills, left)
+        self.call_at(self._now, lambda: mine.launch.on_exit(exit_))
 
     def signal(self, process: Process, number: int) -> bool:
         return self.signal_one(process, number)
@@ -170,13 +188,15 @@ class FakeSystem:
 
     def kill_tree(self, process: Process) -> int:
         mine = self._known(process)
-        count = sum(m.state != "Z" for m in mine.members)
+        spared = self.outliving.get(mine.run_id, set())
+        dying = [m for m in mine.members if m.run_id not in spared]
+        count = sum(m.state != "Z" for m in dying)
         if mine.pid in self._living:
             count = 1 + max(count, mine.children)
             self.signal_one(mine, signal.SIGKILL)
-        self.killed_members += mine.members
-        mine.members.clear()
-        mine.children = 0
+        self.killed_members += dying
+        mine.members[:] = [m for m in mine.members if m.run_id in spared]
+        mine.children = len(mine.members)
         return count
 
     def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
@@ -208,6 +228,10 @@ class FakeSystem:
         mine.members.append(replace(member, **changes))
         mine.children += 1
         return mine.members[-1]
+
+    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        if outlive:
+            self.outliving.setdefault(process.run_id, set()).add(run_id)
 
     def kill_member(self, member: Member) -> bool:
         for process in self.launched:

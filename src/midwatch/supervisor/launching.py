@@ -157,7 +157,9 @@ def _preparation(launch: Launch, place: Place, *, front: bool = False) -> Callab
                 os.setpriority(os.PRIO_PROCESS, 0, nice)
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        if front:  # who is not in the foreground yet is stopped for taking it, unless it ignores that
+        if (
+            front
+        ):  # who is not in the foreground yet is stopped for taking it, unless it ignores that
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)
             os.tcsetpgrp(0, os.getpgrp())
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)

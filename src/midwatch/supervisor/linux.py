@@ -25,8 +25,10 @@ from typing import Final
 
 from midwatch.supervisor import host, launching, mark, procfs, tree
 from midwatch.supervisor.cgroup import Cgroup, Cgroups
-from midwatch.supervisor.meter import Meter, inside, proportional
+from midwatch.supervisor.lineage import Lineage, members_of
+from midwatch.supervisor.meter import Meter, proportional
 from midwatch.supervisor.procfs import Stat
+from midwatch.supervisor.slept import slept
 from midwatch.supervisor.standing import stand
 from midwatch.supervisor.stdio import Outlet
 from midwatch.supervisor.system import (
@@ -43,9 +45,6 @@ from midwatch.supervisor.system import (
 )
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
-
-FEW: Final = 4
-"""So many runs are sampled by walking down from each; more, by one look at all processes."""
 
 
 class LinuxProcess:
@@ -111,15 +110,9 @@ class LinuxSystem:
         self._oom_read = float("-inf")
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
-        self._kin = tree.Kin()
+        self._lineage = Lineage(self._processes, adopt=adopt)
         self._meter = Meter()
         self._hunts: dict[str, tree.Hunt] = {}
-        # a shell that started something and then became us by exec: its children are not ours to end
-        self._before = {
-            (pid, entry.started)
-            for pid in procfs.children_of(os.getpid())
-            if (entry := procfs.stat(pid)) is not None
-        }
         if adopt:
             assert launching.prctl is not None
             launching.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -136,6 +129,9 @@ class LinuxSystem:
     def wall(self) -> float:
         return time.time()
 
+    def asleep(self) -> float:
+        return slept()
+
     def call_at(self, when: float, act: Callable[[], None]) -> Timer:
         return self._loop.call_at(when, act)
 
@@ -149,7 +145,7 @@ class LinuxSystem:
                 with contextlib.suppress(OSError):
                     procs_fd = cgroup.open_procs()
             weigh = cgroup is None or not cgroup.has("cpu")
-            place = launching.Place(procs_fd, self._kin.enrol(launch.run_id), weigh)
+            place = launching.Place(procs_fd, self._lineage.kin.enrol(launch.run_id), weigh)
             popen, ends = launching.execute(launch, self.counters, place)
         except StartError:
             self._discard(cgroup)
@@ -196,7 +192,7 @@ class LinuxSystem:
         mine = self._living(process)
         if mine is None:
             return False
-        if mine.launch.walled and (within := self._within(mine)) is not None:
+        if mine.launch.walled and (within := self._lineage.within(mine)) is not None:
             own, others = within
             targets = [own, *(e for e in others if e.group == own.group)]
             return sum(_pass_on(entry, number) for entry in targets) > 0
@@ -211,7 +207,7 @@ class LinuxSystem:
         mine = self._living(process)
         if mine is None:
             return False
-        if mine.launch.walled and (within := self._within(mine)) is not None:
+        if mine.launch.walled and (within := self._lineage.within(mine)) is not None:
             return _pass_on(within[0], number)
         try:
             signal.pidfd_send_signal(mine.pidfd, number)
@@ -223,71 +219,36 @@ class LinuxSystem:
         mine = self._processes.get(process.pid)
         return mine if mine is not None and mine is process and not mine.ended else None
 
-    def _within(self, process: LinuxProcess) -> tuple[Stat, list[Stat]] | None:
-        """Return the process inside the walls and all others there, None when there is none yet."""
-        root = procfs.stat(process.pid)
-        if root is None:
-            return None
-        others = list(procfs.stats(procfs.below(process.pid)).values())
-        own, rest = inside(root, others)
-        return (own, rest) if own is not root else None
-
-    # -- who belongs to a run ----------------------------------------------------------------
-
-    def _roots(self, process: Process) -> dict[int, Stat]:
-        """Return the processes of a run from which all others of it are found by descent: its own,
-        what was re-parented to us, and what was once seen below it."""
-        found = {entry.pid: entry for entry in self._kin.remembered(process.run_id)}
-        found |= {e.pid: e for e in self._strays() if self._kin.owner(e) == process.run_id}
-        if self._processes.get(process.pid) is process:  # else its number may be a stranger's
-            if not self._adopt:  # what lost its parents is somebody else's child
-                found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
-            if (entry := procfs.stat(process.pid)) is not None:
-                found[process.pid] = entry
-        return found
-
-    def _strays(self) -> list[Stat]:
-        """Return our living children that we did not start."""
-        if not self._adopt:
-            return []
-        children = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
-        found = procfs.stats(children).values()
-        return [e for e in found if e.state != "Z" and (e.pid, e.started) not in self._before]
-
-    def _all_of(self, process: Process) -> dict[int, Stat]:
-        found = self._roots(process)
-        for pid in list(found):
-            found |= procfs.stats(p for p in procfs.below(pid) if p not in found)
-        marked = self._kin.marked(process.run_id, procfs.pids())
-        found |= procfs.stats(pid for pid in marked if pid not in found)
-        return {
-            pid: e for pid, e in found.items() if pid not in self._processes or pid == process.pid
-        }
+    # -- the tree of a run -------------------------------------------------------------------
 
     def members(self, process: Process) -> list[Member]:
-        found = self._all_of(process)
-        root = found.pop(process.pid, None)
         mine = self._processes.get(process.pid)
-        if root is not None and mine is not None and mine is process and mine.launch.walled:
-            own, others = inside(root, list(found.values()))
-            found = {e.pid: e for e in others if e is not own}
-        self._kin.remember(process.run_id, found.values())
-        ticks = procfs.uptime_ticks()
-        return [_member(entry, ticks) for entry in found.values()]
+        if mine is not None and mine is process:
+            parted = self._lineage.parted(mine)
+            if parted is not None:
+                return members_of(parted[1])
+        return members_of(self._lineage.all_of(process).values())
+
+    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        self._lineage.belongs(process, run_id, outlive=outlive)
 
     def kill_member(self, member: Member) -> bool:
         return bool(tree.kill(member.pid, int(member.started)))
 
     def kill_tree(self, process: Process) -> int:
         mine = self._processes.get(process.pid)
+        spared = self._lineage.outliving(process.run_id)
         in_cgroup = 0
         if mine is not None and mine is process:
-            if mine.cgroup is not None:
+            if mine.cgroup is not None and not spared:
                 in_cgroup = mine.cgroup.kill()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGSTOP)  # all of the group in one call
-        hunt = self._hunts.setdefault(process.run_id, tree.Hunt(self._kin, process.run_id))
-        found = hunt.step(self._roots(process).values())
+        hunt = self._hunts.get(process.run_id)
+        if hunt is None:
+            hunt = tree.Hunt(self._lineage.kin, process.run_id, spared)
+            self._hunts[process.run_id] = hunt
+        found = hunt.step(self._lineage.roots(process).values())
         if not found and not in_cgroup:
             del self._hunts[process.run_id]
         return max(found, in_cgroup)
@@ -298,7 +259,7 @@ class LinuxSystem:
         for entry in procfs.left_by(run_ids, spool):
             if entry.pid not in self._processes:
                 count += tree.kill(entry.pid, entry.started)
-        marks = {mark.of(run_id, self._kin.top) for run_id in run_ids} - {None}
+        marks = {mark.of(run_id, self._lineage.kin.top) for run_id in run_ids} - {None}
         for pid in procfs.pids() if marks else ():
             if pid in self._processes or pid in ours or mark.read(pid) not in marks:
                 continue
@@ -309,44 +270,17 @@ class LinuxSystem:
 
     def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
         mine = [m for p in processes if (m := self._processes.get(p.pid)) is p and m is not None]
-        if len(mine) <= FEW:
-            table = procfs.stats(pid for p in mine for pid in (p.pid, *procfs.below(p.pid))) | {
-                e.pid: e for e in self._strays()
-            }
-        elif light and self._kin.reliable:
-            table = procfs.stats(self._kin.ours(procfs.pids()))
-        else:
-            table = procfs.everyone()
-            self._kin.forget(p.run_id for p in self._processes.values())
-        children = tree.by_parent(table)
-        strays: dict[str | None, list[Stat]] = {}
-        for entry in children.get(os.getpid(), ()) if self._adopt else ():
-            if entry.pid not in self._processes and entry.state != "Z":
-                strays.setdefault(self._kin.owner(entry), []).append(entry)
-        wanted: list[tuple[LinuxProcess, Stat, list[Stat]]] = []
-        for process in mine:
-            root = table.get(process.pid)
-            if root is None:
-                continue
-            others = tree.descend(children, process.pid)
-            for stray in strays.get(process.run_id, ()):
-                others += [stray, *tree.descend(children, stray.pid)]
-            self._kin.remember(process.run_id, others)
-            wanted.append((process, root, others))
+        table = self._lineage.table(mine, light=light)
+        others = self._lineage.sort(mine, table)
+        wanted = [(p, table[p.pid], others[p.pid]) for p in mine if p.pid in others]
         return self._meter.measure(wanted, light=light)
 
     def standing(self, process: Process) -> Standing:
         mine = self._living(process)
-        if mine is None:
+        parted = self._lineage.parted(mine) if mine is not None else None
+        if mine is None or parted is None:
             return Standing()
-        found = self._all_of(process)
-        root = found.pop(process.pid, None)
-        if root is None:
-            return Standing()
-        own, others = root, list(found.values())
-        if mine.launch.walled:
-            own, others = inside(root, others)
-        return stand(own, others, mine.outlet.device)
+        return stand(*parted, mine.outlet.device)
 
     def write(self, process: Process, data: bytes) -> bool:
         mine = self._living(process)
@@ -376,7 +310,11 @@ class LinuxSystem:
 
     def blocked_in(self, process: Process) -> str | None:
         mine = self._living(process)
-        if mine is not None and mine.launch.walled and (within := self._within(mine)) is not None:
+        if (
+            mine is not None
+            and mine.launch.walled
+            and (within := self._lineage.within(mine)) is not None
+        ):
             return procfs.waits_in(within[0].pid)
         return procfs.waits_in(process.pid)
 
@@ -388,14 +326,9 @@ class LinuxSystem:
 
     # -- end ---------------------------------------------------------------------------------
 
-    def _kill_strays(self) -> None:
-        """Whatever was re-parented to us came from an agent, also when nothing tells from which."""
-        for entry in self._strays():
-            self.counters.leftovers_killed += tree.kill_below(entry)
-
     def close(self) -> None:
         if self._adopt:
-            self._kill_strays()
+            self.counters.leftovers_killed += self._lineage.kill_strays()
             self._loop.remove_signal_handler(signal.SIGCHLD)
         for process in list(self._processes.values()):
             self._forget(process)
@@ -421,15 +354,15 @@ class LinuxSystem:
             self.counters.status_lost += 1
         process.ended = True
         process.popen.returncode = 0  # reaped here: Popen must never wait for this pid again
-        left = self._left_by(process)
+        left = tuple(members_of(self._lineage.left_by(process)))
         kills = None
         if process.cgroup is not None:
             kills = process.cgroup.oom_kills()
-            self.counters.leftovers_killed += process.cgroup.kill()
+            if not self._lineage.outliving(process.run_id):
+                self.counters.leftovers_killed += process.cgroup.kill()
         process.outlet.drain()
         self._forget(process)
-        if self._adopt:
-            self._kill_adopted(process)
+        self.counters.leftovers_killed += self._lineage.kill_left(process)
         self._discard(process.cgroup)
         process.launch.on_exit(Exit(code, number, kills, left))
 
@@ -443,35 +376,8 @@ class LinuxSystem:
             del self._processes[process.pid]
         self._meter.forget(process.pid)
 
-    def _left_by(self, process: LinuxProcess) -> tuple[Member, ...]:
-        """Return what outlives the run in sessions of its own: the rest has died with its group."""
-        roots = [e for e in self._strays() if e.session != process.pid]
-        own = [e for e in roots if self._kin.owner(e) == process.run_id]
-        ticks = procfs.uptime_ticks() if own else 0
-        return tuple(_member(entry, ticks) for entry in tree.living(own))
-
-    def _kill_adopted(self, process: LinuxProcess) -> None:
-        """What escaped from the group is now our child: the subreaper sees it at once. It is known by
-        its session, its mark, or the run id in its environment."""
-        for entry in self._strays():
-            if entry.session == process.pid or self._kin.owner(entry) == process.run_id:
-                self.counters.leftovers_killed += tree.kill_below(entry)
-
     def _reap_adopted(self) -> None:
-        """SIGCHLD: reap whatever is a zombie and not one of ours (those have a pidfd), and learn from
-        which run the others came as long as that can be told."""
-        for pid in procfs.children_of(os.getpid()):
-            if pid in self._processes:
-                continue
-            entry = procfs.stat(pid)
-            if entry is None:
-                continue
-            if entry.state != "Z":
-                self._kin.owner(entry)
-                continue
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                    self.counters.adopted_reaped += 1
+        self.counters.adopted_reaped += self._lineage.reap()
 
 
 def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
@@ -483,19 +389,6 @@ def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
 
 def _pass_on(entry: Stat, number: int) -> bool:
     return tree.send(entry.pid, number, lambda e: e.started == entry.started) is not None
-
-
-def _member(entry: Stat, ticks: int) -> Member:
-    return Member(
-        pid=entry.pid,
-        started=float(entry.started),
-        parent=entry.ppid,
-        session=entry.session,
-        name=procfs.command(entry),
-        state=entry.state,
-        age_s=procfs.age_s(entry, ticks),
-        rss_bytes=entry.rss_bytes,
-    )
 
 
 def supported() -> bool:

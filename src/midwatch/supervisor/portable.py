@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 import psutil
 
 from midwatch.supervisor import host, launching
+from midwatch.supervisor.slept import slept
 from midwatch.supervisor.stdio import Outlet
 from midwatch.supervisor.system import (
     Counters,
@@ -58,6 +59,8 @@ class PortableSystem:
         self._processes: dict[int, PortableProcess] = {}
         self._seen: dict[str, dict[int, psutil.Process]] = {}
         """What was once seen below a run, by run: psutil compares start times for us."""
+        self._subs: dict[str, dict[str, bool]] = {}
+        """Run ids of sub-agents by run, and whether they outlive it."""
         self._closed = False
 
     def now(self) -> float:
@@ -65,6 +68,9 @@ class PortableSystem:
 
     def wall(self) -> float:
         return time.time()
+
+    def asleep(self) -> float:
+        return slept()
 
     def call_at(self, when: float, act: Callable[[], None]) -> Timer:
         return self._loop.call_at(when, act)
@@ -99,7 +105,7 @@ class PortableSystem:
         return True
 
     def kill_tree(self, process: Process) -> int:
-        found = {p.pid: p for p in self._of(process)}
+        found = {p.pid: p for p in self._dying(process)}
         if self._living(process) is not None:
             with contextlib.suppress(psutil.Error):
                 found[process.pid] = psutil.Process(process.pid)
@@ -125,6 +131,9 @@ class PortableSystem:
 
     def members(self, process: Process) -> list[Member]:
         return [m for p in self._of(process) if (m := _member(p)) is not None]
+
+    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        self._subs.setdefault(process.run_id, {})[run_id] = outlive
 
     def kill_member(self, member: Member) -> bool:
         with contextlib.suppress(psutil.Error):
@@ -202,13 +211,18 @@ class PortableSystem:
                 below = psutil.Process(process.pid).children(recursive=True)
                 self._remember(process, below)
                 found = {p.pid: p for p in below}
-        for other in _carrying({process.run_id}, None):
+        for other in _carrying({process.run_id, *self._subs.get(process.run_id, ())}, None):
             found.setdefault(other.pid, other)
         for other in self._seen.get(process.run_id, {}).values():
             if other.is_running():
                 found.setdefault(other.pid, other)
         found.pop(process.pid, None)
         return list(found.values())
+
+    def _dying(self, process: Process) -> list[psutil.Process]:
+        """Return those that are not to outlive the run."""
+        spared = {run for run, outlive in self._subs.get(process.run_id, {}).items() if outlive}
+        return [p for p in self._of(process) if not spared or _run_of(p) not in spared]
 
     def _wait(self, process: PortableProcess) -> None:
         code = process.popen.wait()
@@ -221,11 +235,15 @@ class PortableSystem:
     def _ended(self, process: PortableProcess, code: int) -> None:
         if self._closed:
             return
-        for other in self._of(process):
+        left = self._dying(process)
+        told = (m for p in left if (m := _member(p)) is not None)
+        members = tuple(m for m in told if m.state != "Z" and m.session != process.pid)
+        for other in left:
             self.counters.leftovers_killed += _kill(other)
         process.outlet.drain()
         self._forget(process)
-        process.launch.on_exit(Exit(code, None) if code >= 0 else Exit(None, -code))
+        ended = (code, None) if code >= 0 else (None, -code)
+        process.launch.on_exit(Exit(*ended, left=members))
 
     def _forget(self, process: PortableProcess) -> None:
         process.outlet.close()
@@ -262,6 +280,13 @@ def _carrying(run_ids: Collection[str], spool: str | None) -> list[psutil.Proces
         if under or env["MIDWATCH_RUN_ID"] in run_ids:
             found.append(process)
     return found
+
+
+def _run_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("MIDWATCH_RUN_ID", "")
+    except (psutil.Error, OSError):
+        return ""
 
 
 def _kill(process: psutil.Process) -> int:
@@ -314,6 +339,7 @@ def _member(process: psutil.Process) -> Member | None:
             state=_LETTERS.get(status, "S"),
             age_s=max(0.0, time.time() - process.create_time()),
             rss_bytes=0 if zombie else process.memory_info().rss,
+            run_id=_run_of(process),
         )
     except (psutil.Error, OSError):
         return None

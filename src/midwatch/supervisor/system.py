@@ -115,6 +115,8 @@ class Member:
     """R, S, D, Z, T, as /proc/PID/stat has it."""
     age_s: float
     rss_bytes: int
+    run_id: str = ""
+    """MIDWATCH_RUN_ID in its environment: the run's own, a sub-agent's, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,11 @@ class System(Protocol):
         """Return Unix seconds: for records and schedules."""
         ...
 
+    def asleep(self) -> float:
+        """Return for how many seconds the host has slept since it started; 0 where that cannot be told.
+        The monotonic clock stands still meanwhile."""
+        ...
+
     def call_at(self, when: float, act: Callable[[], None]) -> Timer:
         """Call `act` at monotonic `when`, or as soon as possible when that is past."""
         ...
@@ -225,6 +232,11 @@ class System(Protocol):
     def members(self, process: Process) -> list[Member]:
         """Return what lives of the run beside its own process, zombies included: below it, and what
         carries its run id or was once seen below it and went elsewhere."""
+        ...
+
+    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        """The run has a sub-agent with a run id of its own: its processes are members of the run.
+        `outlive`: neither `kill_tree` nor the end of the run ends them, only the instance's end."""
         ...
 
     def kill_member(self, member: Member) -> bool:

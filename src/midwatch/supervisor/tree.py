@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from typing import Final
 
 from midwatch.supervisor import mark, procfs
@@ -40,6 +40,11 @@ class Kin:
         self._marks: dict[str, mark.Mark] = {}
         self._seen: dict[tuple[int, int], str | None] = {}
         self._of: dict[str, dict[int, int]] = {}
+        self._aliases: dict[str, str] = {}
+
+    def alias(self, run_id: str, of: str) -> None:
+        """A sub-agent has a run id of its own, and belongs to this run."""
+        self._aliases[run_id] = of
 
     def enrol(self, run_id: str) -> mark.Mark | None:
         """Return the mark that the run's first process is to be given."""
@@ -67,7 +72,8 @@ class Kin:
             return self._seen[key]
         found = mark.read(entry.pid) if self._runs else None
         run_id = self._runs.get(found) if found is not None else None
-        run_id = run_id or procfs.run_of(entry.pid)
+        if run_id is None and (run_id := procfs.run_of(entry.pid)) is not None:
+            run_id = self._aliases.get(run_id, run_id)
         if len(self._seen) < SEEN_MAX:
             self._seen[key] = run_id
             if run_id is not None:
@@ -116,6 +122,8 @@ class Kin:
                 del self._of[run_id]
         for run_id in [r for r in self._marks if r not in keep and r not in self._of]:
             self._runs.pop(self._marks.pop(run_id), None)
+        for alias in [a for a, r in self._aliases.items() if r not in keep and r not in self._of]:
+            del self._aliases[alias]
         for key in [k for k, run_id in self._seen.items() if run_id is None]:
             del self._seen[key]
 
@@ -127,8 +135,10 @@ class Hunt:
        by which they are found. 2. Look again, until a look finds nothing new. 3. Kill.
     """
 
-    def __init__(self, kin: Kin, run_id: str) -> None:
+    def __init__(self, kin: Kin, run_id: str, spared: Collection[str] = ()) -> None:
+        """`spared`: run ids of sub-agents that live on, with all below them."""
         self._kin = kin
+        self._spared = spared
         self._run_id = run_id
         self._mark = kin.mark_of(run_id)
         self._held: dict[int, int] = {}
@@ -155,6 +165,8 @@ class Hunt:
         known = set(queue)
         for pid in queue:  # grows while it is walked
             if pid not in held:
+                if self._spared and procfs.run_of(pid) in self._spared:
+                    continue
                 started = send(
                     pid, signal.SIGSTOP, lambda entry: self._is_ours(entry, roots, known)
                 )

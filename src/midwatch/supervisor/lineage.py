@@ -1,0 +1,194 @@
+"""Which living processes came from which run: the view of one instance on the process table.
+
+Everything that a run started is below its own process, or lost its parents and is our child, or
+carries the run's mark. A run may hold sub-agents, which have run ids of their own; those that were
+declared to outlive it are spared when the run is killed, and end with the instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from midwatch.supervisor import procfs, tree
+from midwatch.supervisor.meter import inside
+from midwatch.supervisor.procfs import Stat
+from midwatch.supervisor.system import Launch, Member, Process
+
+FEW: Final = 4
+"""So many runs are looked at by walking down from each; more, by one look at all processes."""
+
+
+class Child(Process, Protocol):
+    @property
+    def launch(self) -> Launch: ...
+
+
+class Lineage:
+    """`processes` is what we started and have not reaped; `adopt`: we are the subreaper."""
+
+    def __init__(self, processes: Mapping[int, Child], *, adopt: bool) -> None:
+        self.kin = tree.Kin()
+        self._processes = processes
+        self._adopt = adopt
+        self._outlive: dict[str, set[str]] = {}
+        """Run ids of sub-agents that are to outlive the run, by run."""
+        # a shell that started something and then became us by exec: its children are not ours to end
+        children = procfs.stats(procfs.children_of(os.getpid())).values()
+        self._before = {(entry.pid, entry.started) for entry in children}
+
+    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        self.kin.alias(run_id, process.run_id)
+        if outlive:
+            self._outlive.setdefault(process.run_id, set()).add(run_id)
+        elif process.run_id in self._outlive:
+            self._outlive[process.run_id].discard(run_id)
+
+    def outliving(self, run_id: str) -> Collection[str]:
+        return self._outlive.get(run_id, ())
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def strays(self) -> list[Stat]:
+        """Return our living children that we did not start."""
+        if not self._adopt:
+            return []
+        children = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
+        found = procfs.stats(children).values()
+        return [e for e in found if e.state != "Z" and (e.pid, e.started) not in self._before]
+
+    def roots(self, process: Process) -> dict[int, Stat]:
+        """Return the processes of a run from which all others of it are found by descent: its own,
+        what was re-parented to us, and what was once seen below it."""
+        found = {entry.pid: entry for entry in self.kin.remembered(process.run_id)}
+        found |= {e.pid: e for e in self.strays() if self.kin.owner(e) == process.run_id}
+        if self._processes.get(process.pid) is process:  # else its number may be a stranger's
+            if not self._adopt:  # what lost its parents is somebody else's child
+                found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
+            if (entry := procfs.stat(process.pid)) is not None:
+                found[process.pid] = entry
+        return found
+
+    def all_of(self, process: Process) -> dict[int, Stat]:
+        """Return every process of a run by pid, its own and zombies included."""
+        found = self.roots(process)
+        for pid in list(found):
+            found |= procfs.stats(p for p in procfs.below(pid) if p not in found)
+        marked = self.kin.marked(process.run_id, procfs.pids())
+        found |= procfs.stats(pid for pid in marked if pid not in found)
+        mine = (process.pid,)
+        found = {p: e for p, e in found.items() if p in mine or p not in self._processes}
+        self.kin.remember(process.run_id, (e for p, e in found.items() if p not in mine))
+        return found
+
+    def parted(self, process: Child) -> tuple[Stat, list[Stat]] | None:
+        """Return the agent's own process and all others of its run; what builds the walls around it
+        is neither. None when its process is gone."""
+        found = self.all_of(process)
+        root = found.pop(process.pid, None)
+        if root is None or self._processes.get(process.pid) is not process:
+            return None
+        others = list(found.values())
+        return inside(root, others) if process.launch.walled else (root, others)
+
+    def within(self, process: Child) -> tuple[Stat, list[Stat]] | None:
+        """Return the process inside the walls and all others there, None when there is none yet."""
+        root = procfs.stat(process.pid)
+        if root is None:
+            return None
+        others = list(procfs.stats(procfs.below(process.pid)).values())
+        own, rest = inside(root, others)
+        return (own, rest) if own is not root else None
+
+    def table(self, wanted: Sequence[Child], *, light: bool) -> dict[int, Stat]:
+        """Return a table of processes that holds all of these runs, read in the cheapest way."""
+        if len(wanted) <= FEW:
+            walked = (pid for p in wanted for pid in (p.pid, *procfs.below(p.pid)))
+            return procfs.stats(walked) | {e.pid: e for e in self.strays()}
+        if light and self.kin.reliable:
+            return procfs.stats(self.kin.ours(procfs.pids()))
+        self.kin.forget(p.run_id for p in self._processes.values())
+        return procfs.everyone()
+
+    def sort(self, wanted: Sequence[Child], table: dict[int, Stat]) -> dict[int, list[Stat]]:
+        """Return by the pid of each living run's process all other processes of the run."""
+        children = tree.by_parent(table)
+        strays: dict[str | None, list[Stat]] = {}
+        for entry in children.get(os.getpid(), ()) if self._adopt else ():
+            if entry.pid not in self._processes and entry.state != "Z":
+                strays.setdefault(self.kin.owner(entry), []).append(entry)
+        found: dict[int, list[Stat]] = {}
+        for process in wanted:
+            if process.pid not in table:
+                continue
+            others = tree.descend(children, process.pid)
+            for stray in strays.get(process.run_id, ()):
+                others += [stray, *tree.descend(children, stray.pid)]
+            if others:
+                self.kin.remember(process.run_id, others)
+            found[process.pid] = others
+        return found
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def left_by(self, process: Process) -> list[Stat]:
+        """Return what outlives the run in sessions of its own: the rest has died with its group."""
+        own = [
+            entry
+            for entry in self.strays()
+            if entry.session != process.pid and self._is_left(entry, process)
+        ]
+        return tree.living(own)
+
+    def kill_left(self, process: Process) -> int:
+        """SIGKILL what escaped from the group. It is now our child, the subreaper sees it at once; it
+        is known by its session, its mark, or the run id in its environment."""
+        return sum(
+            tree.kill_below(entry) for entry in self.strays() if self._is_left(entry, process)
+        )
+
+    def _is_left(self, entry: Stat, process: Process) -> bool:
+        if entry.session != process.pid and self.kin.owner(entry) != process.run_id:
+            return False
+        spared = self._outlive.get(process.run_id)
+        return not spared or procfs.run_of(entry.pid) not in spared
+
+    def kill_strays(self) -> int:
+        """SIGKILL whatever was re-parented to us: it came from a run, also when nothing tells which."""
+        return sum(tree.kill_below(entry) for entry in self.strays())
+
+    def reap(self) -> int:
+        """Reap zombies that are our children and not of our own starting, whose ends are read
+        elsewhere; learn from which run the others came as long as that can be told."""
+        count = 0
+        for pid in procfs.children_of(os.getpid()):
+            entry = None if pid in self._processes else procfs.stat(pid)
+            if entry is None:
+                continue
+            if entry.state != "Z":
+                self.kin.owner(entry)
+                continue
+            with contextlib.suppress(ChildProcessError):
+                count += os.waitpid(pid, os.WNOHANG)[0] == pid
+        return count
+
+
+def members_of(entries: Iterable[Stat]) -> list[Member]:
+    """Return processes as the rest of the supervisor knows them."""
+    ticks = procfs.uptime_ticks()
+    return [
+        Member(
+            pid=entry.pid,
+            started=float(entry.started),
+            parent=entry.ppid,
+            session=entry.session,
+            name=procfs.command(entry),
+            state=entry.state,
+            age_s=procfs.age_s(entry, ticks),
+            rss_bytes=entry.rss_bytes,
+            run_id=procfs.run_of(entry.pid) or "",
+        )
+        for entry in entries
+    ]
