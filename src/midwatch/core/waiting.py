@@ -35,6 +35,7 @@ _ASKS: Final = re.compile(
     re.IGNORECASE,
 )
 _TELLS: Final = re.compile(r"\w.*[?]|\(\s*y(?:es)?\s*/\s*n|\[\s*y(?:es)?\s*/\s*n", re.IGNORECASE)
+_NUMBERS: Final = re.compile(r"[0-9]+")
 _FRAME: Final = re.compile(r"[─-╿▀-▟|+*=~_-]{2,}|[│┃║╎╏▏▕]")
 """Lines and corners that programs draw around a dialog."""
 
@@ -81,7 +82,7 @@ def judge(look: Look, evidence: Evidence, now: float, quiet_s: float) -> Decisio
     """Tell whether a run on a terminal waits for input. `quiet_s` is its `patience`."""
     quiet = now - quiet_since(evidence)
     if quiet < quiet_s:
-        return Decision(False, "something came from it", quiet_s - quiet)
+        return Decision(False, "something came from it", max(0.05, quiet_s - quiet))
     if not look.reads:
         return Decision(False, "does not read its terminal", max(quiet_s, CONFIRM_S))
     excuse = _excuse(evidence, now)
@@ -102,6 +103,11 @@ def question_of(lines: Sequence[str]) -> str:
     if asked is not None and said[-1] is not asked and _is_prompt(said[-1]):
         return said[-1]
     return asked or (said[-1] if said else "")
+
+
+def is_same(question: str, other: str) -> bool:
+    """Tell whether two questions differ at most in their numbers: a clock, a counter."""
+    return _NUMBERS.sub("#", question) == _NUMBERS.sub("#", other)
 
 
 def asks(lines: Sequence[str]) -> bool:

@@ -103,6 +103,10 @@ class Prompt(Duty):
             return
         quiet = now - waiting.quiet_since(run.evidence)
         reads = quiet >= quiet_s and helm.system.standing(run.process).reads_terminal
+        if reads:
+            helm.look(run)  # what its children use meanwhile is seen by comparing two samples
+            if run.wish is not None:
+                return
         asks = reads and waiting.asks(self._screen(run).lines)
         decision = waiting.judge(Look(reads, asks, self._reads_since), run.evidence, now, quiet_s)
         if not decision.reads:
@@ -121,7 +125,7 @@ class Prompt(Duty):
         run.evidence = replace(run.evidence, waited=now)
         question = waiting.question_of(self._screen(run).lines)
         overdue = self._told_at is None or now - self._told_at >= RETELL_S
-        if question != self._question and overdue:
+        if overdue and not waiting.is_same(question, self._question):
             self._tell(run, "reads its terminal, and asks for something else", now)
         self._look_in(run, max(ECHO_S / 2, min(waiting.AGAIN_S, quiet_s / 2)))
 
