@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from midwatch.core.stacks import before_stack, find_stack
@@ -47,12 +44,3 @@ def test_a_dump_without_its_heading_is_found() -> None:
 )
 def test_no_dump_is_no_stack(lines: list[str]) -> None:
     assert find_stack(lines) == []
-
-
-def test_this_very_python_prints_what_is_found() -> None:
-    code = "import faulthandler, os\nfaulthandler.enable()\ndef work(): os.abort()\nwork()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False
-    )
-    stack = find_stack(["before", *done.stderr.splitlines()])
-    assert any("in work" in line for line in stack)
