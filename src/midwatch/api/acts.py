@@ -13,6 +13,7 @@ from midwatch.api import shapes
 from midwatch.api.answers import Json, Room
 from midwatch.api.reads import stranger
 from midwatch.core.access import Caller
+from midwatch.core.detection import MIDWATCH
 from midwatch.core.ports import Reply
 from midwatch.wire.problem import Refusal
 
@@ -32,6 +33,7 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["act"])
     _add_actions(router, room)
+    _add_reload(router, room)
     _add_nodes(router, room)
     return router
 
@@ -62,6 +64,19 @@ def _add_actions(router: APIRouter, room: Room) -> None:
         if _from_form(request):
             return RedirectResponse(f"/incidents/{incident.id}", 303)
         return Json.of(shapes.IncidentShape, incident.to_json())
+
+
+def _add_reload(router: APIRouter, room: Room) -> None:
+    @router.post("/api/reload", response_model=shapes.ReloadShape)
+    async def reload() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Read the fleet file again; restarts only agents whose entry changed. Answers 422 with every
+        problem of a file that cannot be used; nothing was changed then."""
+        reply = await room.nodes.send(MIDWATCH, "reload", timeout_s=60.0)
+        if reply.state != "reloaded":
+            problems: list[Any] = reply.data.get("problems") or []
+            status = 422 if problems else 409
+            raise Refusal(status, reply.result, reason="reload", problems=problems)
+        return Json({"result": reply.result, **reply.data})
 
 
 def _add_nodes(router: APIRouter, room: Room) -> None:

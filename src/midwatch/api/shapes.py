@@ -155,6 +155,10 @@ class AgentShape(Shape):
     cycle: CycleShape | None
     today: TodayShape
     resources: ResourcesShape | None
+    version: VersionShape | None = None
+    """Of the last run that was started."""
+    drift: list[str] = []
+    """What runs against what the fleet file, the env file and git say now, in sentences."""
     incidents: list[IncidentShape]
     recent_cycles: list[StripShape]
 
@@ -175,6 +179,10 @@ class RunShape(Shape):
     agent: str
     started_at: datetime
     ended_at: datetime | None = None
+    command: list[str] | None = None
+    configuration: str | None = None
+    environment: str | None = None
+    revision: RevisionShape | None = None
 
 
 class BeatShape(Shape):
@@ -245,6 +253,37 @@ class ActedShape(Shape):
     action: str
     result: str
     state: str
+
+
+class ReloadedShape(Shape):
+    """What a reload did with one agent; `keys` are what changed in its entry."""
+
+    agent: str
+    result: str
+    keys: list[str]
+
+
+class ReloadShape(Shape):
+    result: str
+    file: str
+    agents: list[ReloadedShape]
+    notes: list[str]
+    """What a running instance cannot change."""
+
+
+class RevisionShape(Shape):
+    commit: str
+    branch: str | None = None
+    dirty: bool | None = None
+    """Files differ from what was last added; left out where that was not found out."""
+
+
+class VersionShape(Shape):
+    """What a run was made of. Hashes are keyed: equal or not, nothing else can be learned."""
+
+    configuration: str | None = None
+    environment: str | None = None
+    revision: RevisionShape | None = None
 
 
 class LogShape(Shape):

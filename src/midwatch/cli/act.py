@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final
 
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.client import Hub, Refused, path_of, records
+from midwatch.cli.client import Hub, path_of, records
 from midwatch.cli.exits import CommandError
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
-from midwatch.cli.status import unknown
+from midwatch.core.selection import NoneSelected, of_group, select
+
+AT_ONCE: Final = 16
+"""Agents that are asked side by side: each answers when its run has ended."""
+
+_WHO: Final = """
+
+An AGENT is a name, `group:NAME`, or a pattern such as `'web.*'`, quoted against the shell."""
 
 _PAGES: Final = {
     "start": "Start agents that are stopped, parked or between two runs.",
@@ -33,36 +41,47 @@ No grace, nothing is asked. Prints a receipt; they stay stopped until `midwatch 
 def add(app: typer.Typer) -> None:
     """Add the six commands."""
     for verb, page in _PAGES.items():
-        app.command(verb, help=page)(_command(verb))
+        app.command(verb, help=page + _WHO)(_command(verb))
 
 
 def _command(verb: str) -> Callable[..., None]:
     def command(
-        agents: Annotated[list[str], typer.Argument(metavar="AGENT", help="Agents, by name.")],
+        agents: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="AGENT", help="Agents: by name, group or pattern.", show_default=False
+            ),
+        ] = None,
+        group: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--group", "-g", metavar="NAME", help="All agents of a group.", show_default=False
+            ),
+        ] = None,
         data: Data = None,
         url: Url = None,
         as_json: Json = False,
     ) -> None:
-        act(verb, agents, Hub(find(data, url)), as_json)
+        if not agents and not group:
+            raise typer.BadParameter("name an agent, a group:NAME or a pattern", param_hint="AGENT")
+        act(verb, agents or [], Hub(find(data, url)), as_json, groups=group or [])
 
     command.__name__ = verb
     return command
 
 
-def act(verb: str, agents: list[str], hub: Hub, as_json: bool) -> None:
-    """Order it for each agent; print what came of it. What fails is told after the others are done."""
+def act(
+    verb: str, words: list[str], hub: Hub, as_json: bool, groups: list[str] | None = None
+) -> None:
+    """Order it for each agent that is meant; print what came of it, and what failed after the rest."""
+    agents, failed = _chosen(words, groups or [], hub)
     done: list[dict[str, Any]] = []
-    failed: list[CommandError] = []
-    for agent in dict.fromkeys(agents):
-        try:
-            answer = hub.post(path_of("agents", agent, verb))
-        except Refused as refused:
-            failed.append(unknown(hub, agent) if refused.status == 404 else refused)
-            continue
-        receipts = records(answer)
-        if not receipts:
-            raise hub.foreign(f"no receipt for '{verb} {agent}'")
-        done += receipts
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(agents)))) as pool:
+        for answer in pool.map(lambda agent: _order(hub, agent, verb), agents):
+            if isinstance(answer, CommandError):
+                failed.append(answer)
+            else:
+                done += answer
     if as_json:
         show.document(done)
     else:
@@ -72,6 +91,30 @@ def act(verb: str, agents: list[str], hub: Hub, as_json: bool) -> None:
         for error in failed:
             show.complain(str(error))
         raise typer.Exit(max(error.code for error in failed))
+
+
+def _chosen(words: list[str], groups: list[str], hub: Hub) -> tuple[list[str], list[CommandError]]:
+    """Return the agents that are meant, each once, and an error for each word that means none."""
+    known = {
+        str(agent.get("agent")): group if isinstance(group := agent.get("group"), str) else None
+        for agent in hub.items("/api/agents")
+    }
+    chosen: dict[str, None] = {}
+    failed: list[CommandError] = []
+    for word, look in [*((w, select) for w in words), *((g, of_group) for g in groups)]:
+        try:
+            chosen |= dict.fromkeys(look(word, known))
+        except NoneSelected as error:
+            failed.append(CommandError(str(error)))
+    return list(chosen), failed
+
+
+def _order(hub: Hub, agent: str, verb: str) -> list[dict[str, Any]] | CommandError:
+    try:
+        receipts = records(hub.post(path_of("agents", agent, verb)))
+        return receipts or hub.foreign(f"no receipt for '{verb} {agent}'")
+    except CommandError as error:
+        return error
 
 
 def _print(verb: str, item: dict[str, Any]) -> None:

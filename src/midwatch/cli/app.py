@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "suspend": "act",
     "resume": "act",
     "kill": "act",
+    "reload": "reload",
     "logs": "logs",
     "incidents": "incidents",
     "ack": "ack",

@@ -103,6 +103,7 @@ def _print_agent(agent: dict[str, Any]) -> None:
         ("group", _text(agent.get("group"))),
         ("node", _text(agent.get("node"))),
         ("run", _text(agent.get("run_id"))),
+        ("version", _version(record(agent.get("version")))),
         ("pid", _text(agent.get("pid"))),
         ("last beat", show.moment(agent.get("last_beat"))),
         ("today", _listed(today, cost_usd="${:,.2f}", cycles="{} cycles", restarts="{} restarts")),
@@ -110,10 +111,27 @@ def _print_agent(agent: dict[str, Any]) -> None:
         ("uses", _listed(resources, open_files="{} open files", children="{} child processes")),
     ]
     show.columns([row for row in rows if row[1] not in ("", "-")])
+    drift: object = agent.get("drift")
+    for sentence in drift if isinstance(drift, list) else []:  # pyright: ignore[reportUnknownVariableType]
+        show.out(f"{show.paint('drift', 'yellow')}: {show.line(sentence)}")
     for incident in records(agent.get("incidents")):
         severity = show.line(incident.get("severity", ""))
         sentence = show.line(incident.get("sentence", ""))
         show.out(f"{show.paint(severity, 'red')}: {sentence} ({show.line(incident.get('id', ''))})")
+
+
+def _version(version: dict[str, Any]) -> str:
+    """Return `4f1c2d3e5a6b on main, changed files; configuration 12ab…`, as far as it is known."""
+    revision = record(version.get("revision"))
+    parts: list[str] = []
+    if commit := revision.get("commit"):
+        branch = revision.get("branch")
+        parts.append(show.line(commit)[:12] + (f" on {show.line(branch)}" if branch else ""))
+        if revision.get("dirty") is True:
+            parts.append("changed files")
+    if configuration := version.get("configuration"):
+        parts.append(f"configuration {show.line(configuration)[:16]}")
+    return ", ".join(parts)
 
 
 def _text(value: object) -> str:

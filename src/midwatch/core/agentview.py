@@ -17,13 +17,16 @@ from midwatch.core.baseline import MIN_CYCLES, Baseline
 from midwatch.core.fleet import Agent
 from midwatch.core.history import AgentHistory, DaySums
 from midwatch.core.loop import Cycle, judge, learn
-from midwatch.core.plain import clean, number_of, text_of, whole_of
+from midwatch.core.plain import clean, number_of, text_of, texts_of, whole_of
 from midwatch.core.states import ALIVE, State
 from midwatch.core.units import NUSD
 from midwatch.wire.items import Item
 
 MAX_CYCLES: Final = 60
 """Cycles in the strip."""
+
+MAX_DRIFT: Final = 5
+"""Sentences about drift that are kept."""
 
 MAX_DAYS: Final = 3
 """Days of sums that are kept: late beats may still be of yesterday."""
@@ -98,6 +101,7 @@ class AgentView:
         self.result: str | None = None
         self.error: str | None = None
         self.sample: Item | None = None
+        self.drift: list[str] = []
         self.incidents: list[dict[str, Any]] = []
         self.open_kinds: dict[str, float] = {}
         self._skew_s: float | None = None
@@ -245,6 +249,7 @@ class AgentView:
         if self.sample is not None and _is_overtaken(item["at"], self.sample["at"], now):
             return False
         self.sample = item
+        self.drift = texts_of(item, "drift", MAX_DRIFT)
         state = item.get("state")
         stale = self.state_at is not None and item["at"] <= min(self.state_at, now)
         if state not in STATES or stale:

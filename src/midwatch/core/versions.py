@@ -7,12 +7,13 @@ taken back when its `rollback` says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from midwatch.core.change import Difference
 from midwatch.core.exits import Verdict
+from midwatch.core.plain import text_of
 
 SHORT: Final = 12
 """Characters of a revision in sentences."""
@@ -51,6 +52,24 @@ class Version:
         if self.revision is not None:
             found["revision"] = {k: v for k, v in asdict(self.revision).items() if v is not None}
         return found
+
+
+def shown(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a `run.started` event says of its version, bounded; None when it says nothing."""
+    found: dict[str, Any] = {
+        name: text for name in ("configuration", "environment") if (text := text_of(data, name, 64))
+    }
+    there: object = data.get("revision")
+    if isinstance(there, dict):
+        known = cast("dict[str, Any]", there)
+        if (commit := text_of(known, "commit", 64)) is not None:
+            dirty: object = known.get("dirty")
+            found["revision"] = {
+                "commit": commit,
+                "branch": text_of(known, "branch"),
+                "dirty": dirty if isinstance(dirty, bool) else None,
+            }
+    return found or None
 
 
 def drift(

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from midwatch.core.agentview import AgentView, data_of, dollars
+from midwatch.core.agentview import MAX_DRIFT, AgentView, data_of, dollars
 from midwatch.core.detection import MIDWATCH
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import AgentHistory
 from midwatch.core.incident import Incident
 from midwatch.core.loop import Cycle
-from midwatch.core.plain import text_of
+from midwatch.core.plain import text_of, texts_of
 from midwatch.core.sentence import sentence_of
 from midwatch.core.states import ALIVE, State
 from midwatch.core.times import zone_of
+from midwatch.core.versions import shown
 from midwatch.wire.items import Item, Kind
 
 MAX_AGENTS: Final = 5_000
@@ -171,7 +172,9 @@ class FleetView:
             return agent.take_started(item, now, self.zone)
         if event == "run.ended":
             return agent.take_ended(item, now)
-        if event in ("agent.step", "agent.progress"):
+        if event == "agent.drift":
+            agent.drift = texts_of(data_of(item), "drift", MAX_DRIFT)
+        elif event in ("agent.step", "agent.progress"):
             agent.take_step(item, now)
         elif event == "agent.draining" and not agent.managed:
             agent.due_at = None
@@ -375,6 +378,8 @@ class FleetView:
                 "unit": agent.unit,
             },
             "resources": agent.resources(now),
+            "version": shown(data_of(agent.started)) if agent.started is not None else None,
+            "drift": agent.drift,
             "incidents": agent.incidents,
             "recent_cycles": agent.strip(),
         }

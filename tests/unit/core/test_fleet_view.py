@@ -94,6 +94,8 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
             "unit": "mails",
         },
         "resources": {"rss_bytes": 9, "open_files": 8, "children": 0},
+        "version": None,
+        "drift": [],
         "incidents": [],
     }
     assert strip == [
