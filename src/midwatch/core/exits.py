@@ -1,60 +1,26 @@
 """Why a run ended, read from what is known at its end. Pure.
 
 A wish of ours (stop, hang, limit) explains an end before anything else does, then the status, then
-the memory before it, then the last lines of output. One table holds the texts of refused
-credentials; its tests hold what the real clients print.
+the memory before it, then the closing words of the output (`endtexts`). What cannot be told is a
+failure with its code, never a guess: a class decides whether the agent is parked.
 """
 
 from __future__ import annotations
 
 import errno
-import re
 import signal
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from midwatch.core import units
+from midwatch.core import closing, endtexts, units
+from midwatch.core.ends import EXPECTED, End
 
 NEAR_LIMIT: Final = 0.9
 """A SIGKILL with at least this part of the memory limit in use counts as out of memory."""
 
-CREDENTIAL_LINES: Final = 20
-"""How far back in the output a refused credential may explain the exit: the end of a traceback,
-not a warning from an hour ago."""
-
 TAIL_LINES: Final = 40
 """Lines of output that an end keeps."""
-
-
-class End(StrEnum):
-    """Why a run ended. The value travels as `end`."""
-
-    FINISHED = "finished"  # said that its work is complete, then exit 0
-    SILENT = "silent"  # exit 0 of an agent that should be running
-    FAILED = "failed"  # exit code other than 0
-    SIGNAL = "signal"  # ended by a signal from outside
-    OUT_OF_MEMORY = "out-of-memory"
-    CREDENTIALS = "credentials"  # its key was refused or is missing
-    HUNG = "hung"  # we stopped it: no evidence of progress
-    WALL_CLOCK = "wall-clock"  # we stopped it: it ran past its time
-    LIMIT = "limit"  # we stopped it: at its limit of processes, files or disk
-    RATE_LIMITED = "rate-limited"  # its provider refused it for a while
-    CONFIGURATION = "configuration"  # its settings are wrong or missing
-    DEPENDENCY = "missing-dependency"  # a module or program that it needs is not there
-    PLANNED = "planned-restart"  # we restarted it before it could fail: it grew towards a limit
-    CHANGED = "changed"  # its entry in the fleet file changed, or the schedule replaced its run
-    CANNOT_START = "cannot-start"  # the program could not be executed
-    OPERATOR = "operator"  # a person wanted it
-    SUSPENDED = "suspended"  # a person or detector suspended it
-    SHUTDOWN = "shutdown"  # the instance stops
-    LOST = "lost"  # its supervisor died and took it along
-
-
-EXPECTED: Final = frozenset(
-    {End.FINISHED, End.OPERATOR, End.SUSPENDED, End.SHUTDOWN, End.PLANNED, End.CHANGED}
-)
-"""Ends that somebody wanted: no failure, no incident."""
 
 
 class Wish(StrEnum):
@@ -92,8 +58,12 @@ class Facts:
     rss_bytes: int | None = None
     rss_limit_bytes: int | None = None
     rss_slope_bytes_h: float | None = None
+    oom_kills: int | None = None
+    """Kills by the kernel in the run's own cgroup; None when it has none."""
     host_oom_kills: int = 0
     """Kills by the kernel's memory killer, host-wide, since the run's last sample."""
+    host_stops: str = ""
+    """Why the machine is going down; empty when it is not."""
     tail: list[str] = field(default_factory=list[str])
     start_errno: int | None = None
     start_problem: str = ""
@@ -109,6 +79,12 @@ class Verdict:
     credential: str | None = None
     useless: bool = False
     """True when a restart cannot help: a refused key, a program that does not exist."""
+    retry_after_s: float | None = None
+    """For how long the provider asked to be left alone."""
+    said: str = ""
+    """The line of output that explains it."""
+    mark: str = ""
+    """What stays the same when the same failure happens again; empty: not compared."""
 
     @property
     def expected(self) -> bool:
@@ -149,57 +125,20 @@ _SHELL_SIGNALS: Final = frozenset(
     {signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM, signal.SIGINT}
 )
 
-_CREDENTIALS: Final[tuple[tuple[re.Pattern[str], str | None], ...]] = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        # openai, Python and Node; also any server that speaks its dialect
-        (
-            r"openai\.AuthenticationError|Incorrect API key provided|\binvalid_api_key\b",
-            "OPENAI_API_KEY",
-        ),
-        (
-            r"openai\.OpenAIError: (?:Missing credentials|The api_key client option must be set)",
-            "OPENAI_API_KEY",
-        ),
-        (r"You didn't provide an API key", "OPENAI_API_KEY"),
-        # anthropic
-        (
-            r"anthropic\.(?:AuthenticationError|PermissionDeniedError)|invalid x-api-key",
-            "ANTHROPIC_API_KEY",
-        ),
-        (r"Could not resolve authentication method", "ANTHROPIC_API_KEY"),
-        (r"x-api-key header is required", "ANTHROPIC_API_KEY"),
-        # google
-        (r"API key not valid\. Please pass a valid API key|\bAPI_KEY_INVALID\b", "GEMINI_API_KEY"),
-        (r"Missing key inputs argument|No API_KEY or ADC found", "GEMINI_API_KEY"),
-        # others that agents meet
-        (
-            r"\bExpiredTokenException\b|\bUnrecognizedClientException\b|\bInvalidAccessKeyId\b",
-            "AWS_ACCESS_KEY_ID",
-        ),
-        (r"huggingface_hub\.\S*(?:GatedRepoError|LocalTokenNotFoundError)", "HF_TOKEN"),
-        (r"\bBad credentials\b", "GITHUB_TOKEN"),
-        # last: says what, not whose
-        (r"\bAuthenticationError\b|\bauthentication_error\b", None),
-        (r"(?i)\b(?:401 unauthorized|http 401|status[ _]code:? 401|error code: 401)\b", None),
-        (
-            r"(?i)\b(?:invalid|expired|revoked|missing) (?:api[ _-]?key|access token|credentials)\b",
-            None,
-        ),
-    )
+_STOP_SIGNALS: Final = frozenset(
+    {signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGPWR}
+    if hasattr(signal, "SIGPWR")
+    else {signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT}
 )
-"""Texts of a refused or missing credential, the more telling first, and the variable they mean."""
+"""What a machine that goes down sends to everything."""
 
-_VARIABLE: Final = re.compile(r"\b([A-Z][A-Z0-9_]*_(?:API_KEY|TOKEN|SECRET|ACCESS_KEY|KEY))\b")
-"""A variable that the message names itself tells more than the table does."""
-
-_SECOND_NAMES: Final = frozenset({"OPENAI_ADMIN_KEY"})
-"""Variables that a message names beside the usual one."""
-
-_OUT_OF_MEMORY: Final = re.compile(
-    r"^MemoryError\b|JavaScript heap out of memory|std::bad_alloc|fatal error: runtime: out of memory"
-    r"|java\.lang\.OutOfMemoryError|memory allocation of \d+ bytes failed"
-)
+_SAID: Final[dict[End, str]] = {
+    End.CREDENTIALS: "its credential was refused",
+    End.RATE_LIMITED: "its provider refused it for a while",
+    End.QUOTA: "the quota of its account is used up",
+    End.CONFIGURATION: "its configuration is wrong",
+    End.DEPENDENCY: "something that it needs is missing",
+}
 
 
 def classify(facts: Facts) -> Verdict:
@@ -219,39 +158,47 @@ def classify(facts: Facts) -> Verdict:
     code = facts.exit_code or 0
     if code == 0 and (facts.said_done or not facts.long_lived):
         return Verdict(End.FINISHED, "finished its work")
-    credential = find_credential(facts.tail)
-    if credential is not None:
-        name, line = credential
-        return Verdict(End.CREDENTIALS, f"its credential was refused: {line}", name, useless=True)
-    if code == 0:
-        return Verdict(End.SILENT, "ended with code 0 without having said that it was done")
-    if any(_OUT_OF_MEMORY.search(line) for line in facts.tail[-CREDENTIAL_LINES:]):
-        return Verdict(End.OUT_OF_MEMORY, f"ran out of memory, exit code {code}{_growth(facts)}")
+    found = endtexts.find(facts.tail, code=code, ran_s=facts.duration_s)
+    if found is not None:
+        return _by_words(found, code, facts)
     said = last_words(facts.tail)
-    return Verdict(End.FAILED, f"exit code {code}" + (f": {said}" if said else ""))
+    if code == 0:
+        mark = endtexts.mark_of(End.SILENT, said)
+        reason = "ended with code 0 without having said that it was done"
+        return Verdict(End.SILENT, reason, said=said, mark=mark)
+    reason = f"exit code {code}" + (f": {said}" if said else "")
+    return Verdict(
+        End.FAILED, reason, said=said, mark=endtexts.mark_of(End.FAILED, f"{code} {said}")
+    )
 
 
-def find_credential(tail: list[str]) -> tuple[str, str] | None:
-    """Return (name, line) of the refused credential that `tail` tells of, or None.
+def _by_words(found: endtexts.Found, code: int, facts: Facts) -> Verdict:
+    line = _clip(found.line)
+    mark = endtexts.mark_of(found.end, line)
+    if found.end is End.OUT_OF_MEMORY:
+        return Verdict(found.end, f"ran out of memory, exit code {code}{_growth(facts)}", mark=mark)
+    return Verdict(
+        found.end,
+        f"{_SAID[found.end]}: {line}",
+        found.credential,
+        useless=found.end is End.CREDENTIALS,
+        retry_after_s=found.retry_after_s,
+        said=line,
+        mark=mark,
+    )
 
-    The name is the environment variable where it can be told, else `API key`.
+
+def is_stop_signal(facts: Facts) -> bool:
+    """Tell whether the run ended as it would if the machine, or its session, were being stopped.
+
+    Nobody here asked for it. A shell reports the signal as a code.
     """
-    recent = tail[-CREDENTIAL_LINES:]
-    for pattern, usual in _CREDENTIALS:
-        for line in reversed(recent):
-            if pattern.search(line) is None:
-                continue
-            named = [n for n in _VARIABLE.findall(line) if n not in _SECOND_NAMES]
-            return (named[0] if named else usual or "API key"), _clip(line)
-    return None
+    return facts.wish is None and _signal_of(facts) in _STOP_SIGNALS - {signal.SIGKILL}
 
 
 def last_words(tail: list[str]) -> str:
-    """Return the last line that says something, clipped; empty when there is none."""
-    for line in reversed(tail):
-        if line.strip():
-            return _clip(line)
-    return ""
+    """Return the line that says most about the end, clipped; empty when there is none."""
+    return _clip(closing.headline(tail))
 
 
 def signal_name(number: int) -> str:
@@ -270,20 +217,32 @@ def _signal_of(facts: Facts) -> int | None:
 
 
 def _by_signal(number: int, facts: Facts) -> Verdict:
-    if number == signal.SIGKILL:
-        limit, rss = facts.rss_limit_bytes, facts.rss_bytes
-        if limit and rss is not None and rss >= NEAR_LIMIT * limit:
-            return Verdict(
-                End.OUT_OF_MEMORY, f"killed (SIGKILL) near its memory limit{_growth(facts)}"
-            )
-        if facts.host_oom_kills > 0:
-            return Verdict(
-                End.OUT_OF_MEMORY,
-                f"killed (SIGKILL) while the host ran out of memory{_growth(facts)}",
-            )
+    if number == signal.SIGKILL and (cause := _memory_kill(facts)):
+        return Verdict(End.OUT_OF_MEMORY, f"killed (SIGKILL) {cause}{_growth(facts)}")
+    if facts.host_stops and number in _STOP_SIGNALS:
+        return Verdict(End.HOST_SHUTDOWN, f"stopped with the machine: {facts.host_stops}")
     if number == signal.SIGTERM and facts.said_done:
         return Verdict(End.FINISHED, "ended by SIGTERM after it had said that it stops")
-    return Verdict(End.SIGNAL, f"ended by {signal_name(number)}, which nobody here sent")
+    name = signal_name(number)
+    if number in (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL):
+        # a runtime without memory says so, and then ends itself
+        found = endtexts.find(facts.tail, code=None, ran_s=facts.duration_s)
+        if found is not None:
+            return Verdict(End.OUT_OF_MEMORY, f"ran out of memory, {name}{_growth(facts)}")
+    if number == signal.SIGXFSZ:
+        return Verdict(End.LIMIT, "a file reached the largest size that it may have (SIGXFSZ)")
+    mark = endtexts.mark_of(End.SIGNAL, name)
+    return Verdict(End.SIGNAL, f"ended by {name}, which nobody here sent", mark=mark)
+
+
+def _memory_kill(facts: Facts) -> str:
+    """Return what speaks for a kill for memory; empty when nothing does."""
+    if facts.oom_kills:
+        return "by the kernel at its memory limit"
+    limit, rss = facts.rss_limit_bytes, facts.rss_bytes
+    if limit and rss is not None and rss >= NEAR_LIMIT * limit:
+        return "near its memory limit"
+    return "while the host ran out of memory" if facts.host_oom_kills > 0 else ""
 
 
 def _growth(facts: Facts) -> str:
