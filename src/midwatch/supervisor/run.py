@@ -125,6 +125,7 @@ class Run:
         tail: list[str],
         long_lived: bool,
         oom_kills: int,
+        host_stops: str = "",
     ) -> Facts:
         """Return what is known at the end of the run."""
         return Facts(
@@ -137,7 +138,9 @@ class Run:
             rss_bytes=self.sample.rss_bytes if self.sample else None,
             rss_limit_bytes=limit,
             rss_slope_bytes_h=self.slope(),
+            oom_kills=exit_.oom_kills,
             host_oom_kills=max(0, oom_kills - self.oom_kills),
+            host_stops=host_stops,
             tail=tail,
             duration_s=now - self.started,
         )
