@@ -39,8 +39,14 @@ class Record:
     started: float = 0.0
     run_since: float = 0.0
     failures: int = 0
+    streak: dict[str, Any] | None = None
+    """What those failures were (`core.restart.Streak`)."""
+    plan: str = ""
+    """The rule of its schedule that `fired` and `owed` speak of."""
     fired: float | None = None
-    """When its schedule last fired, or was first seen."""
+    """The last time of its schedule that is settled: started, missed and told, or before the rule was known."""
+    owed: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    """Starts that are to be made, the next one first: (time in the rule, `core.schedule.Kind`)."""
 
 
 @dataclass(slots=True)
@@ -91,14 +97,26 @@ class Journal:
             name, {"held": state, "reason": reason, "since": at, "entry": entry}, sync=True
         )
 
-    def started(self, name: str, run_id: str, pid: int, started: float, at: float) -> None:
-        self._update(name, {"run_id": run_id, "pid": pid, "started": started, "run_since": at})
+    def started(
+        self,
+        name: str,
+        run_id: str,
+        pid: int,
+        started: float,
+        at: float,
+        owed: list[tuple[float, str]] | None = None,
+    ) -> None:
+        """Remember a run, and in the same line what its schedule still owes, when that has changed."""
+        change = {"run_id": run_id, "pid": pid, "started": started, "run_since": at}
+        self._update(name, change if owed is None else {**change, "owed": owed})
 
-    def ended(self, name: str, failures: int) -> None:
-        self._update(name, {"run_id": None, "pid": 0, "failures": failures})
+    def ended(self, name: str, failures: int, streak: dict[str, Any] | None = None) -> None:
+        kept = {} if streak is None else {"streak": streak}
+        self._update(name, {"run_id": None, "pid": 0, "failures": failures, **kept})
 
-    def fired(self, name: str, at: float) -> None:
-        self._update(name, {"fired": at})
+    def schedule(self, name: str, **change: Any) -> None:
+        """Remember what changed of `plan`, `fired` and `owed`."""
+        self._update(name, change)
 
     def alive(self, at: float) -> None:
         self._own({"alive_at": at, "clean": False})

@@ -80,15 +80,11 @@ class Keeper:
         self._timetable = self._plan()
         if self.state is State.SCHEDULED:
             self._between_runs()
-        elif self._timetable is not None and self.run is not None:
+        else:
             self._arm_schedule()
 
     def _plan(self) -> Timetable | None:
-        plan, around = self.agent.schedule, self._around
-        if plan is None:
-            return None
-        journal = around.journal
-        return Timetable(self.name, plan, around.timezone, self.system, journal, self._fire)
+        return None if self.agent.schedule is None else Timetable(self, self._around)
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -108,6 +104,8 @@ class Keeper:
             return
         if record.held is not None:
             changed = record.held == State.PARKED and record.entry != self._around.fingerprint(
+            if self._timetable is not None:
+                self._timetable.forget()
                 self.agent
             )
             if not changed:
@@ -131,7 +129,7 @@ class Keeper:
         """Start a run now. There must be none."""
         assert self.run is None
         self.timers.cancel("start")
-        self.next_start_at = None
+        self.next_start_at = self._timetable.next_at if self._timetable is not None else None
         if not self.tenure.admitted(why):
             return
         run_id = new_id()
@@ -151,8 +149,9 @@ class Keeper:
         now, wall, attempt = self.system.now(), self.system.wall(), self.failures + 1
         kills = self.system.oom_kills()
         self.run = Run(run_id, process, now, wall, why, attempt, Evidence(now), kills)
-        self._around.journal.started(self.name, run_id, process.pid, process.started, wall)
-        self.tell.started(run_id, process.pid, attempt, why, self.tenure.started())
+        due, owed = self._timetable.taken() if self._timetable is not None else ({}, None)
+        self._around.journal.started(self.name, run_id, process.pid, process.started, wall, owed)
+        self.tell.started(run_id, process.pid, attempt, why, {**self.tenure.started(), **due})
         self.say(
             f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
         )
@@ -379,11 +378,8 @@ class Keeper:
     def _settle(self, verdict: Verdict, decision: Decision, wish: Wish | None) -> None:
         if decision.next is Next.RESTART:
             self.restarts += 1
-            why = (
-                f"restart after: {verdict.reason}"
-                if verdict.end is not End.OPERATOR
-                else verdict.reason
-            )
+            wanted = verdict.end in (End.OPERATOR, End.CHANGED)
+            why = verdict.reason if wanted else f"restart after: {verdict.reason}"
             if decision.delay_s <= 0:
                 self.start(why)
                 return
@@ -438,34 +434,15 @@ class Keeper:
 
     def _between_runs(self) -> None:
         self._arm_schedule()
-        at = self.next_start_at
-        when = (
-            f"next run in {units.show_duration(at - self.system.wall())}"
-            if at
-            else "its schedule never fires again"
-        )
-        self.become(State.SCHEDULED if at else State.STOPPED, when)
+        plan = self._timetable
+        waits = plan is not None and plan.next_at is not None
+        reason = plan.rest() if plan is not None else "it has no schedule any more"
+        self.become(State.SCHEDULED if waits else State.STOPPED, reason)
 
     def _arm_schedule(self) -> None:
         if self._timetable is not None and not self._shutting_down:
             self._timetable.arm()
-            if self.run is None:
-                self.next_start_at = self._timetable.next_at
-
-    def _fire(self, firing: schedule.Firing) -> None:
-        """The schedule is due. A parked agent gets its next chance, a held one does not."""
-        if self.run is not None:
-            skipped = "the last run still works"
-        elif (
-            self.state in (State.STOPPED, State.SUSPENDED)
-            and self._around.journal.of(self.name).held
-        ):
-            skipped = f"it is {self.state}"
-        else:
-            self.release(firing.reason)
-            return
-        self.tell.event("schedule.skipped", {"reason": skipped, "due_at": firing.at})
-        self.say(f"{self.name}: a scheduled run was skipped: {skipped}")
+            self.next_start_at = self._timetable.next_at
 
     # -- telling -----------------------------------------------------------------------------
 
