@@ -30,6 +30,20 @@ class Telling:
     def event(self, kind: str, data: dict[str, Any], run_id: str | None = None) -> None:
         self._reports.event(self._name, kind, self._system.wall(), data, run_id)
 
+    def run(self, run_id: str, fields: dict[str, Any]) -> None:
+        self._reports.run(self._name, run_id, self._system.wall(), fields)
+
+    def sample(self, run_id: str, fields: dict[str, Any]) -> None:
+        self._reports.sample(self._name, self._system.wall(), fields, run_id)
+
+    def of(self, sub_agent: str) -> Telling:
+        """Return the same for a sub-agent, of which only its name is known."""
+        return Telling(sub_agent, Agent(external=True), self._reports, self._system)
+
+    @property
+    def node(self) -> str:
+        return self._reports.node
+
     def state(
         self,
         state: State,
@@ -100,6 +114,9 @@ class Telling:
             "failures": decision.failures,
             "silent_s": run.silent_s if run else None,
             "credential": verdict.credential,
+            "said": verdict.said or None,
+            "retry_after_s": verdict.retry_after_s,
+            "identical": decision.streak.alike if decision.failures else 0,
         }
         if run is not None and run.stack:
             data["stack"] = run.stack
@@ -181,5 +198,7 @@ class Telling:
                 "open_files": sample.open_files,
                 "children": sample.children,
                 "threads": sample.threads,
+                "zombies": sample.zombies,
+                "pss_bytes": sample.pss_bytes,
             }
         self._reports.sample(self._name, self._system.wall(), fields, run.run_id if run else None)
