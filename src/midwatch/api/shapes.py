@@ -91,8 +91,11 @@ class TodayShape(Shape):
 
 class ResourcesShape(Shape):
     rss_bytes: int | None
+    pss_bytes: int | None
     open_files: int | None
     children: int | None
+    threads: int | None
+    zombies: int | None
 
 
 class StripShape(Shape):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.client import Hub, Refused, path_of, record, records
+from midwatch.cli.client import Hub, Refused, path_of, record, records, texts
 from midwatch.cli.exits import BAD, USAGE, CommandError
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
@@ -93,6 +93,13 @@ def _one(hub: Hub, name: str, as_json: bool) -> int:
     return BAD if agent.get("state") in _BAD_STATES else 0
 
 
+_USES: Final = {
+    "open_files": "{} open files",
+    "children": "{} child processes",
+    "threads": "{} threads",
+}
+
+
 def _print_agent(agent: dict[str, Any]) -> None:
     name, sentence = show.line(agent.get("agent", "?")), show.line(agent.get("sentence") or "")
     show.out(show.paint(f"{name}: {sentence}".removesuffix(": "), "bold"))
@@ -108,11 +115,10 @@ def _print_agent(agent: dict[str, Any]) -> None:
         ("last beat", show.moment(agent.get("last_beat"))),
         ("today", _listed(today, cost_usd="${:,.2f}", cycles="{} cycles", restarts="{} restarts")),
         ("memory", _size(resources.get("rss_bytes"))),
-        ("uses", _listed(resources, open_files="{} open files", children="{} child processes")),
+        ("uses", _listed(resources, **_USES)),
     ]
     show.columns([row for row in rows if row[1] not in ("", "-")])
-    drift: object = agent.get("drift")
-    for sentence in drift if isinstance(drift, list) else []:  # pyright: ignore[reportUnknownVariableType]
+    for sentence in texts(agent.get("drift")):
         show.out(f"{show.paint('drift', 'yellow')}: {show.line(sentence)}")
     for incident in records(agent.get("incidents")):
         severity = show.line(incident.get("severity", ""))

@@ -28,6 +28,9 @@ MAX_CYCLES: Final = 60
 MAX_DRIFT: Final = 5
 """Sentences about drift that are kept."""
 
+RESOURCES: Final = ("rss_bytes", "pss_bytes", "open_files", "children", "threads", "zombies")
+"""What of a sample is shown with an agent."""
+
 MAX_DAYS: Final = 3
 """Days of sums that are kept: late beats may still be of yesterday."""
 
@@ -426,7 +429,7 @@ class AgentView:
         sample = self.sample
         if sample is None or self.state not in ALIVE or now - sample["at"] > FRESH_SAMPLE_S:
             sample = {}
-        return {name: sample.get(name) for name in ("rss_bytes", "open_files", "children")}
+        return {name: sample.get(name) for name in RESOURCES}
 
 
 def data_of(item: Item) -> dict[str, Any]:

@@ -129,6 +129,17 @@ SAMPLES: Final = Table(
         "open_files": "BIGINT",
         "children": "BIGINT",
         "threads": "BIGINT",
+        "pss_bytes": "BIGINT",
+        "zombies": "BIGINT",
+        "host_memory_free_bytes": "BIGINT",
+        "host_memory_bytes": "BIGINT",
+        "host_load_1m": "DOUBLE",
+        "host_processes": "BIGINT",
+        "host_processes_max": "BIGINT",
+        "host_open_files": "BIGINT",
+        "host_open_files_max": "BIGINT",
+        "host_disk_free_bytes": "BIGINT",
+        "host_disk_bytes": "BIGINT",
     },
 )
 

@@ -257,6 +257,9 @@ class FakeSystem:
     def host(self, disk: str | None = None) -> Host:  # noqa: ARG002
         return self.machine
 
+    def processes(self) -> int | None:
+        return self.machine.processes
+
     def delegation(self) -> str:
         return "a machine that does not exist"
 

@@ -289,6 +289,9 @@ class LinuxSystem:
     def host(self, disk: str | None = None) -> Host:
         return host.read(disk)
 
+    def processes(self) -> int | None:
+        return host.tasks()
+
     def delegation(self) -> str:
         if self._cgroups is None:
             return self._without

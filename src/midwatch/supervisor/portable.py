@@ -166,6 +166,9 @@ class PortableSystem:
             disk_bytes=size,
         )
 
+    def processes(self) -> int | None:
+        return len(psutil.pids())
+
     def delegation(self) -> str:
         return "this system has no cgroups"
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from midwatch.core import access, units
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.supervisor import environment
+from midwatch.supervisor import environment, hostdown
 from midwatch.supervisor.address import Address
 from midwatch.supervisor.change import Changes, Source, expand
 from midwatch.supervisor.datadir import DataDir
@@ -33,18 +33,15 @@ from midwatch.supervisor.outfit import Outfit
 from midwatch.supervisor.output import Capture, Writer
 from midwatch.supervisor.post import Gap, Plan, Post
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
-from midwatch.supervisor.run import Run
+from midwatch.supervisor.sampling import Sampling
 from midwatch.supervisor.sandbox import Walls
 from midwatch.supervisor.sentinel import Sentinel
 from midwatch.supervisor.surroundings import Surroundings
-from midwatch.supervisor.system import Process, System
+from midwatch.supervisor.system import System
 from midwatch.supervisor.tasks import Tasks
 from midwatch.supervisor.timers import STOOD_STILL_S
 from midwatch.supervisor.versions import Versions
 from midwatch.supervisor.weighing import Scales, own_directories
-
-SAMPLE_EVERY_S: Final = 10.0
-FIRST_SAMPLE_S: Final = 1.0
 
 TICK_S: Final = 1.0
 """How often the supervisor looks whether it stood still itself."""
@@ -182,7 +179,10 @@ class Supervisor:
             # a fork costs milliseconds: between two of them, those that run already are heard
             await asyncio.sleep(0)
         self.tasks.spawn(self._tick(), "tick")
-        self.tasks.spawn(self._sample(), "samples")
+        sampling = Sampling(
+            self.system, self.keepers, self.reports, str(self.data.path), self._tell_losses
+        )
+        self.tasks.spawn(sampling.work(), "samples")
         self.tasks.spawn(Sentinel(self.system, self.keepers).watch(), "sentinel")
         self.changes.begin()
         if self.plans.hub is not None:
@@ -227,7 +227,9 @@ class Supervisor:
             fingerprint=self.outfit.fingerprint,
             hear_now=self.notices.drain,
             random=random.random,
+            going_down=hostdown.look,
             timezone=self.fleet.timezone,
+            weigh=self.scales.weigh,
             leases=self.leases,
             walls=self.walls,
             versions=self.versions,
@@ -352,20 +354,6 @@ class Supervisor:
             )
         self._directory_there = there
 
-    async def _sample(self) -> None:
-        await asyncio.sleep(FIRST_SAMPLE_S)
-        while True:
-            runs: dict[str, Run] = {
-                name: k.run for name, k in self.keepers.items() if k.run is not None
-            }
-            processes: list[Process] = [run.process for run in runs.values()]
-            samples = self.system.sample(processes) if processes else {}
-            for name, keeper in self.keepers.items():
-                run = runs.get(name)
-                keeper.sampled(samples.get(run.process.pid) if run and run is keeper.run else None)
-            self._tell_losses()
-            await asyncio.sleep(SAMPLE_EVERY_S)
-
     def _tell_losses(self) -> None:
         """Tell what was lost since the last time; on the console only the first of each kind."""
         counts = {name: int(self.statistics()[name]) for name in LOSSES}
@@ -406,6 +394,7 @@ class Supervisor:
             "adopted_reaped": system.adopted_reaped,
             "leftovers_killed": system.leftovers_killed,
             "exit_status_lost": system.status_lost,
+            "cgroups_failed": system.cgroups_failed,
             "starts_failed": sum(system.by_errno.values()),
             "orders_obeyed": self.orders.obeyed,
             "orders_refused": self.orders.refused,

@@ -255,6 +255,10 @@ class System(Protocol):
         """Return how the machine does, and the file system that holds the path `disk`."""
         ...
 
+    def processes(self) -> int | None:
+        """Return how many processes and threads the machine has: cheap enough for many times a second."""
+        ...
+
     def delegation(self) -> str:
         """Return in a sentence whether cgroups are used here, or why not."""
         ...

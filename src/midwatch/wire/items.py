@@ -236,9 +236,24 @@ FIELDS: Final[dict[Kind, dict[str, Field]]] = {
         "pid": Field(_count, "process id of the agent"),
         "rss_bytes": Field(_count, "resident memory of the whole tree"),
         "cpu_s": Field(_amount, "CPU seconds used by the tree since the run began"),
-        "open_files": Field(_count, "open files of the agent's process"),
-        "children": Field(_count, "processes below the agent"),
+        "pss_bytes": Field(_count, "the same with shared pages counted once"),
+        "open_files": Field(_count, "open files of the process of the tree that has most"),
+        "children": Field(_count, "living processes below the agent"),
         "threads": Field(_count, "threads of the whole tree"),
+        "zombies": Field(_count, "processes below the agent that ended and were not waited for"),
+        "host_memory_free_bytes": Field(
+            _count, "the machine's memory that can be had (agent `midwatch`)"
+        ),
+        "host_memory_bytes": Field(_count, "all memory of the machine"),
+        "host_load_1m": Field(_amount, "processes that ran or wanted to, over a minute"),
+        "host_processes": Field(_count, "processes and threads of the machine"),
+        "host_processes_max": Field(_count, "how many it may have"),
+        "host_open_files": Field(_count, "open files of the machine"),
+        "host_open_files_max": Field(_count, "how many it may have"),
+        "host_disk_free_bytes": Field(
+            _count, "space left on the file system of the data directory"
+        ),
+        "host_disk_bytes": Field(_count, "size of that file system"),
     },
 }
 

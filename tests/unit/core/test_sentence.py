@@ -255,4 +255,4 @@ def test_an_unknown_time_zone_falls_back_to_utc() -> None:
 def test_an_agent_view_alone_needs_no_fleet() -> None:
     agent = AgentView("a", Agent(external=True), declared=False)
     assert agent.strip() == []
-    assert agent.resources(NOW) == {"rss_bytes": None, "open_files": None, "children": None}
+    assert set(agent.resources(NOW).values()) == {None}
