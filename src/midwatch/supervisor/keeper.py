@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from midwatch.core import restart, schedule, units
+from midwatch.core import restart, units
 from midwatch.core.errors import SetupError
 from midwatch.core.exits import AGAIN, End, Facts, Verdict, Wish, classify
 from midwatch.core.fleet import Agent
@@ -100,12 +100,12 @@ class Keeper:
             self._around.journal.ended(self.name, self.failures)
         self.tenure.choose()
         if not self.agent.enabled:
+            if self._timetable is not None:
+                self._timetable.forget()
             self.become(State.STOPPED, "not enabled in the fleet file")
             return
         if record.held is not None:
             changed = record.held == State.PARKED and record.entry != self._around.fingerprint(
-            if self._timetable is not None:
-                self._timetable.forget()
                 self.agent
             )
             if not changed:

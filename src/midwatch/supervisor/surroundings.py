@@ -29,11 +29,9 @@ class Surroundings:
     """Read what waits in the agent's notify socket."""
     random: Callable[[], float]
     timezone: str = "UTC"
+    away_since: float | None = None
+    """When the supervisor before this one was last alive; None when there was none."""
     leases: Leases | None = None
     """None: whoever asks may run."""
     versions: Versions | None = None
-    away_since: float | None = None
-    """When the supervisor before this one was last alive; None when there was none."""
-    weigh: Callable[[str, Callable[[int | None], None]], None] = lambda _name, _done: None
-    """(name, done): measure the agent's own directory aside, as `Helm.weigh` says."""
     """None: nothing is remembered of what ran."""
