@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.client import Hub, path_of, records
+from midwatch.cli.client import Hub, Refused, path_of, records
 from midwatch.cli.exits import CommandError
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
-from midwatch.core.selection import NoneSelected, of_group, select
+from midwatch.core.selection import NoneSelected, is_pattern, of_group, select
 
 AT_ONCE: Final = 16
 """Agents that are asked side by side: each answers when its run has ended."""
@@ -77,7 +78,7 @@ def act(
     agents, failed = _chosen(words, groups or [], hub)
     done: list[dict[str, Any]] = []
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(agents)))) as pool:
-        for answer in pool.map(lambda agent: _order(hub, agent, verb), agents):
+        for answer in pool.map(partial(_order, hub, verb), agents):
             if isinstance(answer, CommandError):
                 failed.append(answer)
             else:
@@ -94,14 +95,19 @@ def act(
 
 
 def _chosen(words: list[str], groups: list[str], hub: Hub) -> tuple[list[str], list[CommandError]]:
-    """Return the agents that are meant, each once, and an error for each word that means none."""
-    known = {
-        str(agent.get("agent")): group if isinstance(group := agent.get("group"), str) else None
-        for agent in hub.items("/api/agents")
-    }
+    """Return the agents that are meant, each once, and an error for each word that means none.
+
+    A plain name is not looked up first: the kill switch takes one request, not two.
+    """
+    known: dict[str, str | None] = {}
+    if groups or any(is_pattern(word) for word in words):
+        known = _known(hub)
     chosen: dict[str, None] = {}
     failed: list[CommandError] = []
     for word, look in [*((w, select) for w in words), *((g, of_group) for g in groups)]:
+        if look is select and not is_pattern(word):
+            chosen[word] = None
+            continue
         try:
             chosen |= dict.fromkeys(look(word, known))
         except NoneSelected as error:
@@ -109,12 +115,35 @@ def _chosen(words: list[str], groups: list[str], hub: Hub) -> tuple[list[str], l
     return list(chosen), failed
 
 
-def _order(hub: Hub, agent: str, verb: str) -> list[dict[str, Any]] | CommandError:
+def _known(hub: Hub) -> dict[str, str | None]:
+    return {
+        str(agent.get("agent")): group if isinstance(group := agent.get("group"), str) else None
+        for agent in hub.items("/api/agents")
+    }
+
+
+def _order(
+    hub: Hub, verb: str, agent: str, *, name: bool = False
+) -> list[dict[str, Any]] | CommandError:
+    """Return the receipts of one agent, or of all instances of that name; or what went wrong."""
     try:
         receipts = records(hub.post(path_of("agents", agent, verb)))
         return receipts or hub.foreign(f"no receipt for '{verb} {agent}'")
     except CommandError as error:
+        if name or not (isinstance(error, Refused) and error.status == 404):
+            return error
+    done: list[dict[str, Any]] = []
+    try:
+        for instance in select(agent, _known(hub)):
+            answer = _order(hub, verb, instance, name=True)
+            if isinstance(answer, CommandError):
+                return answer
+            done += answer
+    except NoneSelected as error:
+        return CommandError(str(error))
+    except CommandError as error:
         return error
+    return done
 
 
 def _print(verb: str, item: dict[str, Any]) -> None:

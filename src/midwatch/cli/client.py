@@ -155,6 +155,12 @@ def record(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def texts(value: object) -> list[str]:
+    """Return the texts of a JSON list; anything else in it is left out."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, str)]
+
+
 def records(value: object) -> list[dict[str, Any]]:
     """Return the objects of a JSON list; anything else in it is left out."""
     items = cast("list[object]", value) if isinstance(value, list) else []

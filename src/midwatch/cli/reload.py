@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.client import Hub, Refused, record, records
+from midwatch.cli.client import Hub, Refused, record, records, texts
 from midwatch.cli.exits import USAGE, CommandError
 from midwatch.cli.instance import Instance, find
 from midwatch.cli.options import Data, Json, Url
@@ -65,8 +65,7 @@ def reload(
         return
     for item in records(answer.get("agents")):
         show.out(f"{show.line(item.get('agent', '?'))}: {show.line(item.get('result', ''))}")
-    notes: object = answer.get("notes")
-    for note in notes if isinstance(notes, list) else []:  # pyright: ignore[reportUnknownVariableType]
+    for note in texts(answer.get("notes")):
         show.note(f"note: {show.line(note)}")
 
 

@@ -16,6 +16,11 @@ class NoneSelected(ValueError):
     """A word that selects no agent; says which one is near."""
 
 
+def is_pattern(word: str) -> bool:
+    """Tell whether a word may mean several agents by more than their name."""
+    return word.startswith(GROUP) or bool(_WILD & set(word))
+
+
 def select(word: str, agents: Mapping[str, str | None]) -> list[str]:
     """Return the agents that a word means, in the order of `agents` (name → group).
 

@@ -28,6 +28,9 @@ SUPERVISOR_KINDS: Final = frozenset(
     {
         "agent.state",
         "agent.recovered",
+        "agent.drift",
+        "agent.duplicate",
+        "agent.rolled_back",
         "run.started",
         "run.ended",
         "run.hung",

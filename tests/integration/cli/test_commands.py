@@ -116,8 +116,8 @@ def test_what_can_be_done_is_done_and_what_failed_decides_the_exit_code(
 def test_names_are_quoted_on_their_way_to_the_hub(
     midwatch: Midwatch, data: Path, hub: FakeHub
 ) -> None:
-    assert midwatch("stop", "../tokens?x=1", "--data", data).code == 2
-    assert hub.asked[0][0] == "POST /api/agents/..%2Ftokens%3Fx%3D1/stop"
+    assert midwatch("stop", "../tokens#x=1", "--data", data).code == 2
+    assert hub.asked[0][0] == "POST /api/agents/..%2Ftokens%23x%3D1/stop"
 
 
 def test_incidents_lists_what_is_not_resolved_and_exits_1(midwatch: Midwatch, data: Path) -> None:
