@@ -37,6 +37,8 @@ class Drill:
     """Seconds from evidence to incident that are allowed: the catalogue's `within`, scaled with the intervals."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The agent's entry in the fleet file, beside its command."""
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """More agents of the same program: their entries. Each is given its name as an argument."""
     says: tuple[str, ...] = ()
     """Regular expressions that the incident's sentence must match."""
     actions: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ def run_one(drill: Drill, given_up: threading.Event | None = None) -> Result:
     with tempfile.TemporaryDirectory(
         prefix="midwatch-drill-", ignore_cleanup_errors=True
     ) as directory:
-        instance = Instance(Path(directory), {AGENT: _entry(drill)}, given_up=given_up)
+        instance = Instance(Path(directory), _entries(drill), given_up=given_up)
         try:
             with instance:
                 problems = list(_judge(drill, instance, result))
@@ -60,8 +60,10 @@ def run_one(drill: Drill, given_up: threading.Event | None = None) -> Result:
     return result
 
 
-def _entry(drill: Drill) -> dict[str, Any]:
-    return {"command": [sys.executable, str(PROGRAMS / drill.program)], **drill.settings}
+def _entries(drill: Drill) -> dict[str, dict[str, Any]]:
+    command = [sys.executable, str(PROGRAMS / drill.program)]
+    others = {n: {"command": [*command, n], **entry} for n, entry in drill.others.items()}
+    return {AGENT: {"command": command, **drill.settings}, **others}
 
 
 def _judge(drill: Drill, instance: Instance, result: Result) -> Iterator[str]:

@@ -15,6 +15,9 @@ KIND: Final = "orphan-session"
 NAMED: Final = 3
 """How many processes a sentence names."""
 
+LONGEST: Final = 40
+"""Characters of a command in a sentence."""
+
 SHOWN: Final = 20
 
 
@@ -71,6 +74,8 @@ def _processes(facts: Facts) -> list[dict[str, Any]]:
 
 def _named(process: dict[str, Any]) -> str:
     name, age = process["name"] or "a process", process["age_s"]
-    short = name if len(name) <= 60 else name[:59] + "…"
+    program, space, rest = name.partition(" ")
+    whole = program.rpartition("/")[2] + space + rest
+    short = whole if len(whole) <= LONGEST else whole[: LONGEST - 1] + "…"
     old = f", {show_duration(age)} old" if age else ""
     return f"{short} (pid {process['pid']}{old})"
