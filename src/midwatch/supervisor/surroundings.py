@@ -9,6 +9,7 @@ from midwatch.core.fleet import Agent
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.lease import Leases
 from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.sandbox import Walls
 from midwatch.supervisor.system import System
 from midwatch.supervisor.versions import Versions
 
@@ -28,10 +29,16 @@ class Surroundings:
     hear_now: Callable[[str], None]
     """Read what waits in the agent's notify socket."""
     random: Callable[[], float]
+    going_down: Callable[[], str] = lambda: ""
+    """Why the machine goes down within moments; empty when it does not."""
     timezone: str = "UTC"
     away_since: float | None = None
     """When the supervisor before this one was last alive; None when there was none."""
+    weigh: Callable[[str, Callable[[int | None], None]], None] = lambda _name, _done: None
+    """(name, done): measure the agent's own directory aside, as `Helm.weigh` says."""
     leases: Leases | None = None
     """None: whoever asks may run."""
+    walls: Walls | None = None
+    """None: nobody is walled in."""
     versions: Versions | None = None
     """None: nothing is remembered of what ran."""
