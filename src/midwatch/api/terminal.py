@@ -23,7 +23,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 ANSWER_S: Final = 15.0
 """How long a node may take: it draws, or writes a few bytes."""
 
-_STATUS: Final = {"input": 422, "several": 409, "no-terminal": 409, "not-running": 409, "full": 503}
+_STATUS: Final = {"input": 422, "several": 409, "no-terminal": 409, "not-running": 409, "full": 409}
 """Status of an answer that refuses, by why the node refused."""
 
 

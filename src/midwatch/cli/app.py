@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "kill": "act",
     "reload": "reload",
     "logs": "logs",
+    "attach": "attach",
     "incidents": "incidents",
     "ack": "ack",
     "check": "check",
