@@ -35,8 +35,6 @@ class Statement:
     """Its lines; the first one is the head."""
     frames: str = ""
     """The traceback that it ends, without the head."""
-    after: int = 0
-    """How many statements follow it, farewells and habits not counted."""
 
     @property
     def head(self) -> str:
@@ -116,7 +114,7 @@ def statements(tail: Sequence[str]) -> Iterator[Statement]:
     while at >= 0 and after <= CLOSING and passed <= FAREWELLS:
         text = said[at]
         frames = said[at - 1] if at > 0 and _is_frames(said[at - 1]) else ""
-        statement = Statement(text, frames, after)
+        statement = Statement(text, frames)
         if not _is_frames(text) and text not in (_CAUSE, _MEANWHILE):
             yield statement
         if statement.is_error and not _HABITS.match(text):

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from midwatch.core.closing import CLOSING
 from midwatch.core.ends import End
 
 EARLY_S: Final = 60.0
@@ -36,12 +35,12 @@ class Row:
     """In the traceback above the statement."""
     unless: re.Pattern[str] | None = None
     """In the statement: words that make it something else."""
+    nowhere: re.Pattern[str] | None = None
+    """In the whole tail: words that make it something else."""
     codes: frozenset[int] | None = None
     """Exit codes with which it is believed. None: any."""
     early: bool = False
     """Believed only within `EARLY_S` of the start."""
-    within: int = CLOSING
-    """How many statements, beside farewells, may follow it."""
 
 
 def _row(
@@ -53,9 +52,9 @@ def _row(
     credential: str | None = None,
     frames: str | None = None,
     unless: str | None = None,
+    nowhere: str | None = None,
     codes: Sequence[int] | None = None,
     early: bool = False,
-    within: int = CLOSING,
 ) -> Row:
     return Row(
         name,
@@ -65,9 +64,9 @@ def _row(
         credential,
         re.compile(frames) if frames else None,
         re.compile(unless) if unless else None,
+        re.compile(nowhere) if nowhere else None,
         frozenset(codes) if codes is not None else None,
         early,
-        within,
     )
 
 
@@ -238,13 +237,6 @@ _CREDENTIALS: Final = (
         _ERROR
         + r"HTTP(?:Status)?Error: (?:401 Client Error: Unauthorized|401 Unauthorized|Client error '401 Unauthorized')",
     ),
-    _row(
-        "key-in-words",
-        End.CREDENTIALS,
-        "a program's own last word: an invalid, expired or revoked key",
-        r"(?i)^(?:error|fatal|critical)\b.{0,80}\b(?:invalid|expired|revoked) (?:api[ _-]?key|access token|credentials)\b",
-        within=0,
-    ),
 )
 
 _MEMORY: Final = (
@@ -326,6 +318,7 @@ _DEPENDENCY: Final = (
         End.DEPENDENCY,
         "pip: a requirement that no index has",
         r"^ERROR: (?:No matching distribution found for |Could not find a version that satisfies the requirement )",
+        nowhere=r"after connection broken by",
     ),
     _row(
         "uv-spawn",

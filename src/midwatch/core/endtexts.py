@@ -45,6 +45,9 @@ _SECOND_NAMES: Final = frozenset({"OPENAI_ADMIN_KEY"})
 
 _HOST: Final = re.compile(r"\bfor url:? '?https?://([A-Za-z0-9.-]{1,100})")
 
+_PROVIDER: Final = re.compile(r"\b([A-Z][A-Za-z]{2,30})Exception - ")
+"""LiteLLM's name for whoever refused."""
+
 UNNAMED: Final = "API key"
 """What a credential is called when nothing names it."""
 
@@ -59,7 +62,7 @@ def find(tail: Sequence[str], *, code: int | None, ran_s: float) -> Found | None
         if statement.is_remark:
             continue
         for row in ROWS:
-            if _may(row, code, ran_s) and _fits(row, statement):
+            if _may(row, code, ran_s) and _fits(row, statement) and _nowhere(row, tail):
                 return _found(row, statement)
     return None
 
@@ -74,11 +77,14 @@ def _may(row: Row, code: int | None, ran_s: float) -> bool:
 
 def _fits(row: Row, statement: Statement) -> bool:
     return (
-        statement.after <= row.within
-        and row.words.search(statement.text) is not None
+        row.words.search(statement.text) is not None
         and (row.unless is None or row.unless.search(statement.text) is None)
         and (row.frames is None or row.frames.search(statement.frames) is not None)
     )
+
+
+def _nowhere(row: Row, tail: Sequence[str]) -> bool:
+    return row.nowhere is None or not any(row.nowhere.search(line) for line in tail)
 
 
 def _found(row: Row, statement: Statement) -> Found:
@@ -102,8 +108,8 @@ def _credential(row: Row, text: str) -> str:
     named = [n for n in _VARIABLE.findall(text) if n not in _SECOND_NAMES]
     if named or row.credential:
         return named[0] if named else row.credential or UNNAMED
-    host = _HOST.search(text)
-    return f"{UNNAMED} for {host[1]}" if host else UNNAMED
+    whose = _HOST.search(text) or _PROVIDER.search(text)
+    return f"{UNNAMED} for {whose[1]}" if whose else UNNAMED
 
 
 # -- how long to wait ---------------------------------------------------------------------------
