@@ -146,6 +146,8 @@ class IncidentShape(Shape):
 
 class AgentShape(Shape):
     agent: str
+    parent: str | None
+    """The agent that started it, for a sub-agent such as `inbox:search`."""
     group: str | None
     node: str | None
     state: State

@@ -219,6 +219,11 @@ class AgentView:
             self.run_id = run_id
         return True
 
+    def end_with(self, parent: str, at: float) -> None:
+        """Take it that this sub-agent ended when its parent's run did."""
+        self._set(State.STOPPED, at, at)
+        self.reason = f"ended with {parent}"
+
     def take_started(self, item: Item, now: float, zone: tzinfo) -> bool:
         """Fold `run.started`; each run counts once."""
         data = data_of(item)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from midwatch.core.agentview import MAX_DRIFT, AgentView, data_of, dollars
 from midwatch.core.detection import MIDWATCH
+from midwatch.core.family import parent_of
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.history import AgentHistory
 from midwatch.core.incident import Incident
@@ -169,6 +170,7 @@ class FleetView:
             self._node_reports(agent.node or self._node, now)
             return is_news
         if event == "run.started":
+            self._end_family(agent, item)
             return agent.take_started(item, now, self.zone)
         if event == "run.ended":
             return agent.take_ended(item, now)
@@ -181,6 +183,14 @@ class FleetView:
         elif event == "sdk.lost":
             self._take_lost(item, "sdk")
         return True
+
+    def _end_family(self, agent: AgentView, item: Item) -> None:
+        """A new run begins: sub-agents of the earlier one are over, though nobody may have said so.
+        What outlives its parent says in its next sample that it lives."""
+        head = f"{agent.name}:"
+        for name, sub in self._agents.items():
+            if name.startswith(head) and sub.state in ALIVE and (sub.state_at or 0.0) < item["at"]:
+                sub.end_with(agent.name, item["at"])
 
     def _take_lost(self, item: Item, by: str) -> None:
         counts: Any = data_of(item).get("counts")
@@ -288,7 +298,7 @@ class FleetView:
             self.refused_agents += 1
             return None
         config = self._config(name)
-        agent = AgentView(name, config or self._stranger(), declared=config is not None)
+        agent = AgentView(name, config or self._stranger(name), declared=config is not None)
         self._agents[name] = agent
         self._names = None
         return agent
@@ -301,18 +311,25 @@ class FleetView:
         base = self._fleet.agents.get(match[1]) if match else None
         return base if base is not None and base.instances > 1 else None
 
-    def _stranger(self) -> Agent:
-        """Return the settings of an agent that the fleet file does not name: the defaults."""
+    def _stranger(self, name: str) -> Agent:
+        """Return the settings of an agent that the fleet file does not name: the defaults, and for a
+        sub-agent its parent's group."""
         defaults = self._fleet.defaults
+        parent = self._config(name.split(":")[0])
         return Agent(
-            external=True, heartbeat=defaults.heartbeat, loop=defaults.loop, budget=defaults.budget
+            external=True,
+            group=parent.group if parent is not None else None,
+            heartbeat=defaults.heartbeat,
+            loop=defaults.loop,
+            budget=defaults.budget,
         )
 
     # --- reading
 
     def names(self) -> Sequence[str]:
         if self._names is None:
-            self._names = sorted(self._agents)
+            # a sub-agent stands behind its parent
+            self._names = sorted(self._agents, key=lambda name: name.split(":"))
         return self._names
 
     def agent(self, name: str, now: float) -> dict[str, Any] | None:
@@ -350,6 +367,7 @@ class FleetView:
         beaten = agent.last_beat_at is not None
         return {
             "agent": agent.name,
+            "parent": parent_of(agent.name),
             "group": agent.config.group,
             "node": agent.node or (self._node if agent.managed else None),
             "state": agent.state.value,

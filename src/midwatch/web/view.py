@@ -212,8 +212,14 @@ class GroupView:
 
 
 def in_order(agents: Iterable[AgentView]) -> list[AgentView]:
-    """Return agents with those that need attention first, then by name."""
-    return sorted(agents, key=lambda a: (a.rank, a.name))
+    """Return agents with the most urgent first, by name among equals; sub-agents stand behind their parent,
+    and a family is as urgent as the most urgent of it."""
+    members = list(agents)
+    urgency: dict[str, int] = {}
+    for agent in members:
+        root = agent.name.split(":")[0]
+        urgency[root] = min(agent.rank, urgency.get(root, agent.rank))
+    return sorted(members, key=lambda a: (urgency[a.name.split(":")[0]], a.name.split(":")))
 
 
 def in_groups(agents: Sequence[AgentView]) -> list[GroupView]:

@@ -80,6 +80,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
     strip = agent.pop("recent_cycles")
     assert agent == {
         "agent": "inbox",
+        "parent": None,
         "group": "support",
         "node": "home",
         "state": "running",
