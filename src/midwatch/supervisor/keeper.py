@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from midwatch.core import restart, units
+from midwatch.core import units
+from midwatch.core.bounds import tasks_of
 from midwatch.core.errors import SetupError
 from midwatch.core.exits import AGAIN, End, Facts, Verdict, Wish, classify
 from midwatch.core.fleet import Agent
@@ -19,7 +20,8 @@ from midwatch.core.liveness import Evidence
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import ALIVE, HELD, State, may_follow
 from midwatch.supervisor.duties import DUTIES
-from midwatch.supervisor.ending import Ending, chase
+from midwatch.supervisor.ending import Ending, clear_up
+from midwatch.supervisor.fate import Fate
 from midwatch.supervisor.output import Capture
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
@@ -70,6 +72,7 @@ class Keeper:
         self._resting = False
         self._duties = [duty(self) for duty in DUTIES]
         self.tenure = Tenure(self, around)
+        self._fate = Fate(name, around.system, around.journal, around.random)
 
     def take(self, agent: Agent) -> None:
         """Keep the agent by another entry from now on; what runs goes on."""
@@ -94,14 +97,14 @@ class Keeper:
         lived, since = record.run_id, record.run_since
         if resumed:
             self.failures = record.failures
+            self._fate.remember(record)
             if lived is not None:
                 self.tell.lost(lived, since)
         if lived is not None:
             self._around.journal.ended(self.name, self.failures)
         self.tenure.choose()
         if not self.agent.enabled:
-            if self._timetable is not None:
-                self._timetable.forget()
+            self._arm_schedule()
             self.become(State.STOPPED, "not enabled in the fleet file")
             return
         if record.held is not None:
@@ -164,7 +167,7 @@ class Keeper:
     def _launch(self, run_id: str) -> Launch:
         assert self.agent.command is not None
         limits = self.agent.limits
-        return Launch(
+        launch = Launch(
             command=self.agent.command,
             env=self._around.environment(self.name, self.agent, run_id),
             cwd=self._around.directory(self.agent),
@@ -175,12 +178,14 @@ class Keeper:
                 open_files=limits.open_files,
                 file_bytes=limits.disk,
                 memory_bytes=limits.memory,
-                processes=limits.processes,
+                processes=tasks_of(limits.processes),
                 cpu_weight=limits.cpu_weight,
             ),
             agent=self.name,
             tty=self.agent.tty,
         )
+        walls = self._around.walls
+        return walls.put_around(self, launch) if walls else launch
 
     # -- evidence ----------------------------------------------------------------------------
 
@@ -225,6 +230,15 @@ class Keeper:
         sample = self.system.sample([run.process]).get(run.process.pid)
         if sample is not None and self.run is run:
             self._take(run, sample)
+
+    def glanced(self, sample: Sample) -> None:
+        """Take a light sample, between the regular ones: it is for hard limits alone."""
+        if self.run is not None:
+            for duty in self._duties:
+                duty.glanced(self.run, sample, self.system.now())
+
+    def weigh(self, done: Callable[[int | None], None]) -> None:
+        self._around.weigh(self.name, done)
 
     def _take(self, run: Run, sample: Sample) -> None:
         now = self.system.now()
@@ -277,6 +291,7 @@ class Keeper:
 
     def rest(self, reason: str) -> None:
         """End the run because its entry wants none now: it is disabled, or has become a schedule's."""
+        self._fate.settle(Wish.CHANGE, reason)
         self._resting = self.finish(Wish.CHANGE, reason)
 
     def shut_down(
@@ -284,9 +299,10 @@ class Keeper:
     ) -> None:
         """The instance stops, or the agent left the file: end the run, start nothing again, hold nothing."""
         self._shutting_down = True
+        self._fate.settle(wish, reason)
         self.timers.cancel()
         if self._timetable is not None:
-            self._timetable.cancel()
+            (self._timetable.forget if wish is Wish.CHANGE else self._timetable.cancel)()
         if not self.finish(wish, reason) and self.state not in HELD:
             self.become(State.STOPPED, reason)
 
@@ -314,6 +330,7 @@ class Keeper:
                 dump=dump,
                 note=self._around.say,
                 name=self.name,
+                ignored=lambda grace_s, killed: self.tell.ignored(run, grace_s, killed),
             )
 
     def _exited(self, exit_: Exit) -> None:
@@ -335,9 +352,10 @@ class Keeper:
             tail=self.capture.tail(),
             long_lived=self.agent.schedule is None,
             oom_kills=self.system.oom_kills(),
+            host_stops=self._around.going_down(),
         )
-        chase(self.system, run.process)
-        self._follow(classify(facts), run.run_id, exit_, run, facts)
+        clear_up(self.system, run, exit_, self.tell, self.say, self.name)
+        self._fate.judge(facts, lambda f: self._follow(classify(f), run.run_id, exit_, run, f))
 
     def _follow(
         self,
@@ -349,12 +367,8 @@ class Keeper:
     ) -> None:
         """Do what the rules say about an end, and tell."""
         ran = facts.duration_s if facts else 0.0
-        decision = restart.decide(
-            self.agent.restart,
-            verdict,
-            failures=self.failures,
-            ran_s=ran,
-            jitter=self._around.random(),
+        decision = self._fate.decide(
+            self.agent.restart, verdict, failures=self.failures, ran_s=ran
         )
         wish = run.wish if run else None
         if self._shutting_down:
@@ -367,7 +381,7 @@ class Keeper:
             decision = self.tenure.judge(verdict, decision)
         self._resting = False
         self.failures = decision.failures
-        self._around.journal.ended(self.name, self.failures)
+        self._fate.sealed(decision)
         self.tell.ended(verdict, decision, run_id, exit_, run, facts)
         self.say(f"{self.name}: {decision.reason}")
         self._settle(verdict, decision, wish)
@@ -405,6 +419,7 @@ class Keeper:
         """Start, whatever held the agent; failures are forgiven."""
         if self._shutting_down:
             return
+        self._fate.settle(Wish.RESTART, why)
         self.timers.cancel("start")
         self.failures = 0
         for duty in self._duties:
@@ -415,6 +430,7 @@ class Keeper:
 
     def hold(self, state: State, reason: str) -> None:
         """Stay in `state` until a person says otherwise. There must be no process."""
+        self._fate.settle(Wish.STOP, reason)
         self.timers.cancel("start")
         self.next_start_at = None
         self._hold(state, reason)
