@@ -24,7 +24,7 @@ DRILL = Drill(
         "limits": {"wall": f"{WALL_S:g}s", "stop_grace": "5s"},
         "restart": {"when": "never"},
     },
-    says=(r"time limit", r"3 seconds"),
+    says=(r"time limit \(\d seconds\)",),
     actions=("stop",),
     state="stopped",
     check=_kept_its_part,
