@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from midwatch.core.incident import Incident, IncidentState
 from midwatch.core.notify import undelivered
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
-from midwatch.web import charts, render, view, words
+from midwatch.web import charts, prompt, render, view, words
 
 OPEN_PATHS: Final = ("/login", "/static/", "/favicon.ico")
 """What may be seen without signing in: it tells nothing about the fleet."""
@@ -138,6 +138,7 @@ class Pages:
         return {
             **frame,
             "agent": view.see(read, tz),
+            "prompt": prompt.see(read),
             "cycles": list(reversed(cycles)),
             "charts": [(label, c) for label, which in _CHARTS if (c := chart(which)) is not None],
             "result_of": charts.result_of,
