@@ -27,7 +27,7 @@ from midwatch.core.exits import End, Wish
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.states import State
 from midwatch.sdk.transport import Transport
-from midwatch.supervisor import linux
+from midwatch.supervisor import cgroup, linux
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.environment import inherits
 from midwatch.supervisor.keeper import Keeper
@@ -180,7 +180,8 @@ class Passage:
 
 class _Linux(linux.LinuxSystem):
     def __init__(self, loop: asyncio.AbstractEventLoop, passage: Passage) -> None:
-        super().__init__(loop)
+        cgroups, why = cgroup.take()
+        super().__init__(loop, cgroups=cgroups, without=why)
         self._passage = passage
 
     def spawn(self, launch: Launch) -> Process:

@@ -229,6 +229,15 @@ def claim(found: Survey) -> Cgroups | Survey:
     return Cgroups(base, held)
 
 
+def take() -> tuple[Cgroups | None, str]:
+    """Take what is delegated to us, empty it of what an earlier supervisor left, and say what it is."""
+    found = claim(survey())
+    if isinstance(found, Survey):
+        return None, found.why
+    found.clear()
+    return found, f"cgroup v2 at {found.base}"
+
+
 def _move(pids: Iterable[int], leaf: Path) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

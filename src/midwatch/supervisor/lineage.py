@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from midwatch.supervisor import procfs, tree
+from midwatch.supervisor.cgroup import Cgroup
 from midwatch.supervisor.meter import inside
 from midwatch.supervisor.procfs import Stat
 from midwatch.supervisor.system import Launch, Member, Process
@@ -24,6 +25,8 @@ FEW: Final = 4
 class Child(Process, Protocol):
     @property
     def launch(self) -> Launch: ...
+    @property
+    def cgroup(self) -> Cgroup | None: ...
 
 
 class Lineage:
@@ -69,6 +72,8 @@ class Lineage:
                 found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
             if (entry := procfs.stat(process.pid)) is not None:
                 found[process.pid] = entry
+            if (cgroup := self._processes[process.pid].cgroup) is not None:
+                found |= procfs.stats(pid for pid in cgroup.pids() if pid not in found)
         return found
 
     def all_of(self, process: Process) -> dict[int, Stat]:

@@ -4,7 +4,8 @@ Invariants:
 - A signal never reaches a stranger: groups are signalled while their leader is unreaped, single
   processes through a pidfd whose start time was checked.
 - Each child is reaped exactly once, by its pidfd's reader; children that were re-parented to us
-  are reaped on SIGCHLD.
+  are looked for four times a second. SIGCHLD is not listened to: a fork bomb that dies would fill
+  the pipe through which the loop hears of SIGTERM too.
 - A child never outlives the supervisor: SIGKILL as parent-death signal, with a check against the
   race in which we die before it is set.
 """
@@ -24,7 +25,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from midwatch.supervisor import host, launching, mark, procfs, tree
-from midwatch.supervisor.cgroup import Cgroup, Cgroups
+from midwatch.supervisor.cgroup import Cgroup, Cgroups, take
 from midwatch.supervisor.lineage import Lineage, members_of
 from midwatch.supervisor.meter import Meter, proportional
 from midwatch.supervisor.procfs import Stat
@@ -45,6 +46,9 @@ from midwatch.supervisor.system import (
 )
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+
+REAP_EVERY_S: Final = 0.25
+"""How long a zombie that was re-parented to us stays one."""
 
 
 class LinuxProcess:
@@ -113,10 +117,14 @@ class LinuxSystem:
         self._lineage = Lineage(self._processes, adopt=adopt)
         self._meter = Meter()
         self._hunts: dict[str, tree.Hunt] = {}
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            # inherited from whoever started us, and the kernel would reap our children itself
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._reaping: asyncio.TimerHandle | None = None
         if adopt:
             assert launching.prctl is not None
             launching.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            loop.add_signal_handler(signal.SIGCHLD, self._reap_adopted)
+            self._reaping = loop.call_later(REAP_EVERY_S, self._reap)
         # since 3.12 Python warns of fork in a process with threads; what runs in our child between
         # fork and exec is a few system calls through functions that were looked up before
         warnings.filterwarnings(
@@ -249,6 +257,8 @@ class LinuxSystem:
             hunt = tree.Hunt(self._lineage.kin, process.run_id, spared)
             self._hunts[process.run_id] = hunt
         found = hunt.step(self._lineage.roots(process).values())
+        if found and self._adopt:  # the dead of a crowd keep numbers that others need
+            self.counters.adopted_reaped += self._lineage.reap()
         if not found and not in_cgroup:
             del self._hunts[process.run_id]
         return max(found, in_cgroup)
@@ -330,9 +340,10 @@ class LinuxSystem:
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        if self._adopt:
+        if self._reaping is not None:
+            self._reaping.cancel()
             self.counters.leftovers_killed += self._lineage.kill_strays()
-            self._loop.remove_signal_handler(signal.SIGCHLD)
+            self._lineage.reap()
         for process in list(self._processes.values()):
             self._forget(process)
         self._discard(None)
@@ -379,8 +390,9 @@ class LinuxSystem:
             del self._processes[process.pid]
         self._meter.forget(process.pid)
 
-    def _reap_adopted(self) -> None:
+    def _reap(self) -> None:
         self.counters.adopted_reaped += self._lineage.reap()
+        self._reaping = self._loop.call_later(REAP_EVERY_S, self._reap)
 
 
 def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
@@ -392,6 +404,12 @@ def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
 
 def _pass_on(entry: Stat, number: int) -> bool:
     return tree.send(entry.pid, number, lambda e: e.started == entry.started) is not None
+
+
+def own(loop: asyncio.AbstractEventLoop) -> LinuxSystem:
+    """Return the system of an instance: with the cgroups that are delegated to it."""
+    cgroups, why = take()
+    return LinuxSystem(loop, cgroups=cgroups, without=why)
 
 
 def supported() -> bool:

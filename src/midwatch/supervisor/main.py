@@ -73,7 +73,7 @@ async def _run(
     try:
         plans = _plans(fleet, rehearsal, hub)
         fleet = _with_addresses(fleet, plans)
-        system: System = linux.LinuxSystem(loop) if linux.supported() else PortableSystem(loop)
+        system: System = linux.own(loop) if linux.supported() else PortableSystem(loop)
         transport = _transport(directory, plans) if plans.hub else None
         reporter = transport or Silence()
         supervisor = Supervisor(fleet, directory, plans, system, reporter, say, source)

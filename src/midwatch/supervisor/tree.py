@@ -149,19 +149,23 @@ class Hunt:
         until = time.monotonic() + WORK_S
         known = {entry.pid: entry.started for entry in roots}
         with ahead(len(self._held) > CROWD):
+            fresh = self._hold(known, until, everywhere=False)
             while True:
-                fresh = self._hold(known, until)
+                fresh = None if fresh is None else self._hold(known, until, everywhere=True)
                 if fresh is None:
                     return max(1, len(self._held))
                 if not fresh:
                     return self._kill(until)
 
-    def _hold(self, roots: dict[int, int], until: float) -> bool | None:
-        """Stop what is not stopped yet; tell whether there was any, None when the time was up."""
+    def _hold(self, roots: dict[int, int], until: float, *, everywhere: bool) -> bool | None:
+        """Stop what is not stopped yet; tell whether there was any, None when the time was up.
+
+        `everywhere`: look at all processes for the run's mark, too."""
         held, fresh = self._held, False
         queue = [*roots, *(pid for pid in held if pid not in roots)]
-        others = [pid for pid in procfs.pids() if pid not in held]
-        queue.extend(pid for pid in self._kin.marked(self._run_id, others) if pid not in roots)
+        if everywhere:
+            others = [pid for pid in procfs.pids() if pid not in held]
+            queue.extend(pid for pid in self._kin.marked(self._run_id, others) if pid not in roots)
         known = set(queue)
         for pid in queue:  # grows while it is walked
             if pid not in held:
