@@ -53,6 +53,8 @@ def _clean_environment() -> None:
     home = tempfile.mkdtemp(prefix="midwatch-home-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ["HOME"] = home
+    # two sessions of tests may run the same fleet file at the same time; users may not
+    os.environ["MIDWATCH_LEASES"] = str(Path(home, "leases"))
 
 
 _clean_environment()
