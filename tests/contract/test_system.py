@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,18 @@ for deed in sys.argv[1].split(";"):
     elif verb == "fork": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     elif verb == "escape": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     elif verb == "close": os.close(1); os.close(2)
+    elif verb == "ask": print("read " + input("name? "), flush=True)
+    elif verb == "daemon":
+        # what daemon(3) does, and with nothing left that would name the run
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], {})
+            os._exit(0)
+        os.wait()
+    elif verb == "zombie":
+        if os.fork() == 0: os._exit(0)
+    elif verb == "open": kept = [open("/dev/null") for _ in range(int(rest))]
     elif verb == "env": print(os.environ[rest], os.getcwd(), os.getsid(0) == os.getpid(), flush=True)
     elif verb == "exit": sys.stdout.flush(); os._exit(int(rest))
 time.sleep(600)
@@ -70,7 +84,11 @@ class Ground:
             run_id=run_id,
             on_output=self.output.extend,
             on_exit=self.exits.append,
-            caps=Caps(open_files=changes.get("open_files")),
+            caps=changes.get("caps", Caps()),
+            agent=changes.get("agent", ""),
+            tty=changes.get("tty", False),
+            walled=changes.get("walled", False),
+            keep_fds=changes.get("keep_fds", ()),
         )
         process = self.system.spawn(launch)
         self.started.append(process)
@@ -168,6 +186,89 @@ async def test_timers_come_in_time_and_can_be_cancelled(ground: Ground) -> None:
     assert called == ["first", "second"]
 
 
+async def test_a_member_of_a_run_is_told_and_can_be_killed_alone(ground: Ground) -> None:
+    process = ground.launch("fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    (member,) = ground.system.members(process)
+    assert (member.parent, member.state in "RSD", member.rss_bytes > 0) == (process.pid, True, True)
+    assert 0 <= member.age_s < DEADLINE_S
+    stranger = replace(member, started=member.started + 1)
+    assert not ground.system.kill_member(stranger)  # the number is another's now
+    assert ground.system.kill_member(member)
+    await ground.until(lambda: [m for m in ground.system.members(process) if m.state != "Z"] == [])
+    assert not ground.system.kill_member(member)
+    assert ground.exits == []
+
+
+async def test_a_sub_agent_that_may_outlive_its_run_is_spared(ground: Ground) -> None:
+    process = ground.launch("fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    sub = new_id()
+    if isinstance(ground.system, FakeSystem):
+        kept = ground.system.add_member(process, "sub", session=1, run_id=sub).pid
+    else:
+        env = {**os.environ, "MIDWATCH_RUN_ID": sub}
+        sub_agent = subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
+        kept = sub_agent.pid
+    ground.system.belongs(process, sub, outlive=True)
+    try:
+        ground.system.kill_tree(process)
+        await ground.until(lambda: bool(ground.exits))
+        await ground.until(lambda: ground.system.kill_tree(process) == 0)
+        if not isinstance(ground.system, FakeSystem):
+            assert carriers(sub) == [kept]
+        else:
+            assert [m.pid for m in ground.system.members(process)] == [kept]
+    finally:
+        if not isinstance(ground.system, FakeSystem):
+            sub_agent.kill()
+            sub_agent.wait()
+
+
+async def test_only_a_terminal_takes_input(ground: Ground) -> None:
+    process = ground.launch("print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    assert not ground.system.write(process, b"yes\n")
+    asked = ground.launch("print second; live", tty=True)
+    await ground.until(lambda: b"second" in ground.output)
+    assert ground.system.write(asked, b"yes\n")
+    ground.system.kill_tree(asked)
+    await ground.until(lambda: bool(ground.exits))
+    assert not ground.system.write(asked, b"yes\n")
+
+
+async def test_a_light_sample_is_cheap_and_repeats_what_was_known(ground: Ground) -> None:
+    process = ground.launch("print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    full = ground.system.sample([process])[process.pid]
+    light = ground.system.sample([process], light=True)[process.pid]
+    assert (light.open_files, light.pss_bytes) == (full.open_files, full.pss_bytes)
+    assert light.threads == full.threads
+
+
+async def test_what_holds_a_limit_is_told_for_each(ground: Ground) -> None:
+    held = ground.system.enforcement()
+    assert set(held) == {"memory", "processes", "cpu_weight", "open_files", "disk"}
+    words = {word.partition(":")[0] for word in held.values()}
+    assert words <= {"cgroup", "rlimit", "nice", "sampling", "nothing"}
+    assert ground.system.delegation()
+
+
+async def test_the_machine_tells_no_data_as_none(ground: Ground) -> None:
+    host = ground.system.host(str(ground.folder))
+    if isinstance(ground.system, FakeSystem):
+        assert set(asdict(host).values()) == {None}
+        return
+    assert host.memory_free_bytes is not None
+    assert host.memory_bytes is not None
+    assert 0 < host.memory_free_bytes <= host.memory_bytes
+    assert host.disk_free_bytes is not None
+    assert host.disk_bytes is not None
+    assert 0 <= host.disk_free_bytes <= host.disk_bytes
+    assert (host.load_1m or 0.0) >= 0.0
+    assert (ground.system.processes() or 0) > 1
+
+
 real = pytest.mark.parametrize("ground", KINDS[1:], indirect=True)
 
 
@@ -216,7 +317,7 @@ async def test_a_child_has_a_session_its_directory_and_its_environment(ground: G
 @real
 async def test_limits_are_set_before_the_program_begins(ground: Ground) -> None:
     show = "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE)[0], r.getrlimit(r.RLIMIT_CORE)[0])"
-    ground.launch("", command=[sys.executable, "-c", show], open_files=123)
+    ground.launch("", command=[sys.executable, "-c", show], caps=Caps(open_files=123))
     await ground.until(lambda: bool(ground.exits))
     assert ground.output == b"123 0\n"
 
@@ -273,6 +374,94 @@ async def test_many_starts_leak_no_descriptor_and_no_zombie(ground: Ground) -> N
     await round_(30)
     assert len(os.listdir("/proc/self/fd")) == held
     assert ground.exits == [Exit(0, None)] * 35
+
+
+@real
+async def test_a_run_with_a_terminal_has_it_for_all_three_and_controls_it(ground: Ground) -> None:
+    show = """
+import os
+print([os.isatty(n) for n in range(3)], os.get_terminal_size(), os.environ["TERM"], os.ttyname(0))
+with open("/dev/tty", "w") as own: print("mine", file=own)
+print(os.tcgetpgrp(0) == os.getpgrp() == os.getsid(0) == os.getpid())
+"""
+    ground.launch("", command=[sys.executable, "-u", "-c", show], tty=True)
+    await ground.until(lambda: bool(ground.exits))
+    text = ground.output.decode()
+    assert ground.exits == [Exit(0, None)], text
+    assert "[True, True, True]" in text
+    assert "columns=220, lines=50" in text
+    assert "mine" in text
+    assert text.rstrip().endswith("True")
+
+
+@real
+async def test_what_is_written_to_the_terminal_is_read_as_a_line(ground: Ground) -> None:
+    process = ground.launch("ask; exit 0", tty=True)
+    await ground.until(lambda: b"name? " in ground.output)
+    assert ground.system.write(process, b"Ada\n")
+    await ground.until(lambda: bool(ground.exits))
+    assert b"read Ada" in ground.output
+    assert ground.exits == [Exit(0, None)]
+
+
+@real
+async def test_without_a_terminal_input_is_at_its_end(ground: Ground) -> None:
+    show = "import sys, os; print(repr(sys.stdin.read()), os.isatty(1))"
+    ground.launch("", command=[sys.executable, "-c", show])
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.output == b"'' False\n"
+
+
+@real
+async def test_descriptors_are_handed_over_and_no_other(ground: Ground) -> None:
+    reading, writing = os.pipe()
+    show = (
+        f"import os; os.write({writing}, b'here'); print(sorted(map(int, os.listdir('/dev/fd'))))"
+    )
+    ground.launch("", command=[sys.executable, "-c", show], keep_fds=(writing,))
+    await ground.until(lambda: bool(ground.exits))
+    assert (os.read(reading, 10), os.read(reading, 10)) == (b"here", b"")  # we have closed it, too
+    os.close(reading)
+    own = 3  # of the listing itself
+    assert json.loads(ground.output) == sorted({0, 1, 2, own, writing})
+    reading, writing = os.pipe()
+    with pytest.raises(StartError):
+        ground.launch("", command=["no-such-program-anywhere"], keep_fds=(writing,))
+    assert os.read(reading, 1) == b""  # nobody has the other end any more
+    os.close(reading)
+
+
+@real
+async def test_a_file_may_not_grow_past_its_limit(ground: Ground) -> None:
+    script = "head -c 3000 /dev/zero > big; echo survived $(stat -c %s big)"
+    command = ["sh", "-c", script]
+    ground.launch("", command=command, caps=Caps(file_bytes=1024))
+    await ground.until(lambda: bool(ground.exits))
+    assert (ground.folder / "big").stat().st_size == 1024
+
+
+@real
+async def test_a_small_weight_makes_it_nice(ground: Ground) -> None:
+    show = "import os; print(os.getpriority(os.PRIO_PROCESS, 0) - int(os.environ['OURS']))"
+    os.environ["OURS"] = str(os.getpriority(os.PRIO_PROCESS, 0))
+    ground.launch("", command=[sys.executable, "-c", show], caps=Caps(cpu_weight=10))
+    await ground.until(lambda: bool(ground.exits))
+    assert ground.output == b"10\n"
+
+
+@real
+async def test_the_open_files_of_the_worst_process_count(ground: Ground) -> None:
+    process = ground.launch("open 40; fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    assert ground.system.sample([process])[process.pid].open_files >= 43
+
+
+@real
+async def test_zombies_are_counted_apart_from_children(ground: Ground) -> None:
+    process = ground.launch("fork; zombie; zombie; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    await ground.until(lambda: ground.system.sample([process])[process.pid].zombies == 2)
+    assert ground.system.sample([process])[process.pid].children == 1
 
 
 def carriers(run_id: str) -> list[int]:
