@@ -46,6 +46,9 @@ class Kind(StrEnum):
     REPLACING = "replacing"  # the run before it is stopped for it
 
 
+ONCE: Final = "at "
+"""How the text of a rule begins that names a single time."""
+
 Owed = tuple[float, str]
 """(of, kind) of a start that is to be made."""
 
@@ -79,7 +82,7 @@ class Plan:
     def text(self) -> str:
         """Return the rule as one line: while it is the same, what it missed can be told."""
         terms = self.terms
-        rule = terms.cron or terms.at or f"every {terms.every}"
+        rule = f"{ONCE}{terms.at}" if terms.at else terms.cron or f"every {terms.every}"
         return f"{rule} {self.timezone} {terms.between or ''}".rstrip()
 
     @property

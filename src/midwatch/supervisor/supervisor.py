@@ -40,6 +40,7 @@ from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import System
 from midwatch.supervisor.tasks import Tasks
 from midwatch.supervisor.timers import STOOD_STILL_S
+from midwatch.supervisor.timetable import forget_strangers
 from midwatch.supervisor.versions import Versions
 from midwatch.supervisor.weighing import Scales, own_directories
 
@@ -166,6 +167,7 @@ class Supervisor:
         """Start posts, then agents. Raises SetupError when the hub says that it cannot work."""
         await self._sweep()
         self.journal.alive(self.system.wall())
+        forget_strangers(self.journal, self.fleet.agents)
         for name, agent in self.fleet.agents.items():
             if not agent.external:
                 self.make_keeper(name, agent)
@@ -229,6 +231,7 @@ class Supervisor:
             random=random.random,
             going_down=hostdown.look,
             timezone=self.fleet.timezone,
+            away_since=self.lifetime.last_alive_at,
             weigh=self.scales.weigh,
             leases=self.leases,
             walls=self.walls,

@@ -7,6 +7,7 @@ one that dies between the two makes it at its next start, and one that dies with
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -16,7 +17,7 @@ from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent
 from midwatch.core.schedule import Kind, Missed, Overlap, Owed, Plan, Situation, Step, show_day
 from midwatch.core.states import State
-from midwatch.supervisor.journal import Record
+from midwatch.supervisor.journal import Journal, Record
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.system import System, Timer
@@ -53,6 +54,14 @@ class Subject(Protocol):
     def finish(self, wish: Wish, reason: str) -> bool: ...
 
 
+def forget_strangers(journal: Journal, known: Collection[str]) -> None:
+    """Let agents that the fleet file no longer names have missed nothing, should they come back. A single start
+    that was made stays made."""
+    for name, record in journal.book.records.items():
+        if record.plan and name not in known and not record.plan.startswith(schedule.ONCE):
+            journal.schedule(name, plan="")
+
+
 class Timetable:
     """The schedule of one agent."""
 
@@ -77,6 +86,9 @@ class Timetable:
     def arm(self) -> None:
         """Look at the schedule now when there is something to do, else when there will be."""
         self.cancel()
+        if not self._subject.agent.enabled:
+            self.forget()
+            return
         self._first_sight()
         step = self._decide()
         if step.settled < (self._record().fired or 0.0):
@@ -103,6 +115,7 @@ class Timetable:
     def forget(self) -> None:
         """Nobody follows this schedule any more: what is not made from now on was not missed."""
         self.cancel()
+        self.next_at = None
         if not self.plan.once:
             self._journal.schedule(self._subject.name, plan="")
 

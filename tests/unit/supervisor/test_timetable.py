@@ -583,7 +583,7 @@ DEEDS = st.one_of(
 
 
 @settings(
-    max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     deeds=st.lists(DEEDS, max_size=12),
