@@ -1,0 +1,231 @@
+"""A place with treasures in it, and agents within walls: for the tests of the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.supervisor.linux import LinuxSystem
+from midwatch.supervisor.sandbox import find_tools
+from midwatch.supervisor.system import Exit
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+NOBODY = 65534
+ROOT_ONLY = os.geteuid() == 0
+
+
+def _place() -> str:
+    """A directory outside of /tmp, which walls replace."""
+    chosen = "/srv" if ROOT_ONLY and Path("/srv").is_dir() else os.environ.get("PYTEST_HOUSE_HOME")
+    return chosen if chosen and os.access(chosen, os.W_OK) else str(ROOT)
+
+
+@pytest.fixture(scope="session")
+def walls_stand() -> None:
+    """Skip where no walls can be built."""
+    with tempfile.TemporaryDirectory() as data:
+        tools = find_tools("off", Path(data))
+    if isinstance(tools, str):
+        pytest.skip(tools)
+
+
+@dataclass
+class House:
+    """A place with an agent's directory, Midwatch's data and treasures outside, all of one user."""
+
+    base: Path
+    user: int | None = None
+    python: str = sys.executable
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    """What its Python needs."""
+
+    def __post_init__(self) -> None:
+        for folder in ("cwd/conf", "cwd/protected", "outside", "home/.ssh", "home/.aws", "data/logs",
+                       "data/run", "data/spool/neighbour", "data/supervisor"):  # fmt: skip
+            (self.base / folder).mkdir(parents=True)
+        for file in ("outside/treasure", "home/.ssh/id", "home/.aws/config", "home/.netrc", "data/token",
+                     "cwd/conf/key", "cwd/.env", "cwd/midwatch.yaml"):  # fmt: skip
+            (self.base / file).write_text("treasure")
+        (self.base / "cwd/way-out").symlink_to(self.base / "outside")
+        for path in (self.base, *self.base.rglob("*")):
+            if self.user is not None:
+                os.lchown(path, self.user, self.user)
+
+    @property
+    def cwd(self) -> Path:
+        return self.base / "cwd"
+
+    def spec(self, command: list[str], sandbox: dict[str, Any], **more: Any) -> dict[str, Any]:
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.base / "home"),
+            "MIDWATCH_RUN_ID": "run-of-the-test",
+            "MIDWATCH_SPOOL": str(self.base / "data/spool/subject"),
+            "MIDWATCH_TOKEN": "token-of-the-run",
+            **self.env,
+            **more.pop("env", {}),
+        }
+        return {
+            "data": str(self.base / "data"),
+            "root": str(self.cwd),
+            "command": command,
+            "sandbox": sandbox,
+            "env": env,
+            **more,
+        }
+
+    def start(self, command: list[str], sandbox: dict[str, Any], **more: Any) -> Any:
+        outer = more.pop("outer", {})
+        spec = self.spec(command, sandbox, **more)
+        return subprocess.Popen(
+            [self.python, str(HERE / "warden.py"), json.dumps(spec)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user is not None else None,
+            start_new_session=True,
+            cwd=self.base,
+            env={**os.environ, "HOME": str(self.base / "home"), **self.env, **outer},
+        )
+
+    def run(self, command: list[str], sandbox: dict[str, Any], **more: Any) -> tuple[int, str, str]:
+        with self.start(command, sandbox, **more) as process:
+            try:
+                out, err = process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return process.returncode, out, err
+
+
+@contextlib.contextmanager
+def housed(user: int | None) -> Iterator[House]:
+    base = Path(tempfile.mkdtemp(prefix="midwatch-walls-", dir=_place()))
+    base.chmod(0o755)
+    try:
+        yield House(base, user)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def users() -> list[Any]:
+    found = [pytest.param(None, id="oneself")]
+    if ROOT_ONLY:
+        found.append(pytest.param(NOBODY, id="nobody"))
+    return found
+
+
+def _interpreter(user: int | None) -> tuple[str, dict[str, str]] | None:
+    """Return a Python that this user may run with Midwatch in it, and the variables that it takes."""
+    if user is None:
+        return sys.executable, {}
+    paths = [str(ROOT / "src"), *(path for path in sys.path if path.endswith("site-packages"))]
+    for program, env in (
+        (sys.executable, {}),
+        (f"/usr/bin/python3.{sys.version_info.minor}", {"PYTHONPATH": os.pathsep.join(paths)}),
+    ):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                [program, "-c", "import midwatch.supervisor.sandbox"],
+                env={**os.environ, **env},
+                user=user,
+                group=user,
+                extra_groups=[],
+                check=True,
+                timeout=30,
+                capture_output=True,
+            )
+            return program, env
+    return None
+
+
+@pytest.fixture(scope="module", params=users())
+def house(walls_stand: None, request: pytest.FixtureRequest) -> Iterator[House]:
+    chosen = _interpreter(request.param)
+    if chosen is None:
+        pytest.skip("nobody may not run a Python that has Midwatch")
+    with housed(request.param) as made:
+        made.python, made.env = chosen
+        yield made
+
+
+@pytest.fixture
+def own(walls_stand: None) -> Iterator[House]:
+    with housed(None) as made:
+        yield made
+
+
+def _warden() -> Any:
+    sys.path.insert(0, str(HERE))  # the ring's modules are no package
+    try:
+        return importlib.import_module("warden")
+    finally:
+        sys.path.remove(str(HERE))
+
+
+@dataclass
+class Kept:
+    """A walled run under the real system."""
+
+    system: LinuxSystem
+    process: Any
+    exits: list[Exit]
+    output: list[bytes]
+
+    @property
+    def said(self) -> str:
+        return b"".join(self.output).decode()
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, f"not so in time: {what}; it said {self.said!r}"
+            await asyncio.sleep(0.005)
+
+    async def end(self) -> Exit:
+        await self.until(lambda: bool(self.exits), "its end")
+        return self.exits[0]
+
+
+@pytest.fixture
+async def walled(own: House) -> AsyncIterator[Callable[..., Kept]]:
+    """Start commands within walls; whatever still runs is killed at the end."""
+    system = LinuxSystem(asyncio.get_running_loop(), adopt=False)
+    started: list[Kept] = []
+
+    def start(code: str, sandbox: dict[str, Any] | None = None, **more: Any) -> Kept:
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        exits: list[Exit] = []
+        output: list[bytes] = []
+        spec = own.spec(command, {"require": True, **(sandbox or {})}, **more)
+        walls, bearer, launch = _warden().launch_of(
+            spec, on_output=output.append, on_exit=exits.append
+        )
+        process = system.spawn(walls.put_around(bearer, launch))
+        started.append(Kept(system, process, exits, output))
+        return started[-1]
+
+    yield start
+    for one in started:
+        while system.kill_tree(one.process):
+            await asyncio.sleep(0.01)
+        await one.end()
+    system.close()
