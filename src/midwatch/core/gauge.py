@@ -23,6 +23,10 @@ CALM: Final = 0.1
 CALM_WINDOWS: Final = 6
 """For how many shortest windows (an hour, by default) it must be calm before that is told."""
 
+RACE_S: Final = 10.0
+"""What will be at its limit in less than this, at the pace of the last two values, is not warned of: the
+limit itself will speak, and one failure is told once."""
+
 PUSH: Final = 0.25
 """Part of what is left at the soft limit that must be taken too before the growth counts as going on."""
 
@@ -65,6 +69,7 @@ class Gauge:
         self._full_since: float | None = None
         self.warned = False
         """It was told before there was nothing left."""
+        self._last: tuple[float, int] | None = None
         self._soft: int | None = None
         """The first value at or above the soft limit."""
 
@@ -82,6 +87,7 @@ class Gauge:
         elif self._full_since is None:
             self._full_since = now
         stage = self._stage(reading, now)
+        self._last = (now, used)
         if stage == "calm":
             self._told.clear()
             self.warned = False
@@ -103,7 +109,7 @@ class Gauge:
                 return "full"
         elif share >= self.terms.warn_at:
             self._calm_since = None
-            if "near" not in told:
+            if "near" not in told and (reading.leak is not None or not self._races(reading, now)):
                 return "near"
         if reading.leak is not None:
             self._calm_since = None
@@ -115,6 +121,12 @@ class Gauge:
             self._calm_since = now
         over = now - self._calm_since >= CALM_WINDOWS * self.terms.leak_after
         return "calm" if over else None
+
+    def _races(self, reading: Reading, now: float) -> bool:
+        if self._last is None:
+            return False
+        before, less = self._last
+        return (reading.used - less) * RACE_S > (reading.limit - reading.used) * (now - before)
 
     def _soft_limit(self, reading: Reading) -> bool:
         """A trend leads to the limit; or, where the system refuses more and calls begin to fail, the

@@ -86,30 +86,29 @@ def sawtooth(t: float, period: float, low: float, high: float) -> float:
     return low + (high - low) * ((t / period) % 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "curve"),
-    [
-        ("flat", lambda _t: 300),
-        ("flat near the limit", lambda _t: 942),
-        ("loads for four minutes, then stays", lambda t: min(80 + 3 * t, 800)),
-        ("loads for twenty minutes, then stays", lambda t: min(80 + 0.4 * t, 560)),
-        ("one big step", lambda t: 200 if t < 2 * HOUR else 900),
-        ("two big steps", lambda t: 200 + 300 * (t > 2 * HOUR) + 300 * (t > 2.1 * HOUR)),
-        ("a sawtooth of seconds", lambda t: sawtooth(t, 40, 200, 900)),
-        ("a sawtooth of minutes", lambda t: sawtooth(t, 420, 200, 800)),
-        ("a sawtooth of half an hour", lambda t: sawtooth(t, 1800, 250, 700)),
-        ("a sawtooth of two hours", lambda t: sawtooth(t, 7200, 250, 640)),
-        ("a cache that fills", lambda t: 150 + 600 * (1 - math.exp(-t / 2400))),
-        ("a cache that fills slowly", lambda t: 150 + 600 * (1 - math.exp(-t / 5 / HOUR))),
-        ("a cache that fills to 90 %", lambda t: 150 + 770 * (1 - math.exp(-t / 5400))),
-        ("day and night", lambda t: 400 + 220 * math.sin(t / (24 * HOUR) * 2 * math.pi)),
-        ("a plateau after a climb", lambda t: 200 + min(t, HOUR) / HOUR * 250),
-        ("falls", lambda t: 900 - 10 * t / HOUR),
-        ("a burst each hour", lambda t: 300 + (600 if t % HOUR < 60 else 0)),
-        ("a leak that will not matter for days", lambda t: 100 + 2 * t / HOUR),
-    ],
-    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
-)
+CONTROLS: dict[str, Curve] = {
+    "flat": lambda _t: 300,
+    "flat near the limit": lambda _t: 942,
+    "loads for four minutes, then stays": lambda t: min(80 + 3 * t, 800),
+    "loads for twenty minutes, then stays": lambda t: min(80 + 0.4 * t, 560),
+    "one big step": lambda t: 200 if t < 2 * HOUR else 900,
+    "two big steps": lambda t: 200 + 300 * (t > 2 * HOUR) + 300 * (t > 2.1 * HOUR),
+    "a sawtooth of seconds": lambda t: sawtooth(t, 40, 200, 900),
+    "a sawtooth of minutes": lambda t: sawtooth(t, 420, 200, 800),
+    "a sawtooth of half an hour": lambda t: sawtooth(t, 1800, 250, 700),
+    "a sawtooth of two hours": lambda t: sawtooth(t, 7200, 250, 640),
+    "a cache that fills": lambda t: 150 + 600 * (1 - math.exp(-t / 2400)),
+    "a cache that fills slowly": lambda t: 150 + 600 * (1 - math.exp(-t / 5 / HOUR)),
+    "a cache that fills to 90 %": lambda t: 150 + 770 * (1 - math.exp(-t / 5400)),
+    "day and night": lambda t: 400 + 220 * math.sin(t / (24 * HOUR) * 2 * math.pi),
+    "a plateau after a climb": lambda t: 200 + min(t, HOUR) / HOUR * 250,
+    "falls": lambda t: 900 - 10 * t / HOUR,
+    "a burst each hour": lambda t: 300 + (600 if t % HOUR < 60 else 0),
+    "a leak that will not matter for days": lambda t: 100 + 2 * t / HOUR,
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
 def test_what_is_no_leak(name: str, curve: Curve) -> None:
     jitter = noise(7, 4)
     assert first(lambda t: curve(t) + jitter(), 48) is None
