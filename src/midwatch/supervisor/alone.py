@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,9 @@ NOT_FOUND: Final = 127
 FLUSH_S: Final = 3.0
 """Time at the end for the last reports. There is no spool that outlives a container."""
 
+FEED_S: Final = 0.02
+"""When input that a terminal did not take is offered again."""
+
 PASSED_ON: Final = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -58,7 +62,9 @@ PASSED_ON: Final = (
 )
 """Signals that the command gets as they come. SIGTERM begins the end, with its grace."""
 
-OWN_WILL: Final = frozenset({End.FINISHED, End.SILENT, End.FAILED, End.SIGNAL, End.SHUTDOWN})
+OWN_WILL: Final = frozenset(
+    {End.FINISHED, End.SILENT, End.FAILED, End.SIGNAL, End.SHUTDOWN, End.CANNOT_START}
+)
 """Ends that the command's own words and exit code explain; no other word is lost about them."""
 
 PASSED_ENV: Final = ("MIDWATCH_AGENT", "MIDWATCH_RUN_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC")
@@ -92,7 +98,8 @@ class Passage:
         self.exit = Exit(None, None)
         self.ended = False
         self.problem: StartError | None = None
-        self.keeper: Keeper | None = None
+        self.say_done: Callable[[], None] = lambda: None
+        """Tells the keeper that the work is done: a job that ends well has done it."""
         self.process: Process | None = None
         self._order = order
         self._tees: list[Tee] = []
@@ -101,24 +108,26 @@ class Passage:
         """Start the command with our own stdin, stdout and stderr. Raises StartError."""
         self.problem, self.ended = None, False
         stdio: tuple[int, int, int] | None = (0, 1, 2)
-        on_output = launch.on_output
         if self._order.tty:
             stdio = None
-
-            def on_output(data: bytes) -> None:
-                _write(data)
-                launch.on_output(data)
-
         elif self._order.listens:
             self._tees = [Tee(fd, launch.on_output) for fd in (1, 2)]
             stdio = (0, self._tees[0].writing, self._tees[1].writing)
+
+        def shown(data: bytes) -> None:
+            _write(data)
+            launch.on_output(data)
+
+        def over(exit_: Exit) -> None:
+            self._over(exit_, launch.on_exit)
+
         changed = replace(
             launch,
             env=self._environment(launch.env),
             stdio=stdio,
             tty=self._order.tty,
-            on_output=on_output,
-            on_exit=lambda exit_: self._over(exit_, launch.on_exit),
+            on_output=shown if self._order.tty else launch.on_output,
+            on_exit=over,
         )
         try:
             self.process = spawn(changed)
@@ -150,8 +159,8 @@ class Passage:
 
         def tell() -> None:
             self.exit, self.ended, self.process = exit_, True, None
-            if exit_.code == 0 and self.keeper is not None:
-                self.keeper.hear(Notice(done=True))  # a job that ends well has done its work
+            if exit_.code == 0:
+                self.say_done()
             on_exit(exit_)
 
         if self._tees:
@@ -248,7 +257,8 @@ async def _run(order: Order, folder: Path) -> int:
     data = DataDir(folder)
     try:
         supervisor = Supervisor(fleet, data, Plans(node_name()), system, voice, voice.say)
-        with _signals(loop, supervisor, passage, order):
+        passage.say_done = lambda: supervisor.keepers[order.name].hear(Notice(done=True))
+        with Signals(supervisor, passage, order):
             await supervisor.start()
             await _until_it_rests(supervisor.keepers[order.name])
         if passage.problem is not None:
@@ -275,80 +285,79 @@ async def _until_it_rests(keeper: Keeper) -> None:
                 await asyncio.wait_for(ended.wait(), 0.05)
 
 
-@contextlib.contextmanager
-def _signals(
-    loop: asyncio.AbstractEventLoop, supervisor: Supervisor, passage: Passage, order: Order
-) -> Iterator[None]:
-    """Pass signals on while the command runs."""
+class Signals:
+    """Passes signals on while the command runs. As a context manager, inside the loop."""
 
-    def keeper() -> Keeper | None:
-        passage.keeper = supervisor.keepers.get(order.name)
-        return passage.keeper
+    def __init__(self, supervisor: Supervisor, passage: Passage, order: Order) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._supervisor = supervisor
+        self._passage = passage
+        self._order = order
 
-    def terminate() -> None:
-        kept = keeper()
-        if kept is None:
-            return
-        if kept.run is not None and kept.run.wish is Wish.SHUTDOWN:
-            supervisor.system.signal(kept.run.process, signal.SIGTERM)  # once more, as it came
-        else:
-            kept.shut_down()
+    def __enter__(self) -> None:
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        for number in PASSED_ON:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
+                self._loop.add_signal_handler(number, self._pass_on, number)
+        if self._order.tty:
+            _feed(self._supervisor.system, self._passage)
 
-    def pass_on(number: signal.Signals) -> None:
-        kept = keeper()
-        if kept is None:
-            return
-        ends = number in (signal.SIGINT, signal.SIGQUIT)
-        if kept.run is None:
-            if ends:
-                kept.shut_down()
-            return
-        if ends and order.agent.restart.when != "never":
-            # whoever interrupts it wants it to end, not to be started again
-            kept.run.wish, kept.run.wish_reason = Wish.STOP, f"interrupted by {number.name}"
-        everyone = supervisor.system.signal if ends else supervisor.system.signal_one
-        everyone(kept.run.process, number)
-
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    for number in PASSED_ON:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
-            loop.add_signal_handler(number, pass_on, number)
-    supervisor.tasks.spawn(_introduce(supervisor, passage, order), "introduce")
-    try:
-        yield
-    finally:
-        # a late signal must not end us with another code than the command's
+    def __exit__(self, *_: object) -> None:
+        """A late signal must not end us with another code than the command's."""
         for number in (signal.SIGTERM, *PASSED_ON):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, lambda: None)
+                self._loop.add_signal_handler(number, lambda: None)
 
+    @property
+    def _keeper(self) -> Keeper | None:
+        return self._supervisor.keepers.get(self._order.name)
 
-async def _introduce(supervisor: Supervisor, passage: Passage, order: Order) -> None:
-    while passage.keeper is None:
-        passage.keeper = supervisor.keepers.get(order.name)
-        await asyncio.sleep(0)
-    if order.tty:
-        _feed(supervisor.system, passage)
+    def _terminate(self) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        if keeper.run is not None and keeper.run.wish is Wish.SHUTDOWN:
+            self._supervisor.system.signal(keeper.run.process, signal.SIGTERM)  # as it came, again
+        else:
+            keeper.shut_down()
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        ends = number in (signal.SIGINT, signal.SIGQUIT)
+        run, system = keeper.run, self._supervisor.system
+        if run is None:
+            if ends:
+                keeper.shut_down()
+        elif ends:
+            if self._order.agent.restart.when != "never" and run.wish is None:
+                # whoever interrupts it wants it to end, not to be started again
+                run.wish, run.wish_reason = Wish.STOP, f"interrupted by {number.name}"
+            system.signal(run.process, number)
+        else:
+            system.signal_one(run.process, number)
 
 
 def _feed(system: System, passage: Passage) -> None:
     """Send what comes on stdin to the command's terminal."""
-    import threading
-
     loop = asyncio.get_running_loop()
 
     def give(data: bytes) -> None:
-        if passage.process is not None:
-            system.write(passage.process, data)
+        if passage.process is None or not system.write(passage.process, data):
+            loop.call_later(FEED_S, give, data)  # it is not there yet, or does not read yet
+        else:
+            free.release()
 
     def read() -> None:
-        while data := _read_stdin():
-            try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the command has ended
+            while data := _read_stdin():
+                free.acquire()
                 loop.call_soon_threadsafe(give, data)
-            except RuntimeError:  # the loop is closed: the command has ended
-                return
-        with contextlib.suppress(RuntimeError):
+            free.acquire()
             loop.call_soon_threadsafe(give, b"\x04")
+
+    free = threading.Semaphore()  # one piece at a time keeps them in order
 
     threading.Thread(target=read, name="midwatch-stdin", daemon=True).start()
 
@@ -379,7 +388,7 @@ def _take_terminal_back() -> None:
 
 
 @contextlib.contextmanager
-def _directory(chosen: Path | None) -> Iterator[Path]:
+def _directory(chosen: Path | None) -> Generator[Path]:
     """Give the data directory, or a temporary one. Raises SetupError."""
     if chosen is not None:
         yield chosen
