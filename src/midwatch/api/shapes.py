@@ -163,6 +163,8 @@ class AgentShape(Shape):
     version: VersionShape | None = None
     """Of the last run that was started."""
     drift: list[str] = []
+    unwalled: str | None = None
+    """Why the run that lives does not have the walls that `sandbox` asks for."""
     """What runs against what the fleet file, the env file and git say now, in sentences."""
     incidents: list[IncidentShape]
     recent_cycles: list[StripShape]

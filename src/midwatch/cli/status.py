@@ -120,6 +120,8 @@ def _print_agent(agent: dict[str, Any]) -> None:
     show.columns([row for row in rows if row[1] not in ("", "-")])
     for sentence in texts(agent.get("drift")):
         show.out(f"{show.paint('drift', 'yellow')}: {show.line(sentence)}")
+    if unwalled := agent.get("unwalled"):
+        show.out(f"{show.paint('no walls', 'yellow')}: {show.line(unwalled)}")
     for incident in records(agent.get("incidents")):
         severity = show.line(incident.get("severity", ""))
         sentence = show.line(incident.get("sentence", ""))

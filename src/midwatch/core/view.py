@@ -398,9 +398,17 @@ class FleetView:
             "resources": agent.resources(now),
             "version": shown(data_of(agent.started)) if agent.started is not None else None,
             "drift": agent.drift,
+            "unwalled": _unwalled(agent),
             "incidents": agent.incidents,
             "recent_cycles": agent.strip(),
         }
+
+
+def _unwalled(agent: AgentView) -> str | None:
+    """Return why the run that lives does not have the walls that it should."""
+    if agent.started is None or agent.state not in ALIVE:
+        return None
+    return text_of(data_of(agent.started), "unwalled", 500)
 
 
 def _is_gone(agent: AgentView, now: float) -> bool:

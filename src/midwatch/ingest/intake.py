@@ -31,6 +31,7 @@ SUPERVISOR_KINDS: Final = frozenset(
         "agent.drift",
         "agent.duplicate",
         "agent.rolled_back",
+        "agent.unwalled",
         "run.started",
         "run.ended",
         "run.hung",
