@@ -144,6 +144,18 @@ class IncidentShape(Shape):
     count: int
 
 
+class ScheduleShape(Shape):
+    rule: str
+    """In words."""
+    timezone: str
+    next_at: datetime | None
+    """None: it does not start the agent, as things are."""
+    next: str | None
+    """The same on the schedule's own clock."""
+    missed: Literal["skip", "once", "all"]
+    overlap: Literal["skip", "queue", "replace"]
+
+
 class AgentShape(Shape):
     agent: str
     parent: str | None
@@ -156,6 +168,7 @@ class AgentShape(Shape):
     run_id: str | None
     pid: int | None
     next_start_at: datetime | None
+    schedule: ScheduleShape | None = None
     last_beat: datetime | None
     cycle: CycleShape | None
     today: TodayShape
@@ -163,9 +176,9 @@ class AgentShape(Shape):
     version: VersionShape | None = None
     """Of the last run that was started."""
     drift: list[str] = []
+    """What runs against what the fleet file, the env file and git say now, in sentences."""
     unwalled: str | None = None
     """Why the run that lives does not have the walls that `sandbox` asks for."""
-    """What runs against what the fleet file, the env file and git say now, in sentences."""
     incidents: list[IncidentShape]
     recent_cycles: list[StripShape]
 
@@ -186,6 +199,8 @@ class RunShape(Shape):
     agent: str
     started_at: datetime
     ended_at: datetime | None = None
+    due_at: datetime | None = None
+    """The time in the schedule that it was started for; None when a person or a restart started it."""
     command: list[str] | None = None
     configuration: str | None = None
     environment: str | None = None
