@@ -59,7 +59,7 @@ def attach(
     if send is not None:
         _send(hub, agent, send, as_json)
     elif screen:
-        found = _look(hub, agent)
+        found = look(hub, agent)
         if as_json:
             show.document(found.answer)
         else:
@@ -85,7 +85,7 @@ class _Screen:
     answer: dict[str, Any]
 
 
-def _look(hub: Hub, agent: str) -> _Screen:
+def look(hub: Hub, agent: str) -> _Screen:
     """Return the screen. Raises CommandError."""
     try:
         answer = record(hub.get(path_of("agents", agent, "screen")))
@@ -141,7 +141,7 @@ def _send(hub: Hub, agent: str, text: str, as_json: bool) -> None:
 
 def _sit_at(hub: Hub, agent: str) -> None:
     """Show the screen and pass on keys until Ctrl-]. Errors at the beginning leave the terminal alone."""
-    found = _look(hub, agent)
+    found = look(hub, agent)
     if not found.tty:
         raise CommandError(
             f"{agent} has no terminal; set `tty: true` in its entry of the fleet file. Its last lines: "
@@ -152,14 +152,14 @@ def _sit_at(hub: Hub, agent: str) -> None:
     from midwatch.cli.glass import Glass
 
     with Glass() as glass:
-        seat = _Seat(hub, agent, found)
+        seat = Seat(hub, agent, found)
         while seat.taken:
             glass.draw(seat.headline(), seat.screen.lines, seat.screen.cursor)
             seat.turn(glass.keys(seat.pause_s))
     show.out(f"Detached; {agent} goes on.")
 
 
-class _Seat:
+class Seat:
     """One sitting at an agent's terminal."""
 
     def __init__(self, hub: Hub, agent: str, screen: _Screen) -> None:
@@ -178,8 +178,9 @@ class _Seat:
             how = "; it does not run"
         elif self.screen.waiting:
             how = "; it waits for input"
-        said = f"; {self._said}" if self._said else ""
-        return show.line(f"{self._agent}: attached, Ctrl-] detaches{how}{said}")
+        if self._said:
+            how = f"; {self._said}"
+        return show.line(f"{self._agent}: attached, Ctrl-] detaches{how}")
 
     def turn(self, keys: str | None) -> None:
         """Pass on keys (None: our terminal is gone) and look again."""
@@ -194,7 +195,7 @@ class _Seat:
                 self._said = ""
                 _type(self._hub, self._agent, before, enter=False)
             if self.taken and not before:
-                self.screen = _look(self._hub, self._agent)
+                self.screen = look(self._hub, self._agent)
             if self._away_since is not None:
                 self._away_since, self._said = None, ""
         except CommandError as error:

@@ -49,10 +49,9 @@ class FakeHub:
         return 200, json.dumps(found).encode()
 
 
-def _problem(status: int, detail: str) -> bytes:
-    return json.dumps(
-        {"type": "about:blank", "status": status, "title": "No", "detail": detail}
-    ).encode()
+def _problem(status: int, detail: str, reason: str | None = None) -> bytes:
+    fields = {"type": "about:blank", "status": status, "title": "No", "detail": detail}
+    return json.dumps(fields if reason is None else {**fields, "reason": reason}).encode()
 
 
 @contextlib.contextmanager
