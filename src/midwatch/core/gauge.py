@@ -6,6 +6,7 @@ has been well below the warning for so long that a sawtooth does not tell twice.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,8 +25,10 @@ CALM_WINDOWS: Final = 6
 """For how many shortest windows (an hour, by default) it must be calm before that is told."""
 
 RACE_S: Final = 10.0
-"""What will be at its limit in less than this, at the pace of the last two values, is not warned of: the
+"""What will be at its limit in less than this, at the pace of the last PACE_S, is not warned of: the
 limit itself will speak, and one failure is told once."""
+
+PACE_S: Final = 2.0
 
 PUSH: Final = 0.25
 """Part of what is left at the soft limit that must be taken too before the growth counts as going on."""
@@ -69,7 +72,8 @@ class Gauge:
         self._full_since: float | None = None
         self.warned = False
         """It was told before there was nothing left."""
-        self._last: tuple[float, int] | None = None
+        self._recent: deque[tuple[float, int]] = deque()
+        """Values of the last PACE_S, and one before."""
         self._soft: int | None = None
         """The first value at or above the soft limit."""
 
@@ -87,7 +91,9 @@ class Gauge:
         elif self._full_since is None:
             self._full_since = now
         stage = self._stage(reading, now)
-        self._last = (now, used)
+        self._recent.append((now, used))
+        while len(self._recent) > 1 and now - self._recent[1][0] >= PACE_S:
+            self._recent.popleft()
         if stage == "calm":
             self._told.clear()
             self.warned = False
@@ -123,9 +129,9 @@ class Gauge:
         return "calm" if over else None
 
     def _races(self, reading: Reading, now: float) -> bool:
-        if self._last is None:
+        if not self._recent:
             return False
-        before, less = self._last
+        before, less = self._recent[0]
         return (reading.used - less) * RACE_S > (reading.limit - reading.used) * (now - before)
 
     def _soft_limit(self, reading: Reading) -> bool:

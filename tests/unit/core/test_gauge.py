@@ -82,8 +82,8 @@ def test_what_races_to_its_limit_is_not_warned_of_on_the_way() -> None:
 
 def test_a_race_that_stops_short_is_warned_of_after_all() -> None:
     gauge = Gauge(1000, TERMS, 0.0, refused=False)
-    readings = [gauge.take(100.0 + i, used) for i, used in enumerate([100, 850, 850])]
-    assert [r.stage for r in readings] == [None, None, "near"]
+    readings = [gauge.take(100.0 + i, used) for i, used in enumerate([100, 850, 850, 850, 850])]
+    assert [r.stage for r in readings] == [None, None, None, None, "near"]
 
 
 def test_what_was_warned_of_and_then_is_full_is_the_same_story() -> None:

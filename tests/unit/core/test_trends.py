@@ -109,8 +109,8 @@ CONTROLS: dict[str, Curve] = {
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_what_is_no_leak(name: str, curve: Curve) -> None:
-    jitter = noise(7, 4)
+def test_what_is_no_leak(name: str) -> None:
+    jitter, curve = noise(7, 4), CONTROLS[name]
     assert first(lambda t: curve(t) + jitter(), 48) is None
 
 
