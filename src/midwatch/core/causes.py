@@ -47,8 +47,7 @@ def _silent(_data: Mapping[str, Any]) -> Cause:
 
 def _failed(data: Mapping[str, Any]) -> Cause:
     code = whole_of(data, "exit_code")
-    last = _last_line(data)
-    words = ("" if code is None else f" with code {code}") + (f" ({last})" if last else "")
+    words = ("" if code is None else f" with code {code}") + _said(data)
     return Cause(f"exited{words}", f"an exit{words}")
 
 
@@ -65,9 +64,29 @@ def _memory(data: Mapping[str, Any]) -> Cause:
 
 def _credentials(data: Mapping[str, Any]) -> Cause:
     name = text_of(data, "credential", 80)
-    if name is None or name == "API key":
-        return Cause("stopped because its API key was refused", "the refusal of its API key")
+    if name is None or name.startswith("API key"):
+        whose = "its " + (name or "API key")
+        return Cause(f"stopped because {whose} was refused", f"the refusal of {whose}")
     return Cause(f"stopped because its credential {name} was refused", f"the refusal of {name}")
+
+
+def _rate_limited(data: Mapping[str, Any]) -> Cause:
+    asked = number_of(data, "retry_after_s")
+    words = f", which asked for {show_duration(asked)}" if asked else ""
+    return Cause(
+        f"stopped because its provider refused it for a while{_said(data)}{words}",
+        f"a refusal by its provider{_said(data)}",
+    )
+
+
+def _quota(data: Mapping[str, Any]) -> Cause:
+    name = text_of(data, "credential", 80)
+    of = f" of {name}" if name and not name.startswith("API key") else ""
+    return Cause(f"stopped because the quota{of} is used up{_said(data)}", f"a used-up quota{of}")
+
+
+def _host_shutdown(_data: Mapping[str, Any]) -> Cause:
+    return Cause("was stopped with the machine", "the machine's shutdown")
 
 
 def _hung(data: Mapping[str, Any]) -> Cause:
@@ -92,8 +111,7 @@ def _limit(data: Mapping[str, Any]) -> Cause:
 
 
 def _configuration(data: Mapping[str, Any]) -> Cause:
-    last = _last_line(data)
-    words = f" ({last})" if last else ""
+    words = _said(data)
     return Cause(
         f"stopped because its configuration is wrong{words}",
         f"an error in its configuration{words}",
@@ -101,8 +119,7 @@ def _configuration(data: Mapping[str, Any]) -> Cause:
 
 
 def _dependency(data: Mapping[str, Any]) -> Cause:
-    last = _last_line(data)
-    words = f" ({last})" if last else ""
+    words = _said(data)
     return Cause(
         f"stopped because something that it needs is missing{words}", f"a missing dependency{words}"
     )
@@ -129,9 +146,9 @@ _WORDS: Final[dict[End, Callable[[Mapping[str, Any]], Cause]]] = {
     End.SHUTDOWN: lambda _: Cause("was stopped with Midwatch", "Midwatch's own restart"),
     End.CANNOT_START: _cannot_start,
     End.LIMIT: _limit,
-    End.RATE_LIMITED: lambda _: Cause(
-        "stopped because its provider limits its rate", "a refusal for its rate"
-    ),
+    End.RATE_LIMITED: _rate_limited,
+    End.QUOTA: _quota,
+    End.HOST_SHUTDOWN: _host_shutdown,
     End.CONFIGURATION: _configuration,
     End.DEPENDENCY: _dependency,
     End.PLANNED: lambda _: Cause("was restarted as planned", "a planned restart"),
@@ -170,8 +187,17 @@ def done_of(data: Mapping[str, Any]) -> tuple[str, ...]:
     return (step,) if isinstance(step, str) and step in ("restart", "park", "stop") else ()
 
 
+def _said(data: Mapping[str, Any]) -> str:
+    """Return ` (the line that explains it)`, or nothing."""
+    line = _last_line(data)
+    return f" ({line})" if line else ""
+
+
 def _last_line(data: Mapping[str, Any]) -> str | None:
-    """Return the last line of output that says something."""
+    """Return the line that explains the end: the supervisor's choice, else the last that says something."""
+    said = text_of(data, "said", 120)
+    if said is not None:
+        return said
     tail = data.get("tail")
     if isinstance(tail, str):
         lines: list[Any] = tail.splitlines()

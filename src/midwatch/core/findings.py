@@ -146,11 +146,22 @@ _EVIDENCE: Final[dict[str, Callable[..., object]]] = {
     "rss_slope_bytes_h": number_of,
     "failures": whole_of,
     "credential": text_of,
+    "said": text_of,
+    "retry_after_s": number_of,
+    "identical": whole_of,
     "last_beat_at": number_of,
     "silent_s": number_of,
     "interval_s": number_of,
     "missed": whole_of,
 }
+
+
+def same_again(facts: Facts) -> str:
+    """Return `the same failure twice`, when it was."""
+    count = whole_of(facts.data, "identical") or 0
+    if count < 2:
+        return ""
+    return "the same failure twice" if count == 2 else f"the same failure {count} times"
 
 
 def times(count: int, noun: str) -> str:

@@ -147,7 +147,7 @@ def decide(
         return Decision(Next.RESTART, f"{verdict.reason}; {again}", delay, count, now)
     if verdict.end in (End.CONFIGURATION, End.DEPENDENCY) and now.alike >= ALIKE:
         return park("the same failure twice: a restart does not help")
-    if now.crashes > rules.attempts:
+    if now.crashes > rules.attempts or rules.attempts == 0:
         times = "1 restart" if rules.attempts == 1 else f"{rules.attempts} restarts"
         return park(f"failed again after {times} in a row")
     delay = delay_of(rules, now.crashes, jitter)

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.core.exits import End, Verdict
-from midwatch.core.restart import Next, decide, delay_of, hang_hold
+from midwatch.core.restart import (
+    NO_FAILURE,
+    QUOTA_REFUSALS,
+    QUOTA_WAIT_S,
+    REFUSAL_MAX_S,
+    REFUSALS,
+    Decision,
+    Next,
+    Streak,
+    decide,
+    delay_of,
+    hang_hold,
+)
 from midwatch.core.terms import Restart
 
 FAILED = Verdict(End.FAILED, "exit code 1")
@@ -15,7 +27,7 @@ RULES = Restart(attempts=3, backoff=(5.0, 300.0), stable_after=600.0)
 
 
 def test_failures_in_a_row_are_restarted_then_parked() -> None:
-    decisions = []
+    decisions: list[tuple[Next, float]] = []
     failures = 0
     for _ in range(4):
         decision = decide(RULES, FAILED, failures=failures, ran_s=1.0, jitter=0.5)
@@ -98,3 +110,135 @@ def test_after_a_hang_the_next_hang_waits_for_the_cooldown() -> None:
     assert hang_hold(rules, None, 1000.0) == 0.0
     assert hang_hold(rules, 900.0, 1000.0) == 200.0
     assert hang_hold(rules, 700.0, 1000.0) == 0.0
+
+
+# -- by class ---------------------------------------------------------------------------------------
+
+MISSING = Verdict(End.DEPENDENCY, "a module is missing", mark="m")
+WRONG = Verdict(End.CONFIGURATION, "a setting is missing", mark="s")
+REFUSED = Verdict(End.RATE_LIMITED, "refused", mark="r")
+EMPTY = Verdict(End.QUOTA, "used up", "OPENAI_API_KEY", mark="q")
+
+
+def _row(*verdicts: Verdict, rules: Restart = RULES, jitter: float = 0.0) -> list[Decision]:
+    """Return what follows each of these failures in a row."""
+    decisions: list[Decision] = []
+    failures, streak = 0, NO_FAILURE
+    for verdict in verdicts:
+        made = decide(rules, verdict, failures=failures, ran_s=1.0, jitter=jitter, streak=streak)
+        failures, streak = made.failures, made.streak
+        decisions.append(made)
+    return decisions
+
+
+@pytest.mark.parametrize("verdict", [MISSING, WRONG])
+def test_the_same_wrong_setting_twice_is_parked(verdict: Verdict) -> None:
+    first, second = _row(verdict, verdict)
+    assert (first.next, second.next) == (Next.RESTART, Next.PARK)
+    assert "the same failure twice" in second.reason
+
+
+def test_two_different_ones_are_not_the_same_failure() -> None:
+    other = Verdict(End.CONFIGURATION, "another setting is missing", mark="t")
+    assert [d.next for d in _row(WRONG, other, WRONG)] == [Next.RESTART] * 3
+
+
+def test_a_crash_in_between_breaks_the_row() -> None:
+    assert [d.next for d in _row(WRONG, FAILED, WRONG)] == [Next.RESTART] * 3
+
+
+def test_a_failure_without_words_is_like_no_other() -> None:
+    silent = Verdict(End.CONFIGURATION, "?")
+    assert [d.next for d in _row(silent, silent, silent)] == [Next.RESTART] * 3
+
+
+def test_a_crash_that_repeats_itself_has_its_usual_attempts() -> None:
+    same = Verdict(End.FAILED, "exit code 1", mark="f")
+    assert [d.next for d in _row(*[same] * 4)] == [Next.RESTART] * 3 + [Next.PARK]
+
+
+def test_after_a_refusal_it_waits_as_asked_and_not_all_come_back_together() -> None:
+    asked = Verdict(End.RATE_LIMITED, "refused", retry_after_s=20.0)
+    assert _row(asked)[0].delay_s == 20.0
+    late = _row(asked, jitter=0.999)[0].delay_s
+    assert 20.0 < late < 24.0
+
+
+def test_a_refusal_that_names_no_time_waits_longer_each_time() -> None:
+    delays = [d.delay_s for d in _row(*[REFUSED] * 7)]
+    assert delays == [30.0, 60.0, 120.0, 240.0, 450.0, 450.0, 450.0]
+    assert max(d.delay_s for d in _row(*[REFUSED] * 7, jitter=0.999)) <= REFUSAL_MAX_S
+
+
+def test_a_second_refusal_does_not_trust_a_second_of_patience() -> None:
+    asked = Verdict(End.RATE_LIMITED, "refused", retry_after_s=1.0)
+    assert [d.delay_s for d in _row(asked, asked, asked)] == [1.0, 60.0, 120.0]
+
+
+def test_refusals_are_parked_late_but_not_never() -> None:
+    decisions = _row(*[REFUSED] * REFUSALS)
+    assert [d.next for d in decisions] == [Next.RESTART] * (REFUSALS - 1) + [Next.PARK]
+    assert sum(d.delay_s for d in decisions) > 3600.0
+
+
+def test_a_used_up_quota_is_tried_hourly_over_a_weekend() -> None:
+    decisions = _row(*[EMPTY] * QUOTA_REFUSALS)
+    assert {d.delay_s for d in decisions[:-1]} == {QUOTA_WAIT_S}
+    assert decisions[-1].next is Next.PARK
+    assert QUOTA_REFUSALS * QUOTA_WAIT_S >= 72 * 3600.0
+
+
+@pytest.mark.parametrize("verdict", [REFUSED, EMPTY])
+def test_refusals_leave_the_attempts_of_crashes_alone(verdict: Verdict) -> None:
+    *_, last = _row(*[verdict] * 6, FAILED)
+    assert (last.next, last.streak.crashes, last.failures) == (Next.RESTART, 1, 7)
+
+
+@pytest.mark.parametrize("verdict", [REFUSED, EMPTY, MISSING, WRONG])
+def test_the_fleet_file_has_the_last_word(verdict: Verdict) -> None:
+    never = Restart.model_validate({"when": "never"})
+    assert _row(verdict, rules=never)[0].next is Next.STOP
+    assert _row(verdict, rules=Restart(attempts=0))[0].next is Next.PARK
+
+
+def test_a_machine_that_stays_up_gets_its_agents_back_and_their_failures_stand() -> None:
+    down = Verdict(End.HOST_SHUTDOWN, "stopped with the machine")
+    before = Streak(crashes=2, mark="f", alike=2)
+    decision = decide(RULES, down, failures=2, ran_s=1.0, jitter=0.0, streak=before)
+    assert (decision.next, decision.failures, decision.streak) == (Next.RESTART, 2, before)
+    assert decision.delay_s >= 60.0
+
+
+@given(
+    ends=st.lists(st.sampled_from(sorted(End)), max_size=40),
+    marks=st.sampled_from(["", "a"]),
+    jitter=st.floats(0, 1, exclude_max=True),
+    wait=st.one_of(st.none(), st.floats(0, 21600)),
+)
+def test_whatever_ends_come_restarting_is_bounded_and_parking_has_a_reason(
+    ends: list[End], marks: str, jitter: float, wait: float | None
+) -> None:
+    verdicts = [Verdict(e, "it ended", retry_after_s=wait, mark=marks) for e in ends]
+    for decision in _row(*verdicts, jitter=jitter):
+        assert decision.delay_s >= 0
+        if decision.next is Next.PARK:
+            assert decision.reason != "it ended"
+        if decision.next is not Next.RESTART:
+            return  # nothing runs that could end
+        assert decision.streak.crashes <= RULES.attempts
+        assert decision.streak.refusals < QUOTA_REFUSALS
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["crashes", "refusals", "mark", "alike"]),
+        st.one_of(st.none(), st.integers(), st.text(), st.floats(), st.booleans()),
+    ),
+    st.integers(0, 9),
+)
+def test_a_streak_survives_whatever_the_journal_holds(
+    data: dict[str, object], failures: int
+) -> None:
+    streak = Streak.of(data, failures)
+    assert min(streak.crashes, streak.refusals, streak.alike) >= 0
+    assert Streak.of(streak.to_json(), 0) == streak

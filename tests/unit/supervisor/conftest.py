@@ -36,6 +36,7 @@ class House:
     recorder: Recorder
     said: list[str]
     keeper: Keeper
+    around: Surroundings
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return self.recorder.events(kind)
@@ -50,7 +51,8 @@ class House:
 
 
 def build(agent: Agent, journal: Journal, system: FakeSystem, capture: Capture) -> House:
-    recorder, said = Recorder(), []
+    recorder = Recorder()
+    said: list[str] = []
 
     def environment(_name: str, entry: Agent, run_id: str) -> dict[str, str]:
         if entry.env_file is not None:
@@ -68,7 +70,8 @@ def build(agent: Agent, journal: Journal, system: FakeSystem, capture: Capture) 
         hear_now=lambda _: None,
         random=lambda: 0.0,
     )
-    return House(system, journal, recorder, said, Keeper("inbox", agent, around, capture))
+    keeper = Keeper("inbox", agent, around, capture)
+    return House(system, journal, recorder, said, keeper, around)
 
 
 @pytest.fixture(scope="module")
