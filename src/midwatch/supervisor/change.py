@@ -8,6 +8,7 @@ all agents; reloads follow one another, and none begins before the start is over
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -144,7 +145,7 @@ class Changes:
         self._loaded = _Loaded(source.fleet if source is not None else house.fleet)
         self._leaving: dict[str, Keeper] = {}
         self._one_at_a_time = asyncio.Lock()
-        self._begun = False
+        self._begun = asyncio.Event()
         self._stopping = False
         self._drift = Drift(house, self)
 
@@ -160,12 +161,13 @@ class Changes:
 
     def begin(self) -> None:
         """All agents have been started: from now on the file may be read again."""
-        self._begun = True
+        self._begun.set()
         self._house.tasks.spawn(self._drift.watch(), "drift")
 
     def stop(self) -> None:
         """The instance stops: nothing is reloaded any more."""
         self._stopping = True
+        self._begun.set()
 
     @property
     def source(self) -> Source | None:
@@ -217,9 +219,8 @@ class Changes:
 
     async def reload(self) -> Outcome:
         """Read the file again, and do what has changed; the answer says what was done with each agent."""
-        refusal = self._refusal()
-        if refusal is not None:
-            return self._refuse(refusal)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._begun.wait(), PATIENCE_S)
         async with self._one_at_a_time:
             if (refusal := self._refusal()) is not None:
                 return self._refuse(refusal)
@@ -246,7 +247,7 @@ class Changes:
             return "this instance was started without a fleet file; there is nothing to read again"
         if self._stopping:
             return "Midwatch is stopping; nothing was changed"
-        return None if self._begun else "Midwatch is still starting; nothing was changed: try again"
+        return None if self._begun.is_set() else "Midwatch is still starting; try again when it has"
 
     def _take_over(
         self, fleet: Fleet, digest: str, entries: dict[str, Entry]

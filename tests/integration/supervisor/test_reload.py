@@ -1,0 +1,375 @@
+"""The fleet file read again by a real supervisor over real processes, asked by SIGHUP. Without a hub."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEADLINE_S = 20.0
+
+RUN = """
+import sys
+from pathlib import Path
+from midwatch.cli.source import read_fleet
+from midwatch.core.errors import MidwatchError
+from midwatch.supervisor.change import Source
+from midwatch.supervisor import drift, tenure
+from midwatch.supervisor.main import run
+drift.LOOK_S, tenure.RETRY_S = 0.2, 0.5
+file = Path(sys.argv[1])
+fleet = read_fleet(file).fleet
+try:
+    sys.exit(run(fleet, Path(sys.argv[2]), hub=False, source=Source(file, lambda: read_fleet(file).fleet, fleet)))
+except MidwatchError as error:
+    sys.exit(print(error, file=sys.stderr) or 2)
+"""
+
+
+class Instance:
+    """One supervisor in a process of its own, without a terminal, as a service has none."""
+
+    def __init__(self, folder: Path, data: str = "data") -> None:
+        self.folder = folder
+        self.file = folder / "midwatch.yaml"
+        self.data = folder / data
+        self.console_file = folder / f"console.{data}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write(self, agents: dict[str, Any], **fleet: Any) -> None:
+        defaults = {
+            "limits": {"stop_grace": "5s"},
+            "restart": {"backoff": "20ms..50ms", "attempts": 2},
+        }
+        text = yaml.safe_dump({"defaults": defaults, **fleet, "agents": agents}, sort_keys=False)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(self.file)
+
+    def up(self, **how: Any) -> None:
+        with self.console_file.open("ab") as console:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, str(self.file), str(self.data)],
+                stderr=console, stdout=console, start_new_session=True, **how,
+            )  # fmt: skip
+
+    @property
+    def console(self) -> str:
+        return self.console_file.read_text()
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not so in time: {what}\n{self.console}"
+            time.sleep(0.01)
+
+    def says(self, words: str, times: int = 1) -> None:
+        self.until(lambda: self.console.count(words) >= times, words)
+
+    def reload(self, says: str = "was read again") -> str:
+        """Ask for a reload; return what the console said from then on."""
+        before = len(self.console)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        self.until(lambda: says in self.console[before:], says)
+        return self.console[before:]
+
+    def pid(self, agent: str) -> int:
+        """Return the pid that the console named last for this agent."""
+        lines = [x for x in self.console.splitlines() if f" {agent}: started, pid " in x]
+        return int(lines[-1].split("pid ")[1].split()[0].rstrip(","))
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    made: list[Instance] = []
+
+    def make(data: str = "data") -> Instance:
+        made.append(Instance(tmp_path, data))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process is not None and one.process.poll() is None:
+            one.process.terminate()
+            try:
+                one.process.wait(10)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+
+def sleep(seconds: int = 600, **entry: Any) -> dict[str, Any]:
+    return {"command": ["sleep", str(seconds)], **entry}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_only_what_changed_is_restarted(instances: Any, tmp_path: Path) -> None:
+    one = instances()
+    (tmp_path / ".env").write_text("A=1\n")
+    one.write({
+        "same": sleep(), "command": sleep(1000), "gone": sleep(), "live": sleep(),
+        "secret": sleep(env_file=".env"), "web": sleep(instances=2),
+    })  # fmt: skip
+    one.up()
+    one.says("web.2: started")
+    before = {
+        n: one.pid(n) for n in ("same", "command", "gone", "live", "secret", "web.1", "web.2")
+    }
+    (tmp_path / ".env").write_text("A=2\n")
+    one.write({
+        "same": sleep(), "command": sleep(1001), "live": sleep(group="x", budget={"per_day": "$1"}),
+        "secret": sleep(env_file=".env"), "web": sleep(instances=3), "new": sleep(),
+    })  # fmt: skip
+    said = one.reload()
+    one.says("secret: started", 2)
+    for line in (
+        "command: restarted (command changed)",
+        "gone: stopped and removed",
+        "live: applied without a restart (group, budget.per_day changed)",
+        "secret: restarted (env_file (its content) changed)",
+        "web.3: started",
+        "new: started",
+        "6 of 9 agents changed, 3 unchanged",
+    ):
+        assert line in said
+    after = {n: one.pid(n) for n in before}
+    assert [n for n in before if before[n] != after[n]] == ["command", "secret"]
+    assert not alive(before["gone"])
+    assert not alive(before["command"])
+    fleet = json.loads((one.data / "fleet.json").read_bytes())
+    assert set(fleet["agents"]) == {
+        "same",
+        "command",
+        "live",
+        "secret",
+        "web.1",
+        "web.2",
+        "web.3",
+        "new",
+    }
+    assert fleet["agents"]["live"]["group"] == "x"
+    assert "nothing has changed" in one.reload()
+    assert one.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            lambda f: f.write_text("agents:\n  inbox:\n    comand: [sleep, '1']\n"),
+            "did you mean 'command'",
+        ),
+        (lambda f: f.write_text(""), "the file is empty"),
+        (lambda f: f.write_text(f.read_text()[:-9] + "{["), "not reloaded"),
+        (lambda f: f.unlink(), "there is no fleet file"),
+        (lambda f: (f.unlink(), f.mkdir()), "is a directory"),
+        (lambda f: f.write_bytes(b"\xff\xfe"), "not UTF-8"),
+    ],
+    ids=["misspelt", "empty", "torn", "removed", "directory", "binary"],
+)
+def test_a_file_that_cannot_be_used_changes_nothing(instances: Any, damage: Any, says: str) -> None:
+    one = instances()
+    one.write({"inbox": sleep()})
+    one.up()
+    one.says("inbox: started")
+    one.until(lambda: (one.data / "fleet.json").exists(), "fleet.json")
+    pid, fleet = one.pid("inbox"), (one.data / "fleet.json").read_bytes()
+    damage(one.file)
+    assert says in one.reload("not reloaded")
+    assert (one.pid("inbox"), alive(pid)) == (pid, True)
+    assert (one.data / "fleet.json").read_bytes() == fleet
+    assert one.end() == 0
+
+
+def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(instances: Any) -> None:
+    """An editor that writes in place: for a moment the file lacks its last agents, and is valid."""
+    one = instances()
+    agents = {f"a{n}": sleep() for n in range(3)}
+    one.write(agents)
+    one.up()
+    one.says("a2: started")
+    pids = [one.pid(name) for name in agents]
+    whole = one.file.read_text() + "  b:\n    command: [sleep, '600']\n"
+    assert one.process is not None
+    with one.file.open("w") as file:
+        for number, line in enumerate(whole.splitlines(keepends=True)):
+            file.write(line)
+            file.flush()
+            if number == 3:
+                one.process.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
+    one.says("was read again")
+    assert "b: started" in one.console
+    assert "removed" not in one.console
+    assert [one.pid(name) for name in agents] == pids
+    assert one.end() == 0
+
+
+def test_what_a_person_held_stays_held_and_what_is_parked_gets_a_new_chance(instances: Any) -> None:
+    one = instances()
+    one.write(
+        {"crash": {"command": ["sh", "-c", "exit 3"]}, "off": sleep(enabled=False), "on": sleep()}
+    )
+    one.up()
+    one.says("crash: parked")
+    assert "off: started" not in one.console
+    one.write({"crash": sleep(), "off": sleep(), "on": sleep(enabled=False)})
+    said = one.reload()
+    assert "crash: started (command changed)" in said
+    assert "off: started (enabled changed)" in said
+    assert "on: stopped: not enabled in the fleet file" in said
+    assert not alive(one.pid("on"))
+    # a stop in good order is remembered, an end by the file is not: it is no person's
+    one.write({"crash": sleep(), "off": sleep(), "on": sleep()})
+    assert "on: started (enabled changed)" in one.reload()
+    assert one.end() == 0
+
+
+def test_two_reloads_at_once_follow_one_another_and_one_while_stopping_does_nothing(
+    instances: Any,
+) -> None:
+    stubborn = {
+        "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"],
+        "limits": {"stop_grace": "1s"},
+    }
+    one = instances()
+    one.write({"slow": stubborn})
+    one.up()
+    one.says("slow: started")
+    assert one.process is not None
+    one.write({"slow": {**stubborn, "env": {"A": "1"}}, "new": sleep()})
+    for _ in range(3):
+        one.process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    one.says("new: started")
+    one.says("slow: started", 2)
+    assert one.console.count("new: started, pid") == 1
+    before = len(one.console)
+    one.process.send_signal(signal.SIGTERM)
+    one.says("stopping; agents get time")
+    one.write({"late": sleep()})
+    one.process.send_signal(signal.SIGHUP)
+    assert one.process.wait(DEADLINE_S) == 0
+    assert "Midwatch is stopping; nothing was changed" in one.console[before:]
+    assert "late: started" not in one.console
+
+
+def test_an_agent_that_left_and_came_back_while_it_ended_runs_once(instances: Any) -> None:
+    slow = {"command": ["sh", "-c", "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"]}
+    one = instances()
+    one.write({"slow": slow, "other": sleep()})
+    one.up()
+    one.says("other: started")
+    first = one.pid("slow")
+    assert one.process is not None
+    one.write({"other": sleep()})
+    one.process.send_signal(signal.SIGHUP)
+    # its end takes a second: the next file comes before that
+    kept = one.data / "fleet.json"
+    one.until(lambda: "slow" not in json.loads(kept.read_bytes())["agents"], "the reload")
+    assert alive(first)
+    one.write({"slow": slow, "other": sleep()})
+    one.process.send_signal(signal.SIGHUP)
+    one.says("slow: started, pid", 2)
+    assert not alive(first)
+    assert one.end() == 0
+    assert not alive(one.pid("slow"))
+
+
+def test_a_changed_agent_that_fails_is_rolled_back_also_after_a_restart(instances: Any) -> None:
+    good = sleep(
+        rollback=True, restart={"stable_after": "300ms", "backoff": "20ms..50ms", "attempts": 2}
+    )
+    bad = {**good, "command": ["sh", "-c", "echo boom; exit 3"]}
+    one = instances()
+    one.write({"inbox": good})
+    one.up()
+    one.until(lambda: (one.data / "supervisor/versions").exists(), "the good entry on disk")
+    assert (one.data / "supervisor/versions").stat().st_mode & 0o777 == 0o600
+    one.write({"inbox": bad})
+    one.reload()
+    one.says("rolled back: command changed, and then: exit code 3")
+    one.until(lambda: alive(one.pid("inbox")), "the good entry to run")
+    kept = one.data / "supervisor/versions"
+    one.until(
+        lambda: json.loads(kept.read_bytes())["inbox"]["refused"] != "", "the refusal on disk"
+    )
+    one.end(signal.SIGKILL)
+    before = len(one.console)
+    one.up()
+    one.says("inbox: the changed entry (command) was taken back")
+    one.says("inbox: started", 4)
+    assert "boom" not in one.console[before:]
+    assert alive(one.pid("inbox"))
+    # changed again: a new trial
+    one.write({"inbox": {**bad, "command": ["sh", "-c", "exit 4"]}})
+    one.reload()
+    one.says("and then: exit code 4")
+    assert one.end() == 0
+
+
+def test_what_has_drifted_is_said(instances: Any) -> None:
+    one = instances()
+    one.write({"inbox": sleep()})
+    one.up()
+    one.says("inbox: started")
+    one.write({"inbox": sleep(601)})
+    one.says("the fleet file was changed; midwatch reload takes it over")
+    one.file.write_text("agents: {")
+    one.says("the fleet file was changed and has problems")
+    one.file.unlink()
+    one.says("is gone; agents go on as it was loaded")
+    assert one.end() == 0
+
+
+def test_a_second_supervisor_waits_and_takes_over(instances: Any) -> None:
+    first, second = instances("one"), instances("two")
+    first.write({"inbox": sleep()})
+    first.up()
+    first.says("inbox: started")
+    second.up()
+    assert first.process is not None
+    second.says(f"inbox: not started: runs already under pid {first.process.pid} (data directory")
+    first.end(signal.SIGKILL)
+    second.says("inbox: started")
+    assert second.end() == 0
+
+
+def test_with_a_terminal_the_end_of_it_is_the_end(instances: Any) -> None:
+    one = instances()
+    one.write({"inbox": sleep()})
+    ours, theirs = os.openpty()
+
+    def take() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    one.up(stdin=theirs, preexec_fn=take)
+    os.close(theirs)
+    one.says("inbox: started")
+    os.close(ours)  # the kernel tells the leader of the session
+    assert one.process is not None
+    assert one.process.wait(DEADLINE_S) == 0
+    assert "nothing is left running" in one.console
