@@ -101,16 +101,16 @@ class Passage:
         self.say_done: Callable[[], None] = lambda: None
         """Tells the keeper that the work is done: a job that ends well has done it."""
         self.process: Process | None = None
-        self._order = order
+        self.order = order
         self._tees: list[Tee] = []
 
     def start(self, launch: Launch, spawn: Callable[[Launch], Process]) -> Process:
         """Start the command with our own stdin, stdout and stderr. Raises StartError."""
         self.problem, self.ended = None, False
         stdio: tuple[int, int, int] | None = (0, 1, 2)
-        if self._order.tty:
+        if self.order.tty:
             stdio = None
-        elif self._order.listens:
+        elif self.order.listens:
             self._tees = [Tee(fd, launch.on_output) for fd in (1, 2)]
             stdio = (0, self._tees[0].writing, self._tees[1].writing)
 
@@ -125,8 +125,8 @@ class Passage:
             launch,
             env=self._environment(launch.env),
             stdio=stdio,
-            tty=self._order.tty,
-            on_output=shown if self._order.tty else launch.on_output,
+            tty=self.order.tty,
+            on_output=shown if self.order.tty else launch.on_output,
             on_exit=over,
         )
         try:
@@ -142,7 +142,7 @@ class Passage:
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return our own environment and what lets the command speak to us; of the hub only where
         there is one."""
-        order = self._order
+        order = self.order
         own = {k: v for k, v in order.inherited.items() if inherits(k) or k.startswith("OTEL_")}
         own.update({name: env[name] for name in PASSED_ENV if name in env})
         if order.hub is not None:

@@ -28,6 +28,7 @@ from midwatch.supervisor import address, http, linux
 from midwatch.supervisor.change import Source
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.pulse import Pulse
 from midwatch.supervisor.reporter import Silence
 from midwatch.supervisor.supervisor import Plans, Supervisor
 from midwatch.supervisor.system import System
@@ -94,7 +95,8 @@ async def _run(
 async def _live(
     supervisor: Supervisor, transport: Transport | None, on_ready: Callable[[str], None] | None
 ) -> None:
-    stop, kill = _listen_to_signals(supervisor.changes.hang_up)
+    changes = supervisor.changes
+    stop, kill = _listen_to_signals(changes.hang_up if changes.source is not None else None)
     problem: SetupError | None = None
     starting = supervisor.tasks.spawn(_start(supervisor), "start")
     stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
@@ -102,6 +104,8 @@ async def _live(
     if starting.done():
         problem = starting.result()
         if problem is None:
+            manager.ready()
+            supervisor.tasks.spawn(manager.keep(Pulse(supervisor), supervisor.say), "service")
             gc.freeze()  # what lives now lives on: forks copy fewer pages
             if on_ready is not None and supervisor.plans.hub is not None:
                 supervisor.tasks.spawn(_announce(supervisor, on_ready), "announce")
@@ -110,6 +114,7 @@ async def _live(
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     stopped.cancel()
+    manager.stopping()
     if problem is None:
         supervisor.say("midwatch: stopping; agents get time to finish (Ctrl-C again kills them)")
     supervisor.tasks.spawn(_kill_on(kill, supervisor), "wait for a second signal")
@@ -135,7 +140,7 @@ async def _start(supervisor: Supervisor) -> SetupError | None:
     return None
 
 
-def _listen_to_signals(reload: Callable[[], None]) -> tuple[asyncio.Event, asyncio.Event]:
+def _listen_to_signals(reload: Callable[[], None] | None) -> tuple[asyncio.Event, asyncio.Event]:
     """The first signal drains, the second kills. SIGHUP is the end of the terminal where there is one;
     a service, which has none, is asked by it to read its file again."""
     stop, kill = asyncio.Event(), asyncio.Event()
@@ -147,8 +152,8 @@ def _listen_to_signals(reload: Callable[[], None]) -> tuple[asyncio.Event, async
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # under nohup the end of the terminal is not our end
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            act = reload if number == signal.SIGHUP and not _has_terminal() else heard
-            loop.add_signal_handler(number, act)
+            again = reload if number == signal.SIGHUP and not _has_terminal() else None
+            loop.add_signal_handler(number, again or heard)
     return stop, kill
 
 

@@ -205,6 +205,10 @@ class Writer:
                 self._ready.add(capture)
                 self._condition.notify()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits, and end."""
         with self._condition:

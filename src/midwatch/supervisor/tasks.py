@@ -21,6 +21,10 @@ class Tasks:
         task.add_done_callback(self._over)
         return task
 
+    def names(self) -> set[str]:
+        """Return the names of those that go on."""
+        return {task.get_name() for task in self._tasks if not task.done()}
+
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
