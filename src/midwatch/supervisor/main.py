@@ -97,6 +97,7 @@ async def _live(
 ) -> None:
     changes = supervisor.changes
     stop, kill = _listen_to_signals(changes.hang_up if changes.source is not None else None)
+    manager = ServiceManager(os.environ)
     problem: SetupError | None = None
     starting = supervisor.tasks.spawn(_start(supervisor), "start")
     stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
