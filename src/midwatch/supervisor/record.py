@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from midwatch.core.redact import LONGEST
 from midwatch.supervisor.output import show_lines
 from midwatch.supervisor.screen import Screen
 
@@ -36,7 +37,7 @@ class Record:
         if self.fed == len(kept):
             return kept
         start = 0
-        while start < len(kept) and (kept[start : start + 1].isalnum() or kept[start] in b"-_."):
+        while start < LONGEST and (kept[start : start + 1].isalnum() or kept[start] in b"-_."):
             start += 1
         return kept[start:]
 
