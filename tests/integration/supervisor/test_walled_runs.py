@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from midwatch.supervisor.seccomp import ARCHITECTURES
 from midwatch.supervisor.system import Exit
 
 
@@ -262,3 +264,21 @@ def test_the_agents_variables_are_on_no_command_line_and_not_bubblewraps(own: An
             assert b"MIDWATCH_RUN_ID=run-of-the-test" in env.split(b"\0")
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("machine", "header", "macro"),
+    [
+        ("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", r"#define __NR_(\w+) (\d+)"),
+        ("aarch64", "/usr/include/asm-generic/unistd.h", r"#define __NR(?:3264)?_(\w+) (\d+)"),
+    ],
+)
+def test_the_numbers_of_system_calls_are_the_kernels(machine: str, header: str, macro: str) -> None:
+    if not Path(header).exists():
+        pytest.skip("the kernel's headers are not installed")
+    known = {name: int(number) for name, number in re.findall(macro, Path(header).read_text())}
+    architecture = ARCHITECTURES[machine]
+    ours = {**architecture.forbidden, "clone": architecture.clone, "ioctl": architecture.ioctl}
+    wrong = {name: number for name, number in ours.items() if known.get(name, number) != number}
+    assert wrong == {}
+    assert len(ours.keys() & known.keys()) > 30
