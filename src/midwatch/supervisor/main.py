@@ -30,6 +30,7 @@ from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.portable import PortableSystem
 from midwatch.supervisor.pulse import Pulse
 from midwatch.supervisor.reporter import Silence
+from midwatch.supervisor.service_notify import ServiceManager
 from midwatch.supervisor.supervisor import Plans, Supervisor
 from midwatch.supervisor.system import System
 
