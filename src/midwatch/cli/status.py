@@ -13,6 +13,9 @@ from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
 from midwatch.core.nearest import did_you_mean
 
+RUNS_SHOWN: Final = 5
+"""Last runs of a scheduled agent."""
+
 _BAD_STATES: Final = frozenset({"parked", "unhealthy", "lost"})
 
 
@@ -89,7 +92,7 @@ def _one(hub: Hub, name: str, as_json: bool) -> int:
     if as_json:
         show.document(agent)
     else:
-        _print_agent(agent)
+        _print_agent(agent, _last_runs(hub, name) if agent.get("schedule") else [])
     return BAD if agent.get("state") in _BAD_STATES else 0
 
 
@@ -100,7 +103,17 @@ _USES: Final = {
 }
 
 
-def _print_agent(agent: dict[str, Any]) -> None:
+def _last_runs(hub: Hub, name: str) -> list[dict[str, Any]]:
+    return records(record(hub.get("/api/runs", agent=name, limit=RUNS_SHOWN)).get("items"))
+
+
+def _print_runs(runs: list[dict[str, Any]]) -> None:
+    for run in runs:
+        how = run.get("reason") or run.get("end") if run.get("ended_at") else "running"
+        show.out(f"run {show.moment(run.get('started_at'))}: {show.line(how or '?')[:200]}")
+
+
+def _print_agent(agent: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     name, sentence = show.line(agent.get("agent", "?")), show.line(agent.get("sentence") or "")
     show.out(show.paint(f"{name}: {sentence}".removesuffix(": "), "bold"))
     today = record(agent.get("today"))
@@ -112,6 +125,7 @@ def _print_agent(agent: dict[str, Any]) -> None:
         ("run", _text(agent.get("run_id"))),
         ("version", _version(record(agent.get("version")))),
         ("pid", _text(agent.get("pid"))),
+        *_schedule(record(agent.get("schedule"))),
         ("last beat", show.moment(agent.get("last_beat"))),
         ("today", _listed(today, cost_usd="${:,.2f}", cycles="{} cycles", restarts="{} restarts")),
         ("memory", _size(resources.get("rss_bytes"))),
@@ -122,10 +136,23 @@ def _print_agent(agent: dict[str, Any]) -> None:
         show.out(f"{show.paint('drift', 'yellow')}: {show.line(sentence)}")
     if unwalled := agent.get("unwalled"):
         show.out(f"{show.paint('no walls', 'yellow')}: {show.line(unwalled)}")
+    _print_runs(runs)
     for incident in records(agent.get("incidents")):
         severity = show.line(incident.get("severity", ""))
         sentence = show.line(incident.get("sentence", ""))
         show.out(f"{show.paint(severity, 'red')}: {sentence} ({show.line(incident.get('id', ''))})")
+
+
+def _schedule(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rule and the next run, on the schedule's own clock."""
+    if not plan:
+        return []
+    zone = show.line(plan.get("timezone") or "")
+    following = plan.get("next")
+    return [
+        ("schedule", f"{show.line(plan.get('rule') or '')[:200]} ({zone})"),
+        ("next run", f"{show.line(following)} {zone}" if following else "none, as things are"),
+    ]
 
 
 def _version(version: dict[str, Any]) -> str:

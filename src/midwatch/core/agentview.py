@@ -252,6 +252,13 @@ class AgentView:
         self.run_id = text_of(data_of(item), "run_id", 128) or self.run_id
         return True
 
+    def take_revision(self, item: Item) -> None:
+        """Fold what was found out about the newest run's code just after its start."""
+        data, started = data_of(item), self.started
+        if started is not None and data.get("run_id") == data_of(started).get("run_id"):
+            fresh = {**data_of(started), "revision": data.get("revision")}
+            self.started = {**started, "data": fresh}
+
     def take_sample(self, item: Item, now: float) -> bool:
         """Fold a sample; its state heals a lost event. Returns whether it is news."""
         if self.sample is not None and _is_overtaken(item["at"], self.sample["at"], now):

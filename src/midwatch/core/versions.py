@@ -31,6 +31,10 @@ class Revision:
     def __str__(self) -> str:
         return self.commit[:SHORT] + ("-dirty" if self.dirty else "")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -50,7 +54,7 @@ class Version:
             "environment": self.environment,
         }
         if self.revision is not None:
-            found["revision"] = {k: v for k, v in asdict(self.revision).items() if v is not None}
+            found["revision"] = self.revision.to_json()
         return found
 
 

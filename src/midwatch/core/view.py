@@ -21,6 +21,7 @@ from midwatch.core.history import AgentHistory
 from midwatch.core.incident import Incident
 from midwatch.core.loop import Cycle
 from midwatch.core.plain import text_of, texts_of
+from midwatch.core.scheduled import schedule_of
 from midwatch.core.sentence import sentence_of
 from midwatch.core.states import ALIVE, State
 from midwatch.core.times import zone_of
@@ -174,7 +175,9 @@ class FleetView:
             return agent.take_started(item, now, self.zone)
         if event == "run.ended":
             return agent.take_ended(item, now)
-        if event == "agent.drift":
+        if event == "run.revision":
+            agent.take_revision(item)
+        elif event == "agent.drift":
             agent.drift = texts_of(data_of(item), "drift", MAX_DRIFT)
         elif event in ("agent.step", "agent.progress"):
             agent.take_step(item, now)
@@ -377,6 +380,7 @@ class FleetView:
             "run_id": agent.run_id,
             "pid": agent.pid,
             "next_start_at": agent.next_start_at,
+            "schedule": schedule_of(agent, self._fleet.timezone, now),
             "last_beat": agent.last_beat_at,
             "cycle": {
                 "tokens": cycle.tokens if cycle else None,

@@ -33,6 +33,7 @@ SUPERVISOR_KINDS: Final = frozenset(
         "agent.rolled_back",
         "agent.unwalled",
         "run.started",
+        "run.revision",
         "run.ended",
         "run.hung",
         "hub.down",

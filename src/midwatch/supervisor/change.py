@@ -163,6 +163,7 @@ class Changes:
         """All agents have been started: from now on the file may be read again."""
         self._begun.set()
         self._house.tasks.spawn(self._drift.watch(), "drift")
+        self._house.tasks.spawn(self._drift.follow_starts(), "revisions")
 
     def stop(self) -> None:
         """The instance stops: nothing is reloaded any more."""

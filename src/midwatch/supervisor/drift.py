@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from midwatch.core import change
 from midwatch.core.change import Difference, Entry
 from midwatch.core.errors import FleetFileError, MidwatchError
-from midwatch.core.versions import drift
+from midwatch.core.versions import Revision, drift
 
 if TYPE_CHECKING:
     from midwatch.supervisor.change import Changes
@@ -24,6 +24,9 @@ LOOK_S: Final = 10.0
 
 PREPARE_S: Final = 1.0
 """How long the first start may wait for what git says; slower disks are heard later."""
+
+SHARE_S: Final = 2.0
+"""Starts within so long of each other share one look at git's files."""
 
 REMOVED: Final = "it was taken out of the fleet file; midwatch reload stops it"
 
@@ -53,6 +56,31 @@ class Drift:
         while True:
             await self.look()
             await asyncio.sleep(LOOK_S)
+
+    async def follow_starts(self) -> None:
+        """Look, just after runs were started, what they were really made of. Until cancelled.
+
+        What a start says of git was seen up to LOOK_S before; a person may have pulled since.
+        """
+        versions = self._house.versions
+        while True:
+            await versions.woken.wait()
+            versions.woken.clear()
+            names, versions.fresh = versions.fresh, set()
+            runs = {n: k for n in names if (k := self._house.keepers.get(n)) and k.run is not None}
+            directories = {n: self._house.outfit.directory(k.agent) for n, k in runs.items()}
+            await versions.look(directories.values(), dirty=True)
+            for name, keeper in runs.items():
+                self._correct(name, keeper, versions.there(directories[name]))
+            await asyncio.sleep(SHARE_S)
+
+    def _correct(self, name: str, keeper: Keeper, found: Revision | None) -> None:
+        versions = self._house.versions
+        if keeper.run is None or found == versions.ran_with(name)[1]:
+            return
+        versions.correct(name, found)
+        revision = found.to_json() if found is not None else {}
+        keeper.tell.revision(keeper.run.run_id, revision)
 
     async def look(self) -> None:
         """Look once, and tell what has changed since the last time."""

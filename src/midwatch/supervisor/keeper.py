@@ -223,7 +223,7 @@ class Keeper:
         run = self.run
         if run is not None and sample is not None:
             self._take(run, sample)
-        self.tell.sampled(self.state, run, sample)
+        self.tell.sampled(self.state, run, sample, self.tenure.drift)
 
     def look(self, run: Run) -> None:
         """Take a sample now, between the regular ones, and tell every duty."""
@@ -367,9 +367,7 @@ class Keeper:
     ) -> None:
         """Do what the rules say about an end, and tell."""
         ran = facts.duration_s if facts else 0.0
-        decision = self._fate.decide(
-            self.agent.restart, verdict, failures=self.failures, ran_s=ran
-        )
+        decision = self._fate.decide(self.agent.restart, verdict, failures=self.failures, ran_s=ran)
         wish = run.wish if run else None
         if self._shutting_down:
             decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from midwatch.core.bounds import Excess
@@ -82,6 +83,11 @@ class Telling:
         fields = {"state": "started", "started_at": at, "pid": pid}
         command = data["command"]
         self._reports.run(self._name, run_id, at, {**fields, "command": command, **version})
+
+    def revision(self, run_id: str, revision: dict[str, Any]) -> None:
+        """What git had checked out when the run was started, found out just after that."""
+        self.event("run.revision", {"run_id": run_id, "revision": revision}, run_id)
+        self._reports.run(self._name, run_id, self._system.wall(), {"revision": revision})
 
     def ended(
         self,
@@ -187,9 +193,11 @@ class Telling:
         }
         self.event("run.ignored_sigterm", data, run.run_id)
 
-    def sampled(self, state: State, run: Run | None, sample: Sample | None) -> None:
-        """Resources, and the state, so that a lost event heals."""
-        fields: dict[str, Any] = {"state": state}
+    def sampled(
+        self, state: State, run: Run | None, sample: Sample | None, drift: Sequence[str] = ()
+    ) -> None:
+        """Resources, and the state and drift, so that a lost event heals."""
+        fields: dict[str, Any] = {"state": state, "drift": list(drift) or None}
         if run is not None and sample is not None:
             fields |= {
                 "pid": run.process.pid,

@@ -56,6 +56,9 @@ class Versions:
 
     def __init__(self, data: DataDir | None, secret: bytes) -> None:
         self.failed_writes = 0
+        self.woken = asyncio.Event()
+        """Set when runs were started; `fresh` names their agents."""
+        self.fresh: set[str] = set()
         self._data = data
         self._secret = secret
         self._started: dict[str, _Started] = {}
@@ -89,6 +92,8 @@ class Versions:
         """Return the version of the run that has just been started."""
         known = self._started.setdefault(name, _Started())
         known.revision = self._revisions.get(directory)
+        self.fresh.add(name)
+        self.woken.set()
         return Version(self.configuration(agent, known.env_file), known.environment, known.revision)
 
     def ran_with(self, name: str) -> tuple[str | None, Revision | None]:
