@@ -191,7 +191,7 @@ class _Survey:
 def plan(terms: Sandbox, scene: Scene, tools: Tools, look: Look) -> Plan:
     """Return the walls of one run. Raises SetupError for terms that cannot be kept."""
     if terms.network == "proxy":
-        raise SetupError(PROXY.format(agent=scene.agent))
+        raise SetupError(f"agents.{scene.agent}.sandbox.network: {PROXY}")
     survey = _Survey(terms, scene, look)
     _put_defaults(survey)
     _put_file(survey)
@@ -206,10 +206,7 @@ def plan(terms: Sandbox, scene: Scene, tools: Tools, look: Look) -> Plan:
     )
 
 
-PROXY: Final = (
-    "agents.{agent}.sandbox.network: 'proxy' comes with the guard, which this version does not have yet;"
-    " write on or off"
-)
+PROXY: Final = "'proxy' comes with the guard, which this version does not have yet; write on or off"
 
 
 def allowed(patterns: Sequence[str] | None, variables: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from midwatch.core.cron import check_at, check_between, check_cron, check_meets
 from midwatch.core.quantities import Duration, Model, Money, Range, Rate, Ratio, Size, Zone
@@ -90,6 +97,11 @@ Place = Annotated[str, AfterValidator(_check_place)]
 """A path from an agent's working directory; `~` is the home directory."""
 
 
+def _read_switch(value: object) -> object:
+    """YAML reads a bare on and off as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class Sandbox(Model):
     """Walls around an agent, built by bubblewrap: it sees a read-only file system and writes where it may.
 
@@ -105,7 +117,7 @@ class Sandbox(Model):
     hide: list[Place] = []
     """Paths that it cannot see, besides what is hidden by default: Midwatch's data, keys and tokens in the home
     directory, /run, and /tmp, of which it has an empty one."""
-    network: Literal["on", "off", "proxy"] = "on"
+    network: Annotated[Literal["on", "off", "proxy"], BeforeValidator(_read_switch)] = "on"
     """`off`: no network, not even this machine's, so neither hub nor gateway; beats still arrive. `proxy`: only
     through the guard's egress proxy, which this version does not have yet."""
     env: list[str] | None = None

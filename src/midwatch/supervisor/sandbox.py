@@ -125,7 +125,7 @@ class Walls:
         if terms is None:
             return launch
         if terms.network == "proxy":
-            raise SetupError(sandbox.PROXY.format(agent=name))
+            raise SetupError(f"agents.{name}.sandbox.network: {sandbox.PROXY}")
         tools = self.tools(terms.network)
         if isinstance(tools, str):
             self._confess(bearer, launch, tools, "walls cannot be built")

@@ -111,6 +111,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
         },
         "version": None,
         "drift": [],
+        "unwalled": None,
         "incidents": [],
     }
     assert strip == [
@@ -125,6 +126,15 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
         }
     ]
     json.dumps(agent, allow_nan=False)
+
+
+def test_an_agent_that_runs_without_its_walls_says_so_while_it_lives() -> None:
+    view = _view()
+    _feed(view, _event("run.started", run_id="r1", unwalled="bubblewrap is not installed\x1b"))
+    _feed(view, _state("running", run_id="r1"))
+    assert _agent(view)["unwalled"] == "bubblewrap is not installed"
+    _feed(view, _state("stopped", run_id="r1"))
+    assert _agent(view)["unwalled"] is None
 
 
 def test_what_nobody_reported_is_none_and_never_zero() -> None:

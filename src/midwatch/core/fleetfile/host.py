@@ -15,6 +15,7 @@ from midwatch.core.fleet import Agent
 from midwatch.core.fleetfile.document import Path, show_path
 from midwatch.core.fleetfile.reader import FleetFile
 from midwatch.core.nearest import nearest
+from midwatch.core.sandbox import PROXY
 from midwatch.core.units import shorten
 
 _INTERPRETERS: Final = ("python", "python3", "node", "bash", "sh", "ruby", "perl", "deno", "bun")
@@ -66,6 +67,9 @@ def _check_agent(
         found.append(
             (("env_file",), f"there is no file {shorten(file)}; create it, or take env_file out")
         )
+    if agent.sandbox is not None and agent.sandbox.network == "proxy":
+        # said here, not by the model: the same file will be right with the version that has the guard
+        found.append((("sandbox", "network"), PROXY))
     program, *arguments = agent.command or [""]
     if "/" in program:
         if not exists(_from(cwd, program)):

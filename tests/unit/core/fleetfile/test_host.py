@@ -60,3 +60,15 @@ agents:
         "f:4:26: agents.b.command[1]: there is no file '/srv/gone.py'; correct the path, or set cwd",
         "f:5:35: agents.c.cwd: there is no directory '/srv/nowhere'; create it, or correct the path",
     ]
+
+
+def test_a_network_through_the_proxy_is_a_problem_until_the_guard_is_there() -> None:
+    text = """\
+defaults: {sandbox: {network: proxy}}
+agents:
+  a: {command: [node]}
+  b: {command: [node], sandbox: {network: off}}
+"""
+    assert missing(text) == [
+        "f:1:31: agents.a.sandbox.network: 'proxy' comes with the guard, which this version does not have yet; write on or off"
+    ]
