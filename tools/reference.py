@@ -10,6 +10,7 @@ A page keeps its hand-written text; a generated table stands between
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -229,6 +230,33 @@ def _command(word: str, command: Any) -> str:
     return "\n".join(lines)
 
 
+def ends() -> str:
+    """Return the classes of ends with their sentences, from `core.ends`."""
+    from midwatch.core.ends import EXPECTED, End
+
+    tree = ast.parse((SRC / "core" / "ends.py").read_text(encoding="utf-8"))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef)).body
+    said: dict[str, str] = {}
+    for node, after in itertools.pairwise(body):
+        if isinstance(node, ast.Assign) and isinstance(after, ast.Expr):
+            said[ast.unparse(node.targets[0])] = ast.literal_eval(after.value)
+    rows = [
+        f"| `{end.value}` | {_cell(said[end.name])} | {'no' if end in EXPECTED else 'yes'} |"
+        for end in End
+    ]
+    return "\n| `end` | the run | a failure |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
+
+
+def end_texts() -> str:
+    """Return what is recognised in the last output, from `core.endrows`."""
+    from midwatch.core.endrows import ROWS
+
+    rows = [f"| `{row.end.value}` | {_cell(row.about)} | `{row.name}` |" for row in ROWS]
+    return (
+        "\n| `end` | what is recognised | row |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
+    )
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
@@ -240,6 +268,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "sdk-environment": sdk_environment,
     "counters": counters,
+    "ends": ends,
+    "end-texts": end_texts,
 }
 
 
