@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.states import State
+from midwatch.supervisor.orders import Orders
 from midwatch.supervisor.system import Standing
 from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
@@ -314,3 +315,17 @@ def test_a_new_run_begins_with_an_empty_screen(make: Any) -> None:
     assert len(house.system.launched) == 2
     assert house.keeper.run.record.bytes() == b""
     assert house.keeper.state is State.RUNNING
+
+
+async def test_orders_carry_data_both_ways_and_name_one_agent(make: Any) -> None:
+    house = at_terminal(make)
+    prints(house, "one")
+    orders = Orders({"web.1": house.keeper, "web.2": house.keeper})
+    seen = await orders.obey("web.1", "screen", "ada", {})
+    assert (seen.result, seen.data["lines"], seen.state) == ("seen", ["one"], "running")
+    both = await orders.obey("web", "input", "ada", {"text": "y"})
+    assert both.data == {"why": "several"}
+    assert bytes(house.process.typed) == b""
+    sent = await orders.obey("web.2", "input", "ada", {"text": "y", "enter": False})
+    assert (sent.result, bytes(house.process.typed)) == ("sent", b"y")
+    assert (orders.obeyed, orders.refused) == (2, 1)
