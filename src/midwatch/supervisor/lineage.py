@@ -7,7 +7,6 @@ declared to outlive it are spared when the run is killed, and end with the insta
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
@@ -38,6 +37,8 @@ class Lineage:
         self._adopt = adopt
         self._outlive: dict[str, set[str]] = {}
         """Run ids of sub-agents that are to outlive the run, by run."""
+        self._met: set[int] = set()
+        """Strays that were there when we last reaped."""
         # a shell that started something and then became us by exec: its children are not ours to end
         children = procfs.stats(procfs.children_of(os.getpid())).values()
         self._before = {(entry.pid, entry.started) for entry in children}
@@ -54,27 +55,32 @@ class Lineage:
 
     # -- looking -----------------------------------------------------------------------------
 
-    def strays(self) -> list[Stat]:
-        """Return our living children that we did not start."""
+    def strays(self, *, marked: bool = True) -> list[Stat]:
+        """Return our living children that we did not start. Without `marked` only those that no mark
+        names: the others are found by it."""
         if not self._adopt:
             return []
         children = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
+        if not marked:
+            named = set(self.kin.ours(children))
+            children = [p for p in children if p not in named]
         found = procfs.stats(children).values()
         return [e for e in found if e.state != "Z" and (e.pid, e.started) not in self._before]
 
     def roots(self, process: Process) -> dict[int, Stat]:
-        """Return the processes of a run from which all others of it are found by descent: its own,
-        what was re-parented to us, and what was once seen below it."""
-        found = {entry.pid: entry for entry in self.kin.remembered(process.run_id)}
-        found |= {e.pid: e for e in self.strays() if self.kin.owner(e) == process.run_id}
+        """Return the processes of a run from which all others of it are found by descent and by mark:
+        its own, what was re-parented to us, and what was once seen below it."""
+        found: dict[int, Stat] = {}
         if self._processes.get(process.pid) is process:  # else its number may be a stranger's
-            if not self._adopt:  # what lost its parents is somebody else's child
-                found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
             if (entry := procfs.stat(process.pid)) is not None:
                 found[process.pid] = entry
+            if not self._adopt:  # what lost its parents is somebody else's child
+                found |= {p: e for p, e in procfs.everyone().items() if e.session == process.pid}
             if (cgroup := self._processes[process.pid].cgroup) is not None:
                 found |= procfs.stats(pid for pid in cgroup.pids() if pid not in found)
-        return found
+        strays = self.strays(marked=False)
+        found |= {e.pid: e for e in strays if self.kin.owner(e) == process.run_id}
+        return found | {entry.pid: entry for entry in self.kin.remembered(process.run_id)}
 
     def all_of(self, process: Process) -> dict[int, Stat]:
         """Return every process of a run by pid, its own and zombies included."""
@@ -138,12 +144,18 @@ class Lineage:
 
     # -- ending ------------------------------------------------------------------------------
 
-    def left_by(self, process: Process) -> list[Stat]:
-        """Return what outlives the run in sessions of its own: the rest has died with its group."""
+    def left_by(self, process: Child) -> list[Stat]:
+        """Return what outlives the run in sessions of its own: the rest has died with its group.
+
+        What has no memory any more is on its way out, and walls fall by themselves."""
+        wall = os.fsencode(os.path.basename(process.launch.command[0]))[:15]  # noqa: PTH119
         own = [
             entry
             for entry in self.strays()
-            if entry.session != process.pid and self._is_left(entry, process)
+            if entry.session != process.pid
+            and entry.rss_bytes
+            and not (process.launch.walled and entry.name == wall)
+            and self._is_left(entry, process)
         ]
         return tree.living(own)
 
@@ -168,15 +180,19 @@ class Lineage:
         """Reap zombies that are our children and not of our own starting, whose ends are read
         elsewhere; learn from which run the others came as long as that can be told."""
         count = 0
+        known, self._met = self._met, set()
         for pid in procfs.children_of(os.getpid()):
-            entry = None if pid in self._processes else procfs.stat(pid)
-            if entry is None:
+            if pid in self._processes:
                 continue
-            if entry.state != "Z":
-                self.kin.owner(entry)
+            try:
+                gone = os.waitpid(pid, os.WNOHANG)[0] == pid
+            except ChildProcessError:
                 continue
-            with contextlib.suppress(ChildProcessError):
-                count += os.waitpid(pid, os.WNOHANG)[0] == pid
+            count += gone
+            if not gone:
+                self._met.add(pid)
+                if pid not in known and (entry := procfs.stat(pid)) is not None:
+                    self.kin.owner(entry)
         return count
 
 

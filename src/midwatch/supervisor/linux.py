@@ -47,6 +47,9 @@ from midwatch.supervisor.system import (
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
+LEFT_TOLD: Final = 100
+"""Processes that a run left behind, of which is told."""
+
 REAP_EVERY_S: Final = 0.25
 """How long a zombie that was re-parented to us stays one."""
 
@@ -203,7 +206,8 @@ class LinuxSystem:
         if mine.launch.walled and (within := self._lineage.within(mine)) is not None:
             own, others = within
             targets = [own, *(e for e in others if e.group == own.group)]
-            return sum(_pass_on(entry, number) for entry in targets) > 0
+            heard = [_pass_on(entry, number) for entry in targets]
+            return any(heard)
         # the leader is our child and unreaped, so its pid cannot have become a stranger's group
         try:
             os.killpg(process.pid, number)
@@ -241,7 +245,7 @@ class LinuxSystem:
         self._lineage.belongs(process, run_id, outlive=outlive)
 
     def kill_member(self, member: Member) -> bool:
-        return bool(tree.kill(member.pid, int(member.started)))
+        return tree.kill(member.pid, int(member.started))
 
     def kill_tree(self, process: Process) -> int:
         mine = self._processes.get(process.pid)
@@ -256,11 +260,11 @@ class LinuxSystem:
         if hunt is None:
             hunt = tree.Hunt(self._lineage.kin, process.run_id, spared)
             self._hunts[process.run_id] = hunt
-        found = hunt.step(self._lineage.roots(process).values())
+        found, over = hunt.step(() if hunt.begun else self._lineage.roots(process).values())
+        if over:
+            del self._hunts[process.run_id]
         if found and self._adopt:  # the dead of a crowd keep numbers that others need
             self.counters.adopted_reaped += self._lineage.reap()
-        if not found and not in_cgroup:
-            del self._hunts[process.run_id]
         return max(found, in_cgroup)
 
     def sweep(self, run_ids: Collection[str], spool: str) -> int:
@@ -273,7 +277,7 @@ class LinuxSystem:
         for pid in procfs.pids() if marks else ():
             if pid in self._processes or pid in ours or mark.read(pid) not in marks:
                 continue
-            count += tree.send(pid, signal.SIGKILL, lambda e: mark.read(e.pid) in marks) is not None
+            count += tree.send(pid, signal.SIGKILL, lambda other: mark.read(other) in marks)
         return count
 
     # -- looking -----------------------------------------------------------------------------
@@ -368,7 +372,7 @@ class LinuxSystem:
             self.counters.status_lost += 1
         process.ended = True
         process.popen.returncode = 0  # reaped here: Popen must never wait for this pid again
-        left = tuple(members_of(self._lineage.left_by(process)))
+        left = tuple(members_of(self._lineage.left_by(process)[:LEFT_TOLD]))
         kills = None
         if process.cgroup is not None:
             kills = process.cgroup.oom_kills()
@@ -376,7 +380,8 @@ class LinuxSystem:
                 self.counters.leftovers_killed += process.cgroup.kill()
         process.outlet.drain()
         self._forget(process)
-        self.counters.leftovers_killed += self._lineage.kill_left(process)
+        if process.run_id not in self._hunts:  # else it goes on, step by step, whoever asks for it
+            self.counters.leftovers_killed += self._lineage.kill_left(process)
         self._discard(process.cgroup)
         process.launch.on_exit(Exit(code, number, kills, left))
 
@@ -403,7 +408,7 @@ def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
 
 
 def _pass_on(entry: Stat, number: int) -> bool:
-    return tree.send(entry.pid, number, lambda e: e.started == entry.started) is not None
+    return tree.send(entry.pid, number, tree.is_started(entry.started))
 
 
 def own(loop: asyncio.AbstractEventLoop) -> LinuxSystem:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
@@ -132,99 +133,121 @@ class Hunt:
     """The killing of one run's processes, in steps that are short enough for the loop.
 
     1. Everything that is found is stopped, so that it forks no more and its children keep the parent
-       by which they are found. 2. Look again, until a look finds nothing new. 3. Kill.
+       by which they are found. 2. Look again, until a look finds nothing new: whoever was forking when
+       it was stopped may have had one more child. 3. Kill, the run's own process last.
+
+    A step goes on where the last one ended; a hunt that is over is not used again.
     """
 
     def __init__(self, kin: Kin, run_id: str, spared: Collection[str] = ()) -> None:
         """`spared`: run ids of sub-agents that live on, with all below them."""
         self._kin = kin
-        self._spared = spared
         self._run_id = run_id
         self._mark = kin.mark_of(run_id)
-        self._held: dict[int, int] = {}
-        """Stopped, by pid: their start times."""
+        self._spared = spared
+        self._held: dict[int, int | None] = {}
+        """Stopped, by pid: start times; None where the mark names the process."""
+        self._killed = 0
+        self._work: Generator[None] | None = None
 
-    def step(self, roots: Iterable[Stat]) -> int:
-        """Stop all, and kill all when nothing new was found; return how many were found alive."""
+    @property
+    def begun(self) -> bool:
+        return self._work is not None
+
+    def step(self, roots: Iterable[Stat]) -> tuple[int, bool]:
+        """Work for a while. Return how many were found alive, and whether the hunt is over.
+
+        `roots` are looked at when the hunt begins."""
         until = time.monotonic() + WORK_S
-        known = {entry.pid: entry.started for entry in roots}
+        if self._work is None:
+            self._work = self._steps([(entry.pid, entry.started) for entry in roots])
         with ahead(len(self._held) > CROWD):
-            fresh = self._hold(known, until, everywhere=False)
-            while True:
-                fresh = None if fresh is None else self._hold(known, until, everywhere=True)
-                if fresh is None:
-                    return max(1, len(self._held))
-                if not fresh:
-                    return self._kill(until)
+            for _ in self._work:
+                if time.monotonic() > until:
+                    return max(1, len(self._held) + self._killed), False
+        return self._killed, True
 
-    def _hold(self, roots: dict[int, int], until: float, *, everywhere: bool) -> bool | None:
-        """Stop what is not stopped yet; tell whether there was any, None when the time was up.
+    def _steps(self, roots: list[tuple[int, int]]) -> Generator[None]:
+        fresh: list[int] = []
+        for pid, started in roots:
+            if self._hold(pid, started, is_started(started)):
+                fresh.append(pid)
+            yield
+        last: list[int] = []
+        while True:
+            for pid in (walk := [*fresh, *last]):  # grows while it is walked
+                for child in procfs.children_of(pid):
+                    if child not in self._held and self._hold_child(child):
+                        walk.append(child)
+                        fresh.append(child)
+                    yield
+                yield
+            last, fresh = fresh, []
+            others = (pid for pid in procfs.pids() if pid not in self._held)
+            for pid in self._kin.marked(self._run_id, others):
+                if self._hold(pid, None, self._is_marked):
+                    fresh.append(pid)
+                yield
+            if not fresh and not last:
+                break
+        for pid, started in reversed(self._held.items()):
+            is_it = self._is_marked if started is None else is_started(started)
+            self._killed += send(pid, signal.SIGKILL, is_it)
+            yield
 
-        `everywhere`: look at all processes for the run's mark, too."""
-        held, fresh = self._held, False
-        queue = [*roots, *(pid for pid in held if pid not in roots)]
-        if everywhere:
-            others = [pid for pid in procfs.pids() if pid not in held]
-            queue.extend(pid for pid in self._kin.marked(self._run_id, others) if pid not in roots)
-        known = set(queue)
-        for pid in queue:  # grows while it is walked
-            if pid not in held:
-                if self._spared and procfs.run_of(pid) in self._spared:
-                    continue
-                started = send(
-                    pid, signal.SIGSTOP, lambda entry: self._is_ours(entry, roots, known)
-                )
-                if started is None:
-                    continue
-                held[pid] = started
-                fresh = True
-            for child in procfs.children_of(pid):
-                if child not in known:
-                    known.add(child)
-                    queue.append(child)
-            if time.monotonic() > until:
-                return None
-        return fresh
+    def _hold(self, pid: int, started: int | None, is_it: Callable[[int], bool]) -> bool:
+        if self._spared and procfs.run_of(pid) in self._spared:
+            return False
+        if not send(pid, signal.SIGSTOP, is_it):
+            return False
+        self._held[pid] = started
+        return True
 
-    def _is_ours(self, entry: Stat, roots: dict[int, int], known: set[int]) -> bool:
-        if entry.pid in roots:
-            return roots[entry.pid] == entry.started
-        if entry.ppid in self._held or entry.ppid in known:
-            return True
-        return self._mark is not None and mark.read(entry.pid) == self._mark
+    def _hold_child(self, pid: int) -> bool:
+        entry = procfs.stat(pid)
+        if entry is None or entry.ppid not in self._held:
+            return False
+        return self._hold(pid, entry.started, is_started(entry.started))
 
-    def _kill(self, until: float) -> int:
-        count = 0
-        for pid, started in list(self._held.items()):
-            count += kill(pid, started)
-            del self._held[pid]
-            if time.monotonic() > until:
-                return max(1, count)
-        return count
+    def _is_marked(self, pid: int) -> bool:
+        return mark.read(pid) == self._mark
 
 
-def send(pid: int, number: int, is_it: Callable[[Stat], bool]) -> int | None:
-    """Signal a process and return its start time; None when it is gone, a zombie, or not the one
-    that was meant: the pidfd pins it before it is asked who it is."""
+def send(pid: int, number: int, is_it: Callable[[int], bool]) -> bool:
+    """Signal a process; False when it is gone, has ended, or is not the one that was meant: the pidfd
+    pins it before it is asked who it is."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
-        return None
+        return False
     try:
-        entry = procfs.stat(pid)
-        if entry is None or entry.state in "ZX" or not is_it(entry):
-            return None
+        if not is_it(pid):
+            return False
+        ended = select.poll()
+        ended.register(fd, select.POLLIN)
+        if ended.poll(0):
+            return False
         signal.pidfd_send_signal(fd, number)
     except OSError:
-        return None
+        return False
     finally:
         os.close(fd)
-    return entry.started
+    return True
 
 
-def kill(pid: int, started: int) -> int:
-    """SIGKILL the process of this number and start time; return 1 when it lived, else 0."""
-    return send(pid, signal.SIGKILL, lambda entry: entry.started == started) is not None
+def is_started(started: int) -> Callable[[int], bool]:
+    """Return a test for the process of this start time."""
+
+    def test(pid: int) -> bool:
+        entry = procfs.stat(pid)
+        return entry is not None and entry.started == started
+
+    return test
+
+
+def kill(pid: int, started: int) -> bool:
+    """SIGKILL the process of this number and start time; tell whether it lived."""
+    return send(pid, signal.SIGKILL, is_started(started))
 
 
 def kill_below(root: Stat) -> int:
