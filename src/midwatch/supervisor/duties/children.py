@@ -54,6 +54,9 @@ class Children(Duty):
         elif pile.reason and self._pileup.doubts:
             self.helm.timers.set("second", SECOND_LOOK_S, lambda: self.helm.look(run))
 
+    def glanced(self, run: Run, sample: Sample, now: float) -> None:
+        self.sampled(run, sample, now)
+
     def _look_in(self, run: Run, seconds: float) -> None:
         self._looking = True
         self.helm.timers.set("ttl", max(SOONEST_S, seconds), lambda: self._look(run))
