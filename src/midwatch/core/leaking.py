@@ -29,10 +29,10 @@ def judge(
     if used is None or not limit:
         return None
     growth = _growth(facts, noun, show, limit)
-    level = f"{noun}: {show(used)} of {show(limit)} ({min(1.0, used / limit):.0%})"
+    level = f"{show(used)} of {show(limit)} {noun} in use ({min(1.0, used / limit):.0%})"
     clauses = {
         "forecast": (growth or level,),
-        "near": (level, growth.replace(f"{noun} grow", "grow", 1)) if growth else (level,),
+        "near": (level, growth),
         "full": (level, "what needs another one fails"),
         "restart": (growth or level, "restarted as planned before it fails"),
     }.get(stage or "")
