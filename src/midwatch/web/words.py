@@ -178,6 +178,8 @@ def evidence(name: str, value: Any) -> str:
 
 _LABELS: Final = {
     "tail": "last output",
+    "said": "its last words",
+    "identical": "same failure in a row",
     "rss_bytes": "memory",
     "rss_limit_bytes": "memory limit",
     "rss_slope_bytes_h": "memory growth",
