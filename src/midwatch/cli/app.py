@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "ack": "ack",
     "check": "check",
     "drill": "drill",
+    "install-service": "install_service",
+    "doctor": "doctor",
     "token": "token",
     "link": "link",
     "version": "version",

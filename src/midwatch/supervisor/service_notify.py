@@ -12,10 +12,12 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol, TypeVar
 
 from midwatch.core.service import status_of
+
+T = TypeVar("T")
 
 STATUS_EVERY_S: Final = 5.0
 """How often the status is compared with what was told last."""
@@ -69,6 +71,18 @@ class ServiceManager:
         self._send(
             "RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
         )
+
+    def telling(self, reload: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """Return `reload` as the service manager shall see it: announced, and ready again after it."""
+
+        async def told() -> T:
+            self.reloading()
+            try:
+                return await reload()
+            finally:
+                self.ready()
+
+        return told
 
     def stopping(self) -> None:
         self._send("STOPPING=1", "STATUS=agents are asked to end")
