@@ -50,7 +50,10 @@ def _constants(path: Path) -> list[tuple[str, str, str]]:
 def limits() -> str:
     """Return one table per file named limits.py, in the order of the rooms."""
     parts: list[str] = []
-    for path in sorted(SRC.rglob("limits.py"), key=lambda p: (p.parent.name != "wire", str(p))):
+    for path in sorted(
+        (p for p in SRC.rglob("limits.py") if p.parent.name != "duties"),
+        key=lambda p: (p.parent.name != "wire", str(p)),
+    ):
         room = path.parent.relative_to(SRC).as_posix()
         parts.append(f"\n## {room}\n\n| limit | value | meaning |\n| --- | --- | --- |")
         parts += [f"| `{n}` | `{v}` | {_cell(s)} |" for n, v, s in _constants(path)]

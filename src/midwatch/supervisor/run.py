@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from midwatch.core import liveness, memory
+from midwatch.core import liveness, trends
 from midwatch.core.exits import Facts, Wish
 from midwatch.core.liveness import Evidence
 from midwatch.supervisor.record import Record
@@ -114,7 +114,7 @@ class Run:
         self.history.append((now, sample.rss_bytes))
 
     def slope(self) -> float | None:
-        return memory.slope_of(self.history)
+        return trends.slope_of(self.history)
 
     def facts(
         self,

@@ -29,7 +29,7 @@ def judge(kind: str, event: str, open_kinds: tuple[str, ...] = (), **data: Any) 
 
 
 def leaking(kind: str, resource: str, **data: Any) -> Any:
-    return judge(kind, "run.leaking", resource=resource, **data)
+    return judge(kind, "run.leaking", (), resource=resource, **data)
 
 
 MEMORY = {

@@ -237,9 +237,11 @@ def test_without_a_disk_limit_the_same_words_are_an_ordinary_failure(make: Any) 
 def weigh(house: Any, *sizes: int | None) -> None:
     """Answer measurements with these sizes, the last one for ever."""
     queue = list(sizes)
-    house.keeper._around.weigh = lambda _name, done: done(
-        queue.pop(0) if len(queue) > 1 else queue[0]
-    )
+
+    def answer(_name: str, done: Callable[[int | None], None]) -> None:
+        done(queue.pop(0) if len(queue) > 1 else queue[0])
+
+    house.keeper._around.weigh = answer
 
 
 def test_a_directory_that_grows_over_the_limit_is_warned_of_then_stopped(make: Any) -> None:

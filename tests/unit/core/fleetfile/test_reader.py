@@ -109,7 +109,7 @@ def test_the_snapshot_with_plain_numbers_reads_as_the_same_fleet() -> None:
 def test_keys_that_later_versions_enforce_are_named_in_notes() -> None:
     source = read(CONTRACT, file="f", root="/srv", env={}, read_file=no_file)
     assert [(note.line, note.key) for note in source.notes] == [
-        (6, "limits.processes"), (6, "limits.disk"), (7, "budget"),
+        (7, "budget"),
         (16, "loop.tool_calls_per_cycle"), (16, "loop.same_call"), (18, "verify"), (23, "models"), (24, "tools"),
         (25, "alerts"), (29, "hub.otlp_http"), (29, "hub.otlp_grpc"),
     ]  # fmt: skip
