@@ -108,6 +108,8 @@ class Sandbox(Model):
     The deeper of two paths holds for its part; `hide` wins over `write`, and `write` over `read`.
     """
 
+    enabled: bool = True
+    """False: no walls, whatever `defaults` say."""
     write: list[Place] = ["."]
     """Paths that it may write, from its working directory. All else is read-only. What is missing inside that
     directory is made."""

@@ -50,7 +50,7 @@ def build(
     agent: Agent, identity: Identity, inherited: Mapping[str, str], from_file: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the whole environment of one run."""
-    if agent.sandbox is not None:
+    if agent.sandbox is not None and agent.sandbox.enabled:
         inherited = allowed(agent.sandbox.env, inherited)
     env = {k: v for k, v in inherited.items() if inherits(k)}
     attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")

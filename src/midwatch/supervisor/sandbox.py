@@ -104,9 +104,9 @@ class Walls:
 
     def prepare(self) -> None:
         """Look what this machine can build, if any agent wants walls. Takes some milliseconds."""
-        for agent in self._fleet().agents.values():
-            if agent.sandbox is not None and not agent.external:
-                self.tools(agent.sandbox.network)
+        for terms in map(_terms, self._fleet().agents.values()):
+            if terms is not None:
+                self.tools(terms.network)
 
     def tools(self, network: str) -> Tools | str:
         """Return what walls are built with, or why they cannot be built; looked up once."""
@@ -120,7 +120,7 @@ class Walls:
 
         Raises SetupError for terms that cannot be kept, StartError for a program that is not there.
         """
-        terms, name = bearer.agent.sandbox, bearer.name
+        terms, name = _terms(bearer.agent), bearer.name
         bearer.tell.unwalled = None
         if terms is None:
             return launch
@@ -187,13 +187,23 @@ class Walls:
         laid since does not count."""
         if self._ground is None or self._ground[0] is not fleet:
             places = {
-                look(os.path.join(self._outfit.directory(agent), Path(path).expanduser())).real  # noqa: PTH118
+                look(os.path.join(self._outfit.directory(agent), _expanded(path))).real  # noqa: PTH118
                 for agent in fleet.agents.values()
-                if agent.sandbox is not None and not agent.external
-                for path in agent.sandbox.write
+                if (terms := _terms(agent)) is not None
+                for path in terms.write
             }
             self._ground = fleet, tuple(sorted(places))
         return self._ground[1]
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111
+
+
+def _terms(agent: Agent) -> Sandbox | None:
+    """Return the terms of an agent that is to have walls."""
+    terms = agent.sandbox
+    return terms if terms is not None and terms.enabled and not agent.external else None
 
 
 def wrap(launch: Launch, plan: Plan, tools: Tools) -> Launch:
@@ -380,6 +390,9 @@ def find_tools(network: str, data: Path) -> Tools | str:
         oldest = ".".join(map(str, sandbox.OLDEST))
         return f"bubblewrap {match[0].split()[1]} is too old, {oldest} is needed; {INSTALL}"
     root, machine = os.geteuid() == 0, platform.machine()
+    nothing = _nothing(data)
+    if nothing is None:
+        return f"the data directory {str(data)!r} takes no file; is it full, or read-only?"
     tools = Tools(
         program=program,
         version=version,
@@ -387,7 +400,7 @@ def find_tools(network: str, data: Path) -> Tools | str:
         privileged=root,
         filtered=machine in seccomp.ARCHITECTURES,
         machine=machine,
-        nothing=_nothing(data),
+        nothing=nothing,
         devices=_devices(data) if root else None,
     )
     # root in a container may have no right to mount, and still one to a user namespace
@@ -445,14 +458,14 @@ def _circumstances() -> Circumstances:
     return Circumstances(settings, container, os.geteuid() == 0)
 
 
-def _nothing(data: Path) -> str:
-    """Make the empty file that is put over hidden ones."""
+def _nothing(data: Path) -> str | None:
+    """Make the empty file that is put over hidden ones; None where it cannot be made."""
     path = data / "run" / "nothing"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o444)
-    except OSError as error:
-        raise SetupError(f"cannot make {str(path)!r}: {error.strerror}") from error
+    except OSError:
+        return None
     return str(path)
 
 

@@ -67,7 +67,8 @@ def _check_agent(
         found.append(
             (("env_file",), f"there is no file {shorten(file)}; create it, or take env_file out")
         )
-    if agent.sandbox is not None and agent.sandbox.network == "proxy":
+    terms = agent.sandbox
+    if terms is not None and terms.enabled and terms.network == "proxy":
         # said here, not by the model: the same file will be right with the version that has the guard
         found.append((("sandbox", "network"), PROXY))
     program, *arguments = agent.command or [""]
