@@ -75,12 +75,12 @@ async def _run(
     try:
         plans = _plans(fleet, rehearsal, hub)
         fleet = _with_addresses(fleet, plans)
-        system: System = linux.own(loop) if linux.supported() else PortableSystem(loop)
+        system: System = linux.own(loop, directory.secret) if linux.supported() else PortableSystem(loop)
         transport = _transport(directory, plans) if plans.hub else None
         reporter = transport or Silence()
         supervisor = Supervisor(fleet, directory, plans, system, reporter, say, source)
         directory.write_json("fleet.json", supervisor.fleet.model_dump(mode="json"))
-        directory.write_json("instance.json", _instance(fleet, plans, source))
+        directory.write_json("instance.json", _instance(fleet, plans, source, system))
         directory.remove(LINK_FILE)
         try:
             await _live(supervisor, transport, on_ready)
@@ -99,6 +99,8 @@ async def _live(
     changes = supervisor.changes
     stop, kill = _listen_to_signals(changes.hang_up if changes.source is not None else None)
     manager = ServiceManager(os.environ)
+    if "reload" in supervisor.orders.own:
+        supervisor.orders.own["reload"] = manager.telling(supervisor.changes.reload)
     problem: SetupError | None = None
     starting = supervisor.tasks.spawn(_start(supervisor), "start")
     stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
@@ -220,7 +222,9 @@ def _with_addresses(fleet: Fleet, plans: Plans) -> Fleet:
     return fleet.model_copy(update=update)
 
 
-def _instance(fleet: Fleet, plans: Plans, source: Source | None) -> dict[str, Any]:
+def _instance(
+    fleet: Fleet, plans: Plans, source: Source | None, system: System
+) -> dict[str, Any]:
     try:
         version = metadata.version("midwatch")
     except metadata.PackageNotFoundError:
@@ -235,6 +239,7 @@ def _instance(fleet: Fleet, plans: Plans, source: Source | None) -> dict[str, An
         "file": str(source.file) if source else None,
         "version": version,
         "started_at": time.time(),
+        "limits": {"delegation": system.delegation(), "held_by": system.enforcement()},
     }
 
 
