@@ -41,12 +41,8 @@ class Fate:
         """Take up the streak where an earlier supervisor left it."""
         self.streak = Streak.of(record.streak, record.failures)
 
-    def forget(self) -> None:
-        """The agent has been stable, or a person repaired it."""
-        self.streak = NO_FAILURE
-
     def decide(self, rules: Restart, verdict: Verdict, *, failures: int, ran_s: float) -> Decision:
-        """Return what the rules say about an end."""
+        """Return what the rules say about an end. No `failures`: whatever there was is forgiven."""
         streak = self.streak if failures else NO_FAILURE
         jitter = self._random()
         return restart.decide(
