@@ -31,8 +31,8 @@ class Child(Process, Protocol):
 class Lineage:
     """`processes` is what we started and have not reaped; `adopt`: we are the subreaper."""
 
-    def __init__(self, processes: Mapping[int, Child], *, adopt: bool) -> None:
-        self.kin = tree.Kin()
+    def __init__(self, processes: Mapping[int, Child], salt: bytes, *, adopt: bool) -> None:
+        self.kin = tree.Kin(salt)
         self._processes = processes
         self._adopt = adopt
         self._outlive: dict[str, set[str]] = {}

@@ -100,10 +100,12 @@ class LinuxSystem:
         adopt: bool = True,
         cgroups: Cgroups | None = None,
         without: str = "no cgroup was asked for",
+        salt: bytes = b"",
     ) -> None:
         """`adopt`: become the subreaper, and reap children that nobody here started. Off in tests
         that share their process with others who start children. `cgroups`: where runs get theirs,
-        from `cgroup.claim`; `without`: why there are none."""
+        from `cgroup.claim`; `without`: why there are none. `salt`: known to the next
+        supervisor of the instance, so that it finds what carries our runs' marks."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
                 "start processes from the main thread: the parent-death signal follows the thread"
@@ -117,7 +119,7 @@ class LinuxSystem:
         self._oom_read = float("-inf")
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
-        self._lineage = Lineage(self._processes, adopt=adopt)
+        self._lineage = Lineage(self._processes, salt or os.urandom(8), adopt=adopt)
         self._meter = Meter()
         self._hunts: dict[str, tree.Hunt] = {}
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
@@ -273,7 +275,7 @@ class LinuxSystem:
         for entry in procfs.left_by(run_ids, spool):
             if entry.pid not in self._processes:
                 count += tree.kill(entry.pid, entry.started)
-        marks = {mark.of(run_id, self._lineage.kin.top) for run_id in run_ids} - {None}
+        marks = {self._lineage.kin.mark_for(run_id) for run_id in run_ids} - {None}
         for pid in procfs.pids() if marks else ():
             if pid in self._processes or pid in ours or mark.read(pid) not in marks:
                 continue
@@ -348,6 +350,8 @@ class LinuxSystem:
             self._reaping.cancel()
             self.counters.leftovers_killed += self._lineage.kill_strays()
             self._lineage.reap()
+            assert launching.prctl is not None
+            launching.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)  # nobody reaps them from now on
         for process in list(self._processes.values()):
             self._forget(process)
         self._discard(None)
@@ -411,10 +415,10 @@ def _pass_on(entry: Stat, number: int) -> bool:
     return tree.send(entry.pid, number, tree.is_started(entry.started))
 
 
-def own(loop: asyncio.AbstractEventLoop) -> LinuxSystem:
+def own(loop: asyncio.AbstractEventLoop, salt: bytes) -> LinuxSystem:
     """Return the system of an instance: with the cgroups that are delegated to it."""
     cgroups, why = take()
-    return LinuxSystem(loop, cgroups=cgroups, without=why)
+    return LinuxSystem(loop, cgroups=cgroups, without=why, salt=salt)
 
 
 def supported() -> bool:

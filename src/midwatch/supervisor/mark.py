@@ -30,11 +30,12 @@ def ceiling() -> int:
     return 1 << 40 if hard == resource.RLIM_INFINITY else hard
 
 
-def of(run_id: str, top: int) -> Mark | None:
-    """Return the mark of a run as (soft, hard) under the ceiling `top`, or None below which none fits."""
+def of(run_id: str, top: int, salt: bytes) -> Mark | None:
+    """Return the mark of a run as (soft, hard) under the ceiling `top`, or None below which none fits.
+    `salt` is the instance's own: the same run id elsewhere has another mark."""
     if top < 2 * SPAN + FREE:
         return None
-    digest = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8])
+    digest = int.from_bytes(hashlib.sha256(salt + run_id.encode()).digest()[:8])
     hard = top - 1 - digest % SPAN
     return hard - 1 - digest // SPAN % SPAN, hard
 

@@ -35,8 +35,9 @@ loop on every core leaves its supervisor little time otherwise."""
 class Kin:
     """Remembers which run a process came from. A run is forgotten with its last process."""
 
-    def __init__(self) -> None:
+    def __init__(self, salt: bytes) -> None:
         self.top = mark.ceiling()
+        self.salt = salt
         self._runs: dict[mark.Mark, str] = {}
         self._marks: dict[str, mark.Mark] = {}
         self._seen: dict[tuple[int, int], str | None] = {}
@@ -49,11 +50,15 @@ class Kin:
 
     def enrol(self, run_id: str) -> mark.Mark | None:
         """Return the mark that the run's first process is to be given."""
-        made = mark.of(run_id, self.top)
+        made = self.mark_for(run_id)
         if made is not None:
             self._marks[run_id] = made
             self._runs[made] = run_id
         return made
+
+    def mark_for(self, run_id: str) -> mark.Mark | None:
+        """Return what a run of this instance is marked with, whether we know it or not."""
+        return mark.of(run_id, self.top, self.salt)
 
     def mark_of(self, run_id: str) -> mark.Mark | None:
         return self._marks.get(run_id)
@@ -111,7 +116,7 @@ class Kin:
     @property
     def reliable(self) -> bool:
         """Marks can be given on this machine."""
-        return mark.of("any", self.top) is not None
+        return self.mark_for("any") is not None
 
     def forget(self, living: Iterable[str]) -> None:
         """Drop what is known of runs that are over, and of processes that are gone.

@@ -139,7 +139,7 @@ import asyncio, os, time
 from midwatch.supervisor.linux import LinuxSystem
 from midwatch.supervisor.system import Launch
 async def main():
-    system = LinuxSystem(asyncio.get_running_loop())
+    system = LinuxSystem(asyncio.get_running_loop(), salt=b"one instance")
     env = {{**os.environ, "MIDWATCH_RUN_ID": {run_id!r}}}
     system.spawn(Launch([{sys.executable!r}, "-c", {DAEMON!r}, "live"], env, "/", {run_id!r}, lambda data: print(data, flush=True), print))
     await asyncio.sleep(600)
@@ -151,9 +151,11 @@ asyncio.run(main())
     supervisor.kill()
     supervisor.wait()
     supervisor.stdout.close()
-    expected = mark.of(run_id, mark.ceiling())
+    expected = mark.of(run_id, mark.ceiling(), b"one instance")
     found = [pid for pid in procfs.pids() if mark.read(pid) == expected and alive(pid)]
-    later = LinuxSystem(asyncio.get_running_loop(), adopt=False)
+    stranger = LinuxSystem(asyncio.get_running_loop(), adopt=False, salt=b"another instance")
+    stranger.sweep([run_id], str(tmp_path))  # finds who carries the run id, and no more
+    later = LinuxSystem(asyncio.get_running_loop(), adopt=False, salt=b"one instance")
     later.sweep([new_id()], str(tmp_path))
     assert [pid for pid in found if procfs.run_of(pid) is None and alive(pid)] != []
     deadline = time.monotonic() + DEADLINE_S
@@ -191,7 +193,7 @@ async def test_a_number_that_is_anothers_now_is_never_killed(watch: Watch) -> No
     entry = procfs.stat(stranger.pid)
     assert entry is not None
     earlier = entry._replace(started=entry.started - 1)
-    kin = tree.Kin()
+    kin = tree.Kin(b"")
     kin.remember("old-run", [earlier])
     assert list(kin.remembered("old-run")) == []
     assert tree.Hunt(kin, "old-run").step([earlier]) == (0, True)
@@ -204,12 +206,12 @@ async def test_a_number_that_is_anothers_now_is_never_killed(watch: Watch) -> No
 
 def test_marks_name_runs_and_no_stranger() -> None:
     top = mark.ceiling()
-    marks = {mark.of(new_id(), top) for _ in range(2000)}
+    marks = {mark.of(new_id(), top, b"") for _ in range(2000)}
     assert len(marks) == 2000
     assert None not in marks
     assert mark.read(os.getpid()) not in marks
     assert all(m is not None and top - 2 * mark.SPAN < m[0] < m[1] < top for m in marks)
-    assert mark.of("run", mark.FREE) is None
+    assert mark.of("run", mark.FREE, b"") is None
 
 
 async def test_a_fork_bomb_that_hides_is_stopped_and_killed_in_short_steps(watch: Watch) -> None:
