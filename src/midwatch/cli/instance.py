@@ -100,6 +100,18 @@ def _token(directory: Path) -> str | None:
         ) from None
 
 
+def limits_of(directory: Path) -> tuple[str, dict[str, str]] | None:
+    """Return what the instance of a data directory says of itself: whether cgroups are delegated to it,
+    and what holds runs to each limit. None when it does not say."""
+    limits = (_read(directory / "instance.json") or {}).get("limits")
+    held_by = limits.get("held_by") if isinstance(limits, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not isinstance(held_by, dict):
+        return None
+    known = cast("dict[str, Any]", limits)
+    by = {str(k): str(v) for k, v in cast("dict[str, Any]", held_by).items()}
+    return str(known.get("delegation", "")), by
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process exists."""
     if pid <= 0:

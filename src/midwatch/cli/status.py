@@ -31,6 +31,9 @@ def status(
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also say what holds agents to their limits.")
+    ] = False,
 ) -> None:
     """Say what each agent did last, what is wrong, and what was done about it.
 
@@ -51,6 +54,8 @@ def status(
     rows = [_row(entry) for entry in agents]
     show.columns(rows, [show.state_colour(row[1]) for row in rows])
     _tell_incidents(whole.get("open_incidents"))
+    if verbose:
+        _tell_limits(hub)
 
 
 def _row(agent: dict[str, Any]) -> tuple[str, str, str]:
@@ -65,6 +70,17 @@ def _tell_incidents(count: object) -> None:
     if isinstance(count, int) and count > 0:
         what = "1 incident is" if count == 1 else f"{count} incidents are"
         show.out(show.paint(f"\n{what} open; see: midwatch incidents", "bold"))
+
+
+def _tell_limits(hub: Hub) -> None:
+    """Say in one line which limits the operating system enforces, and which are looked after."""
+    from midwatch.cli.instance import limits_of
+    from midwatch.core.checkup import held
+
+    data = hub.instance.data
+    limits = limits_of(data) if data is not None else None
+    if limits is not None:
+        show.out(show.line(f"limits: {held(limits[1])} ({limits[0]})"))
 
 
 def get_agent(hub: Hub, name: str) -> dict[str, Any]:
