@@ -100,6 +100,8 @@ NOT_EVENTS = {
     "agent.html",
     "fleet.html",
     "fleet.json",
+    "gateway.listen",
+    "hub.listen",
     "hub.otlp_grpc",
     "hub.otlp_http",
 }

@@ -53,6 +53,8 @@ def test_the_environment_holds_nothing_of_the_machines_own_instance() -> None:
     foreign = [
         n for n in os.environ if n.startswith(("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_"))
     ]
+    foreign.remove("MIDWATCH_LEASES")  # the session's own, below its HOME
+    assert os.environ["MIDWATCH_LEASES"].startswith(os.environ["HOME"])
     assert foreign == []
     assert not (Path.home() / ".local/share/midwatch").exists()
 

@@ -52,6 +52,17 @@ def _agent(view: FleetView, name: str = "inbox", now: float = NOW) -> dict[str, 
     return agent
 
 
+STRIP = {
+    "at": NOW,
+    "duration_s": None,
+    "tokens": 1_200,
+    "cost_usd": 0.42,
+    "tool_calls": 3,
+    "items": 31,
+    "result": None,
+}
+
+
 def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
     view = _view()
     _feed(
@@ -90,6 +101,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
         "run_id": "r1",
         "pid": 4,
         "next_start_at": None,
+        "schedule": None,
         "last_beat": NOW,
         "cycle": {"tokens": 1_200, "tokens_baseline": None, "cost_usd": 0.42, "tool_calls": 3},
         "today": {
@@ -114,17 +126,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
         "unwalled": None,
         "incidents": [],
     }
-    assert strip == [
-        {
-            "at": NOW,
-            "duration_s": None,
-            "tokens": 1_200,
-            "cost_usd": 0.42,
-            "tool_calls": 3,
-            "items": 31,
-            "result": None,
-        }
-    ]
+    assert strip == [STRIP]
     json.dumps(agent, allow_nan=False)
 
 
