@@ -9,12 +9,11 @@ its stacks with `run.ended`. The incident keeps both.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Final
 
 from midwatch.core.detection import OVERDUE, Facts, Verdict, detector
-from midwatch.core.excerpt import first_lines, last_lines, lines_of
 from midwatch.core.exits import End
+from midwatch.core.explanation import explained
 from midwatch.core.findings import ended, evidence_of, found, told
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.plain import number_of, text_of
@@ -27,10 +26,6 @@ KIND = "hung-loop"
 SIGNS: Final = ("beat", "agent.step", "agent.progress")
 """What only a working loop gives."""
 
-MAX_TAIL_BYTES: Final = 5_000
-MAX_STACK_BYTES: Final = 6_000
-MAX_LIST_BYTES: Final = 2_000
-
 
 @detector(KIND, on=(*WAKES, *SIGNS, "run.hung", OVERDUE))
 def hung_loop(facts: Facts) -> Verdict:
@@ -41,7 +36,7 @@ def hung_loop(facts: Facts) -> Verdict:
         return _overdue(facts)
     if ended(facts, {End.HUNG}):
         reason = "the supervisor stopped it: no evidence of progress (end=hung)"
-        return _explained(found(KIND, facts, reason), facts)
+        return explained(found(KIND, facts, reason), facts)
     is_sign = facts.cycle is not None or facts.item.get("kind") in SIGNS
     return _works_again(facts) if is_sign else recovery(facts, KIND)
 
@@ -63,30 +58,7 @@ def _hung(facts: Facts) -> Finding:
         evidence_at=facts.item["at"],
         evidence=evidence_of(facts),
     )
-    return _explained(finding, facts)
-
-
-def _explained(finding: Finding, facts: Facts) -> Finding:
-    """Add what explains the hang, bounded: all of an incident's evidence is below 16 KiB."""
-    evidence = dict(finding.evidence)
-    tail = last_lines(lines_of(facts.data.get("tail")), MAX_TAIL_BYTES)
-    if facts.item.get("kind") == "run.ended":
-        evidence.pop("tail", None)  # the lines before the hang tell more than those of its end
-    elif tail:
-        evidence["tail"] = tail
-    stack = first_lines(lines_of(facts.data.get("stack")), MAX_STACK_BYTES)
-    if stack:
-        evidence["stack"] = stack
-    standing = facts.data.get("standing")
-    if isinstance(standing, dict):
-        data = cast("dict[str, Any]", standing)
-        for name in ("state", "waits_in"):
-            if (text := text_of(data, name, 80)) is not None:
-                evidence[name] = text
-        for name in ("threads", "sockets"):
-            if lines := first_lines(lines_of(data.get(name)), MAX_LIST_BYTES, 160):
-                evidence[name] = lines
-    return replace(finding, evidence=evidence)
+    return explained(finding, facts)
 
 
 def _overdue(facts: Facts) -> Verdict:
