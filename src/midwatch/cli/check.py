@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,9 @@ from midwatch.cli import show
 from midwatch.cli.exits import USAGE
 from midwatch.cli.options import FILE, File, Json
 from midwatch.core.errors import FleetFileError, Problem
+
+if TYPE_CHECKING:
+    from midwatch.core.fleet import Fleet
 
 
 def add(app: typer.Typer) -> None:
@@ -46,13 +50,18 @@ def check(
         else:
             print_problems(error)
         raise typer.Exit(USAGE) from None
+    schedules = _schedules(source.fleet)
     if as_json:
-        show.document({"ok": True, "problems": [], "notes": _listed(source.notes, str(file))})
+        notes = _listed(source.notes, str(file))
+        show.document({"ok": True, "problems": [], "notes": notes, "schedules": schedules})
         return
     for note in source.notes:
         show.out(show.clean(f"note: {note.render(str(file))}"))
     count = len(source.fleet.agents)
     agents = "1 agent" if count == 1 else f"{count} agents"
+    for plan in schedules:
+        following = f"; next run {plan['next']}" if plan["next"] else "; no run to come"
+        show.out(show.line(f"{plan['agent']}: {plan['rule']} ({plan['timezone']}){following}"))
     show.out(show.line(f"{file}: fleet {source.fleet.fleet!r} with {agents} is right"))
 
 
@@ -62,6 +71,22 @@ def print_problems(error: FleetFileError) -> None:
         show.note(problem.render(error.file))
     count = len(error.problems)
     show.complain(f"{'1 problem' if count == 1 else f'{count} problems'} in {error.file}")
+
+
+def _schedules(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return each schedule in words, with its next start on its own clock."""
+    from midwatch.core.schedule import Plan, in_words, show_day
+
+    found: list[dict[str, Any]] = []
+    for name, agent in fleet.agents.items():
+        if agent.schedule is None or not agent.enabled:
+            continue
+        plan = Plan(agent.schedule, fleet.timezone, name)
+        due = plan.after(time.time())
+        following = show_day(due.at, plan) if due is not None else None
+        rule = in_words(agent.schedule)
+        found.append({"agent": name, "rule": rule, "timezone": plan.timezone, "next": following})
+    return found
 
 
 def _listed(problems: list[Problem], file: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ which says what to write; every `read_` returns what a checked text means.
 
 from __future__ import annotations
 
-import math
 import re
 import zoneinfo
 from datetime import datetime, tzinfo
@@ -163,29 +162,24 @@ def within(second: float, hours: tuple[int, int]) -> bool:
 
 
 def check_meets(cron: str | None, every: float | None, between: str) -> None:
-    """Raise Unexpected when no start of the rule ever lies in the hours."""
+    """Raise Unexpected when the rule has no start in the hours, or not in all of them."""
     hours = read_between(between)
-    if cron is None and every is None:
+    if every is not None and every > (hours[1] - hours[0]) % _DAY_S:
+        raise Unexpected(
+            "hours at least as long as every", between, "write the times themselves, as cron"
+        )
+    if cron is None:
         return
-    if cron is not None:
-        minutes, hour_field, *_ = cron.upper().split()
-        starts = [
-            int(hour) * 3600 + int(minute) * 60
-            for hour in _numbers(Field.HOUR, hour_field)
-            for minute in _numbers(Field.MINUTE, minutes)
-        ]
-    else:
-        # `every` visits all multiples of what it has in common with a day
-        step = math.gcd(round((every or 0) * 1000), _DAY_S * 1000) / 1000
-        if step <= (hours[1] - hours[0]) % _DAY_S:
-            return
-        starts = [int(step * count) for count in range(int(_DAY_S / step))]
+    minute_field, hour_field, *_ = cron.upper().split()
+    starts = [
+        hour * 3600 + minute * 60
+        for hour in _numbers(Field.HOUR, hour_field)
+        for minute in _numbers(Field.MINUTE, minute_field)
+    ]
     if not any(within(start, hours) for start in starts):
         shown = ", ".join(f"{s // 3600:02}:{s // 60 % 60:02}" for s in sorted(starts)[:3])
         more = " …" if len(starts) > 3 else ""
-        raise Unexpected(
-            "hours in which the rule has a start", between, f"its starts are at {shown}{more}"
-        )
+        raise Unexpected("hours in which cron has a start", between, f"it has {shown}{more}")
 
 
 def _numbers(field: Field, text: str) -> list[int]:

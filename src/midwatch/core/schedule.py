@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -33,7 +34,7 @@ SET_BACK_S: Final = 3 * 3600.0
 clock that was wrong, and the schedule follows the new time at once. Debian's cron draws the same line."""
 
 _ANCHOR: Final = datetime(2024, 1, 1)  # noqa: DTZ001  a Monday's midnight, in the schedule's zone
-_MAX_STEPS: Final = 5000
+_MAX_STEPS: Final = 100
 """Times outside `between` that are passed over before a rule counts as one that never starts."""
 
 
@@ -374,8 +375,7 @@ def _overlap(
 def in_words(terms: Schedule) -> str:
     """Return the rule as people say it: `at 06:00 every day`, `every 15m between 22:00 and 06:00`."""
     if terms.cron is not None:
-        words = CronSim(terms.cron, _ANCHOR).explain()
-        words = words[:1].lower() + words[1:]
+        words = _explained(terms.cron)
     elif terms.every is not None:
         words = f"every {exactly(terms.every)}"
     else:
@@ -386,6 +386,12 @@ def in_words(terms: Schedule) -> str:
     if terms.jitter:
         words += f", put off by up to {exactly(terms.jitter)}"
     return words
+
+
+@lru_cache(maxsize=1024)
+def _explained(cron: str) -> str:
+    words = CronSim(cron, _ANCHOR).explain()
+    return words[:1].lower() + words[1:]
 
 
 def exactly(seconds: float) -> str:

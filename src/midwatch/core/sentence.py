@@ -16,7 +16,7 @@ from midwatch.core.causes import Cause, cause_of
 from midwatch.core.exits import EXPECTED
 from midwatch.core.plain import clean, flag_of, number_of, text_of
 from midwatch.core.states import State
-from midwatch.core.times import show_time
+from midwatch.core.times import show_time, zone_of
 from midwatch.core.units import show_duration, show_money
 from midwatch.wire.items import Item
 
@@ -148,7 +148,14 @@ def _lost(look: Look) -> str:
 def _scheduled(look: Look) -> str:
     following = look.agent.next_start_at
     last = f"last run {_stopped(look)}" if look.agent.ended else "has not run yet"
-    return last if following is None else f"next run at {look.time(following)}, {last}"
+    if following is None:
+        return last
+    terms = look.agent.config.schedule
+    own = terms.timezone if terms is not None else None
+    when = look.time(following)
+    if own is not None and zone_of(own) != look.zone:
+        when = f"{show_time(following, look.now, zone_of(own))} {own}"
+    return f"next run at {when}, {last}"
 
 
 _LEADS: Final[dict[State, Callable[[Look], str]]] = {

@@ -186,6 +186,12 @@ RUNNING = ("agent.state", 30.0, {"state": "running"})
             "next run at 06:00 on 16 Jun, last run finished at 16:06; 1 report today",
             id="scheduled, and it beat",
         ),
+        pytest.param(
+            [("agent.state", 3_600, {"state": "scheduled", "next_start_at": NOW + 46_400})],
+            {"schedule": {"cron": "0 6 * * *", "timezone": "America/New_York"}},
+            "next run at 00:00 on 16 Jun America/New_York, has not run yet",
+            id="scheduled, in a zone of its own",
+        ),
     ],
 )
 def test_a_sentence_says_what_a_person_wants_to_know(
