@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import re
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,44 @@ from midwatch.supervisor.system import Exit
 async def test_its_exit_is_reported(walled: Any, code: str, exit_: Exit) -> None:
     found = await walled(code).end()
     assert (found.code, found.signal) == (exit_.code, exit_.signal)
+
+
+async def test_beats_of_the_sdk_reach_hub_and_notify_socket(own: Any, walled: Any) -> None:
+    asked: list[tuple[str, bytes]] = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"accepted": 1}')
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    path = own.base / "data/run/subject.sock"
+    with (
+        http.server.HTTPServer(("127.0.0.1", 0), Hub) as hub,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices,
+    ):
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        notices.bind(str(path))
+        notices.setblocking(False)
+        env = {
+            "MIDWATCH_AGENT": "subject",
+            "MIDWATCH_URL": f"http://127.0.0.1:{hub.server_port}",
+            "NOTIFY_SOCKET": str(path),
+        }
+        run = walled(
+            "import midwatch as mw; mw.init(); mw.beat(tokens=7)", socket=str(path), env=env
+        )
+        assert (await run.end()).code == 0, run.said
+        await run.until(
+            lambda: any(b'"tokens":7' in body.replace(b" ", b"") for _, body in asked), "the beat"
+        )
+        hub.shutdown()
+        heard = [notices.recv(4096) for _ in range(2)]
+        assert any(datagram.startswith(b"WATCHDOG=1") for datagram in heard), heard
 
 
 async def test_sigterm_reaches_it_and_it_ends_in_its_own_time(walled: Any) -> None:
