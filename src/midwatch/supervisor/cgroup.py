@@ -46,7 +46,12 @@ class Cgroup:
         return os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def pids(self) -> list[int]:
-        return [int(line) for line in self._read("cgroup.procs", 1 << 18).split()]
+        """Return the processes in it, and in what the run made below it."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self.path):
+            text = procfs.read(f"{folder}/cgroup.procs", 1 << 18) or b""
+            found.extend(int(line) for line in text.split())
+        return found
 
     def holds(self, pid: int) -> bool:
         """Tell whether the process is in it: the end of its path, because the path that the kernel
@@ -217,10 +222,16 @@ def claim(found: Survey) -> Cgroups | Survey:
     try:
         leaf.mkdir(exist_ok=True)
         _move(_pids(base), leaf)
-        for name in sorted(found.controllers):
-            with contextlib.suppress(OSError):  # one that cannot be had leaves the others
-                (base / "cgroup.subtree_control").write_text(f"+{name}")
-        given = (base / "cgroup.subtree_control").read_text().split()
+        control = base / "cgroup.subtree_control"
+        given = set(_read_words(control))
+        wanted = [f"+{name}" for name in sorted(found.controllers - given)]
+        for words in ([" ".join(wanted)], wanted) if wanted else ():
+            for word in words:  # together; when one cannot be had, one by one
+                with contextlib.suppress(OSError):
+                    control.write_text(word)
+            if found.controllers <= set(_read_words(control)):
+                break
+        given = _read_words(control)
     except OSError as error:
         return Survey(None, f"{base} cannot be divided ({error.strerror})")
     held = frozenset(given) & found.controllers
@@ -236,6 +247,10 @@ def take() -> tuple[Cgroups | None, str]:
         return None, found.why
     found.clear()
     return found, f"cgroup v2 at {found.base}"
+
+
+def _read_words(path: Path) -> list[str]:
+    return path.read_text().replace("+", " ").split()
 
 
 def _move(pids: Iterable[int], leaf: Path) -> None:

@@ -401,6 +401,8 @@ class LinuxSystem:
 
     def _reap(self) -> None:
         self.counters.adopted_reaped += self._lineage.reap()
+        if self._emptying:
+            self._discard(None)
         self._reaping = self._loop.call_later(REAP_EVERY_S, self._reap)
 
 

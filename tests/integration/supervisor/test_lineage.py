@@ -120,7 +120,7 @@ async def test_a_daemon_that_gave_up_all_that_names_it_is_still_of_its_run(watch
     assert (daemon.name, daemon.parent, daemon.run_id) == ("sleep 600", os.getpid(), "")
     assert watch.system.sample([process])[process.pid].children == 1
     await watch.dead(process)
-    assert not alive(daemon.pid)
+    await watch.until(lambda: not alive(daemon.pid))
 
 
 async def test_a_daemon_ends_with_its_run_and_is_told(watch: Watch) -> None:
@@ -128,7 +128,8 @@ async def test_a_daemon_ends_with_its_run_and_is_told(watch: Watch) -> None:
     watch.python(DAEMON, "end")
     await watch.until(lambda: watch.exits)
     (exit_,) = watch.exits
-    assert [(m.name, alive(m.pid)) for m in exit_.left] == [("sleep 600", False)]
+    assert [m.name for m in exit_.left] == ["sleep 600"]
+    await watch.until(lambda: not alive(exit_.left[0].pid))
     assert alive(other.pid)
 
 
@@ -185,7 +186,7 @@ sys.stdin.readline()
     watch.system.write(process, b"\n")
     await watch.until(lambda: watch.exits)
     assert [m.pid for m in watch.exits[0].left] == [child.pid]
-    assert not alive(child.pid)
+    await watch.until(lambda: not alive(child.pid))
 
 
 async def test_a_number_that_is_anothers_now_is_never_killed(watch: Watch) -> None:

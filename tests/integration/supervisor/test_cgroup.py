@@ -1,0 +1,300 @@
+"""Cgroups of runs: on the kernel's own where we may make some, and on a made-up tree for the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from midwatch.supervisor import cgroup, linux, procfs
+from midwatch.supervisor.cgroup import LEAF, Cgroup, Cgroups, Survey, claim, inspect, survey
+from midwatch.supervisor.linux import LinuxSystem
+from midwatch.supervisor.system import Caps, Exit, Launch, Process
+from midwatch.wire.ids import new_id
+
+pytestmark = pytest.mark.skipif(not linux.supported(), reason="needs Linux with pidfds")
+
+DEADLINE_S = 15.0
+ALL = frozenset({"memory", "pids", "cpu"})
+
+
+# -- a made-up tree ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A directory that looks delegated: nobody in it but us."""
+    base = tmp_path / "cgroup"
+    base.mkdir()
+    (base / "cgroup.type").write_text("domain\n")
+    (base / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    (base / "cgroup.subtree_control").write_text("")
+    (base / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    return base
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_limits_are_written_where_the_kernel_reads_them(base: Path) -> None:
+    caps = Caps(memory_bytes=1 << 30, processes=256, cpu_weight=50)
+    made = Cgroups(base, ALL).make("in/bo x.1", "0123-run", caps)
+    assert made is not None
+    assert made.path.name == "run.in_bo_x_1.0123-run"
+    found = {path.name: path.read_text() for path in made.path.iterdir()}
+    assert found == {
+        "memory.max": "1073741824",
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "pids.max": "256",
+        "cpu.weight": "50",
+    }
+
+
+def test_what_is_not_delegated_is_not_written(base: Path) -> None:
+    caps = Caps(memory_bytes=1 << 30, processes=256)
+    made = Cgroups(base, frozenset({"pids"})).make("inbox", "run", caps)
+    assert made is not None
+    assert [path.name for path in made.path.iterdir()] == ["pids.max"]
+    assert (made.has("memory"), made.has("pids")) == (False, True)
+
+
+def test_memory_is_what_cannot_be_given_back(tmp_path: Path) -> None:
+    found = Cgroup(tmp_path, ALL)
+    assert (found.memory_bytes(), found.oom_kills(), found.pids()) == (None, None, [])
+    write(
+        tmp_path,
+        memory__current="1000000\n",
+        memory__stat="anon 300000\nfile 650000\nshmem 50000\nkernel 50000\n",
+        memory__events="low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\noom_group_kill 1\n",
+        cgroup__procs="12\n34\n",
+    )
+    assert found.memory_bytes() == 1_000_000 - 600_000
+    assert found.oom_kills() == 3
+    assert found.pids() == [12, 34]
+
+
+def test_a_directory_with_only_us_in_it_is_claimed(base: Path) -> None:
+    found = inspect(base)
+    assert (found.base, found.controllers) == (base, ALL)
+    claimed = claim(found)
+    assert isinstance(claimed, Cgroups)
+    assert (claimed.base, claimed.controllers) == (base, ALL)
+    assert (base / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (base / LEAF / "cgroup.procs").read_text() == str(os.getpid())
+
+
+def test_why_there_is_no_cgroup_is_said(base: Path) -> None:
+    stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        write(base, cgroup__procs=f"{os.getpid()}\n1\n")
+        if os.getppid() != 1 and 1 not in procfs.ourselves():
+            assert "1 processes that are not ours" in inspect(base).why
+        write(base, cgroup__procs=f"{os.getpid()}\n{stranger.pid}\n")
+        assert inspect(base).base == base  # it came from us
+    finally:
+        stranger.kill()
+        stranger.wait()
+    write(base, cgroup__controllers="\n")
+    assert "has no controllers here" in inspect(base).why
+    (base / "cgroup.controllers").unlink()
+    assert "cannot be read" in inspect(base).why
+
+
+def test_a_supervisor_in_the_leaf_keeps_the_others_out(base: Path) -> None:
+    (base / LEAF).mkdir()
+    write(base, cgroup__procs="")
+    write(base / LEAF, cgroup__procs=f"{os.getpid()}\n{4_000_000}\n")
+    assert "processes that are not ours" in inspect(base).why
+
+
+@pytest.mark.parametrize(
+    ("mount", "ours", "where"),
+    [
+        ("/", "/user.slice/midwatch.service", "user.slice/midwatch.service"),
+        ("/", "/", "."),
+        ("/docker/12", "/docker/12", "."),
+        ("/docker/12", "/docker/12/inner", "inner"),
+        ("/", f"/a/{LEAF}", "a"),
+    ],
+    ids=["service", "container", "no namespace", "below", "again"],
+)
+def test_our_cgroup_is_found_in_what_is_mounted(
+    tmp_path: Path, mount: str, ours: str, where: str
+) -> None:
+    proc, point = tmp_path / "proc", tmp_path / "mount"
+    proc.mkdir()
+    write(
+        proc,
+        cgroup=f"4:memory:/x\n0::{ours}\n",
+        mountinfo=f"30 1 0:26 {mount} {point} rw shared:9 - cgroup2 cgroup2 rw\n",
+    )
+    base = point / where
+    base.mkdir(parents=True)
+    write(base, cgroup__controllers="memory pids\n", cgroup__subtree_control="", cgroup__type="x")
+    write(base, cgroup__procs="")
+    found = survey(proc)
+    assert (found.base, found.controllers) == (base, frozenset({"memory", "pids"}))
+
+
+def test_without_a_mount_there_is_none(tmp_path: Path) -> None:
+    write(tmp_path, cgroup="0::/\n", mountinfo="30 1 0:26 / /proc rw - proc proc rw\n")
+    assert survey(tmp_path) == Survey(None, "no cgroup v2 is mounted")
+
+
+# -- the kernel's own ----------------------------------------------------------------------------
+
+
+def _free() -> Path | None:
+    """Return a directory of the kernel's in which we may make cgroups."""
+    for point, _ in cgroup._mounts(Path("/proc/self")):  # pyright: ignore[reportPrivateUsage]
+        mine = point / f"midwatch-test-{os.getpid()}"
+        try:
+            mine.mkdir()
+        except OSError:
+            continue
+        possible = (mine / "cgroup.kill").exists()
+        mine.rmdir()
+        if possible:
+            return point
+    return None
+
+
+FREE = _free()
+real = pytest.mark.skipif(FREE is None, reason="no cgroup v2 that we may write")
+
+CROWD = """
+import os, sys, time
+for n in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve("/bin/sleep", ["sleep", "600"], {})
+        os._exit(0)
+    os.wait()
+print("up", flush=True)
+sys.stdin.close()
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    assert FREE is not None
+    path = FREE / f"midwatch-test-{os.getpid()}-{new_id()[-6:]}"
+    path.mkdir()
+    yield path
+    Cgroups(path, frozenset()).clear()
+    path.rmdir()
+
+
+class Ground:
+    def __init__(self, system: LinuxSystem) -> None:
+        self.system = system
+        self.exits: list[Exit] = []
+        self.output = bytearray()
+
+    def run(self, *command: str, agent: str = "inbox") -> Process:
+        run_id = new_id()
+        env = {**os.environ, "MIDWATCH_RUN_ID": run_id}
+        heard = (self.output.extend, self.exits.append)
+        return self.system.spawn(Launch(command, env, "/", run_id, *heard, agent=agent))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{self.exits} {bytes(self.output)!r}"
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def ground(own: Path) -> AsyncIterator[Ground]:
+    system = LinuxSystem(asyncio.get_running_loop(), cgroups=Cgroups(own, frozenset()))
+    yield Ground(system)
+    system.close()
+
+
+@real
+async def test_all_that_a_run_starts_is_in_its_cgroup_and_dies_at_once(
+    ground: Ground, own: Path
+) -> None:
+    process = ground.run(sys.executable, "-c", CROWD, "600")
+    await ground.until(lambda: b"up" in ground.output)
+    (made,) = Cgroups(own, frozenset()).left()
+    assert made.path.name.startswith("run.inbox.")
+    assert len(made.pids()) == 4
+    assert len(ground.system.members(process)) == 3
+    assert ground.system.kill_tree(process) == 4
+    await ground.until(lambda: ground.exits)
+    assert (ground.exits[0].signal, ground.exits[0].oom_kills) == (9, None)
+    await ground.until(lambda: ground.system.kill_tree(process) == 0)
+    ground.system.close()
+    assert Cgroups(own, frozenset()).left() == []
+
+
+@real
+async def test_what_a_run_leaves_dies_with_its_cgroup(ground: Ground, own: Path) -> None:
+    ground.run(sys.executable, "-c", CROWD, "0")
+    await ground.until(lambda: ground.exits)
+    assert ground.exits[0].code == 0
+    assert len(ground.exits[0].left) == 3
+    await ground.until(lambda: not any(alive(m.pid) for m in ground.exits[0].left))
+    await ground.until(lambda: Cgroups(own, frozenset()).left() == [])
+
+
+@real
+async def test_posts_stay_where_the_supervisor_is(ground: Ground, own: Path) -> None:
+    process = ground.run("sleep", "600", agent="")
+    assert Cgroups(own, frozenset()).left() == []
+    ground.system.kill_tree(process)
+    await ground.until(lambda: ground.exits)
+
+
+@real
+async def test_a_program_that_cannot_be_executed_leaves_no_cgroup(
+    ground: Ground, own: Path
+) -> None:
+    with pytest.raises(linux.StartError):
+        ground.run("/no/such/program")
+    assert Cgroups(own, frozenset()).left() == []
+
+
+@real
+async def test_a_run_without_its_cgroup_goes_on_and_is_counted(own: Path) -> None:
+    gone = Cgroups(own / "gone", frozenset())
+    ground = Ground(LinuxSystem(asyncio.get_running_loop(), cgroups=gone))
+    ground.run("true")
+    await ground.until(lambda: ground.exits)
+    assert (ground.exits[0].code, ground.system.counters.cgroups_failed) == (0, 1)
+    ground.system.close()
+
+
+@real
+def test_what_an_earlier_supervisor_left_is_killed_and_removed(own: Path) -> None:
+    cgroups = Cgroups(own, frozenset())
+    made = cgroups.make("inbox", "run", Caps())
+    assert made is not None
+    (made.path / "of its own" / "deeper").mkdir(parents=True)
+    left = subprocess.Popen(["sleep", "600"])
+    (made.path / "of its own" / "cgroup.procs").write_text(str(left.pid))
+    try:
+        assert not made.remove()
+        assert cgroups.clear() == 1
+        assert left.wait(5) == -9
+    finally:
+        left.kill()
+        left.wait()
+    assert cgroups.left() == []
+
+
+def alive(pid: int) -> bool:
+    entry = procfs.stat(pid)
+    return entry is not None and entry.state not in "ZX"
