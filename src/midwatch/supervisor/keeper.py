@@ -375,6 +375,9 @@ class Keeper:
             decision = Decision(Next.STOP, verdict.reason)
         elif wish in AGAIN:
             decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
+        elif wish is Wish.WALL and self.agent.schedule is not None:
+            # a job that took too long takes as long again: its next time is the schedule's
+            decision = Decision(Next.STOP, verdict.reason, 0.0, decision.failures)
         else:
             decision = self.tenure.judge(verdict, decision)
         self._resting = False

@@ -17,6 +17,7 @@ ALL = load()
 
 
 def judge(kind: str, event: str, open_kinds: tuple[str, ...] = (), **data: Any) -> Any:
+    """Return the verdict of `kind` about an event; no other detector may have one."""
     item = {"id": "i", "agent": "inbox", "at": NOW, "kind": event, "data": data}
     config = Agent(command=["run"], limits=Limits(wall=3600.0))
     facts = Facts(
@@ -60,7 +61,8 @@ MEMORY = {
     ],
 )
 def test_a_memory_leak_says_how_fast_and_when(stage: str, sentence: str) -> None:
-    found = leaking("memory-leak", "memory", stage=stage, **MEMORY)
+    data: dict[str, Any] = {"stage": stage, **MEMORY}
+    found = leaking("memory-leak", "memory", **data)
     assert isinstance(found, Finding)
     assert found.sentence == sentence
     assert found.done == (("restart",) if stage == "restart" else ())
@@ -90,7 +92,7 @@ def test_an_fd_leak_is_worded_in_files(data: dict[str, Any], sentence: str) -> N
 
 
 def test_calm_ends_a_leak_that_was_told_and_nothing_else() -> None:
-    data = {"resource": "memory", "stage": "calm", "used": 5, "limit": 10}
+    data: dict[str, Any] = {"resource": "memory", "stage": "calm", "used": 5, "limit": 10}
     assert isinstance(judge("memory-leak", "run.leaking", ("memory-leak",), **data), Clear)
     assert judge("memory-leak", "run.leaking", **data) is None
 

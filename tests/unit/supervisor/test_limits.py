@@ -201,6 +201,17 @@ def test_the_time_limit_is_told_when_it_is_reached_and_then_with_the_end(make: A
     assert [e["grace_s"] for e in house.events("run.ignored_sigterm")] == [20.0]
 
 
+def test_a_scheduled_job_over_its_time_is_not_tried_again_before_its_next_time(make: Any) -> None:
+    house = make(limits={"wall": 60.0}, schedule={"every": 86_400.0})
+    house.keeper.begin(resumed=False)
+    house.keeper.release("a test")
+    house.system.advance(600.0)
+    (ended,) = house.events("run.ended")
+    assert (ended["end"], ended["next"]) == ("wall-clock", "stop")
+    assert house.keeper.state is State.SCHEDULED
+    assert len(house.system.launched) == 1
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "number"),
     [
