@@ -15,6 +15,10 @@ NOTICED_S: Final = 1.0
 """Less than this is the jitter of timers, or of a clock that is kept right."""
 
 
+LATE_S: Final = 0.1
+"""A timer that is later than this was kept from ringing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the clocks showed at one moment."""
@@ -55,6 +59,8 @@ def between(before: Look, after: Look) -> Absence:
     late = after.now - before.due if before.due is not None else 0.0
     if late > NOTICED_S:
         return Absence("Midwatch stood still", after.wall - late, ended)
+    if late > LATE_S:
+        return Absence(f"Midwatch was late by {show_duration(late)}")
     return Absence("the starts came faster than they could be made")
 
 

@@ -19,11 +19,12 @@ BEFORE = Look(wall=10_000.0, now=500.0, asleep=40.0, due=530.0)
             10_000.0,
         ),
         (Look(10_130.0, 630.0, 40.0), "Midwatch stood still", 10_030.0),
-        (Look(10_030.2, 530.2, 40.0), "the starts came faster than they could be made", None),
-        (Look(10_030.2, 530.2, 40.9), "the starts came faster than they could be made", None),
+        (Look(10_030.05, 530.05, 40.0), "the starts came faster than they could be made", None),
+        (Look(10_030.7, 530.7, 40.0), "Midwatch was late by 700 ms", None),
+        (Look(10_030.05, 530.05, 40.9), "the starts came faster than they could be made", None),
         (Look(9_030.0, 530.0, 40.0), "the starts came faster than they could be made", None),
     ],
-    ids=["asleep", "set forward", "stood still", "nothing", "rounding", "set back"],
+    ids=["asleep", "set forward", "stood still", "nothing", "late", "rounding", "set back"],
 )
 def test_the_clocks_tell_what_happened(after: Look, reason: str, began: float | None) -> None:
     found = between(BEFORE, after)

@@ -48,6 +48,8 @@ DRILL = Drill(
     settings={
         "schedule": {"every": f"{EVERY_S}s", "window": f"{WINDOW_S}s", "missed": "once"},
     },
+    # what makes up for the missed ones may begin just before the next one is due
+    also=frozenset({"overlapping-run"}),
     says=(r"runs? ", r"did not happen", r"not running from", r"made up for at"),
     stage=_sleep_through_two,
     check=_made_up_for_once,
