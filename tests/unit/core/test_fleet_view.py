@@ -63,6 +63,16 @@ STRIP = {
 }
 
 
+RESOURCES = {
+    "rss_bytes": 9,
+    "pss_bytes": None,
+    "open_files": 8,
+    "children": 0,
+    "threads": None,
+    "zombies": 1,
+}
+
+
 def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
     view = _view()
     _feed(
@@ -113,14 +123,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
             "items": 31,
             "unit": "mails",
         },
-        "resources": {
-            "rss_bytes": 9,
-            "pss_bytes": None,
-            "open_files": 8,
-            "children": 0,
-            "threads": None,
-            "zombies": 1,
-        },
+        "resources": RESOURCES,
         "version": None,
         "drift": [],
         "unwalled": None,
