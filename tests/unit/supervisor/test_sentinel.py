@@ -42,6 +42,9 @@ def test_an_endless_allocation_is_ended_before_the_next_sample(make: Any) -> Non
     house.system.machine = Host(memory_free_bytes=6 * GIB)
     sentinel.beat()
     assert house.keeper.run.wish is Wish.MEMORY
+    house.system.advance(0.1)
+    (ended,) = house.events("run.ended")
+    assert (ended["end"], ended["rss_bytes"]) == ("out-of-memory", 2 * GIB)
 
 
 def test_files_that_leap_are_counted_at_once_and_then_once_a_second(make: Any) -> None:

@@ -84,6 +84,8 @@ class Limits(Duty):
             gauge.terms = agent.limits
             used = sample.open_files if name == "open_files" else self._memory(run, sample, gauge)
             if name == "memory" and used >= gauge.limit:
+                if run.sample is not sample:
+                    run.take(sample, now)  # a glance; the end is to be explained by it
                 self.helm.end(run, Wish.MEMORY, "killed at its memory limit", grace_s=None)
                 return
             self._follow(run, name, gauge, gauge.take(now, used), now)
