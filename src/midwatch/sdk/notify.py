@@ -44,6 +44,7 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._kept: deque[bytes] = deque(maxlen=KEPT)
         self._beat_at = float("-inf")
+        self._called_at = float("-inf")
         # reentrant: a signal handler may make a call while its own thread is in here
         self._lock = threading.RLock()
         self._open_calls = 0
@@ -84,6 +85,19 @@ class Notifier:
             self._open_calls -= 1
             if self._open_calls == 0:
                 self._send(self._encode(self._notice(call="done")))
+
+    def called(self) -> None:
+        """Tell that a call has ended whose begin was not told: a sign of work, but no excuse for silence.
+
+        While another call is open there is nothing to add.
+        """
+        now = time.monotonic()
+        if now - self._called_at < BEAT_GAP_S:
+            return
+        with self._lock:
+            if self._open_calls <= 0:
+                self._called_at = now
+                self._send(self._encode(self._notice(call="done")), keep=False)
 
     def child(self, told: dict[str, Any]) -> None:
         """Tell that a sub-agent was started, or has ended."""

@@ -91,6 +91,9 @@ class MemoryNotifier:
     def call_done(self) -> None:
         self.told.append("call done")
 
+    def called(self) -> None:
+        self.told.append("called")
+
     def child(self, told: dict[str, Any]) -> None:
         self.told.append("child")
         self.children.append(told)

@@ -85,14 +85,18 @@ class _Call(scope.Scope):
             if plan.poll:
                 attributes["midwatch.poll"] = True
             self._span = span.Span(f"execute_tool {plan.name}", attributes)
-        if plan.timeout_s is not None and now.notifier is not None:
-            now.notifier.call_opened()
+        if now.notifier is not None:
             self._told = now
+            if plan.timeout_s is not None:
+                now.notifier.call_opened()
 
     def _finish(self, error: BaseException | None) -> None:
         told, self._told = self._told, None
         if told is not None and told.notifier is not None:
-            told.notifier.call_done()
+            if self._plan.timeout_s is not None:
+                told.notifier.call_done()
+            else:  # how long it may be silent was not said; that it came back is a sign of work
+                told.notifier.called()
         self._end_span(error)
 
 

@@ -49,3 +49,16 @@ def test_two_that_send_at_once_lose_nothing_of_what_waits() -> None:
         b"STATUS=c",
         b"STATUS=from a signal handler",
     ]
+
+
+def test_an_ended_call_is_told_as_a_sign_of_work_but_not_over_one_that_is_open() -> None:
+    one = Slow()
+    one.called()
+    one.called()  # close behind the first: it says nothing new
+    assert one.told == [b"X_MIDWATCH_CALL=done"]
+    other = Slow()
+    other.call_opened()
+    other.called()
+    assert other.told == [b"X_MIDWATCH_CALL=open"]
+    other.call_done()
+    assert other.told == [b"X_MIDWATCH_CALL=open", b"X_MIDWATCH_CALL=done"]

@@ -6,7 +6,7 @@ from midwatch.drills.drill import Drill
 
 DRILL = Drill(
     name="slow-but-alive",
-    about="one call takes 10 heartbeats, one step 10, one child works for 10",
+    about="one call takes 10 heartbeats, one step 10, one child works for 10, many calls make one cycle",
     program="slow_but_alive.py",
     limit_s=0.0,
     settings={"heartbeat": {"every": "600ms", "missed": 2}},

@@ -1,4 +1,5 @@
-"""Takes its time in every honest way: a declared step, an open tool call, a child that works."""
+"""Takes its time in every honest way: a declared step, an open tool call, a child that works, many
+calls in one cycle."""
 
 import subprocess
 import sys
@@ -17,6 +18,12 @@ def slow_call() -> str:
     return "done"
 
 
+@mw.tool
+def quick_call() -> str:
+    time.sleep(0.3)
+    return "done"
+
+
 mw.init()
 for _ in range(3):
     with mw.cycle():
@@ -29,6 +36,10 @@ with mw.cycle():
     slow_call()
 with mw.cycle():
     subprocess.run([sys.executable, "-c", BUSY], check=True)
+with mw.cycle():
+    for _ in range(15):
+        quick_call()
+        time.sleep(0.1)
 stage.note("finished", "yes")
 while True:
     with mw.cycle():
