@@ -30,8 +30,9 @@ def check(
 ) -> None:
     """Check the fleet file: every problem with line, key, what was expected and the nearest name.
 
-    Also checks that commands, directories and env files exist on this machine. Keys that this
-    version reads but does not enforce yet are named in a note. Starts nothing.
+    Says each schedule in words, with its next run. Also checks that commands, directories and env
+    files exist on this machine. Keys that this version reads but does not enforce yet are named in
+    a note. Starts nothing.
     """
     if schema:
         from midwatch.core.fleetfile.schema import schema as make
