@@ -13,7 +13,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class House:
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.base / "home"),
-            "MIDWATCH_RUN_ID": "run-of-the-test",
+            "MIDWATCH_RUN_ID": f"run-{uuid.uuid4().hex}",  # its processes are found by it
             "MIDWATCH_SPOOL": str(self.base / "data/spool/subject"),
             "MIDWATCH_TOKEN": "token-of-the-run",
             **self.env,
@@ -117,7 +118,7 @@ class House:
 
 
 @contextlib.contextmanager
-def housed(user: int | None) -> Iterator[House]:
+def housed(user: int | None) -> Generator[House]:
     base = Path(tempfile.mkdtemp(prefix="midwatch-walls-", dir=_place()))
     base.chmod(0o755)
     try:

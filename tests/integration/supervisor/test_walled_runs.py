@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.server
 import os
@@ -9,7 +10,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ async def test_beats_of_the_sdk_reach_hub_and_notify_socket(own: Any, walled: An
             self.end_headers()
             self.wfile.write(b'{"accepted": 1}')
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
     path = own.base / "data/run/subject.sock"
@@ -74,11 +74,11 @@ async def test_beats_of_the_sdk_reach_hub_and_notify_socket(own: Any, walled: An
 
 async def test_sigterm_reaches_it_and_it_ends_in_its_own_time(walled: Any) -> None:
     run = walled("""
-        import signal, sys, time
+        import os, signal, sys, time
         def bye(*_):
-            print("cleaning up", flush=True)
+            os.write(1, b"cleaning up\\n")  # print may be under way
             time.sleep(0.2)
-            print("clean", flush=True)
+            os.write(1, b"clean\\n")
             sys.exit(5)
         signal.signal(signal.SIGTERM, bye)
         print("up", flush=True)
@@ -188,7 +188,7 @@ async def test_a_hog_does_not_disturb_its_neighbour(walled: Any) -> None:
 
 
 def _called(name: str) -> list[int]:
-    found = []
+    found: list[int] = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(name.encode()):
@@ -204,7 +204,7 @@ def _namespace_of(pid: int) -> list[int]:
     ]
     space = os.readlink(f"/proc/{children[0]}/ns/pid")
     assert space != ours
-    found = []
+    found: list[int] = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and os.readlink(entry / "ns/pid") == space:
@@ -290,21 +290,42 @@ def test_a_program_that_cannot_be_started_is_told_as_without_walls(
 
 
 def test_the_agents_variables_are_on_no_command_line_and_not_bubblewraps(own: Any) -> None:
-    with own.start(["sleep", "600"], {}, env={"LD_PRELOAD": str(own.cwd / "evil.so")}) as process:
+    preload = {"LD_PRELOAD": str(own.cwd / "evil.so")}
+    with own.start(["sh", "-c", "echo up; exec sleep 600"], {}, env=preload) as process:
         try:
-            deadline = time.monotonic() + 10
-            while (
-                b"sleep" not in (line := Path(f"/proc/{process.pid}/cmdline").read_bytes())
-                or b"warden" in line
-            ):
-                assert time.monotonic() < deadline, line
-                time.sleep(0.01)
+            # before it is up, bubblewrap could not take what is inside along
+            assert process.stdout.readline() == "up\n"
+            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
             env = Path(f"/proc/{process.pid}/environ").read_bytes()
-            assert b"token-of-the-run" not in line
-            assert b"LD_PRELOAD" not in env
-            assert b"MIDWATCH_RUN_ID=run-of-the-test" in env.split(b"\0")
         finally:
             process.kill()
+    assert line.split(b"\0")[-4:-1] == [b"sh", b"-c", b"echo up; exec sleep 600"]
+    assert b"token-of-the-run" not in line
+    assert {entry.split(b"=")[0] for entry in env.split(b"\0") if entry} == {
+        b"MIDWATCH_RUN_ID",
+        b"MIDWATCH_SPOOL",
+    }
+
+
+async def test_a_bubblewrap_that_is_killed_while_it_builds_leaves_nothing(walled: Any) -> None:
+    """It dies before it has told its child to die with it: the run id finds what goes on."""
+    for moment_s in (0.0, 0.001, 0.002, 0.004, 0.008):
+        run = walled("import time; time.sleep(600)")
+        await asyncio.sleep(moment_s)
+        os.kill(run.process.pid, signal.SIGKILL)
+        await run.end()
+        mark = f"MIDWATCH_RUN_ID={run.process.run_id}".encode()
+        await run.until(lambda run=run: run.system.kill_tree(run.process) == 0, "no more to kill")
+        await run.until(lambda mark=mark: not _marked(mark), "nothing is left")
+
+
+def _marked(mark: bytes) -> list[int]:
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.mark.parametrize(

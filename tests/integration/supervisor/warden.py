@@ -25,7 +25,10 @@ class Fitting:
 
     @property
     def listen(self) -> Any:
-        return lambda _name: self.socket
+        def path(_name: str) -> str | None:
+            return self.socket
+
+        return path
 
     def directory(self, agent: Agent) -> str:
         return str(Path(self.root, agent.cwd or ""))
@@ -56,6 +59,10 @@ class Bearer:
         sys.stderr.write(line + "\n")
 
 
+def _ignore(_what: Any) -> None:
+    pass
+
+
 def launch_of(spec: dict[str, Any], **more: Any) -> tuple[Walls, Bearer, Launch]:
     """Return the walls of a fleet of one, its agent, and the launch that walls are put around."""
     entry = {"command": spec["command"], "sandbox": spec["sandbox"], "cwd": spec.get("cwd")}
@@ -69,9 +76,9 @@ def launch_of(spec: dict[str, Any], **more: Any) -> tuple[Walls, Bearer, Launch]
         command=spec["command"],
         env=spec["env"],
         cwd=fitting.directory(agent),
-        run_id="run-of-the-test",
-        on_output=more.get("on_output", lambda _: None),
-        on_exit=more.get("on_exit", lambda _: None),
+        run_id=spec["env"]["MIDWATCH_RUN_ID"],
+        on_output=more.get("on_output", _ignore),
+        on_exit=more.get("on_exit", _ignore),
         tty=agent.tty,
     )  # fmt: skip
     return walls, Bearer(agent), launch
