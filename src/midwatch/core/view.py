@@ -119,6 +119,10 @@ class FleetView:
                 if agent.state not in ALIVE or agent.state_at is None:
                     del self._agents[agent.name]
                     gone.append(agent.name)
+            elif agent.managed and agent.state not in ALIVE:
+                # it left the file with an earlier load, and has ended since
+                del self._agents[agent.name]
+                gone.append(agent.name)
         for name, config in fleet.agents.items():
             # of several instances each reports under a name of its own
             if name not in self._agents and config.instances == 1:
@@ -423,6 +427,8 @@ def _is_gone(agent: AgentView, now: float) -> bool:
 
 def _is_last_word(kind: Kind, item: Item) -> bool:
     """Tell whether an item only says that an agent nobody knows has ended: no reason to take it up."""
+    if kind is Kind.RUN:  # only a supervisor names its node; a ping may begin with an end
+        return item.get("state") == "ended" and "node" in item
     if kind is not Kind.EVENT:
         return False
     event = item["kind"]

@@ -192,12 +192,15 @@ class Hub:
     # -- seams between the rooms -------------------------------------------------------------------
 
     async def observe(self, kind: Kind, items: Sequence[Item]) -> None:
-        """Hand committed items to the watch; a new fleet file is read before what follows it."""
-        if kind is Kind.EVENT and any(
-            i["kind"] == "fleet.loaded" and i["agent"] == SELF for i in items
-        ):
-            self._reload()
-        await self._watch.observe(kind, items)
+        """Hand committed items to the watch; a new fleet file is read between what it stands between."""
+        begun = 0
+        for index, item in enumerate(items):
+            if kind is Kind.EVENT and item["kind"] == "fleet.loaded" and item["agent"] == SELF:
+                if index > begun:
+                    await self._watch.observe(kind, items[begun:index])
+                self._reload()
+                begun = index
+        await self._watch.observe(kind, items[begun:])
 
     def _reload(self) -> None:
         try:

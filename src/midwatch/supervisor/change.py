@@ -241,6 +241,8 @@ class Changes:
             except SetupError as error:
                 return self._refuse(str(error))
         await self._wait(done)
+        if any(did.agent not in self._house.fleet.agents for did in done):
+            self.tell_loaded()  # those that left have ended: the hub need not show them any more
         return self._answer(notes, done)
 
     def _refusal(self) -> str | None:

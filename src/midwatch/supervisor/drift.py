@@ -25,7 +25,7 @@ LOOK_S: Final = 10.0
 PREPARE_S: Final = 1.0
 """How long the first start may wait for what git says; slower disks are heard later."""
 
-SHARE_S: Final = 2.0
+SHARE_S: Final = 0.25
 """Starts within so long of each other share one look at git's files."""
 
 REMOVED: Final = "it was taken out of the fleet file; midwatch reload stops it"
