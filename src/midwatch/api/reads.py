@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from midwatch.api import shapes
 from midwatch.api.answers import Json, Room, page
-from midwatch.api.logs import MAX_LINES, read_log
+from midwatch.api.logs import MAX_LINES, Choice, choose_log, moment, read_log
 from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean
 from midwatch.store import history
@@ -153,10 +153,25 @@ def _add_live(router: APIRouter, room: Room) -> None:
         agent: str,
         tail: Annotated[int, Query(ge=1, le=MAX_LINES)] = 200,
         since_offset: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+        after: After = None,
+        since: Since = None,
+        until: Since = None,
+        level: Annotated[
+            str | None, Query(max_length=32, description="this level or graver")
+        ] = None,
+        grep: Annotated[str | None, Query(max_length=1000, description="a pattern (RE2)")] = None,
     ) -> Response:
-        """The agent's last output; `offset` of the answer, given as `since_offset`, reads on."""
+        """The agent's last output; `offset` of the answer, given as `since_offset`, reads on.
+
+        With `after`, `since`, `until`, `level` or `grep`: what is chosen of all that is kept, oldest
+        first, in pages of what 2 MiB of output hold; `after` of the answer reads on, also across
+        rotations, and `more` says whether there is more now.
+        """
         if room.reader.agent(agent, room.clock()) is None:
             raise stranger(room, agent)
+        choice = Choice(after, moment(since), moment(until), level, grep)
+        if choice:
+            return Json(await asyncio.to_thread(choose_log, room.logs, agent, choice))
         return Json(await asyncio.to_thread(read_log, room.logs, agent, tail, since_offset))
 
     @router.get(

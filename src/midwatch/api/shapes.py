@@ -312,8 +312,14 @@ class LogShape(Shape):
     agent: str
     lines: list[str]
     offset: int
-    """Give it as `since_offset` to read on from here."""
+    """Give it as `since_offset` to read on from here in the current file."""
     truncated: bool
+    after: str | None
+    """Give it as `after` to read on from here, also when the file was rotated meanwhile."""
+    more: bool
+    """There is more to read now."""
+    gap: bool
+    """Output was rotated away before it was read."""
 
 
 class ScreenShape(Shape):

@@ -1,30 +1,54 @@
-"""What an agent printed."""
+"""What agents printed."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
+import heapq
+import json
 import sys
 import time
+import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import IO, Annotated, Final
+from operator import attrgetter
+from typing import Annotated, Any, Final
 
 import typer
 
 from midwatch.cli import show
-from midwatch.cli.exits import USAGE, CommandError
-from midwatch.cli.instance import data_directory
-from midwatch.cli.options import Data
-from midwatch.core.nearest import did_you_mean
+from midwatch.cli.client import Hub
+from midwatch.cli.exits import CommandError
+from midwatch.cli.instance import data_directory, find
+from midwatch.cli.logsource import (
+    MOST_REMOTE,
+    Local,
+    Remote,
+    Source,
+    Wanted,
+    local_names,
+    pick,
+    remote_names,
+)
+from midwatch.cli.options import Data, Json, Url
+from midwatch.core import loglines
 from midwatch.core.units import parse_duration
+from midwatch.store.logquery import Line
 
 POLL_S: Final = 0.1
-MAX_LINE: Final = 64 * 1024
-_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
+REMOTE_POLL_S: Final = 1.0
+
+AGENTS_PER_S: Final = 20
+"""Requests a second that following through a hub may cost it."""
+
+PARTIAL_S: Final = 1.0
+"""A line without end (a prompt) is shown after this long."""
+
+NEW_S: Final = 2.0
+"""How often agents that begin to print are looked for."""
+
+_PREFIXES: Final = ("cyan", "green", "yellow", "magenta", "blue")
+_GRAVE: Final = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
 def add(app: typer.Typer) -> None:
@@ -33,9 +57,12 @@ def add(app: typer.Typer) -> None:
 
 
 def logs(
-    agent: Annotated[str, typer.Argument(help="The agent.")],
+    agents: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[AGENT|GLOB]…", help="Agents, by name or glob; all when left out."),
+    ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as it prints; Ctrl-C ends.")
+        bool, typer.Option("--follow", "-f", help="Go on as they print; Ctrl-C ends.")
     ] = False,
     since: Annotated[
         str | None,
@@ -43,59 +70,237 @@ def logs(
             metavar="T", help="From then on: 10m (ago), or 2026-01-31T02:00.", show_default=False
         ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Up to then, in the same forms.", show_default=False),
+    ] = None,
+    grep: Annotated[
+        str | None,
+        typer.Option(
+            "--grep",
+            "-g",
+            metavar="RE",
+            show_default=False,
+            help="Only lines with this pattern (RE2; (?i) at its begin ignores case).",
+        ),
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            show_default=False,
+            help="This level and graver: trace, debug, info, warning, error, critical.",
+        ),
+    ] = None,
     lines: Annotated[
         int | None,
-        typer.Option("-n", "--lines", min=0, help="Only the last N lines.", show_default=False),
+        typer.Option(
+            "-n",
+            "--lines",
+            "--tail",
+            min=0,
+            help="Only the last N lines of each.",
+            show_default=False,
+        ),
     ] = None,
+    as_json: Json = False,
     data: Data = None,
+    url: Url = None,
 ) -> None:
-    """Print the output of an agent, each line with the time (UTC) at which it came.
+    """Print the output of agents, each line with the time (UTC) at which it came; several by time.
 
-    Reads the files in the data directory, also when nothing is running. All that is kept is
-    printed, unless --since or -n say less; -f alone begins with the last 10 lines.
-    """
-    folder = _folder(data_directory(data), agent)
-    earliest = None if since is None else _moment(since)
-    if follow and lines is None and earliest is None:
+    Reads the files in the data directory, also when nothing is running; with --url through the hub's
+    API. All that is kept is printed, unless --since, --until or -n say less; -f alone begins with the
+    last 10 lines. A line that names no level counts as info; an indented one belongs to the line
+    before it. With -f, --json prints one document per line.
+    """  # fmt: skip
+    if follow and lines is None and since is None:
         lines = 10
-    with contextlib.closing(_Tail(folder / "output.log")) as tail:
-        found = _after(_kept(folder, tail), earliest)
-        for text in found if lines is None else deque(found, maxlen=lines):
-            _print(text)
-        if follow:
-            _follow(tail)
+    wanted = Wanted(
+        _moment(since, "--since"), _moment(until, "--until"), _level(level), grep, lines
+    )
+    wanted.filter()  # what is wrong with it is said before anything is asked
+    house = _Remotes(Hub(find(data, url)), agents or [], wanted) if url else None
+    sources = house or _Locals(data_directory(data), agents or [], wanted)
+    with contextlib.closing(sources):
+        several = sources.several
+        printer = _Printer(several, as_json=as_json, follow=follow, width=sources.width)
+        with printer:
+            for agent, line in _merge(sources.opened, lambda s: _last(s.kept(), lines)):
+                printer.put(agent, line)
+            if follow:
+                _follow(sources, printer)
 
 
-def _follow(tail: _Tail) -> None:
+def _last(found: Generator[Line], count: int | None) -> Iterable[Line]:
+    return found if count is None else deque(found, maxlen=count)
+
+
+def _merge(
+    sources: Iterable[Source], read: Callable[[Source], Iterable[Line]]
+) -> Iterable[tuple[str, Line]]:
+    """Yield the lines of all sources by the time at which they came."""
+
+    def named(source: Source) -> Generator[tuple[str, Line]]:
+        for line in read(source):
+            yield source.agent, line
+
+    return heapq.merge(*(named(source) for source in sources), key=lambda pair: pair[1].at)
+
+
+def _follow(sources: _Sources, printer: _Printer) -> None:
     """Print what comes, until Ctrl-C: the usual end, so no error."""
     with contextlib.suppress(KeyboardInterrupt):
+        quiet = 0.0
+        gaps = 0
         while True:
             with show.writing():
                 sys.stdout.flush()
-            time.sleep(POLL_S)
-            for text in tail.read():
-                _print(text)
+            time.sleep(sources.pause_s)
+            sources.refresh()
+            quiet += sources.pause_s
+            partial = quiet >= PARTIAL_S
+            # a slow reader of ours is waited for here, and nothing is lost: the files stay open
+            for agent, line in _merge(sources.opened, lambda s: s.fresh(partial=partial)):  # noqa: B023
+                quiet = 0.0
+                printer.put(agent, line)
+            if (now := sum(source.gaps for source in sources.opened)) > gaps:
+                gaps = now
+                show.note("midwatch: some output was rotated away before it could be shown")
 
 
-def _folder(data: Path, agent: str) -> Path:
-    """Return where an agent's output is. Raises CommandError with the nearest name."""
-    home = data / "logs"
+class _Sources:
+    """All logs that are asked for."""
+
+    pause_s = POLL_S
+
+    def __init__(self) -> None:
+        self.opened: list[Source] = []
+
+    @property
+    def several(self) -> bool:
+        return len(self.opened) != 1
+
+    @property
+    def width(self) -> int:
+        return max((len(source.agent) for source in self.opened), default=0)
+
+    def refresh(self) -> None:
+        """Take up agents that have begun to print."""
+
+    def close(self) -> None:
+        for source in self.opened:
+            source.close()
+
+
+class _Locals(_Sources):
+    def __init__(self, data: Any, patterns: list[str], wanted: Wanted) -> None:
+        super().__init__()
+        self._home = data / "logs"
+        self._data = data
+        self._patterns = patterns
+        self._wanted = wanted
+        self._looked = time.monotonic()
+        names = pick(local_names(data), patterns)
+        self._known = set(names)
+        self.opened = [Local(self._home / name, wanted) for name in names]
+
+    @property
+    def several(self) -> bool:
+        # a glob may find more while it is followed: lines must not change their form then
+        return super().several or any("*" in p or "?" in p for p in self._patterns) or not self._patterns  # fmt: skip
+
+    def refresh(self) -> None:
+        if time.monotonic() - self._looked < NEW_S:
+            return
+        self._looked = time.monotonic()
+        with contextlib.suppress(CommandError):  # the data directory is away for a moment
+            for name in pick(local_names(self._data), self._patterns):
+                if name not in self._known:
+                    self._known.add(name)
+                    self.opened.append(Local(self._home / name, self._wanted))
+
+
+class _Remotes(_Sources):
+    def __init__(self, hub: Hub, patterns: list[str], wanted: Wanted) -> None:
+        super().__init__()
+        names = pick(remote_names(hub), patterns)
+        if len(names) > MOST_REMOTE:
+            raise CommandError(
+                f"{len(names)} agents are meant, at most {MOST_REMOTE} are read through a hub; name fewer"
+            )
+        self.opened = [Remote(hub, name, wanted) for name in names]
+        self.pause_s = max(REMOTE_POLL_S, len(names) / AGENTS_PER_S)
+
+
+class _Printer:
+    """Prints lines: as they are, with their agent's name, or as JSON."""
+
+    def __init__(self, several: bool, *, as_json: bool, follow: bool, width: int) -> None:
+        self._several = several
+        self._as_json = as_json
+        self._follow = follow
+        self._width = min(width, 24)
+        self._count = 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._as_json and not self._follow and kind is None:
+            show.out("\n]" if self._count else "[]")
+
+    def put(self, agent: str, line: Line) -> None:
+        """Print one line."""
+        if self._as_json:
+            self._document(agent, line)
+        elif not sys.stdout.isatty():
+            head = f"{agent:{self._width}} | ".encode() if self._several else b""
+            text = line.raw if not head or line.raw.endswith(b"\n") else line.raw + b"\n"
+            with show.writing():
+                sys.stdout.buffer.write(head + text)
+        else:
+            self._paint(agent, line)
+
+    def _paint(self, agent: str, line: Line) -> None:
+        text = show.clean(line.raw.decode("utf-8", "replace"))
+        ends = text.endswith("\n")
+        colour = _GRAVE.get(line.level or "")
+        shown = show.paint(text.rstrip("\n"), colour)
+        if self._several:
+            place = zlib.crc32(agent.encode()) % len(_PREFIXES)
+            name = show.paint(f"{show.line(agent):{self._width}} |", _PREFIXES[place])
+            shown, ends = f"{name} {shown}", True
+        with show.writing():
+            sys.stdout.write(shown + ("\n" if ends else ""))
+
+    def _document(self, agent: str, line: Line) -> None:
+        text = loglines.split(line.raw.decode("utf-8", "replace").rstrip("\r\n"))[1]
+        said = loglines.read(text)
+        entry: dict[str, Any] = {"agent": agent, "at": line.at or None, "level": line.level}
+        entry["text"] = text
+        for name in ("message", "time", "fields"):
+            if (value := attrgetter(name)(said)) is not None:
+                entry[name] = value
+        head = "" if self._follow else ",\n" if self._count else "[\n"
+        self._count += 1
+        with show.writing():
+            sys.stdout.write(head + json.dumps(entry) + ("\n" if self._follow else ""))
+
+
+def _level(text: str | None) -> str | None:
+    if text is None:
+        return None
     try:
-        names = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
-    except FileNotFoundError:
-        raise CommandError(f"{data} holds no output; start a fleet with: midwatch up") from None
-    except OSError as error:
-        raise CommandError(f"cannot read {home}: {error.strerror}") from None
-    if agent in names:
-        return home / agent
-    known = f"; known: {', '.join(names[:20])}" if names else "; nothing has printed yet"
-    raise CommandError(
-        f"there is no output of an agent {agent!r}{did_you_mean(agent, names) or known}", USAGE
-    )
+        return loglines.parse_level(text)
+    except ValueError as error:
+        raise CommandError(f"--level: {error}") from None
 
 
-def _moment(text: str) -> bytes:
-    """Return the earliest time as it stands in the files: RFC 3339 in UTC sorts as text."""
+def _moment(text: str | None, option: str) -> str | None:
+    """Return a time as it stands in the files: RFC 3339 in UTC sorts as text."""
+    if text is None:
+        return None
     try:
         at = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError):
@@ -103,91 +308,6 @@ def _moment(text: str) -> bytes:
             at = datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
             raise CommandError(
-                f"--since: expected how long ago (10m, 2h) or a time (2026-01-31T02:00), got {text!r}"
+                f"{option}: expected how long ago (10m, 2h) or a time (2026-01-31T02:00), got {text!r}"
             ) from None
-    return at.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ" % (at.microsecond // 1000)
-
-
-def _after(lines: Iterator[bytes], earliest: bytes | None) -> Iterator[bytes]:
-    begun = earliest is None
-    for text in lines:
-        if not begun and _STAMP.match(text):
-            begun = text[: len(earliest or b"")] >= (earliest or b"")
-        if begun:
-            yield text
-
-
-def _kept(folder: Path, tail: _Tail) -> Iterator[bytes]:
-    """Yield the lines of the rotated files, oldest first, then of the current one.
-
-    All are opened before one is read, the youngest first: a rotation meanwhile gives a file a
-    higher number, so it is met twice, but never missed.
-    """
-    with contextlib.ExitStack() as opened:
-        streams: dict[tuple[int, int], IO[bytes]] = {}
-        current = tail.open()
-        if current is not None:
-            streams[_identity(os.fstat(current.fileno()))] = current
-        numbers = [n for p in folder.glob("output.log.*") if (n := p.suffix[1:]).isdecimal()]
-        for number in range(1, max(map(int, numbers), default=0) + 2):
-            with contextlib.suppress(FileNotFoundError):
-                stream = opened.enter_context((folder / f"output.log.{number}").open("rb"))
-                streams.setdefault(_identity(os.fstat(stream.fileno())), stream)
-        for stream in reversed([s for s in streams.values() if s is not current]):
-            yield from _lines(stream)
-        yield from tail.read()
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    while text := stream.readline(MAX_LINE):
-        yield text
-
-
-class _Tail:
-    """The current file: what was added since the last look, also across a rotation."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream: IO[bytes] | None = None
-
-    def open(self) -> IO[bytes] | None:
-        """Return the file that is read; None as long as there is none."""
-        if self._stream is None:
-            with contextlib.suppress(FileNotFoundError):
-                self._stream = self._path.open("rb")
-        return self._stream
-
-    def read(self) -> Iterator[bytes]:
-        """Yield what is new."""
-        while (stream := self.open()) is not None:
-            if os.fstat(stream.fileno()).st_size < stream.tell():
-                stream.seek(0)  # somebody emptied it
-            yield from _lines(stream)
-            if self._is_current(stream):
-                return
-            yield from _lines(stream)  # what came between reading and rotation
-            self.close()
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def _is_current(self, stream: IO[bytes]) -> bool:
-        try:
-            theirs = self._path.stat()
-        except FileNotFoundError:
-            return True  # between two names
-        return _identity(os.fstat(stream.fileno())) == _identity(theirs)
-
-
-def _print(text: bytes) -> None:
-    with show.writing():
-        if sys.stdout.isatty():
-            sys.stdout.write(show.clean(text.decode("utf-8", "replace")))
-        else:
-            sys.stdout.buffer.write(text)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

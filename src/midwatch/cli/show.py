@@ -32,6 +32,8 @@ _COLOURS: Final = {
     "yellow": "33",
     "red": "31",
     "cyan": "36",
+    "blue": "34",
+    "magenta": "35",
     "dim": "2",
     "bold": "1",
 }

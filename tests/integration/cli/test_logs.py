@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-
-from midwatch.cli import logs
 
 from .conftest import Midwatch  # noqa: TID252  there is no tests package
 
@@ -134,24 +132,94 @@ def test_output_is_followed_across_a_rotation_until_ctrl_c(
     assert text.index("last words") < text.index("after rotation")
 
 
-def test_a_rotation_while_the_kept_files_are_read_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    for name, text in (("output.log.2", "1"), ("output.log.1", "2"), ("output.log", "3")):
-        (tmp_path / name).write_text(f"{text}\n")
-    with contextlib.closing(logs._Tail(tmp_path / "output.log")) as tail:
-        lines = logs._kept(tmp_path, tail)
-        read = [next(lines)]
-        for number in (2, 1):
-            (tmp_path / f"output.log.{number}").rename(tmp_path / f"output.log.{number + 1}")
-        (tmp_path / "output.log").rename(tmp_path / "output.log.1")
-        (tmp_path / "output.log").write_text("4\n")
-        read += lines
-    assert read == [b"1\n", b"2\n", b"3\n", b"4\n"]
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    """Two agents, two instances of a third, and the hub, which print by turns."""
+    lines = {
+        "inbox": [(5, "INFO: one"), (3, "ERROR: three")],
+        "prices": [(4, '{"level":"warn","msg":"two"}'), (2, "level=info msg=four")],
+        "worker.1": [(1, "Traceback (most recent call last):"), (0.9, "  File x"), (0.8, "ValueError: y")],
+        "worker.2": [(0.5, "plain")],
+        "hub": [(0.1, "own business")],
+    }  # fmt: skip
+    for name, said in lines.items():
+        folder = tmp_path / "logs" / name
+        folder.mkdir(parents=True)
+        (folder / "output.log").write_text("".join(f"{stamp(ago)}{text}\n" for ago, text in said))
+    return tmp_path
 
 
-def test_a_file_that_somebody_emptied_is_followed_from_its_new_begin(tmp_path: Path) -> None:
-    path = tmp_path / "output.log"
-    path.write_text("many words\n")
-    with contextlib.closing(logs._Tail(path)) as tail:
-        assert list(tail.read()) == [b"many words\n"]
-        path.write_text("few\n")
-        assert list(tail.read()) == [b"few\n"]
+def rows(text: str) -> list[tuple[str, str]]:
+    return [(head.strip(), rest[26:]) for head, _, rest in (line.partition("|") for line in text.splitlines())]  # fmt: skip
+
+
+def test_several_agents_are_interleaved_by_time_and_named(midwatch: Midwatch, fleet: Path) -> None:
+    ended = midwatch("logs", "inbox", "prices", "--data", fleet)
+    assert rows(ended.out) == [
+        ("inbox", "INFO: one"),
+        ("prices", '{"level":"warn","msg":"two"}'),
+        ("inbox", "ERROR: three"),
+        ("prices", "level=info msg=four"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((), {"inbox", "prices", "worker.1", "worker.2"}),
+        (("w*",), {"worker.1", "worker.2"}),
+        (("worker", "inbox"), {"worker.1", "worker.2", "inbox"}),
+        (("hub", "p*"), {"hub", "prices"}),
+    ],
+)
+def test_names_globs_and_instances_choose(
+    midwatch: Midwatch, fleet: Path, asked: tuple[str, ...], expected: set[str]
+) -> None:
+    ended = midwatch("logs", *asked, "--data", fleet)
+    assert {name for name, _ in rows(ended.out)} == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--level", "error"), ["ERROR: three", "Traceback (most recent call last):", "  File x", "ValueError: y"]),
+        (("--level", "WARN"), ['{"level":"warn","msg":"two"}', "ERROR: three",
+                               "Traceback (most recent call last):", "  File x", "ValueError: y"]),
+        (("--grep", "t(wo|hree)"), ['{"level":"warn","msg":"two"}', "ERROR: three"]),
+        (("--grep", "(?i)error: th"), ["ERROR: three"]),
+        (("--grep", "msg=four"), ["level=info msg=four"]),
+        (("--since", "150s", "--until", "60s"), ["level=info msg=four", "Traceback (most recent call last):"]),
+    ],
+)  # fmt: skip
+def test_lines_are_chosen_by_level_pattern_and_time(
+    midwatch: Midwatch, fleet: Path, options: tuple[str, ...], expected: list[str]
+) -> None:
+    ended = midwatch("logs", *options, "--data", fleet)
+    found = [text for _, text in rows(ended.out) if text != "plain"]
+    assert found[: len(expected)] == expected
+
+
+def test_json_is_one_document_with_level_and_fields(midwatch: Midwatch, fleet: Path) -> None:
+    ended = midwatch("logs", "prices", "inbox", "--json", "--data", fleet)
+    document = json.loads(ended.out)
+    assert [entry["level"] for entry in document] == ["info", "warning", "error", "info"]
+    assert document[1]["fields"] == {"level": "warn", "msg": "two"}
+    assert document[3]["message"] == "four"
+    assert json.loads(midwatch("logs", "inbox", "-n", "0", "--json", "--data", fleet).out) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--grep", "(a"), "is no pattern (RE2)"),
+        (("--grep", r"(a)\1"), "is no pattern (RE2)"),
+        (("--level", "loud"), "expected one of trace, debug, info"),
+        (("--until", "soon"), "--until: expected how long ago"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_what_can(
+    midwatch: Midwatch, fleet: Path, options: tuple[str, ...], said: str
+) -> None:
+    ended = midwatch("logs", "inbox", *options, "--data", fleet)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
