@@ -158,8 +158,9 @@ class Reader:
             younger = files if place is None else files[place + 1 :]
             if not younger:
                 return None
-            files.remove(younger[0])
-            return younger[0]
+            following = younger[0]
+            files.remove(following)
+            return following
 
     @contextlib.contextmanager
     def _all(self) -> Generator[list[_File]]:
