@@ -45,6 +45,8 @@ class Sampling:
         self._disk = disk
         self._after = after
         self._processes: int | None = None
+        self._glanced: dict[str, tuple[int, int, int]] = {}
+        """What each run used at the last light look, by run."""
         held = system.enforcement()
         self._ours = [name for name in ("memory", "processes") if held.get(name) == "sampling"]
 
@@ -78,9 +80,14 @@ class Sampling:
         if not runs:
             return
         samples = self._system.sample([run.process for _, run in runs], light=True)
+        before, self._glanced = self._glanced, {}
         for keeper, run in runs:
             sample = samples.get(run.process.pid)
-            if sample is not None and keeper.run is run:
+            if sample is None or keeper.run is not run:
+                continue
+            uses = (sample.rss_bytes, sample.children, sample.threads)
+            self._glanced[run.run_id] = uses
+            if before.get(run.run_id) != uses:  # who idles is below its limits as before
                 keeper.glanced(sample)
 
     def _holds(self, keeper: Keeper) -> bool:

@@ -24,7 +24,7 @@ class Kept:
     def __init__(self, system: FakeSystem, name: str, limits: Limits) -> None:
         system.programs[name] = []
         launch = Launch([name], {}, "/", name, lambda _: None, lambda _: None)
-        self.run = Run(system.spawn(launch))
+        self.run = Run(system.spawn(launch), name)
         self.agent = Agent(command=[name], limits=limits)
         self.regular: list[Sample | None] = []
         self.light: list[Sample] = []
@@ -37,8 +37,9 @@ class Kept:
 
 
 class Run:
-    def __init__(self, process: Any) -> None:
+    def __init__(self, process: Any, run_id: str) -> None:
         self.process = process
+        self.run_id = run_id
 
 
 class Room:
@@ -109,6 +110,18 @@ def test_a_light_look_is_for_those_alone_whom_nobody_else_holds(room: Room) -> N
     room.system.held |= {"memory": "cgroup", "processes": "cgroup"}
     room.sampling(**limits).light()
     assert room.system.passes == ["light"]  # the kernel holds them: nobody is looked at
+
+
+def test_who_uses_what_it_used_is_not_judged_again(room: Room) -> None:
+    sampling = room.sampling(inbox=Limits(memory=1000))
+    keeper = room.keepers["inbox"]
+    for rss in (100, 100, 100, 200, 200):
+        keeper.run.process.rss_bytes = rss
+        sampling.light()
+    assert [s.rss_bytes for s in keeper.light] == [100, 200]
+    keeper.run.run_id = "the next"
+    sampling.light()
+    assert len(keeper.light) == 3
 
 
 def test_a_run_that_ended_meanwhile_is_not_told(room: Room) -> None:
