@@ -10,7 +10,6 @@ import codecs
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -85,7 +84,7 @@ class Glass:
 
     def draw(self, headline: str, lines: Sequence[str], cursor: tuple[int, int] | None) -> None:
         """Show a line about the screen, and as much of the screen as there is room for."""
-        size = shutil.get_terminal_size()
+        size = _size()
         shown = (size, headline, tuple(lines), cursor)
         if shown == self._shown:
             return
@@ -98,6 +97,15 @@ class Glass:
         if cursor is not None and first <= cursor[0] < first + room and cursor[1] < size.columns:
             place = f"\x1b[{cursor[0] - first + 2};{cursor[1] + 1}H\x1b[?25h"
         _write("\x1b[?25l\x1b[H" + "\x1b[K\r\n".join(rows) + "\x1b[K\x1b[J" + place)
+
+
+def _size() -> os.terminal_size:
+    """Return the size of the terminal itself: LINES and COLUMNS may be left over from another."""
+    with contextlib.suppress(OSError):
+        size = os.get_terminal_size(sys.stdout.fileno())
+        if size.columns > 0 and size.lines > 0:
+            return size
+    return os.terminal_size((80, 24))
 
 
 def clip(line: str, columns: int) -> str:
