@@ -9,7 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-from midwatch.cli.source import read_fleet
+from midwatch.core.fleet import Fleet
+from midwatch.core.fleetfile import load
 from midwatch.supervisor.change import Source
 from midwatch.supervisor.main import run
 
@@ -19,9 +20,18 @@ def end_with_the_drill() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def read(file: Path) -> Fleet:
+    root = str(file.parent)
+    return load(file.read_text(), file=file.name, root=root, env=os.environ, read_file=_none)
+
+
+def _none(path: str) -> str:
+    raise FileNotFoundError(path)
+
+
 if __name__ == "__main__":
     threading.Thread(target=end_with_the_drill, daemon=True).start()
     file = Path(sys.argv[1])
-    fleet = read_fleet(file).fleet
-    source = Source(file, lambda: read_fleet(file).fleet, fleet)
+    fleet = read(file)
+    source = Source(file, lambda: read(file), fleet)
     sys.exit(run(fleet, Path(sys.argv[2]), hub=False, source=source))
