@@ -23,6 +23,10 @@ def at(text: str, zone: str = "UTC") -> float:
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
 
 
+def _nothing(_name: str, _agent: Agent, _run_id: str) -> dict[str, str]:
+    return {}
+
+
 @dataclass
 class Nights:
     """One scheduled agent under one supervisor after another."""
@@ -45,7 +49,7 @@ class Nights:
             journal=self.journal,
             reports=Reports(self.recorder, "here"),
             say=self.said.append,
-            environment=lambda *_: {},
+            environment=_nothing,
             directory=lambda _: "/",
             fingerprint=lambda entry: str(entry.command),
             hear_now=lambda _: None,
@@ -65,12 +69,13 @@ class Nights:
         """Another supervisor, `after_s` after this one stopped, or was killed, with what its journal holds."""
         since = self.system.wall()
         if killed:
-            self.keeper.timers.cancel()
-            if self.keeper._timetable is not None:
-                self.keeper._timetable.cancel()
+            dead: Any = self  # nothing of it does anything any more
+            dead.keeper.timers.cancel()
+            if dead.keeper._timetable is not None:
+                dead.keeper._timetable.cancel()
             for process in self.system.launched:
-                process.launch.__dict__ if hasattr(process.launch, "__dict__") else None
-                self.system._living.pop(process.pid, None)
+                dead.system._living.pop(process.pid, None)
+                process.ended = True
         else:
             self.keeper.shut_down()
             self.system.advance(0.001)
@@ -93,7 +98,7 @@ class Nights:
 
     def starts(self, zone: str = "UTC") -> list[str]:
         """When runs were started."""
-        items = [i for k, i in self.recorder.items if i.get("kind") == "run.started"]
+        items = [i for _, i in self.recorder.items if i.get("kind") == "run.started"]
         return [clock(item["at"], zone) for item in items]
 
 
