@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from cronsim import CronSim
@@ -133,20 +132,16 @@ def _commands() -> Iterator[Any]:
 
 @pytest.mark.parametrize("words", list(_commands()))
 def test_every_command_shown_is_one_with_options_that_it_has(words: list[str]) -> None:
-    command: click.Command = get_command(app.build())
-    rest = list(words)
-    path = ["midwatch"]
-    while isinstance(command, click.Group):
+    command: Any = get_command(app.build())
+    path, rest = ["midwatch"], list(words)
+    while hasattr(command, "commands"):
         known = rest[:1] and rest[0] in command.commands
         assert known, f"no command {' '.join([*path, *rest[:1]])}"
         path.append(rest.pop(0))
         command = command.commands[path[-1]]
-    try:
-        command.make_context(" ".join(path), rest)
-    except click.exceptions.Exit:  # --help
-        return
-    except click.ClickException as error:
-        pytest.fail(f"midwatch {' '.join(words)}: {error.format_message()}", pytrace=False)
+    assert len(path) > 1
+    # raises for an option or an argument that it does not take, and for one that is missing
+    command.make_context(" ".join(path), rest)
 
 
 # -- coming from ------------------------------------------------------------------------------------
