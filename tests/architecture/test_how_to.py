@@ -8,40 +8,22 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cronsim import CronSim
 from typer.main import get_command
 
 from midwatch.cli import app
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs/how-to"
-PAGES = sorted(FOLDER.glob("*.md"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pages import FOLDER, PAGES, blocks, fleets, furnish, translated
+
 MAX_LINES = 150
-
-
-def blocks(page: Path, *languages: str) -> list[str]:
-    """Return the code blocks of a page, those within a list too."""
-    found = re.findall(r"^ *```(\w+)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    return [text for language, text in found if language in languages]
-
-
-def fleets(page: Path) -> list[str]:
-    return [text for text in blocks(page, "yaml") if "agents:" in text]
-
-
-def entries(text: str) -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(text)["agents"]
-
-
-def translated(tool: str) -> tuple[Path, dict[str, dict[str, Any]]]:
-    page = FOLDER / f"coming-from-{tool}.md"
-    return page, entries(fleets(page)[0])
 
 
 # -- the pages --------------------------------------------------------------------------------------
@@ -58,32 +40,6 @@ def test_the_index_leads_to_every_page() -> None:
 
 
 # -- fleet files ------------------------------------------------------------------------------------
-
-
-def furnish(root: Path, text: str) -> Path:
-    """Make what a fleet file names: directories, env files, secrets, and stubs of its programs."""
-    fleet = yaml.safe_load(text)
-    programs = root / "bin"
-    programs.mkdir()
-    for name in re.findall(r"file:([\w.-]+)", text):
-        (root / name).write_text("json://127.0.0.1/\n")
-    for entry in [fleet.get("defaults") or {}, *fleet["agents"].values()]:
-        cwd = root / entry.get("cwd", ".")
-        cwd.mkdir(parents=True, exist_ok=True)
-        if "env_file" in entry:
-            (root / entry["env_file"]).write_text("A=1\n")
-        program, *arguments = map(str, entry.get("command") or ["true"])
-        stub = cwd / program if "/" in program else programs / program
-        stub.parent.mkdir(parents=True, exist_ok=True)
-        stub.write_text("#!/bin/sh\nexec sleep 600\n")
-        stub.chmod(0o755)
-        for word in arguments:
-            if re.fullmatch(r"[\w./-]+\.(?:py|js|mjs|sh)", word):
-                (cwd / word).parent.mkdir(parents=True, exist_ok=True)
-                (cwd / word).touch()
-    file = root / "midwatch.yaml"
-    file.write_text(text)
-    return file
 
 
 def _shown() -> Iterator[Any]:
