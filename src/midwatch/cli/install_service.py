@@ -54,6 +54,35 @@ class Machine:
         )
 
 
+User = Annotated[bool, typer.Option("--user", help="For your own service manager; needs no root.")]
+Name = Annotated[str, typer.Option(help="Name of the service.")]
+RunAs = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="USER",
+        help="Who runs it. Default: who asks, behind sudo too.",
+        show_default=False,
+    ),
+]
+KeptIn = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Data directory. Default: that user's own.",
+        show_default=False,
+    ),
+]
+Write = Annotated[
+    list[Path] | None,
+    typer.Option("--write", metavar="DIR", help="A directory that agents write besides."),
+]
+OnlyPrint = Annotated[bool, typer.Option("--print", help="Print the unit; write nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")]
+Now = Annotated[bool, typer.Option("--now", help="Enable and start it, too.")]
+
+
 def add(app: typer.Typer) -> None:
     """Add the command."""
     app.command("install-service")(install_service)
@@ -61,37 +90,14 @@ def add(app: typer.Typer) -> None:
 
 def install_service(
     file: File = FILE,
-    user: Annotated[
-        bool, typer.Option("--user", help="For your own service manager; needs no root.")
-    ] = False,
-    name: Annotated[str, typer.Option(help="Name of the service.")] = "midwatch",
-    run_as: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            metavar="USER",
-            help="Who runs it. Default: who asks, behind sudo too.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="Data directory. Default: that user's own.",
-            show_default=False,
-        ),
-    ] = None,
-    write: Annotated[
-        list[Path] | None,
-        typer.Option("--write", metavar="DIR", help="A directory that agents write besides."),
-    ] = None,
-    only_print: Annotated[
-        bool, typer.Option("--print", help="Print the unit; write nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
-    now: Annotated[bool, typer.Option("--now", help="Enable and start it, too.")] = False,
+    user: User = False,
+    name: Name = "midwatch",
+    run_as: RunAs = None,
+    data: KeptIn = None,
+    write: Write = None,
+    only_print: OnlyPrint = False,
+    yes: Yes = False,
+    now: Now = False,
 ) -> None:
     """Write a service that keeps the fleet running: after a crash, and after the machine has started.
 

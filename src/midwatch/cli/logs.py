@@ -51,58 +51,65 @@ _PREFIXES: Final = ("cyan", "green", "yellow", "magenta", "blue")
 _GRAVE: Final = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
+Agents = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[AGENT|GLOB]…", help="Agents, by name or glob; all when left out."),
+]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on as they print; Ctrl-C ends.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T", help="From then on: 10m (ago), or 2026-01-31T02:00.", show_default=False
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="T", help="Up to then, in the same forms.", show_default=False),
+]
+Grep = Annotated[
+    str | None,
+    typer.Option(
+        "--grep",
+        "-g",
+        metavar="RE",
+        show_default=False,
+        help="Only lines with this pattern (RE2; (?i) at its begin ignores case).",
+    ),
+]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LEVEL",
+        show_default=False,
+        help="This level and graver: trace, debug, info, warning, error, critical.",
+    ),
+]
+Lines = Annotated[
+    int | None,
+    typer.Option(
+        "-n",
+        "--lines",
+        "--tail",
+        min=0,
+        help="Only the last N lines of each.",
+        show_default=False,
+    ),
+]
+
+
 def add(app: typer.Typer) -> None:
     """Add the command."""
     app.command("logs")(logs)
 
 
 def logs(
-    agents: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[AGENT|GLOB]…", help="Agents, by name or glob; all when left out."),
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as they print; Ctrl-C ends.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T", help="From then on: 10m (ago), or 2026-01-31T02:00.", show_default=False
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="T", help="Up to then, in the same forms.", show_default=False),
-    ] = None,
-    grep: Annotated[
-        str | None,
-        typer.Option(
-            "--grep",
-            "-g",
-            metavar="RE",
-            show_default=False,
-            help="Only lines with this pattern (RE2; (?i) at its begin ignores case).",
-        ),
-    ] = None,
-    level: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LEVEL",
-            show_default=False,
-            help="This level and graver: trace, debug, info, warning, error, critical.",
-        ),
-    ] = None,
-    lines: Annotated[
-        int | None,
-        typer.Option(
-            "-n",
-            "--lines",
-            "--tail",
-            min=0,
-            help="Only the last N lines of each.",
-            show_default=False,
-        ),
-    ] = None,
+    agents: Agents = None,
+    follow: Follow = False,
+    since: Since = None,
+    until: Until = None,
+    grep: Grep = None,
+    level: Level = None,
+    lines: Lines = None,
     as_json: Json = False,
     data: Data = None,
     url: Url = None,

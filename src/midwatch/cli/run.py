@@ -24,6 +24,61 @@ _SIZES: dict[str, Callable[[str], Any]] = {
 }
 
 
+Words = Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name of the agent. Default: the program's.", show_default=False),
+]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Ended above this: 1GiB.", show_default=False)
+]
+Wall = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Ended after so long: 1h.", show_default=False),
+]
+OpenFiles = Annotated[
+    int | None, typer.Option(min=16, metavar="N", help="Of each process.", show_default=False)
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Processes and threads.", show_default=False),
+]
+Disk = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="The largest file it may write.", show_default=False),
+]
+StopGrace = Annotated[str, typer.Option(metavar="TIME", help="From SIGTERM to SIGKILL.")]
+Restart = Annotated[
+    Literal["never", "failure", "always"],
+    typer.Option(help="When it is started again. A container is restarted by its orchestrator."),
+]
+Attempts = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Restarts in a row, after failures.")
+]
+Tty = Annotated[bool, typer.Option("--tty", help="Give it a terminal although we have none.")]
+Hub = Annotated[
+    str | None,
+    typer.Option(
+        "--hub",
+        "--url",
+        envvar="MIDWATCH_URL",
+        metavar="URL",
+        help="Report to this hub; the token is read from MIDWATCH_TOKEN.",
+        show_default=False,
+    ),
+]
+KeptIn = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Keep its output here, redacted and rotated. Default: nothing is kept.",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is done.")]
+
+
 def add(app: typer.Typer) -> None:
     """Add the command."""
     # what stands behind the program's name is the program's, also `-v` and `--help`
@@ -31,67 +86,20 @@ def add(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command.")],
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name of the agent. Default: the program's.", show_default=False),
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Ended above this: 1GiB.", show_default=False)
-    ] = None,
-    wall: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Ended after so long: 1h.", show_default=False),
-    ] = None,
-    open_files: Annotated[
-        int | None, typer.Option(min=16, metavar="N", help="Of each process.", show_default=False)
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Processes and threads.", show_default=False),
-    ] = None,
-    disk: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="The largest file it may write.", show_default=False),
-    ] = None,
-    stop_grace: Annotated[
-        str, typer.Option(metavar="TIME", help="From SIGTERM to SIGKILL.")
-    ] = "10s",
-    restart: Annotated[
-        Literal["never", "failure", "always"],
-        typer.Option(
-            help="When it is started again. A container is restarted by its orchestrator."
-        ),
-    ] = "never",
-    attempts: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Restarts in a row, after failures.")
-    ] = 3,
-    tty: Annotated[
-        bool, typer.Option("--tty", help="Give it a terminal although we have none.")
-    ] = False,
-    hub: Annotated[
-        str | None,
-        typer.Option(
-            "--hub",
-            "--url",
-            envvar="MIDWATCH_URL",
-            metavar="URL",
-            help="Report to this hub; the token is read from MIDWATCH_TOKEN.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="Keep its output here, redacted and rotated. Default: nothing is kept.",
-            show_default=False,
-        ),
-    ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say on stderr what is done.")
-    ] = False,
+    command: Words,
+    name: Name = None,
+    memory: Memory = None,
+    wall: Wall = None,
+    open_files: OpenFiles = None,
+    processes: Processes = None,
+    disk: Disk = None,
+    stop_grace: StopGrace = "10s",
+    restart: Restart = "never",
+    attempts: Attempts = 3,
+    tty: Tty = False,
+    hub: Hub = None,
+    data: KeptIn = None,
+    verbose: Verbose = False,
 ) -> None:
     """Supervise one command, without a fleet file: fit to be a container's entry point.
 

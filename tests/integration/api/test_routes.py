@@ -194,6 +194,34 @@ async def test_output_is_read_from_the_end_and_onwards(hub: Any) -> None:
     assert (await hub.client.get("/api/agents/..%2F../logs")).status == 404
 
 
+async def test_output_is_chosen_and_read_on_across_a_rotation(hub: Any) -> None:
+    folder = hub.data / "logs" / "inbox"
+    folder.mkdir(parents=True)
+    stamp = "2026-01-01T00:00:0{}.000Z "
+    said = ["INFO: a", "ERROR: b", "ERROR: c", "plain d"]
+    (folder / "output.log").write_text(
+        "".join(stamp.format(n) + t + "\n" for n, t in enumerate(said))
+    )
+
+    async def ask(query: str) -> dict[str, Any]:
+        found = (await hub.client.get(f"/api/agents/inbox/logs?{query}")).json()
+        return {**found, "lines": [line[25:] for line in found["lines"]]}
+
+    assert (await ask("level=error"))["lines"] == ["ERROR: b", "ERROR: c"]
+    assert (await ask("grep=(a|c)$"))["lines"] == ["INFO: a", "ERROR: c"]
+    assert (await ask("since=2026-01-01T00:00:02Z"))["lines"] == ["ERROR: c", "plain d"]
+    assert (await ask("until=2026-01-01T00:00:00Z"))["lines"] == ["INFO: a"]
+    first = await ask("tail=1")
+    assert (first["lines"], first["more"]) == (["plain d"], False)
+    (folder / "output.log").rename(folder / "output.log.1")
+    (folder / "output.log").write_text(stamp.format(9) + "e\n")
+    assert (await ask(f"after={first['after']}"))["lines"] == ["e"]
+    gone = await ask("after=1.2.3")
+    assert (gone["gap"], len(gone["lines"])) == (True, 5)
+    for bad in ("grep=(", "level=loud", "after=x"):
+        assert (await hub.client.get(f"/api/agents/inbox/logs?{bad}")).status == 422
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 async def test_output_that_is_no_file_is_not_read(hub: Any, make: Callable[[Any], None]) -> None:
     (hub.data / "logs" / "inbox").mkdir(parents=True)

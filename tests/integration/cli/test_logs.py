@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Midwatch  # noqa: TID252  there is no tests package
+from .conftest import TOKEN, FakeHub, Midwatch  # noqa: TID252  there is no tests package
 
 
 def stamp(minutes_ago: float) -> str:
@@ -223,3 +223,24 @@ def test_what_cannot_be_asked_is_refused_with_what_can(
     ended = midwatch("logs", "inbox", *options, "--data", fleet)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
+
+
+def test_a_hub_elsewhere_is_asked_with_the_same_options(
+    midwatch: Midwatch, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {
+        None: {"lines": [stamp(3) + "one"], "after": "1.1.1", "more": True, "gap": False},
+        "1.1.1": {"lines": [stamp(1) + "three"], "after": "1.1.2", "more": False, "gap": False},
+    }
+    hub.routes["GET /api/agents"] = {
+        "items": [{"agent": "inbox"}, {"agent": "prices"}],
+        "next": None,
+    }
+    hub.routes["GET /api/agents/inbox/logs"] = lambda query: pages[query.get("after")]
+    hub.routes["GET /api/agents/prices/logs"] = {"lines": [stamp(2) + "two"], "more": False}
+    monkeypatch.setenv("MIDWATCH_TOKEN", TOKEN)
+    ended = midwatch("logs", "--url", hub.url, "--level", "info", "--grep", "t|o", "--since", "1h")
+    assert ended.err == ""
+    assert rows(ended.out) == [("inbox", "one"), ("prices", "two"), ("inbox", "three")]
+    asked = [query for route, query, _ in hub.asked if route == "GET /api/agents/inbox/logs"]
+    assert (asked[0]["level"], asked[0]["grep"], asked[1]["after"]) == ("info", "t|o", "1.1.1")
