@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from midwatch.core.fleet import Fleet
 from midwatch.supervisor.main import run
-rules = {"restart": {"when": "always", "attempts": 1000000, "backoff": "0s"}, "limits": {"stop_grace": "10s"}}
+rules = {"restart": {"when": "always", "attempts": 1000000, "backoff": "0s"}, "limits": {"stop_grace": "10s", "memory": "1GiB"}}
 agents = {f"a{n:03}": {"command": [program], **rules} for n, program in enumerate(sys.argv[2:])}
 sys.exit(run(Fleet.model_validate({"agents": agents}).resolved(), Path(sys.argv[1]), hub=False))
 """
