@@ -34,12 +34,13 @@ def translated(tool: str) -> tuple[Path, dict[str, dict[str, Any]]]:
 
 def furnish(root: Path, text: str) -> Path:
     """Make what a fleet file names: directories, env files, secrets, and stubs of its programs."""
-    fleet = yaml.safe_load(text)
+    fleet: dict[str, Any] = yaml.safe_load(text)
+    shown: list[dict[str, Any]] = [fleet.get("defaults") or {}, *fleet["agents"].values()]
     programs = root / "bin"
     programs.mkdir()
     for name in re.findall(r"file:([\w.-]+)", text):
         (root / name).write_text("json://127.0.0.1/\n")
-    for entry in [fleet.get("defaults") or {}, *fleet["agents"].values()]:
+    for entry in shown:
         cwd = root / entry.get("cwd", ".")
         cwd.mkdir(parents=True, exist_ok=True)
         if "env_file" in entry:

@@ -81,7 +81,7 @@ def _commands() -> Iterator[Any]:
                 continue  # output, with an apostrophe in it
             parts = " ".join("\0" if set(w) <= set("|&;<>") else shlex.quote(w) for w in words)
             for part in parts.split("\0"):
-                use = shlex.split(part)
+                use = shlex.split(part.strip().removeprefix("sudo "))
                 if use[:1] == ["midwatch"]:
                     yield pytest.param(use[1:], id=f"{page.stem}-{number}-{'-'.join(use[1:3])}")
 

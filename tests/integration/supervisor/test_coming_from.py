@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -76,7 +76,7 @@ class Started:
 
 
 @contextlib.contextmanager
-def _all(folder: Path) -> Iterator[list[Started]]:
+def _all(folder: Path) -> Generator[list[Started]]:
     with tempfile.TemporaryDirectory() as short:  # the name of a socket has at most 107 bytes
         started: list[Started] = []
         try:
