@@ -196,7 +196,7 @@ class Keeper:
             return
         first = run.evidence.beat is None
         run.hear(notice, self.system.now(), self.system.wall())
-        if notice.draining and self.state in (State.STARTING, State.RUNNING):
+        if notice.draining and run.wish is None:
             self.become(State.DRAINING, "says that it stops")
         elif notice.ready or notice.beat:
             self.up("ready" if notice.ready else "first beat")

@@ -6,6 +6,7 @@ outlives the run is another matter (`leftovers`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from midwatch.core.children import Pileup, expired, named, pile_of
@@ -29,10 +30,13 @@ class Children(Duty):
         super().__init__(helm)
         self._pileup = Pileup()
         self._looking = False
+        self._slept: dict[tuple[int, float], float] = {}
+        """By child, how long the host had slept when it was first seen: what came after is no age."""
 
     def begin(self, run: Run) -> None:  # noqa: ARG002
         self._pileup = Pileup()
         self._looking = False
+        self._slept = {}
 
     def sampled(self, run: Run, sample: Sample, now: float) -> None:  # noqa: ARG002
         if run.wish is not None:
@@ -77,8 +81,13 @@ class Children(Duty):
             self._look_in(run, min(LOOK_S, following if following is not None else LOOK_S))
 
     def _own(self, run: Run) -> list[Member]:
-        """Return the living ones; the walls around a sandboxed agent are not among them."""
-        return [m for m in self.helm.system.members(run.process) if m.state not in ("Z", "X")]
+        """Return the living ones, by the time that they were awake; the walls around a sandboxed agent
+        are not among them."""
+        members = self.helm.system.members(run.process)
+        own = {(m.pid, m.started): m for m in members if m.state not in ("Z", "X")}
+        asleep = self.helm.system.asleep()
+        self._slept = {key: self._slept.get(key, asleep) for key in own}
+        return [replace(m, age_s=m.age_s - asleep + self._slept[key]) for key, m in own.items()]
 
     def _tell_killed(self, run: Run, killed: list[Member], ttl: float) -> None:
         noun = "child" if len(killed) == 1 else "children"

@@ -47,10 +47,13 @@ class Prompt(Duty):
         self._waits_since: float | None = None
         self._question = ""
         self._told_at: float | None = None
+        self._echoes = False
+        """A look is due because it printed: more output does not put that off."""
 
     def begin(self, run: Run) -> None:
         self._reads_since = self._waits_since = None
         self._told_at = None
+        self._echoes = False
         if self.helm.agent.tty:
             run.record = Record()
             self._look_in(run, max(FIRST_LOOK_S, self._quiet_s(run)))
@@ -63,8 +66,9 @@ class Prompt(Duty):
             self._look_in(run, self._quiet_s(run))  # from now on silence may count as a hang
 
     def printed(self, run: Run, count: int) -> None:  # noqa: ARG002
-        if self._waits_since is not None:
+        if self._waits_since is not None and not self._echoes:
             self._look_in(run, ECHO_S)
+            self._echoes = True
 
     def typed(self, run: Run, by: str) -> None:
         """Somebody has sent it input."""
@@ -81,6 +85,7 @@ class Prompt(Duty):
         return waiting.patience(liveness.patience_of(self.helm.agent.heartbeat) if judged else None)
 
     def _look_in(self, run: Run, seconds: float) -> None:
+        self._echoes = False
         self.helm.timers.set(
             "prompt",
             seconds,
@@ -123,9 +128,11 @@ class Prompt(Duty):
             self._goes_on(run, "it goes on")
             return
         run.evidence = replace(run.evidence, waited=now)
-        question = waiting.question_of(self._screen(run).lines)
+        # a spinner changes the screen at each look: it is drawn when that could be told
         overdue = self._told_at is None or now - self._told_at >= RETELL_S
-        if overdue and not waiting.is_same(question, self._question):
+        if overdue and not waiting.is_same(
+            waiting.question_of(self._screen(run).lines), self._question
+        ):
             self._tell(run, "reads its terminal, and asks for something else", now)
         self._look_in(run, max(ECHO_S / 2, min(waiting.AGAIN_S, quiet_s / 2)))
 
