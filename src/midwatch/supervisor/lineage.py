@@ -8,6 +8,7 @@ declared to outlive it are spared when the run is killed, and end with the insta
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -180,19 +181,22 @@ class Lineage:
         """Reap zombies that are our children and not of our own starting, whose ends are read
         elsewhere; learn from which run the others came as long as that can be told."""
         count = 0
-        known, self._met = self._met, set()
-        for pid in procfs.children_of(os.getpid()):
-            if pid in self._processes:
-                continue
+        until = time.monotonic() + tree.WORK_S
+        others = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
+        known = self._met
+        self._met = set(self.kin.ours(others))  # the mark names them: nothing is to be learned
+        for pid in others:
             try:
                 gone = os.waitpid(pid, os.WNOHANG)[0] == pid
             except ChildProcessError:
                 continue
             count += gone
-            if not gone:
+            if not gone and pid not in self._met:
                 self._met.add(pid)
                 if pid not in known and (entry := procfs.stat(pid)) is not None:
                     self.kin.owner(entry)
+            if time.monotonic() > until:
+                break
         return count
 
 

@@ -50,6 +50,9 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 LEFT_TOLD: Final = 100
 """Processes that a run left behind, of which is told."""
 
+HUNT_AGAIN_S: Final = 0.01
+"""Between two steps of the killing of a crowd: the loop's time for everybody else."""
+
 REAP_EVERY_S: Final = 0.25
 """How long a zombie that was re-parented to us stays one."""
 
@@ -250,11 +253,15 @@ class LinuxSystem:
         return tree.kill(member.pid, int(member.started))
 
     def kill_tree(self, process: Process) -> int:
+        with tree.ahead():
+            return self._kill_tree(process)
+
+    def _kill_tree(self, process: Process) -> int:
         mine = self._processes.get(process.pid)
         spared = self._lineage.outliving(process.run_id)
         in_cgroup = 0
-        if mine is not None and mine is process:
-            if mine.cgroup is not None and not spared:
+        if mine is not None and mine is process and not spared:
+            if mine.cgroup is not None:
                 in_cgroup = mine.cgroup.kill()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGSTOP)  # all of the group in one call
@@ -265,9 +272,16 @@ class LinuxSystem:
         found, over = hunt.step(() if hunt.begun else self._lineage.roots(process).values())
         if over:
             del self._hunts[process.run_id]
-        if found and self._adopt:  # the dead of a crowd keep numbers that others need
-            self.counters.adopted_reaped += self._lineage.reap()
+        elif not hunt.goes_on:  # whoever asked will ask again, but a crowd is not to wait for that
+            hunt.goes_on = True
+            self._loop.call_later(HUNT_AGAIN_S, self._hunt_on, process)
         return max(found, in_cgroup)
+
+    def _hunt_on(self, process: Process) -> None:
+        hunt = self._hunts.get(process.run_id)
+        if hunt is not None:
+            hunt.goes_on = False
+            self.kill_tree(process)
 
     def sweep(self, run_ids: Collection[str], spool: str) -> int:
         ours = procfs.ourselves()
@@ -352,6 +366,7 @@ class LinuxSystem:
             self._lineage.reap()
             assert launching.prctl is not None
             launching.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)  # nobody reaps them from now on
+        self._hunts.clear()
         for process in list(self._processes.values()):
             self._forget(process)
         self._discard(None)

@@ -27,9 +27,8 @@ WORK_S: Final = 0.03
 SEEN_MAX: Final = 50_000
 """Processes that are remembered as seen below a run."""
 
-CROWD: Final = 64
-"""From so many processes on, killing goes at the highest priority that we may have: who forks in a
-loop on every core leaves its supervisor little time otherwise."""
+CROWD: Final = 512
+"""From so many processes on, those that carry the mark are not asked for their children."""
 
 
 class Kin:
@@ -153,6 +152,8 @@ class Hunt:
         self._held: dict[int, int | None] = {}
         """Stopped, by pid: start times; None where the mark names the process."""
         self._killed = 0
+        self.goes_on = False
+        """The next step is arranged for."""
         self._work: Generator[None] | None = None
 
     @property
@@ -166,10 +167,9 @@ class Hunt:
         until = time.monotonic() + WORK_S
         if self._work is None:
             self._work = self._steps([(entry.pid, entry.started) for entry in roots])
-        with ahead(len(self._held) > CROWD):
-            for _ in self._work:
-                if time.monotonic() > until:
-                    return max(1, len(self._held) + self._killed), False
+        for _ in self._work:
+            if time.monotonic() > until:
+                return max(1, len(self._held) + self._killed), False
         return self._killed, True
 
     def _steps(self, roots: list[tuple[int, int]]) -> Generator[None]:
@@ -180,7 +180,10 @@ class Hunt:
             yield
         last: list[int] = []
         while True:
-            for pid in (walk := [*fresh, *last]):  # grows while it is walked
+            walk = [*fresh, *last]
+            if len(self._held) > CROWD:  # too dear; whoever lost the mark becomes our child
+                walk = [pid for pid in walk if self._held[pid] is not None]
+            for pid in walk:  # grows while it is walked
                 for child in procfs.children_of(pid):
                     if child not in self._held and self._hold_child(child):
                         walk.append(child)
@@ -209,6 +212,8 @@ class Hunt:
         return True
 
     def _hold_child(self, pid: int) -> bool:
+        if self._mark is not None and self._is_marked(pid):
+            return self._hold(pid, None, self._is_marked)
         entry = procfs.stat(pid)
         if entry is None or entry.ppid not in self._held:
             return False
@@ -270,13 +275,13 @@ def living(roots: Iterable[Stat]) -> list[Stat]:
 
 
 @contextlib.contextmanager
-def ahead(wanted: bool) -> Generator[None]:
-    """Run the block at the highest priority, where that is allowed."""
+def ahead() -> Generator[None]:
+    """Run the block at the highest priority, where that is allowed: who forks in a loop on every core
+    leaves its supervisor little time otherwise."""
     before = None
-    if wanted:
-        with contextlib.suppress(OSError):
-            before = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
+    with contextlib.suppress(OSError):
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
     try:
         yield
     finally:
