@@ -105,7 +105,8 @@ class Cgroup:
         return True
 
     def cap(self, caps: Caps) -> None:
-        """Write the limits. Swap is not memory: at its limit a run is to end, not to crawl."""
+        """Write the limits. Swap is not memory: at its limit a run is to end, not to crawl. For the same
+        reason there is no `memory.high`: who is slowed down by it looks like one that hangs."""
         if self.has("memory") and caps.memory_bytes is not None:
             self._write("memory.max", str(caps.memory_bytes))
             self._write("memory.swap.max", "0")
