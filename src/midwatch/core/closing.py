@@ -35,6 +35,8 @@ class Statement:
     """Its lines; the first one is the head."""
     frames: str = ""
     """The traceback that it ends, without the head."""
+    after: int = 0
+    """Statements that came after it, beside farewells and habits."""
 
     @property
     def head(self) -> str:
@@ -59,6 +61,14 @@ class Statement:
         """Tell whether the program said it in passing: below the level of an error, or about to try again."""
         return _REMARK.search(self.head) is not None
 
+    @property
+    def is_complaint(self) -> bool:
+        """Tell whether it says that something failed: an error, or a line that has a word for one.
+
+        An agent that works on texts prints the words of errors without meaning one.
+        """
+        return self.is_error or _COMPLAINT.search(self.head) is not None
+
 
 _STACK: Final = re.compile(r"\n\s+at \S")
 _PANIC: Final = re.compile(
@@ -70,8 +80,14 @@ _BUG: Final = re.compile(
 )
 _REMARK: Final = re.compile(
     r"(?:^|[\s\[|:(])(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)(?:$|[\s\]|:)])"
+    r"|^.{0,60}?(?:^|[\s\[|(])(?:trace|debug|info|notice|warn|warning)[\])]?(?::\s|\]|\)|\|)"
     r"|\"?\blevel(?:name)?\"?\s?[:=]\s?\"?(?:trace|debug|info|notice|warn)"
     r"|(?i:\b(?:retrying|will retry|backing off|falling back|switching to|skipping|skipped|ignored|ignoring)\b)"
+)
+
+_COMPLAINT: Final = re.compile(
+    r"(?:Error|Exception)\b|(?i:\b(?:error|exception|failed|failure|fatal|critical|refused|rejected|denied|unauthori[sz]ed"
+    r"|forbidden)\b)|\b(?:40[0-4]|429|529)\b"
 )
 
 _FOLLOWS: Final = re.compile(r"\s|[}\])]+[,;]?$|[\u2500-\u257f]|Require stack:$|- /")
@@ -114,7 +130,7 @@ def statements(tail: Sequence[str]) -> Iterator[Statement]:
     while at >= 0 and after <= CLOSING and passed <= FAREWELLS:
         text = said[at]
         frames = said[at - 1] if at > 0 and _is_frames(said[at - 1]) else ""
-        statement = Statement(text, frames)
+        statement = Statement(text, frames, after)
         if not _is_frames(text) and text not in (_CAUSE, _MEANWHILE):
             yield statement
         if statement.is_error and not _HABITS.match(text):

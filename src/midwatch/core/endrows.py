@@ -41,6 +41,8 @@ class Row:
     """Exit codes with which it is believed. None: any."""
     early: bool = False
     """Believed only within `EARLY_S` of the start."""
+    general: bool = False
+    """Any service says so, not only those that an agent lives on: it may concern one piece of its work."""
 
 
 def _row(
@@ -55,6 +57,7 @@ def _row(
     nowhere: str | None = None,
     codes: Sequence[int] | None = None,
     early: bool = False,
+    general: bool = False,
 ) -> Row:
     return Row(
         name,
@@ -67,6 +70,7 @@ def _row(
         re.compile(nowhere) if nowhere else None,
         frozenset(codes) if codes is not None else None,
         early,
+        general,
     )
 
 
@@ -227,8 +231,8 @@ _CREDENTIALS: Final = (
     _row(
         "client-key-refused",
         End.CREDENTIALS,
-        "LiteLLM and clients like it: the provider refused the key",
-        _ERROR + r"AuthenticationError: ",
+        "LiteLLM, and clients built like OpenAI's: the provider refused the key",
+        _ERROR + r"AuthenticationError: (?:litellm\.|(?:Error code: )?401\b)",
     ),
     _row(
         "http-401",
@@ -236,6 +240,7 @@ _CREDENTIALS: Final = (
         "requests and httpx: the last answer was 401",
         _ERROR
         + r"HTTP(?:Status)?Error: (?:401 Client Error: Unauthorized|401 Unauthorized|Client error '401 Unauthorized')",
+        general=True,
     ),
 )
 

@@ -30,10 +30,12 @@ class Found:
     """The line that says it."""
     credential: str | None = None
     retry_after_s: float | None = None
+    sure: bool = True
+    """These were its very last words, and they can mean nothing else."""
 
 
-_OF_EXIT_0: Final = frozenset({End.QUOTA, End.RATE_LIMITED, End.CREDENTIALS})
-"""What a program catches and then leaves in good order, as it believes."""
+_REFUSALS: Final = frozenset({End.QUOTA, End.RATE_LIMITED, End.CREDENTIALS})
+"""What a program catches, says, and then leaves in good order, as it believes."""
 
 _VARIABLE: Final = re.compile(
     r"\b([A-Z][A-Z0-9_]{0,60}_(?:API_KEY|TOKEN|SECRET|ACCESS_KEY|KEY|PASSWORD))\b"
@@ -70,7 +72,7 @@ def find(tail: Sequence[str], *, code: int | None, ran_s: float) -> Found | None
 def _may(row: Row, code: int | None, ran_s: float) -> bool:
     if code is None:
         return row.end is End.OUT_OF_MEMORY
-    if code == 0 and row.end not in _OF_EXIT_0:
+    if code == 0 and row.end not in _REFUSALS:
         return False
     return (row.codes is None or code in row.codes) and not (row.early and ran_s > EARLY_S)
 
@@ -78,6 +80,7 @@ def _may(row: Row, code: int | None, ran_s: float) -> bool:
 def _fits(row: Row, statement: Statement) -> bool:
     return (
         row.words.search(statement.text) is not None
+        and (row.end not in _REFUSALS or statement.is_complaint)
         and (row.unless is None or row.unless.search(statement.text) is None)
         and (row.frames is None or row.frames.search(statement.frames) is not None)
     )
@@ -90,7 +93,8 @@ def _nowhere(row: Row, tail: Sequence[str]) -> bool:
 def _found(row: Row, statement: Statement) -> Found:
     line = _line(statement)
     if row.end in (End.CREDENTIALS, End.QUOTA):
-        return Found(row.name, row.end, line, _credential(row, statement.text))
+        sure = not row.general and statement.after == 0
+        return Found(row.name, row.end, line, _credential(row, statement.text), sure=sure)
     wait = retry_after(statement.text) if row.end is End.RATE_LIMITED else None
     return Found(row.name, row.end, line, None, wait)
 
@@ -114,14 +118,19 @@ def _credential(row: Row, text: str) -> str:
 
 # -- how long to wait ---------------------------------------------------------------------------
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS: Final = (0.001, 1.0, 60.0, 3600.0, 86400.0)
+"""Of each group in `_UNIT`."""
+
+_UNIT: Final = r"(?:(ms|milliseconds?)|(s|secs?|seconds?)|(m|mins?|minutes?)|(h|hrs?|hours?)|(d|days?))(?![a-z])"
 
 _AGAIN: Final = re.compile(
-    r"(?i)\b(?:try again|retry|retrying|available|reset(?:s)?) in:? ((?:\d{1,9}(?:\.\d{1,12})? ?(?:ms|s|m|h|d)[a-z]{0,6} ?){1,4})"
+    r"(?i)\b(?:(?:try again|retry|retrying|available|resets?) in:?|retry after) ((?:\d{1,9}(?:\.\d{1,12})? ?"
+    + _UNIT
+    + r" ?){1,4})"
 )
-"""`Please try again in 1m12.5s`, `in 20s`, `retry in 34.07s`, `in 6 minutes`."""
+"""`Please try again in 1m12.5s`, `in 20s`, `retry in 34.07s`, `in 6 minutes`, Azure's `retry after 20 seconds`."""
 
-_PART: Final = re.compile(r"(?i)(\d{1,9}(?:\.\d{1,12})?) ?(ms|s|m|h|d)")
+_PART: Final = re.compile(r"(?i)(\d{1,9}(?:\.\d{1,12})?) ?" + _UNIT)
 
 _HEADER: Final = re.compile(
     r"(?i)\bretry[-_ ]after['\"]?\s{0,3}[:=]\s{0,3}['\"]?(\d{1,9}(?:\.\d{1,6})?)\b"
@@ -136,7 +145,8 @@ def retry_after(text: str) -> float | None:
     found: float | None = None
     if again := _AGAIN.search(text):
         found = sum(
-            float(number) * _UNITS[unit.lower()] for number, unit in _PART.findall(again[1])
+            float(number) * next(s for s, unit in zip(_SECONDS, units, strict=True) if unit)
+            for number, *units in _PART.findall(again[1])
         )
     for pattern in (_HEADER, _DELAY):
         if match := pattern.search(text):

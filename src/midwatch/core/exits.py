@@ -181,7 +181,7 @@ def _by_words(found: endtexts.Found, code: int, facts: Facts) -> Verdict:
         found.end,
         f"{_SAID[found.end]}: {line}",
         found.credential,
-        useless=found.end is End.CREDENTIALS,
+        useless=found.end is End.CREDENTIALS and found.sure,
         retry_after_s=found.retry_after_s,
         said=line,
         mark=mark,

@@ -5,8 +5,8 @@ exponentially with full jitter, so that agents that failed together do not come 
 (Brooker, "Exponential Backoff And Jitter", AWS 2015). Restarting never goes on for ever: after
 `attempts` restarts in a row, or at once when a restart cannot help, the agent is parked.
 
-The class of the end bends the rule. A refused credential parks at once. Wrong settings and missing
-dependencies park when the same failure came twice. A refusal for the rate of requests is no fault of
+The class of the end bends the rule. A refused credential parks at once. Wrong settings, missing
+dependencies, and a refusal that may concern one piece of work, park when the same failure came twice. A refusal for the rate of requests is no fault of
 the agent: it waits as long as the provider asks, and only `REFUSALS` of them in a row park it. So
 does a used-up quota, at longer distances: it comes back when it is paid or when the month ends, and
 then nobody should have to remember that an agent was parked for it.
@@ -42,6 +42,9 @@ SPREAD: Final = 0.1
 
 ALIKE: Final = 2
 """How often the same wrong setting may end a run before the agent is parked."""
+
+_STAYING: Final = frozenset({End.CONFIGURATION, End.DEPENDENCY, End.CREDENTIALS})
+"""Ends that come again until a person changes something."""
 
 HOST_WAIT_S: Final = 300.0
 """A machine that was to go down and is still there after this long gets its agents back."""
@@ -145,7 +148,7 @@ def decide(
         delay = _refusal_delay(verdict, now.refusals, jitter)
         again = f"try {now.refusals + 1} of {limit} in {units.show_duration(delay)}"
         return Decision(Next.RESTART, f"{verdict.reason}; {again}", delay, count, now)
-    if verdict.end in (End.CONFIGURATION, End.DEPENDENCY) and now.alike >= ALIKE:
+    if verdict.end in _STAYING and now.alike >= ALIKE:
         return park("the same failure twice: a restart does not help")
     if now.crashes > rules.attempts or rules.attempts == 0:
         times = "1 restart" if rules.attempts == 1 else f"{rules.attempts} restarts"

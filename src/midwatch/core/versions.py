@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
 from midwatch.core.change import Difference
-from midwatch.core.exits import Verdict
+from midwatch.core.exits import End, Verdict
 from midwatch.core.plain import text_of
 
 SHORT: Final = 12
@@ -113,6 +113,8 @@ def judge(
     """
     if not wanted:
         return Rollback(False, "rollback is off")
+    if verdict.end in (End.RATE_LIMITED, End.QUOTA):
+        return Rollback(False, "its provider refused it, whatever the entry says")
     if verdict.expected:
         return Rollback(False, "nobody called this end a failure")
     if proven:

@@ -68,13 +68,18 @@ def test_what_a_real_tool_prints_is_read_as_what_it_means(name: str) -> None:
     assert (found.row, *(str(v) for v in values if v is not None)) == (sample.row, *sample.expected)
 
 
+DOUBTFUL = {"requests-401", "httpx-401", "huggingface-gated"}
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_the_class_of_a_real_end_is_the_rows_class(name: str) -> None:
     sample = SAMPLES[name]
     facts = Facts(exit_code=sample.code, signal=sample.signal, tail=sample.tail, duration_s=1.0)
     expected = sample.expected[0] if sample.expected else End.FAILED
     verdict = classify(facts)
-    assert (verdict.end, verdict.useless) == (expected, expected == End.CREDENTIALS)
+    # a 401 of any site may concern one piece of work; gated-repo's message goes on over several lines
+    certain = expected == End.CREDENTIALS and name not in DOUBTFUL
+    assert (verdict.end, verdict.useless) == (expected, certain)
 
 
 def test_every_row_has_a_real_text() -> None:
@@ -139,6 +144,12 @@ def test_words_of_farewell_do_not_hide_it(name: str) -> None:
         ["openai.APIConnectionError: Connection error."],
         ["nothing to do: config.yaml: not found"],
         ["the user asked: ModuleNotFoundError: No module named 'x', what is it?"],
+        ["the user asks what 'Incorrect API key provided' means", "reply sent"],
+        ['{"question": "why invalid x-api-key?", "answer": "check it"}'],
+        ["2026-01-01 info: Error: Incorrect API key provided, says ticket 7"],
+        ["hit rate_limit_exceeded, waited 3 s", "page 4 read"],
+        ["you wrote: Your credit balance is too low to access it; I put it under billing"],
+        ["shop.AuthenticationError: this user typed a wrong password"],
     ],
     ids=lambda tail: re.sub(r"\W+", "-", tail[0])[:40],
 )
@@ -158,6 +169,30 @@ def test_a_key_error_long_before_another_end_does_not_park() -> None:
     ]
     verdict = classify(Facts(exit_code=1, tail=tail))
     assert (verdict.end, verdict.reason) == (End.FAILED, "exit code 1: TimeoutError: timed out")
+
+
+@pytest.mark.parametrize("name", ["openai-401", "litellm-mistral-401", "node-anthropic-401"])
+@pytest.mark.parametrize("code", [0, 1])
+def test_work_after_a_refusal_casts_doubt_and_only_words_that_end_the_output_park_at_once(
+    name: str, code: int
+) -> None:
+    tail = SAMPLES[name].tail
+    last = classify(Facts(exit_code=code, tail=tail))
+    then = classify(Facts(exit_code=code, tail=[*tail, "", *WORKING[:1]]))
+    assert (last.end, last.useless) == (End.CREDENTIALS, True)
+    assert (then.end, then.useless) == (End.CREDENTIALS, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR cannot reach the model: Incorrect API key provided: sk-abcd*wxyz",
+        'Fehler 401 {"type":"error","error":{"message":"invalid x-api-key"}}',
+        "request failed (invalid x-api-key)",
+    ],
+)
+def test_a_refusal_that_a_program_catches_and_complains_of_is_one(line: str) -> None:
+    assert classify(Facts(exit_code=1, tail=["start", line])).useless
 
 
 def test_an_error_that_wraps_the_refusal_without_from_is_the_refusal() -> None:
@@ -245,6 +280,10 @@ def test_a_plain_failure_is_told_by_its_error_not_by_what_follows_it(name: str, 
         ("Please try again in 2h3m4s", 7384.0),
         ("Please retry in 34.074824224s.", 34.074824224),
         ("try again in 5 minutes", 300.0),
+        ("try again in 1 minute 30 seconds", 90.0),
+        ("token rate limit of your pricing tier. Please retry after 20 seconds.", 20.0),
+        ("try again in 3 months", None),
+        ("available in 3 metres", None),
         ("'retry-after': '20', 'x-request-id'", 20.0),
         ("Retry-After: 37", 37.0),
         ("Please try again in 6s. headers: {'retry-after': '7'}", 7.0),

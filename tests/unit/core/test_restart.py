@@ -56,6 +56,16 @@ def test_a_refused_credential_is_parked_at_once() -> None:
     assert decide(RULES, verdict, failures=0, ran_s=1.0, jitter=0.0).next is Next.PARK
 
 
+def test_a_refusal_that_may_concern_one_piece_of_work_parks_when_it_comes_twice() -> None:
+    verdict = Verdict(End.CREDENTIALS, "401 for url: shop.example", mark="credentials: shop")
+    first = decide(RULES, verdict, failures=0, ran_s=1.0, jitter=0.0)
+    second = decide(RULES, verdict, failures=1, ran_s=1.0, jitter=0.0, streak=first.streak)
+    assert (first.next, second.next) == (Next.RESTART, Next.PARK)
+    other = Verdict(End.CREDENTIALS, "401 for url: bank.example", mark="credentials: bank")
+    third = decide(RULES, other, failures=1, ran_s=1.0, jitter=0.0, streak=first.streak)
+    assert third.next is Next.RESTART
+
+
 @pytest.mark.parametrize("end", [End.OPERATOR, End.SUSPENDED, End.SHUTDOWN])
 @pytest.mark.parametrize("when", ["always", "failure", "never"])
 def test_what_was_wanted_is_not_undone(end: End, when: str) -> None:

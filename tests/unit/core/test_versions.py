@@ -29,6 +29,8 @@ def test_a_changed_entry_that_fails_is_taken_back_with_what_changed_and_why() ->
         (FAILED, {"good_known": False}),
         (FAILED, {"changed": Difference()}),
         (Verdict(End.OPERATOR, "stopped"), {}),
+        (Verdict(End.RATE_LIMITED, "429"), {}),
+        (Verdict(End.QUOTA, "no credit left"), {}),
         (Verdict(End.FINISHED, "done"), {}),
         (Verdict(End.SHUTDOWN, "stopped together"), {}),
     ],
