@@ -29,6 +29,9 @@ MAX_INDEX_BYTES: Final = 32 * 1024 * 1024
 MAX_CONTENT_BYTES: Final = 4 * 1024 * 1024
 """Of a file whose time changed and whose content must tell; a larger one of the same size tells nothing."""
 
+MAX_PATH_BYTES: Final = 4096
+"""Of a file's name in the index; version 4 would let names grow from entry to entry."""
+
 DIRTY_S: Final = 1.0
 """How long looking for changed files may take."""
 
@@ -108,9 +111,7 @@ def is_dirty(checkout: Checkout, digits: int, limit_s: float = DIRTY_S) -> bool 
         index = checkout.git / "index"
         written = index.stat().st_mtime_ns
         unsure = False
-        for count, entry in enumerate(_entries(_bounded(index, MAX_INDEX_BYTES), digits // 2)):
-            if count % 256 == 0 and time.monotonic() > deadline:
-                return None
+        for entry in _entries(_bounded(index, MAX_INDEX_BYTES), digits // 2, deadline):
             differs = _differs(checkout.tree, entry, written)
             if differs:
                 return True
@@ -129,13 +130,18 @@ class _Entry:
     digest: str
 
 
-def _entries(index: bytes, width: int) -> Iterator[_Entry]:
-    """Yield what the index (version 2, 3 or 4) says of each file that is to be compared."""
+def _entries(index: bytes, width: int, deadline: float) -> Iterator[_Entry]:
+    """Yield what the index (version 2, 3 or 4) says of each file that is to be compared.
+
+    Raises _Unreadable for one that git would not write, or that takes too long.
+    """
     magic, version, count = struct.unpack_from(">4sII", index)
     if magic != b"DIRC" or version not in (2, 3, 4):
         raise _Unreadable
     at, path = 12, b""
     for _ in range(count):
+        if time.monotonic() > deadline:
+            raise _Unreadable
         start = at
         _, _, seconds, nanos, _, _, mode, _, _, size = _ENTRY.unpack_from(index, at)
         at += _ENTRY.size
@@ -155,6 +161,8 @@ def _entries(index: bytes, width: int) -> Iterator[_Entry]:
             end = index.index(b"\0", at)
             path = index[at:end]
             at = start + (end - start + 8) // 8 * 8
+        if len(path) > MAX_PATH_BYTES or path.startswith(b"/") or b".." in path.split(b"/"):
+            raise _Unreadable  # what lies outside is none of its business
         left_out = flags & (_ASSUME_VALID | _STAGE) or more & _SKIP_WORKTREE
         if not left_out and mode & _KIND != _SUBMODULE:
             yield _Entry(os.fsdecode(path), mode, size, seconds * 1_000_000_000 + nanos, digest)
@@ -209,7 +217,7 @@ def _resolve(checkout: Checkout, ref: str) -> str | None:
             continue
     try:
         packed = _bounded(checkout.common / "packed-refs", MAX_PACKED_BYTES)
-    except (OSError, _Unreadable):
+    except (OSError, ValueError, _Unreadable):
         return None
     found = re.search(
         rb"^([0-9a-f]{40,64}) " + re.escape(ref.encode()) + rb"$", packed, re.MULTILINE
@@ -220,7 +228,7 @@ def _resolve(checkout: Checkout, ref: str) -> str | None:
 def _small(path: Path) -> str:
     try:
         return _bounded(path, MAX_SMALL_BYTES).decode("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a path with a NUL in it
         raise _Unreadable from error
 
 

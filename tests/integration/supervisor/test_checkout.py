@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -77,6 +78,41 @@ def test_a_damaged_index_tells_nothing_about_files(tmp_path: Path) -> None:
         found = revision(tmp_path, dirty=True)
         assert found is not None
         assert found.dirty is None
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "a/../../x", "a" * 5000], ids=["absolute", "above", "long"]
+)
+def test_an_index_that_names_what_lies_outside_tells_nothing(tmp_path: Path, name: str) -> None:
+    git = by_hand(tmp_path)
+    (git / "refs/heads/main").write_text(COMMIT)
+    entry = struct.pack(">10I", *([0] * 10)) + b"\0" * 20 + b"\0\0" + name.encode() + b"\0" * 8
+    (git / "index").write_bytes(b"DIRC\0\0\0\2\0\0\0\1" + entry)
+    found = revision(tmp_path, dirty=True)
+    assert found is not None
+    assert found.dirty is None
+
+
+def test_names_that_grow_from_entry_to_entry_are_no_work_for_minutes(tmp_path: Path) -> None:
+    git = by_hand(tmp_path)
+    (git / "refs/heads/main").write_text(COMMIT)
+    # left out of every comparison, each name longer than the last
+    entry = struct.pack(">10I", *([0] * 10)) + b"\0" * 20 + b"\x80\0" + b"\0" + b"a" * 30 + b"\0"
+    (git / "index").write_bytes(struct.pack(">4sII", b"DIRC", 4, 200_000) + entry * 200_000)
+    began = time.monotonic()
+    found = revision(tmp_path, dirty=True)
+    assert time.monotonic() - began < 3
+    assert found is not None
+    assert found.dirty is None
+
+
+@pytest.mark.parametrize("place", [".git", ".git/commondir"])
+def test_a_path_with_a_nul_in_it_is_no_repository(tmp_path: Path, place: str) -> None:
+    if place == ".git":
+        (tmp_path / ".git").write_bytes(b"gitdir: a\0b\n")
+    else:
+        (by_hand(tmp_path) / "commondir").write_bytes(b"a\0b\n")
+    assert revision(tmp_path, dirty=True) is None
 
 
 def test_no_repository_is_no_revision(tmp_path: Path) -> None:
