@@ -57,6 +57,15 @@ def test_a_failed_sub_agent_is_a_failure_and_its_parent_goes_on(make: Any) -> No
     assert house.keeper.run is not None
 
 
+def test_an_end_of_which_nobody_told_is_not_called_a_success(make: Any) -> None:
+    house = begun(make, member(70))
+    house.system.advance(1.5)
+    house.process.members.clear()
+    house.system.advance(4)
+    ended = house.recorder.events("run.ended", "inbox:search")
+    assert [e["reason"] for e in ended] == ["ended; its parent did not say how"]
+
+
 def test_one_over_its_time_to_live_is_killed_with_all_below_it(make: Any) -> None:
     house = begun(make, member(70), member(71, "", 70), member(80, "other"), ttl_s=5)
     house.system.advance(4.5)

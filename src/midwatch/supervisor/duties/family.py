@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from midwatch.core import units
-from midwatch.core.exits import Facts, Wish, classify
+from midwatch.core.exits import End, Facts, Verdict, Wish, classify
 from midwatch.core.family import MAX_CHILDREN, Born, Ended, read_child
 from midwatch.core.restart import Next
 from midwatch.core.states import State
@@ -158,6 +158,8 @@ class Family(Duty):
             duration_s=system.now() - kin.began,
         )
         verdict = classify(facts)
+        if code is None and kin.wish is None:
+            verdict = Verdict(End.FINISHED, "ended; its parent did not say how")
         shared = {
             "pid": kin.pid,
             "end": verdict.end,
