@@ -16,6 +16,7 @@ from midwatch.core.children import named
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.system import Exit, Process, System, Timer
 from midwatch.supervisor.telling import Telling
+from midwatch.supervisor.timers import STOOD_STILL_S
 
 DUMP_S: Final = 0.5
 """Time for printing stacks."""
@@ -25,6 +26,12 @@ HUNG_GRACE_S: Final = 0.5
 
 AGAIN_S: Final = 0.05
 """A tree that forks while it is killed is killed again after this long."""
+
+SELDOM_S: Final = 1.0
+"""The same in the end, for one that the kernel does not let go."""
+
+STUCK_S: Final = 10.0
+"""When that is told."""
 
 CHASE_S: Final = 0.1
 """When what a run left behind is looked for once more."""
@@ -54,7 +61,8 @@ class Ending:
         self._note = note
         self._name = name
         self._timer: Timer | None = None
-        self._killing = False
+        self._killed_at: float | None = None
+        self._told_stuck = False
         self._told_ignored = None if dump else ignored
         if dump:
             system.signal_one(process, signal.SIGABRT)
@@ -66,7 +74,7 @@ class Ending:
 
     def hasten(self, grace_s: float | None) -> None:
         """Somebody asks again: without a grace the tree dies now; asking politely twice changes nothing."""
-        if not self._killing and (grace_s is None or grace_s <= 0):
+        if self._killed_at is None and (grace_s is None or grace_s <= 0):
             self._kill()
 
     def over(self) -> None:
@@ -79,7 +87,15 @@ class Ending:
         self._system.signal(self._process, signal.SIGTERM)
         # a stopped process cannot act on SIGTERM
         self._system.signal(self._process, signal.SIGCONT)
-        self._after(grace_s, lambda: self._out_of_patience(grace_s))
+        due = self._system.now() + grace_s
+        self._after(grace_s, lambda: self._graced(grace_s, due))
+
+    def _graced(self, grace_s: float, due: float) -> None:
+        """The grace went by; once more, when nobody could use it: we, or the host, stood still."""
+        if self._system.now() - due > STOOD_STILL_S:
+            self._after(grace_s, lambda: self._out_of_patience(grace_s))
+        else:
+            self._out_of_patience(grace_s)
 
     def _out_of_patience(self, grace_s: float) -> None:
         self.ignored = True
@@ -91,9 +107,20 @@ class Ending:
             self._told_ignored(grace_s, self.killed)
 
     def _kill(self) -> None:
-        self._killing = True
+        now = self._system.now()
+        if self._killed_at is None:
+            self._killed_at = now
+        lasts = now - self._killed_at
         self.killed = max(self.killed, self._system.kill_tree(self._process))
-        self._after(AGAIN_S, self._kill)
+        if lasts >= STUCK_S and not self._told_stuck:
+            self._told_stuck = True
+            self._note(f"{self._name}: still there {STUCK_S:.0f} s after SIGKILL{self._where()}")
+        self._after(min(SELDOM_S, max(AGAIN_S, lasts / 20)), self._kill)
+
+    def _where(self) -> str:
+        standing = self._system.standing(self._process)
+        where = f"{standing.state} in {standing.waits_in}" if standing.waits_in else standing.state
+        return f"; the kernel does not let it go ({where})" if where else ""
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self.over()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from typing import Any
 
+from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.system import Standing
 from midwatch.wire.notify import Notice
@@ -60,3 +62,62 @@ def look(house: Any) -> None:
     process = house.keeper.run.process
     house.keeper.sampled(house.system.sample([process]).get(process.pid))
     house.system.advance(11.0)
+
+
+def test_a_grace_in_which_everything_stood_still_is_given_again(make: Any) -> None:
+    house = make([(0.0, "ignore TERM")], limits={"stop_grace": 20.0})
+    house.keeper.begin(resumed=False)
+    house.system.advance(2.0)
+    house.keeper.finish(Wish.STOP, "stopped by ada")
+    house.system.stand_still(600.0)
+    house.system.advance(10.0)
+    assert signal.SIGKILL not in house.process.signals
+    house.system.advance(11.0)
+    assert signal.SIGKILL in house.process.signals
+
+
+def test_what_cannot_be_killed_is_told_once_and_tried_less_and_less(make: Any) -> None:
+    house = make()
+    house.keeper.begin(resumed=False)
+    house.system.advance(2.0)
+    tries: list[float] = []
+
+    def in_vain(_process: Any) -> int:
+        tries.append(house.system.now())
+        return 1
+
+    house.system.kill_tree = in_vain
+    house.process.standing = Standing(state="D", waits_in="nfs_wait")
+    house.keeper.finish(Wish.KILL, "killed by ada", kill=True)
+    house.system.advance(60.0)
+    told = [line for line in house.said if "SIGKILL" in line]
+    assert len(told) == 1
+    assert "D in nfs_wait" in told[0]
+    assert tries[3] - tries[0] < 1.0
+    assert len([t for t in tries if t > house.system.now() - 10.0]) <= 11
+
+
+def test_a_hang_is_judged_only_after_what_came_due_with_it(make: Any) -> None:
+    """The look that is a moment late after a pause of the host must not come before its pardon."""
+    house = make(liveness="heartbeat", heartbeat={"every": 60.0, "missed": 2})
+    house.keeper.begin(resumed=False)
+    house.keeper.hear(Notice(beat=True))
+    house.system.advance(90.0)
+    house.system.stand_still(30.5)  # the look was due half a second before its end
+    house.system.call_at(house.system.now(), lambda: house.keeper.forgive(30.5))
+    house.system.advance(20.0)
+    assert house.events("run.hung") == []
+    house.system.advance(20.0)
+    assert len(house.events("run.hung")) == 1
+
+
+def test_a_run_that_its_look_finds_over_a_limit_is_not_told_as_hung_too(make: Any) -> None:
+    house = make(
+        liveness="heartbeat", heartbeat={"every": 10.0, "missed": 1}, limits={"processes": 5}
+    )
+    house.keeper.begin(resumed=False)
+    house.system.advance(4.0)
+    house.process.children = 9
+    house.system.advance(6.5)
+    assert len(house.events("run.over_limit")) == 1
+    assert house.events("run.hung") == []

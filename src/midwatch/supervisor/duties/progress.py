@@ -53,9 +53,12 @@ class Progress(Duty):
         self._hang_restart: float | None = None
         self._dump: Dump | None = None
         self._reason = ""
+        self._doubted = False
+        """A hang was seen once, and is to be seen again."""
 
     def begin(self, run: Run) -> None:
         self._dump = None
+        self._doubted = False
         self._watch(run)
 
     def heard(self, run: Run, notice: Notice, *, first_beat: bool) -> None:
@@ -83,7 +86,15 @@ class Progress(Duty):
         mode = liveness.mode_of(helm.agent.liveness, run.evidence)
         if mode in ("heartbeat", "activity") and now > run.started:
             helm.look(run)
+            if run.wish is not None:
+                return  # it was over a limit: that is told, and ends it
         judgement = liveness.judge(helm.agent.liveness, helm.agent.heartbeat, run.evidence, now)
+        if judgement.hung and not (run.hung_told or self._doubted):
+            # after a pause of the host all is due at once: the next turn of the loop comes after the pardon
+            self._doubted = True
+            helm.timers.set("watch", 0.0, lambda: self._watch(run))
+            return
+        self._doubted = False
         if judgement.hung:
             self._hung(run, judgement)
             return
