@@ -118,8 +118,6 @@ class DataDir:
             self._lock = -1
 
     def _unusable(self, error: OSError) -> SetupError:
-        if self._lock >= 0:
-            self.close()
         what = {
             errno.EROFS: "is on a read-only file system; choose another directory with --data",
             errno.EACCES: "may not be written by this user; change its owner or choose another with --data",

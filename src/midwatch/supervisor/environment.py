@@ -7,8 +7,10 @@ addresses and keys win over the file, because a rehearsal must never spend.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,14 +120,27 @@ def _path(inherited: str | None) -> str:
     return path if own in path.split(os.pathsep) else f"{path}{os.pathsep}{own}"
 
 
+def read_bounded(path: Path) -> bytes:
+    """Return the content of an env file, no more of it than tells that it is too large. Raises OSError.
+
+    An agent may be able to write there: a pipe in the file's place must not make everybody wait.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as stream:  # noqa: PTH123  opened by its descriptor
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe")
+        return stream.read(MAX_ENV_FILE_BYTES + 1) or b""
+
+
 def read_env_file(path: Path, agent: str) -> dict[str, str]:
     """Return the variables of an env file. Raises SetupError with file and line."""
     try:
-        if path.stat().st_size > MAX_ENV_FILE_BYTES:
+        content = read_bounded(path)
+        if len(content) > MAX_ENV_FILE_BYTES:
             raise SetupError(
                 f"agents.{agent}.env_file: {str(path)!r} is larger than 1 MiB; is it an env file?"
             )
-        text = path.read_text("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise SetupError(
             f"agents.{agent}.env_file: cannot read {str(path)!r} ({error.strerror}); create it, or take env_file out"

@@ -143,6 +143,7 @@ class Journal:
             _write_all(fd, body)
             os.fsync(fd)
             fresh.replace(self.path)
+            _sync_folder(self.path.parent)
         except OSError:
             os.close(fd)
             raise
@@ -209,6 +210,15 @@ class Journal:
         except OSError:  # disk full: agents matter more than their history
             self.failed_writes += 1
             self._torn = True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename survive the machine's death: what is appended from now on goes to the new file."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

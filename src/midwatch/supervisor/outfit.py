@@ -72,7 +72,6 @@ class Outfit:
 def _content(file: Path) -> bytes:
     """Return the content of an env file, no more of it than would be accepted."""
     try:
-        with file.open("rb") as stream:
-            return stream.read(environment.MAX_ENV_FILE_BYTES + 1)
+        return environment.read_bounded(file)
     except OSError:
         return b"unreadable"

@@ -64,6 +64,17 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     data.close()
 
 
+def test_a_file_that_cannot_be_replaced_gives_nothing_up(tmp_path: Path) -> None:
+    """A reload on a full disk must not let a second instance into the directory."""
+    data = DataDir(tmp_path)
+    (tmp_path / "fleet.json.new").mkdir()
+    with pytest.raises(SetupError, match="data directory"):
+        data.write_json("fleet.json", {})
+    with pytest.raises(SetupError, match="in use by another instance"):
+        DataDir(tmp_path)
+    data.close()
+
+
 def test_the_journal_remembers_over_a_sudden_death(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.alive(100.0)
@@ -71,7 +82,7 @@ def test_the_journal_remembers_over_a_sudden_death(tmp_path: Path) -> None:
     journal.started("prices", "run-2", 43, 8.0, 99.0)
     journal.ended("prices", 2)
     journal.hold("prices", "parked", "failed", 101.0, "abc")
-    journal.fired("report", 90.0)
+    journal.schedule("report", fired=90.0)
     again = Journal(tmp_path / "journal")  # no close: the first one died
     assert (again.book.clean, again.book.alive_at, again.book.recent_runs) == (
         False,
