@@ -151,7 +151,7 @@ def test_a_mark_of_a_file_that_is_gone_tells_of_a_gap(log: Log, reader: Reader) 
 
 @pytest.mark.parametrize("text", ["", "1.2", "x.y.z", "1.2.3.4", "1" * 100])
 def test_a_mark_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no place|invalid literal"):
+    with pytest.raises(ValueError, match=r"no place|invalid literal"):
         Mark.parse(text)
 
 
