@@ -75,7 +75,9 @@ async def _run(
     try:
         plans = _plans(fleet, rehearsal, hub)
         fleet = _with_addresses(fleet, plans)
-        system: System = linux.own(loop, directory.secret) if linux.supported() else PortableSystem(loop)
+        system: System = (
+            linux.own(loop, directory.secret) if linux.supported() else PortableSystem(loop)
+        )
         transport = _transport(directory, plans) if plans.hub else None
         reporter = transport or Silence()
         supervisor = Supervisor(fleet, directory, plans, system, reporter, say, source)
@@ -222,9 +224,7 @@ def _with_addresses(fleet: Fleet, plans: Plans) -> Fleet:
     return fleet.model_copy(update=update)
 
 
-def _instance(
-    fleet: Fleet, plans: Plans, source: Source | None, system: System
-) -> dict[str, Any]:
+def _instance(fleet: Fleet, plans: Plans, source: Source | None, system: System) -> dict[str, Any]:
     try:
         version = metadata.version("midwatch")
     except metadata.PackageNotFoundError:
