@@ -115,10 +115,7 @@ _RATE: Final = (
         r"\b429 RESOURCE_EXHAUSTED\b",
     ),
     _row(
-        "anthropic-overloaded",
-        End.RATE_LIMITED,
-        "Anthropic: 529, overloaded",
-        r"\boverloaded_error\b",
+        "anthropic-overloaded", End.RATE_LIMITED, "Anthropic: overloaded", r"\boverloaded_error\b"
     ),
     _row(
         "aws-throttling",
@@ -338,6 +335,13 @@ _DEPENDENCY: Final = (
         r"^\S{1,100}: (?:line )?\d+: \S.{0,300}: (?:command )?not found$|^\S{1,100}: .{0,300}: cannot execute: required file not found$"
         r"|^env: .{0,300}: No such file or directory$",
         codes=(127,),
+    ),
+    _row(
+        "walled-interpreter",
+        End.DEPENDENCY,
+        "bubblewrap: the interpreter that its program names (`#!`) is not there, or hidden",
+        r"^bwrap: execvp .{0,300}: No such file or directory$",
+        codes=(1,),
     ),
     _row(
         "container-program",

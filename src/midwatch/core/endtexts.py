@@ -80,10 +80,15 @@ def _may(row: Row, code: int | None, ran_s: float) -> bool:
 def _fits(row: Row, statement: Statement) -> bool:
     return (
         row.words.search(statement.text) is not None
-        and (row.end not in _REFUSALS or statement.is_complaint)
+        and (row.end not in _REFUSALS or statement.is_complaint or _begins(row, statement))
         and (row.unless is None or row.unless.search(statement.text) is None)
         and (row.frames is None or row.frames.search(statement.frames) is not None)
     )
+
+
+def _begins(row: Row, statement: Statement) -> bool:
+    """Tell whether the row's words begin the line, as where a program prints an error's message alone."""
+    return row.words.match(statement.head.lstrip()) is not None
 
 
 def _nowhere(row: Row, tail: Sequence[str]) -> bool:

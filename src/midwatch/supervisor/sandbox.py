@@ -36,6 +36,9 @@ from midwatch.supervisor.system import Launch, StartError
 PROBE_S: Final = 5.0
 """How long bubblewrap may take to show that it works; it takes 10 ms."""
 
+NOBODY: Final = 65534
+"""Owns the copies of devices."""
+
 MAX_LINKS: Final = 40
 """Symbolic links on one path, as the kernel has it."""
 
@@ -321,6 +324,11 @@ def _find_program(launch: Launch) -> str:
             raise StartError(
                 errno.ENOENT, f"cannot start {program!r}: no such file (from {launch.cwd!r})"
             )
+        if os.path.isdir(found):  # noqa: PTH112
+            raise StartError(
+                errno.EISDIR,
+                f"cannot start {program!r}: it is a directory; name the program in it",
+            )
         if not os.access(found, os.X_OK):
             raise StartError(
                 errno.EACCES,
@@ -480,6 +488,8 @@ def _devices(data: Path) -> str | None:
             copy.unlink(missing_ok=True)
             os.mknod(copy, stat.S_IFCHR | 0o666, os.stat(f"/dev/{name}").st_rdev)  # noqa: PTH116
             copy.chmod(0o666)
+            # all agents share the copies, and only an owner may change a mode
+            os.chown(copy, NOBODY, NOBODY)
             os.close(os.open(copy, os.O_RDONLY | os.O_CLOEXEC))
     except OSError:
         return None

@@ -184,6 +184,7 @@ def test_its_devices_are_its_own(attempts: Burglary) -> None:
         "tty", "urandom", "zero",
     ]  # fmt: skip
     assert attempts["write /dev/null"] == "written"
+    assert attempts["chmod /dev/null"] in REFUSED, "its neighbours have the same one"
     assert os.stat("/dev/null").st_mode == attempts.null_mode
 
 

@@ -276,6 +276,7 @@ def test_terms_that_cannot_be_kept_are_refused(own: Any, sandbox: dict[str, Any]
         (["no-such-program"], "cannot start 'no-such-program': not found on PATH"),
         (["./no-such-file"], "cannot start './no-such-file': no such file"),
         (["./midwatch.yaml"], "permission denied; make it executable"),
+        (["./"], "it is a directory"),
         (["way-out/../outside/hidden"], "lies where the walls hide it"),
     ],
 )

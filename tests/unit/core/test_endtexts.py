@@ -189,6 +189,7 @@ def test_work_after_a_refusal_casts_doubt_and_only_words_that_end_the_output_par
         "ERROR cannot reach the model: Incorrect API key provided: sk-abcd*wxyz",
         'Fehler 401 {"type":"error","error":{"message":"invalid x-api-key"}}',
         "request failed (invalid x-api-key)",
+        "Incorrect API key provided: sk-abcd*wxyz.",
     ],
 )
 def test_a_refusal_that_a_program_catches_and_complains_of_is_one(line: str) -> None:
