@@ -53,6 +53,11 @@ class Pileup:
         self._most = 0
 
     @property
+    def told(self) -> bool:
+        """A pile was told, and not yet that it is over."""
+        return self._told
+
+    @property
     def doubts(self) -> bool:
         """A change was seen once, and is to be seen again."""
         return self._times > 0

@@ -11,6 +11,7 @@ from typing import Final
 
 from midwatch.core.causes import cause_of, done_of, next_of
 from midwatch.core.detection import MIDWATCH, Facts
+from midwatch.core.family import parent_of
 from midwatch.core.incident import Finding, Severity
 from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
 from midwatch.core.times import show_time
@@ -96,7 +97,10 @@ def parked(facts: Facts) -> bool:
 
 
 def severity_of(facts: Facts) -> Severity:
-    """Return critical when a person is needed: parked, or down and not scheduled again."""
+    """Return critical when a person is needed: parked, or down and not scheduled again. Not for a
+    sub-agent, which its parent answers for."""
+    if parent_of(facts.agent) is not None:
+        return "warning"
     if parked(facts):
         return "critical"
     stays_down = facts.data.get("next") == "stop" and facts.config.schedule is None
@@ -114,6 +118,8 @@ def found(kind: str, facts: Facts, reason: str, *clauses: str) -> Finding:
         evidence_at=facts.item["at"],
         evidence=evidence_of(facts),
         done=done_of(facts.data),
+        # nobody starts that sub-agent again: no later run could end its incident
+        transient=parent_of(facts.agent) is not None,
     )
 
 

@@ -17,7 +17,7 @@ def judge(
 ) -> Verdict:
     """Return the verdict of `kind`, about `resource`: what `noun` do, in amounts that `show` words."""
     if facts.item.get("kind") != "run.leaking":
-        return recovery(facts, kind)
+        return recovery(facts, kind, lasts=True)
     data = facts.data
     if data.get("resource") != resource:
         return None

@@ -19,10 +19,17 @@ WAKES: Final = ("agent.recovered", "agent.state", "run.ended", "sample")
 """What wakes a detector of runner failures: what may begin or end an incident about a run."""
 
 
-def recovery(facts: Facts, kind: str) -> Clear | None:
-    """Return a Clear with its reason when this agent's open incident of `kind` is over."""
+def recovery(facts: Facts, kind: str, *, lasts: bool = False) -> Clear | None:
+    """Return a Clear with its reason when this agent's open incident of `kind` is over.
+
+    `lasts`: it is about what a run is like, not what happened to it, and the supervisor tells its end:
+    then no time in which it only went on makes it good.
+    """
     seen_at = facts.open_kinds.get(kind)
-    return None if seen_at is None else _clear(facts, kind, _reason(facts, seen_at))
+    if seen_at is None:
+        return None
+    went_on = facts.state_at is None or facts.state_at <= seen_at
+    return _clear(facts, kind, _reason(facts, None if lasts and went_on else seen_at))
 
 
 def decided(facts: Facts, kind: str) -> Clear | None:
@@ -34,9 +41,12 @@ def _clear(facts: Facts, kind: str, reason: str | None) -> Clear | None:
     return Clear(kind, facts.agent, reason, facts.item.get("at", facts.now)) if reason else None
 
 
-def _reason(facts: Facts, seen_at: float) -> str | None:
+def _reason(facts: Facts, seen_at: float | None) -> str | None:
+    """Return why it is over. `seen_at` None: time alone is no reason."""
     event = facts.item.get("kind")
     if event == "agent.recovered":
+        if seen_at is None:
+            return None
         stable = number_of(facts.data, "stable_s")
         return f"stable for {show_duration(stable)}" if stable else "stable again"
     if event == "run.ended":
@@ -44,7 +54,7 @@ def _reason(facts: Facts, seen_at: float) -> str | None:
         if end == "finished":
             return "a later run finished in good order"
         return "stopped or restarted by a person" if end == "operator" else None
-    return _by_state(facts) or _by_time(facts, seen_at)
+    return _by_state(facts) or (None if seen_at is None else _by_time(facts, seen_at))
 
 
 def _by_state(facts: Facts) -> str | None:

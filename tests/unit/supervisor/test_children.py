@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,3 +178,15 @@ def test_a_kill_without_grace_is_not_held_against_the_agent(make: Any) -> None:
     house.keeper.finish(Wish.KILL, "killed by a person", kill=True)
     house.system.advance(60.0)
     assert house.events("run.ignored_sigterm") == []
+
+
+def test_children_over_their_time_are_over_when_none_followed(make: Any) -> None:
+    house = make(children={"ttl": 100.0})
+    house.keeper.begin(resumed=False)
+    house.system.add_member(house.process, age_s=99.0)
+    sample(house, 12)
+    house.process.members[:] = [replace(m, age_s=101.0) for m in house.process.members]
+    sample(house, 50)
+    assert stages(house) == ["killed"]
+    sample(house, 20)
+    assert stages(house) == ["killed", "over"]

@@ -13,18 +13,16 @@ from midwatch.core.units import show_duration
 
 KIND: Final = "child-pileup"
 
-CALM_S: Final = 600.0
-"""Children over their time that were killed count as over when none followed for so long."""
-
 
 @detector(KIND, on=(*WAKES, "run.children"))
 def child_pileup(facts: Facts) -> Verdict:
     """Word the supervisor's counts; clear when the children are few again."""
     if facts.item.get("kind") != "run.children":
-        return recovery(facts, KIND)
+        return recovery(facts, KIND, lasts=True)
     stage = text_of(facts.data, "stage", 20)
     if stage == "over":
-        over = Clear(KIND, facts.agent, "its children are few again", facts.item["at"])
+        why = text_of(facts.data, "reason", 120) or "its children are few again"
+        over = Clear(KIND, facts.agent, why, facts.item["at"])
         return over if KIND in facts.open_kinds else None
     if stage == "killed":
         return _killed(facts)

@@ -11,9 +11,15 @@ from midwatch.core.units import show_size
 KIND = "pipe-flood"
 
 
-@detector(KIND, on=("run.flooding",))
+@detector(KIND, on=("run.flooding", "run.started"))
 def pipe_flood(facts: Facts) -> Verdict:
-    """Tell of a flood when it begins; its end, or the end of the run, ends the incident."""
+    """Tell of a flood when it begins; its end, or the end of the run, ends the incident.
+
+    Of the end of a run that died with its supervisor only the next run tells.
+    """
+    if facts.item.get("kind") != "run.flooding":
+        another = Clear(KIND, facts.agent, "another run began", facts.item["at"])
+        return another if KIND in facts.open_kinds else None
     data = facts.data
     dropped = number_of(data, "dropped_bytes") or 0
     if flag_of(data, "over"):
@@ -25,7 +31,11 @@ def pipe_flood(facts: Facts) -> Verdict:
         )
     speed, limit = number_of(data, "bytes_s") or 0, number_of(data, "limit_bytes_s")
     allowed = f", {show_size(limit)}/s for long are allowed" if limit else ""
-    evidence: dict[str, object] = {"bytes_s": speed, "limit_bytes_s": limit, "dropped_bytes": dropped}
+    evidence: dict[str, object] = {
+        "bytes_s": speed,
+        "limit_bytes_s": limit,
+        "dropped_bytes": dropped,
+    }
     if facts.run_id is not None:
         evidence["run_id"] = facts.run_id
     return Finding(

@@ -6,6 +6,7 @@ from typing import Final
 
 from midwatch.core.detection import Facts, Verdict, detector
 from midwatch.core.exits import End
+from midwatch.core.family import parent_of
 from midwatch.core.findings import ended, found, told
 from midwatch.core.incident import Finding
 from midwatch.core.plain import whole_of
@@ -37,5 +38,7 @@ def wall_clock_over(facts: Facts) -> Verdict:
             evidence={"run_id": facts.run_id, "bound_s": bound},
         )
     if ended(facts, {End.WALL_CLOCK}):
+        if parent_of(facts.agent) is not None:
+            rule = "the time to live that its parent gave it"
         return found(KIND, facts, f"{rule}; the run was stopped")
     return recovery(facts, KIND)

@@ -21,6 +21,9 @@ LOOK_S: Final = 10.0
 SOONEST_S: Final = 0.2
 """The shortest."""
 
+CALM_S: Final = 600.0
+"""Children over their time count as over when none followed for so long."""
+
 SECOND_LOOK_S: Final = 1.0
 """When a count that is too high is looked at again."""
 
@@ -30,6 +33,8 @@ class Children(Duty):
         super().__init__(helm)
         self._pileup = Pileup()
         self._looking = False
+        self._killed: float | None = None
+        """When children over their time were last stopped, until that is over."""
         self._slept: dict[tuple[int, float], float] = {}
         """By child, how long the host had slept when it was first seen: what came after is no age."""
 
@@ -37,8 +42,9 @@ class Children(Duty):
         self._pileup = Pileup()
         self._looking = False
         self._slept = {}
+        self._killed = None
 
-    def sampled(self, run: Run, sample: Sample, now: float) -> None:  # noqa: ARG002
+    def sampled(self, run: Run, sample: Sample, now: float) -> None:
         if run.wish is not None:
             return
         terms = self.helm.agent.children
@@ -55,6 +61,10 @@ class Children(Duty):
                 "reason": pile.reason or "its children are few again",
             }
             self._tell(run, data)
+        elif self._killed is not None and now - self._killed >= CALM_S and not self._pileup.told:
+            self._killed = None
+            words = f"none was over its time for {show_duration(CALM_S)}"
+            self._tell(run, {"stage": "over", "reason": words})
         elif pile.reason and self._pileup.doubts:
             self.helm.timers.set("second", SECOND_LOOK_S, lambda: self.helm.look(run))
 
@@ -76,6 +86,7 @@ class Children(Duty):
         if count:
             killed = [m for m in own if m.age_s >= ttl and self.helm.system.kill_member(m)]
             if killed:
+                self._killed = self.helm.system.now()
                 self._tell_killed(run, killed, ttl)
         if own:
             self._look_in(run, min(LOOK_S, following if following is not None else LOOK_S))
