@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,9 +77,15 @@ class _Loaded:
 
 
 def expand(fleet: Fleet) -> dict[str, Agent]:
-    """Return every agent to be run, `instances` of one entry as NAME.1, NAME.2, …"""
+    """Return every agent to be run, `instances` of one entry as NAME.1, NAME.2, …
+
+    The fleet's time zone goes into the schedules that name none: then it changes with their entries.
+    """
     agents: dict[str, Agent] = {}
     for name, agent in fleet.agents.items():
+        if agent.schedule is not None and agent.schedule.timezone is None:
+            zoned = agent.schedule.model_copy(update={"timezone": fleet.timezone})
+            agent = agent.model_copy(update={"schedule": zoned})
         if agent.instances == 1:
             agents[name] = agent
             continue
@@ -165,10 +171,11 @@ class Changes:
         self._house.tasks.spawn(self._drift.watch(), "drift")
         self._house.tasks.spawn(self._drift.follow_starts(), "revisions")
 
-    def stop(self) -> None:
-        """The instance stops: nothing is reloaded any more."""
+    def stop(self) -> list[Keeper]:
+        """The instance stops: nothing is reloaded any more. Return the keepers of runs that are still leaving."""
         self._stopping = True
         self._begun.set()
+        return list(self._leaving.values())
 
     @property
     def source(self) -> Source | None:
@@ -191,9 +198,10 @@ class Changes:
         house.reports.event(INSTANCE, "fleet.loaded", house.system.wall(), data)
 
     def entries(self) -> dict[str, Entry]:
-        """Return what runs, by the words of the file that was loaded last."""
+        """Return what runs: by the words of the file that was loaded last, or the entry it was taken back to."""
+        keepers = self._house.keepers
         return {
-            name: Entry(agent, self._env_file_of(name))
+            name: Entry(keepers[name].agent if name in keepers else agent, self._env_file_of(name))
             for name, agent in self._house.fleet.agents.items()
         }
 
@@ -274,9 +282,10 @@ class Changes:
         self.tell_loaded()
         self._loaded.env_files = {name: entry.env_file for name, entry in entries.items()}
         self.reloads += 1
-        done = [
-            self._carry_out(step, agents.get(step.name)) for step in change.plan(before, entries)
-        ]
+        versions = house.versions
+        wanted = {n: replace(e, agent=versions.instead(n, e.agent)[0]) for n, e in entries.items()}
+        steps = change.plan(before, wanted)
+        done = [self._carry_out(step, agents.get(step.name)) for step in steps]
         house.versions.forget([d.agent for d in done if d.agent not in agents])
         self._drift.loaded()
         return notes, done
@@ -292,14 +301,18 @@ class Changes:
         if keeper is None:
             return self._add(name, agent)
         if step.do is Do.NOTHING:
+            keeper.tenure.note = self._house.versions.instead(name, agent)[1]
             return Did(name, "unchanged")
         return self._adopt(keeper, step, agent)
 
     def _add(self, name: str, agent: Agent) -> Did:
-        leaving = self._leaving.get(name)
+        leaving = self._leaving.get(name) or next(
+            (k for k in self._leaving.values() if agent.lease and k.agent.lease == agent.lease),
+            None,
+        )
         if leaving is not None:
-            leaving.ended.append(lambda: self._begin_again(name, agent))
-            return Did(name, "starts when its last run has ended")
+            leaving.ended.append(lambda: self._begin_again(name))
+            return Did(name, f"starts when the last run of {leaving.name} has ended")
         keeper = self._begin(name, agent)
         return Did(name, "started" if keeper.run else f"{keeper.state}: {keeper.reason}")
 
@@ -308,8 +321,11 @@ class Changes:
         keeper.begin(resumed=False)
         return keeper
 
-    def _begin_again(self, name: str, agent: Agent) -> None:
-        if not self._stopping and name not in self._house.keepers:
+    def _begin_again(self, name: str) -> None:
+        """Begin an agent that waited, by what the file says of it now."""
+        agent = self._house.fleet.agents.get(name)
+        waits = agent is not None and not agent.external and name not in self._house.keepers
+        if agent is not None and waits and not self._stopping:
             self._begin(name, agent)
 
     def _drop(self, name: str, keeper: Keeper | None) -> Did:
@@ -339,14 +355,16 @@ class Changes:
         changed, tenure = step.difference, keeper.tenure
         held = self._house.journal.of(keeper.name).held is not None
         was, said = keeper.agent, changed.said
-        if keeper.state is State.RUNNING and not keeper.failures and not tenure.note:
+        # a younger one that was on trial proved nothing: the last good one stays the way back
+        proved = not was.rollback or self._house.versions.good(keeper.name) is None
+        if proved and keeper.state is State.RUNNING and not keeper.failures and not tenure.note:
             self._house.versions.prove(
                 keeper.name, was.model_copy(update={"rollback": agent.rollback})
             )
-        tenure.note = ""
         if "lease" in changed.keys and keeper.run is None:
             tenure.leave()
-        keeper.take(self._house.versions.instead(keeper.name, agent)[0])
+        entry, tenure.note = self._house.versions.instead(keeper.name, agent)
+        keeper.take(entry)
         if not agent.enabled:
             return self._disable(keeper, changed.keys)
         if keeper.run is None:
@@ -355,7 +373,9 @@ class Changes:
             keeper.release(f"its entry changed: {change.listed(changed.keys)}")
             started = "started" if keeper.run else f"{keeper.state}: {keeper.reason}"
             return Did(keeper.name, f"{started} ({said})", changed.keys)
-        if step.do is Do.APPLY:
+        if held:
+            return Did(keeper.name, f"stays {keeper.state}: {keeper.reason} ({said})", changed.keys)
+        if step.do is Do.APPLY and "enabled" not in changed.keys:
             later = (
                 f"; {change.listed(changed.later)} from the next run on" if changed.later else ""
             )
@@ -369,15 +389,14 @@ class Changes:
         if agent.schedule is not None:
             keeper.rest(f"its entry changed: {change.listed(changed.keys)}")
             return Did(keeper.name, f"stopped, to follow its schedule ({said})", changed.keys, over)
-        if "lease" in changed.keys:
-            keeper.ended.insert(0, tenure.leave)
         keeper.finish(Wish.CHANGE, f"its entry changed: {change.listed(changed.keys)}")
         return Did(keeper.name, f"restarted ({said})", changed.keys, over)
 
     def _disable(self, keeper: Keeper, keys: tuple[str, ...]) -> Did:
         reason = "not enabled in the fleet file"
-        keeper.timers.cancel("start")
         if keeper.run is None:
+            keeper.rest(reason)  # an end that is not judged yet must start nothing
+            keeper.timers.cancel("start")
             if self._house.journal.of(keeper.name).held is None:
                 keeper.become(State.STOPPED, reason)
             keeper.tenure.leave()

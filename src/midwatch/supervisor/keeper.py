@@ -82,7 +82,7 @@ class Keeper:
             self._timetable.cancel()
         self._timetable = self._plan()
         if self.state is State.SCHEDULED:
-            self._between_runs()
+            self.between_runs()
         else:
             self._arm_schedule()
 
@@ -122,7 +122,7 @@ class Keeper:
             self.failures = 0
             self._keep_hold(None)
         if self.agent.schedule is not None and not (resumed and lived is not None):
-            self._between_runs()
+            self.between_runs()
             self.say(f"{self.name}: {self.reason}")
             return
         self._arm_schedule()
@@ -276,7 +276,7 @@ class Keeper:
 
     def finish(self, wish: Wish, reason: str, *, kill: bool = False) -> bool:
         """End the run because somebody wants it; tell whether there is one. `ended` hears of it."""
-        run = self.run
+        run, self._resting = self.run, False
         if run is None:
             return False
         # what a person decided is kept before the agent has ended, so that our own end in between,
@@ -410,7 +410,7 @@ class Keeper:
         elif wish is not None and wish in HOLDS:
             self._hold(HOLDS[wish], verdict.reason)
         elif self.agent.schedule is not None and self.agent.enabled and not self._shutting_down:
-            self._between_runs()
+            self.between_runs()
         else:
             self.become(State.STOPPED, verdict.reason)
 
@@ -449,7 +449,8 @@ class Keeper:
 
     # -- schedule ----------------------------------------------------------------------------
 
-    def _between_runs(self) -> None:
+    def between_runs(self) -> None:
+        """Wait for the next time of the schedule."""
         self._arm_schedule()
         plan = self._timetable
         waits = plan is not None and plan.next_at is not None

@@ -69,12 +69,19 @@ class Leases:
         """Leases that are held without a word about who holds them."""
         self._file = str(file.resolve()) if file is not None else None
         self._data = str(data)
-        self._held: dict[str, tuple[int, Path]] = {}
+        self._held: dict[str, tuple[str, int, Path]] = {}
 
     def take(self, name: str, agent: Agent, now: float) -> Holder | None:
-        """Take the lease of an agent; return who holds it, or None when it is ours (or there is none)."""
+        """Take the lease of an agent; return who holds it, or None when it is ours (or there is none).
+
+        One that it held under another identity is given back: its entry has changed.
+        """
         identity = self._identity(name, agent)
-        if self.folder is None or identity is None or name in self._held:
+        if name in self._held:
+            if self._held[name][0] == identity:
+                return None
+            self.release(name)
+        if self.folder is None or identity is None:
             return None
         path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lease"
         for _ in range(TRIES):
@@ -90,7 +97,7 @@ class Leases:
                 os.close(fd)
                 return holder
             if _is_at(fd, path):
-                self._held[name] = (fd, path)
+                self._held[name] = (identity, fd, path)
                 self._sign(fd, name, now)
                 return None
             os.close(fd)  # removed by its last holder before we had the lock
@@ -101,7 +108,7 @@ class Leases:
         held = self._held.pop(name, None)
         if held is None:
             return
-        fd, path = held
+        _, fd, path = held
         with contextlib.suppress(OSError):
             if _is_at(fd, path):
                 path.unlink()

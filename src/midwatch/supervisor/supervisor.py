@@ -414,26 +414,26 @@ class Supervisor:
     async def drain(self) -> None:
         """Ask every agent to stop, and wait until all have. Their graces bound the wait."""
         self.reports.event(INSTANCE, "node.stopping", self.system.wall(), {"node": self.plans.node})
-        self.changes.stop()
+        keepers = [*self.keepers.values(), *self.changes.stop()]
         if self._following is not None:
             self._following.cancel()
-        living = {keeper.name for keeper in self.keepers.values() if keeper.run is not None}
+        living = {keeper for keeper in keepers if keeper.run is not None}
         quiet = asyncio.Event()
 
-        def gone(name: str) -> None:
-            living.discard(name)
+        def gone(keeper: Keeper) -> None:
+            living.discard(keeper)
             if not living:
                 quiet.set()
 
-        for keeper in self.keepers.values():
-            keeper.ended.append(lambda name=keeper.name: gone(name))
+        for keeper in keepers:
+            keeper.ended.append(lambda keeper=keeper: gone(keeper))
             keeper.shut_down()
         if living:
             await quiet.wait()
 
     def kill(self) -> None:
         """Stop being polite: every agent's tree dies now, and the posts."""
-        for keeper in self.keepers.values():
+        for keeper in [*self.keepers.values(), *self.changes.stop()]:
             keeper.shut_down()
             keeper.kill()
         for post in self.posts.values():

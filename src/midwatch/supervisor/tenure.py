@@ -57,7 +57,8 @@ class Tenure:
         if known is not None and known == holder and keeper.state is State.PARKED:
             return False
         self._elsewhere = holder
-        reason = f"{holder.sentence(now)}; started here when that one lets go"
+        then = "started" if keeper.agent.schedule is None else "its schedule is followed"
+        reason = f"{holder.sentence(now)}; {then} here when that one lets go"
         keeper.become(State.PARKED, reason)
         keeper.say(f"{keeper.name}: not started: {reason}")
         data: dict[str, Any] = {
@@ -70,17 +71,21 @@ class Tenure:
         return False
 
     def _again(self, why: str) -> Callable[[], None]:
-        holder = "the other instance has let go of it"
+        keeper, holder = self._keeper, "the other instance has let go of it"
 
         def start() -> None:
-            if self._keeper.run is None:
-                self._keeper.start(why if why.endswith(holder) else f"{why}; {holder}")
+            if keeper.run is not None:
+                return
+            if keeper.agent.schedule is None:
+                keeper.start(why if why.endswith(holder) else f"{why}; {holder}")
+            elif self.admitted(why):
+                keeper.between_runs()  # its time is over, and the other one has used it
 
         return start
 
     def leave(self) -> None:
-        """Give the lease back: a person stopped the agent, or it left the file."""
-        if self._around.leases is not None:
+        """Give the lease back, unless a new run was begun meanwhile: the agent was stopped, or left the file."""
+        if self._around.leases is not None and self._keeper.run is None:
             self._around.leases.release(self._keeper.name)
 
     # -- versions ----------------------------------------------------------------------------

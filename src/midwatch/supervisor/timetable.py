@@ -219,7 +219,10 @@ class Timetable:
             subject.release(self._why(owed))
         if self._still_taking():
             self._taking = None
-            self._unmade = (owed[0], self._system.wall() + self.plan.terms.window)
+            # another instance that runs the agent follows the same schedule: nothing is missed
+            elsewhere = subject.state is State.PARKED and self._record().held is None
+            until = self._system.wall() + self.plan.terms.window
+            self._unmade = None if elsewhere else (owed[0], until)
             rest = [entry for entry in self._owed() if entry != owed]
             self._journal.schedule(subject.name, owed=rest)
 

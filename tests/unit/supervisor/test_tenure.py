@@ -147,3 +147,46 @@ def test_a_run_says_what_it_was_made_of_and_shows_no_value(make: Any) -> None:
     assert same.environment == first
     assert versions.started("inbox", house.keeper.agent, "/").environment != first
     assert Versions(None, b"another").keyed(b"x") != versions.keyed(b"x")
+
+
+def test_a_changed_identity_gives_the_old_lease_back_and_takes_the_new_one(tmp_path: Path) -> None:
+    mine, theirs = other(tmp_path, "mine"), other(tmp_path)
+    old = Agent.model_validate({"command": ["agent"], "lease": "old"})
+    new = old.model_copy(update={"lease": "new"})
+    assert mine.take("inbox", old, 0.0) is None
+    assert mine.take("inbox", new, 0.0) is None
+    assert theirs.take("x", old, 0.0) is None
+    assert theirs.take("y", new, 0.0) is not None
+
+
+def test_a_run_that_was_begun_meanwhile_keeps_its_lease(make: Any, tmp_path: Path) -> None:
+    house = make()
+    fit(house, leases=other(tmp_path, "mine"))
+    house.keeper.begin(resumed=False)
+    # as a reload asks that disables the agent, and one that enables it again before its run has ended
+    house.keeper.ended.append(house.keeper.tenure.leave)
+    house.keeper.rest("not enabled in the fleet file")
+    house.keeper.finish(Wish.CHANGE, "its entry changed: enabled")
+    house.system.advance(1)
+    assert len(house.system.launched) == 2
+    assert house.keeper.state in (State.STARTING, State.RUNNING)
+    assert other(tmp_path).take("inbox", house.keeper.agent, 0.0) is not None
+
+
+def test_a_job_that_ran_elsewhere_is_not_made_up_for_when_that_one_lets_go(
+    make: Any, tmp_path: Path
+) -> None:
+    """The other instance follows the same schedule: nothing was missed, and nothing is due at its end."""
+    house, theirs = make(schedule={"every": 3600.0, "missed": "once"}), other(tmp_path)
+    theirs.take("inbox", house.keeper.agent, 0.0)
+    fit(house, leases=other(tmp_path, "mine"))
+    house.keeper.begin(resumed=False)
+    house.system.advance(3600.0)
+    assert house.keeper.state is State.PARKED
+    house.system.advance(600.0)
+    theirs.close()
+    house.system.advance(2 * RETRY_S)
+    assert (house.keeper.state, house.system.launched) == (State.SCHEDULED, [])
+    assert house.events("schedule.missed") == []
+    house.system.advance(3600.0)
+    assert len(house.system.launched) == 1
