@@ -128,8 +128,9 @@ def _suspended(look: Look) -> str:
 
 
 def _waiting(look: Look) -> str:
-    what = f": {look.agent.reason}" if look.agent.reason else " for a person"
-    return f"waits{what}{look.since('since')}"
+    reason = look.agent.reason or "waits for a person"
+    said = reason if reason.startswith("waits ") else f"waits: {reason}"
+    return f"{said}{look.since('since')}"
 
 
 def _unhealthy(look: Look) -> str:

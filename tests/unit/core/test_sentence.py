@@ -162,6 +162,12 @@ RUNNING = ("agent.state", 30.0, {"state": "running"})
             id="waits",
         ),
         pytest.param(
+            [("agent.state", 60, {"state": "waiting", "reason": "waits for input: 'y/N'"})],
+            {},
+            "waits for input: 'y/N' since 17:05",
+            id="waits for input",
+        ),
+        pytest.param(
             [("beat", 300, {}), ("agent.state", 60, {"state": "unhealthy"})],
             {},
             "no beat for 5 minutes, one is due every 1 minute; 1 cycle today",
