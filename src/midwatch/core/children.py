@@ -13,8 +13,9 @@ from midwatch.core.terms import Children, Limits
 ZOMBIES: Final = 10
 """So many children that ended and were not waited for are a habit. A few, for a moment, are normal."""
 
-TWICE: Final = 2
-"""In so many samples in a row a pile must be seen, and seen gone: children come and go in bursts."""
+HOLD_S: Final = 5.0
+"""For so long, in every sample and at least two, a pile must be seen, and seen gone: children come and go
+in bursts, and a build starts a hundred of them for a second."""
 
 SHOWN: Final = 20
 """How many processes an event names; all are counted."""
@@ -49,7 +50,8 @@ class Pileup:
 
     def __init__(self) -> None:
         self._told = False
-        self._times = 0
+        self._since: float | None = None
+        """Since when what is seen is not what was told."""
         self._most = 0
 
     @property
@@ -59,23 +61,26 @@ class Pileup:
 
     @property
     def doubts(self) -> bool:
-        """A change was seen once, and is to be seen again."""
-        return self._times > 0
+        """A change was seen, and is to be seen again."""
+        return self._since is not None
 
-    def take(self, pile: Pile) -> str | None:
+    def take(self, pile: Pile, now: float) -> str | None:
         """Return `pileup` when one is to be told, `over` when it is gone, else None.
 
         A pile is told again when it has doubled.
         """
         changes = bool(pile.reason) is not self._told
-        self._times = self._times + 1 if changes else 0
+        if not changes:
+            self._since = None
+        elif self._since is None:
+            self._since = now
         size = max(pile.children, pile.zombies)
         if self._told and not changes and size >= 2 * self._most:
             self._most = size
             return "pileup"
-        if self._times < TWICE:
+        if self._since is None or now - self._since < HOLD_S:
             return None
-        self._times = 0
+        self._since = None
         self._told = not self._told
         self._most = size
         return "pileup" if self._told else "over"

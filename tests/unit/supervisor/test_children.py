@@ -190,3 +190,13 @@ def test_children_over_their_time_are_over_when_none_followed(make: Any) -> None
     assert stages(house) == ["killed"]
     sample(house, 20)
     assert stages(house) == ["killed", "over"]
+
+
+def test_a_build_that_starts_many_children_for_a_second_each_time_is_no_pile(make: Any) -> None:
+    house = make(children={"max": 5})
+    house.keeper.begin(resumed=False)
+    for tick in range(400):  # four looks a second, as when processes swarm
+        house.process.children = 100 if tick % 12 < 6 else 0
+        house.keeper.glanced(house.system.sample([house.process])[house.process.pid])
+        house.system.advance(0.25)
+    assert stages(house) == []

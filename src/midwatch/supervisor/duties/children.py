@@ -51,7 +51,7 @@ class Children(Duty):
         if terms.ttl is not None and sample.children and not self._looking:
             self._look_in(run, min(LOOK_S, terms.ttl / 2))
         pile = pile_of(terms, self.helm.agent.limits, sample.children, sample.zombies)
-        told = self._pileup.take(pile)
+        told = self._pileup.take(pile, now)
         if told is not None:
             data = {
                 "stage": told,
