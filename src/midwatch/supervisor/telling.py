@@ -9,6 +9,7 @@ from midwatch.core.bounds import Excess
 from midwatch.core.exits import End, Facts, Verdict
 from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Judgement
+from midwatch.core.redact import redact_text
 from midwatch.core.restart import Decision, Next
 from midwatch.core.stacks import before_stack
 from midwatch.core.states import State
@@ -73,7 +74,7 @@ class Telling:
         data = {
             "run_id": run_id,
             "pid": pid,
-            "command": self._agent.command,
+            "command": [redact_text(word) for word in self._agent.command or ()] or None,
             "attempt": attempt,
             "why": why,
             "unwalled": self.unwalled,

@@ -25,6 +25,15 @@ def test_an_agent_is_started_and_counts_as_running_after_a_moment(make: Any) -> 
     assert house.journal.of("inbox").pid == house.process.pid
 
 
+def test_a_key_on_its_command_line_is_given_to_it_but_told_to_nobody(make: Any) -> None:
+    key = "hf_" + "a1B2" * 9
+    house = make(command=["agent", f"--token={key}"])
+    house.keeper.begin(resumed=False)
+    (started,) = house.events("run.started")
+    assert started["command"] == ["agent", "--token=hf_a1B2[redacted]"]
+    assert house.system.launched[0].launch.command == ["agent", f"--token={key}"]
+
+
 def test_ready_makes_it_running_at_once(make: Any) -> None:
     house = make()
     house.keeper.begin(resumed=False)
