@@ -75,14 +75,14 @@ class Meter:
         return self._known.setdefault(process.pid, Known())
 
 
-def proportional(entries: Sequence[Stat]) -> int | None:
+def proportional(entries: Sequence[Stat], most: float = PSS_MOST_BYTES) -> int | None:
     """Return the memory of these processes with shared pages counted once, or None when it cannot
-    be told of each."""
+    be told of each; `most`: the largest process that is asked."""
     total = 0
     for entry in entries:
         if entry.state in "ZX":
             continue
-        if entry.rss_bytes > PSS_MOST_BYTES:
+        if entry.rss_bytes > most:
             return None
         part = procfs.proportional_bytes(entry.pid)
         if part is None:

@@ -121,3 +121,27 @@ def test_a_run_that_its_look_finds_over_a_limit_is_not_told_as_hung_too(make: An
     house.system.advance(6.5)
     assert len(house.events("run.over_limit")) == 1
     assert house.events("run.hung") == []
+
+
+def test_a_model_that_its_workers_share_is_counted_once_and_measured_seldom(make: Any) -> None:
+    house = make(limits={"memory": 4 << 30})
+    house.keeper.begin(resumed=False)
+    house.process.children, house.process.rss_bytes = 3, 12 << 30
+    asked: list[float] = []
+
+    def footprint(_process: Any) -> int:
+        asked.append(house.system.now())
+        return shared
+
+    shared = 3 << 30
+    house.system.footprint = footprint
+    for _ in range(60):
+        house.system.advance(1.0)
+        house.keeper.look(house.keeper.run)
+    assert (house.keeper.state, len(house.system.launched)) == (State.RUNNING, 1)
+    assert len(asked) <= 14
+    shared = 5 << 30  # they write to it, and each has its own
+    house.system.advance(6.0)
+    house.keeper.look(house.keeper.run)
+    house.system.advance(0.1)
+    assert house.events("run.ended")[0]["end"] == "out-of-memory"

@@ -26,6 +26,9 @@ FIRST_LOOK_S: Final = 0.5
 FULL_HOLD_S: Final = 10.0
 """A run that has all its files open for so long does no work any more."""
 
+EXACT_S: Final = 5.0
+"""For how long an exact measure of memory serves: it takes 15 ms for each GiB."""
+
 FASTEST_SPAN_S: Final = 0.1
 """The shortest distance of samples for the sake of a trend."""
 
@@ -39,10 +42,12 @@ class Limits(Duty):
         self._gauges: dict[Resource, Gauge] = {}
         self._before: tuple[float, int] | None = None
         """The last count of open files, and when."""
+        self._exact: tuple[float, int, int] | None = None
+        """The last exact measure of memory: when, what it was by the sample, what it is."""
 
     def begin(self, run: Run) -> None:
         limits = self.helm.agent.limits
-        self._before = None
+        self._before = self._exact = None
         self._gauges = {}
         if limits.memory is not None:
             self._gauges["memory"] = Gauge(limits.memory, limits, run.started, refused=False)
@@ -82,7 +87,9 @@ class Limits(Duty):
             return
         for name, gauge in self._gauges.items():
             gauge.terms = agent.limits
-            used = sample.open_files if name == "open_files" else self._memory(run, sample, gauge)
+            used = (
+                sample.open_files if name == "open_files" else self._memory(run, sample, gauge, now)
+            )
             if name == "memory" and used >= gauge.limit:
                 if run.sample is not sample:
                     run.take(sample, now)  # a glance; the end is to be explained by it
@@ -111,13 +118,23 @@ class Limits(Duty):
         if pause < trends.SAMPLE_EVERY_S:
             self.helm.timers.set("look", pause, lambda: self.helm.look(run))
 
-    def _memory(self, run: Run, sample: Sample, gauge: Gauge) -> int:
-        """Return the memory of the tree; with pages that it shares counted once where that matters."""
-        if sample.children and gauge.near(sample.rss_bytes):
-            exact = self.helm.system.footprint(run.process)
-            if exact is not None:
-                return min(exact, sample.rss_bytes)
-        return sample.rss_bytes
+    def _memory(self, run: Run, sample: Sample, gauge: Gauge, now: float) -> int:
+        """Return the memory of the tree; with pages that it shares counted once where that matters.
+
+        Nothing is said to be at its limit by an old measure."""
+        used = sample.rss_bytes
+        if not sample.children or not gauge.near(used):
+            return used
+        if self._exact is not None:
+            at, sampled, exact = self._exact
+            guess = min(used, exact + max(0, used - sampled))
+            if now - at < EXACT_S and not gauge.near(guess):
+                return guess
+        measured = self.helm.system.footprint(run.process)
+        if measured is None:
+            return used
+        self._exact = (now, used, measured)
+        return min(measured, used)
 
     def _follow(self, run: Run, name: Resource, gauge: Gauge, reading: Reading, now: float) -> None:
         words = _words(name, reading)
