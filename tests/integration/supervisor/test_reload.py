@@ -373,3 +373,104 @@ def test_with_a_terminal_the_end_of_it_is_the_end(instances: Any) -> None:
     assert one.process is not None
     assert one.process.wait(DEADLINE_S) == 0
     assert "nothing is left running" in one.console
+
+
+SLOW = ["sh", "-c", "trap 'sleep 1; echo left >> ended; exit 0' TERM; while :; do sleep 0.05; done"]
+
+
+def test_an_agent_that_is_enabled_again_while_it_ends_runs_and_keeps_its_lease(
+    instances: Any,
+) -> None:
+    one = instances()
+    one.write({"slow": {"command": SLOW}})
+    one.up()
+    one.says("slow: started")
+    first = one.pid("slow")
+    assert one.process is not None
+    one.write({"slow": {"command": SLOW, "enabled": False}})
+    one.process.send_signal(signal.SIGHUP)
+    kept = one.data / "fleet.json"
+    one.until(
+        lambda: not json.loads(kept.read_bytes())["agents"]["slow"]["enabled"], "the first reload"
+    )
+    assert alive(first)
+    one.write({"slow": {"command": SLOW}})
+    one.process.send_signal(signal.SIGHUP)
+    one.says("slow: started, pid", 2)
+    two = instances("other")
+    two.up()
+    two.says("runs already under pid")
+    assert one.end() == 0
+
+
+def test_an_agent_that_comes_back_comes_as_the_file_has_it_then_and_the_stop_waits_for_who_leaves(
+    instances: Any, tmp_path: Path
+) -> None:
+    one = instances()
+    kept = one.data / "fleet.json"
+
+    def write(**agents: Any) -> None:
+        assert one.process is not None
+        one.write(agents)
+        one.process.send_signal(signal.SIGHUP)
+        wanted = {name: agent["command"] for name, agent in agents.items()}
+        one.until(
+            lambda: (
+                {n: a["command"] for n, a in json.loads(kept.read_bytes())["agents"].items()}
+                == wanted
+            ),
+            "the reload",
+        )
+
+    one.write({"slow": {"command": SLOW}, "other": sleep()})
+    one.up()
+    one.says("other: started")
+    first = one.pid("slow")
+    write(other=sleep())
+    write(other=sleep(), slow=sleep(1000))
+    write(other=sleep())
+    write(other=sleep(), slow=sleep(2000))
+    assert alive(first)
+    one.says("slow: started, pid", 2)
+    command = Path(f"/proc/{one.pid('slow')}/cmdline").read_bytes()
+    assert command == b"sleep\0" + b"2000\0"
+    # one that leaves is still within its grace when Midwatch is stopped
+    write(other=sleep(), slow={"command": SLOW})
+    one.says("slow: started, pid", 3)
+    (tmp_path / "ended").unlink()
+    write(other=sleep())
+    assert one.end() == 0
+    assert (tmp_path / "ended").read_text() == "left\n"
+
+
+def test_after_a_rollback_the_next_file_is_compared_with_what_runs(instances: Any) -> None:
+    trial = {"rollback": True, "restart": {"stable_after": "100ms"}}
+    good, bad = sleep(**trial), {"command": ["sh", "-c", "exit 3"], **trial}
+    one = instances()
+    one.write({"inbox": good})
+    one.up()
+    one.says("inbox: started")
+    one.until((one.data / "supervisor/versions").exists, "its entry is good")
+    one.write({"inbox": bad})
+    one.reload("rolled back")
+    one.says("inbox: started, pid", 3)
+    back = one.pid("inbox")
+    # the file goes back to what runs: nothing to do; with another bad one: a restart, although only a live key
+    # differs from the last file
+    one.write({"inbox": good})
+    assert "nothing has changed" in one.reload()
+    assert one.pid("inbox") == back
+    one.write({"inbox": {**bad, "group": "new"}})
+    assert "inbox: restarted (command, group changed)" in one.reload()
+    assert one.end() == 0
+
+
+def test_another_time_zone_for_the_fleet_is_one_for_its_schedules(instances: Any) -> None:
+    one = instances()
+    agents = {"nightly": sleep(schedule={"cron": "0 6 * * *"})}
+    one.write(agents, timezone="UTC")
+    one.up()
+    one.says("06:00 UTC")
+    one.write(agents, timezone="Asia/Tokyo")
+    assert "nightly: stays scheduled (schedule changed)" in one.reload()
+    assert one.end() == 0
