@@ -16,7 +16,7 @@ from midwatch.supervisor.record import Record
 from midwatch.supervisor.screen import ROWS, Screen, draw
 
 MAX_INPUT: Final = 4_000
-"""Characters of one input: a terminal's line takes 4,095 bytes."""
+"""Bytes of one input: a terminal's line takes 4,095, and drops what is longer."""
 
 ENTER: Final = "\r"
 """What the Enter key sends; the terminal makes it the end of a line."""
@@ -67,8 +67,12 @@ async def _drawn(record: Record) -> Screen:
 
 def _type(keeper: Keeper, data: Mapping[str, Any], by: str) -> tuple[str, dict[str, Any]]:
     text, enter = data.get("text"), data.get("enter", True)
-    if not isinstance(text, str) or len(text) > MAX_INPUT or not isinstance(enter, bool):
-        return f"expected text of at most {MAX_INPUT:,} characters", {"why": "input"}
+    if (
+        not isinstance(text, str)
+        or not isinstance(enter, bool)
+        or len(text.encode("utf-8", "replace")) > MAX_INPUT
+    ):
+        return f"expected text of at most {MAX_INPUT:,} bytes", {"why": "input"}
     run = keeper.run
     if not keeper.agent.tty:
         return (

@@ -9,6 +9,7 @@ from typing import Any
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.system import Standing
+from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
 
 READS = Standing(state="S", waits_in="n_tty_read", reads_terminal=True)
@@ -145,3 +146,10 @@ def test_a_model_that_its_workers_share_is_counted_once_and_measured_seldom(make
     house.keeper.look(house.keeper.run)
     house.system.advance(0.1)
     assert house.events("run.ended")[0]["end"] == "out-of-memory"
+
+
+async def test_what_a_line_of_the_terminal_cannot_hold_is_refused_whole(make: Any) -> None:
+    house = waiting(make)
+    answer, data = await carry_out(house.keeper, "input", {"text": "я" * 3000}, "ada")
+    assert (data["why"], bytes(house.process.typed)) == ("input", b"")
+    assert "4,000 bytes" in answer
