@@ -105,23 +105,17 @@ def test_a_rate_limit_is_waited_out(watch: Watch) -> None:
 
 
 PLAIN = _note("p") + "import time; time.sleep(600)"
-POLITE = (
-    "import signal, sys; signal.signal(15, lambda *_: sys.exit(0));"
-    + _note("p")
-    + "import time; time.sleep(600)"
-)
 
 
-@pytest.mark.parametrize(
-    ("code", "pause_s"),
-    [(PLAIN, 0.3), (PLAIN, 0.0), (POLITE, 0.0)],
-    ids=["agents long before us", "all at once", "all at once, and each ends with 0"],
-)
+@pytest.mark.parametrize("pause_s", [0.3, 0.0], ids=["agents long before us", "all at once"])
 def test_when_everything_is_told_to_stop_at_once_nothing_has_failed(
-    watch: Watch, code: str, pause_s: float
+    watch: Watch, pause_s: float
 ) -> None:
-    """As `systemctl stop` of a unit whose every process gets the signal, agents first."""
-    watch.up({name: _python(code) for name in ("a", "b", "c")})
+    """As `systemctl stop` of a unit whose every process gets the signal, agents first.
+
+    Of agents that catch it and end with 0 nothing is promised: that may come before our own signal.
+    """
+    watch.up({name: _python(PLAIN) for name in ("a", "b", "c")})
     watch.until(lambda: len(watch.pids("p")) == 3, "three agents")
     assert watch.process is not None
     for pid in watch.pids("p"):
