@@ -284,7 +284,8 @@ class Changes:
         self.reloads += 1
         versions = house.versions
         wanted = {n: replace(e, agent=versions.instead(n, e.agent)[0]) for n, e in entries.items()}
-        steps = change.plan(before, wanted)
+        # who leaves is asked first: an agent that only got another name waits for its lease, and no longer than needed
+        steps = sorted(change.plan(before, wanted), key=lambda step: step.do is not Do.STOP)
         done = [self._carry_out(step, agents.get(step.name)) for step in steps]
         house.versions.forget([d.agent for d in done if d.agent not in agents])
         self._drift.loaded()

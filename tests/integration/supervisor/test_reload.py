@@ -443,6 +443,20 @@ def test_an_agent_that_comes_back_comes_as_the_file_has_it_then_and_the_stop_wai
     assert (tmp_path / "ended").read_text() == "left\n"
 
 
+def test_an_agent_by_another_name_with_the_same_lease_waits_for_its_own_end(instances: Any) -> None:
+    one = instances()
+    one.write({"old": sleep(lease="box")})
+    one.up()
+    one.says("old: started")
+    first = one.pid("old")
+    one.write({"new": sleep(lease="box")})
+    assert "new: starts when the last run of old has ended" in one.reload()
+    one.says("new: started, pid")
+    assert not alive(first)
+    assert "runs already under" not in one.console
+    assert one.end() == 0
+
+
 def test_after_a_rollback_the_next_file_is_compared_with_what_runs(instances: Any) -> None:
     trial = {"rollback": True, "restart": {"stable_after": "100ms"}}
     good, bad = sleep(**trial), {"command": ["sh", "-c", "exit 3"], **trial}
