@@ -112,6 +112,8 @@ def _backing_off(look: Look) -> str:
 
 
 def _parked(look: Look) -> str:
+    if any(i["kind"] == "duplicate-instance" for i in look.agent.incidents):
+        return f"parked{look.since('at')}: {look.agent.reason}"  # no person need start it
     cause = _failure(look.agent)
     reason = f": {look.agent.reason}" if look.agent.reason else ""
     after = f" after {cause.after}" if cause else reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from midwatch.core.detection import Facts
@@ -9,6 +10,7 @@ from midwatch.core.detectors.duplicate_instance import duplicate_instance
 from midwatch.core.detectors.rolled_back import rolled_back
 from midwatch.core.fleet import Agent
 from midwatch.core.incident import Clear, Finding
+from midwatch.core.terms import Schedule
 
 NOW = 1_750_000_000.0
 
@@ -31,6 +33,16 @@ def test_a_duplicate_says_who_has_it() -> None:
     assert (found.kind, found.done) == ("duplicate-instance", ("park",))
     assert found.sentence == f"inbox: not started: {held}; started here when that one lets go"
     assert found.evidence == {"pid": 7, "data": "/x", "since": NOW}
+
+
+def test_a_duplicate_of_a_job_is_not_started_when_the_other_one_ends() -> None:
+    told = replace(
+        facts("agent.duplicate", reason="runs already under pid 7"),
+        config=Agent(command=["run"], schedule=Schedule(every=60.0)),
+    )
+    found = duplicate_instance.judge(told)
+    assert isinstance(found, Finding)
+    assert found.sentence.endswith("; its schedule is followed here when that one lets go")
 
 
 def test_a_duplicate_is_over_when_the_agent_is_started_here() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from midwatch.core.agentview import AgentView
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.plain import clean
+from midwatch.core.sentence import sentence_of
 from midwatch.core.states import State
 from midwatch.core.terms import Budget
 from midwatch.core.times import day_end, day_start, show_time, zone_of
@@ -262,6 +263,14 @@ def test_a_time_outside_the_calendar_is_said_to_be_unknown(at: float) -> None:
 
 def test_an_unknown_time_zone_falls_back_to_utc() -> None:
     assert show_time(NOW, NOW, zone_of("Mars/Base")) == "15:06"
+
+
+def test_an_agent_that_runs_elsewhere_needs_no_person_to_start_it() -> None:
+    agent = AgentView("a", Agent(command=["run"]), declared=True)
+    agent.state, agent.reason = State.PARKED, "runs already under pid 7"
+    assert sentence_of(agent, NOW, zone_of(PARIS)).endswith(", until a person starts it")
+    agent.incidents = [{"kind": "duplicate-instance", "actions": []}]
+    assert sentence_of(agent, NOW, zone_of(PARIS)) == "parked: runs already under pid 7"
 
 
 def test_an_agent_view_alone_needs_no_fleet() -> None:

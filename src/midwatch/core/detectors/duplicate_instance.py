@@ -32,11 +32,12 @@ def _second(facts: Facts) -> Finding:
         "data": text_of(data, "data"),
         "since": number_of(data, "since"),
     }
+    then = "started" if facts.config.schedule is None else "its schedule is followed"
     return Finding(
         kind=KIND,
         agent=facts.agent,
         severity="warning",
-        sentence=told(facts, f"not started: {held}", "started here when that one lets go"),
+        sentence=told(facts, f"not started: {held}", f"{then} here when that one lets go"),
         reason="another supervisor of this user holds the agent's lease",
         evidence_at=facts.item["at"],
         evidence={name: value for name, value in fields.items() if value is not None},
