@@ -49,7 +49,7 @@ class Cgroup:
         """Return the processes in it, and in what the run made below it."""
         found: list[int] = []
         for folder, _, _ in os.walk(self.path):
-            text = procfs.read(f"{folder}/cgroup.procs", 1 << 18) or b""
+            text = procfs.read_all(f"{folder}/cgroup.procs")
             found.extend(int(line) for line in text.split())
         return found
 

@@ -118,11 +118,21 @@ class Lineage:
         """Return a table of processes that holds all of these runs, read in the cheapest way."""
         if len(wanted) <= FEW:
             walked = (pid for p in wanted for pid in (p.pid, *procfs.below(p.pid)))
-            return procfs.stats(walked) | {e.pid: e for e in self.strays()}
-        if light and self.kin.reliable:
-            return procfs.stats(self.kin.ours(procfs.pids()))
-        self.kin.forget(p.run_id for p in self._processes.values())
-        return procfs.everyone()
+            found = procfs.stats(walked) | {e.pid: e for e in self.strays()}
+        elif light and self.kin.reliable:
+            found = procfs.stats(self.kin.ours(procfs.pids()))
+        else:
+            found = procfs.everyone()
+        if not light:
+            self._forget(found)
+        return found
+
+    def _forget(self, table: Mapping[int, Stat]) -> None:
+        """Drop what is known of runs of which nothing lives any more."""
+        living = {p.run_id for p in self._processes.values()}
+        self.kin.forget(living, table)
+        for run_id in [r for r in self._outlive if r not in living and not self.kin.knows(r)]:
+            del self._outlive[run_id]
 
     def sort(self, wanted: Sequence[Child], table: dict[int, Stat]) -> dict[int, list[Stat]]:
         """Return by the pid of each living run's process all other processes of the run."""

@@ -53,6 +53,24 @@ def read(path: str, limit: int = 4096) -> bytes | None:
         os.close(fd)
 
 
+def read_all(path: str) -> bytes:
+    """Return a list in /proc or of a cgroup as a whole, or nothing: of those the kernel gives a page
+    per read, however much is asked for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    parts: list[bytes] = []
+    try:
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    except OSError:
+        pass  # gone in the middle: what was read was true
+    finally:
+        os.close(fd)
+    return b"".join(parts)
+
+
 def parse(pid: int, line: bytes) -> Stat:
     # the name is in parentheses and may hold anything, also parentheses
     end = line.rindex(b")")
@@ -102,9 +120,8 @@ def children_of(pid: int) -> list[int]:
     except OSError:
         return found
     for task in tasks:
-        line = read(f"/proc/{pid}/task/{task}/children", 1 << 18)
-        if line:
-            found.extend(int(child) for child in line.split())
+        line = read_all(f"/proc/{pid}/task/{task}/children")
+        found.extend(int(child) for child in line.split())
     return found
 
 
@@ -186,7 +203,7 @@ def proportional_bytes(pid: int) -> int | None:
 
 
 def oom_kills() -> int:
-    data = read("/proc/vmstat", 1 << 16) or b""
+    data = read_all("/proc/vmstat")
     at = data.find(b"\noom_kill ")
     return 0 if at < 0 else int(data[at + 10 : data.index(b"\n", at + 10)])
 

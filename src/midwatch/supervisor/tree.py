@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Final
 
 from midwatch.supervisor import mark, procfs
@@ -58,6 +58,15 @@ class Kin:
     def mark_for(self, run_id: str) -> mark.Mark | None:
         """Return what a run of this instance is marked with, whether we know it or not."""
         return mark.of(run_id, self.top, self.salt)
+
+    @property
+    def size(self) -> int:
+        """How much is remembered: bounded by what lives, not by what has lived."""
+        return len(self._seen) + len(self._runs) + len(self._of) + len(self._aliases)
+
+    def knows(self, run_id: str) -> bool:
+        """Tell whether something of the run is remembered."""
+        return run_id in self._of
 
     def mark_of(self, run_id: str) -> mark.Mark | None:
         return self._marks.get(run_id)
@@ -117,13 +126,19 @@ class Kin:
         """Marks can be given on this machine."""
         return self.mark_for("any") is not None
 
-    def forget(self, living: Iterable[str]) -> None:
-        """Drop what is known of runs that are over, and of processes that are gone.
+    def forget(self, living: Iterable[str], table: Mapping[int, Stat]) -> None:
+        """Drop what is known of runs that are over, and of processes that are gone: `table` holds
+        many of those that are not.
 
         What a run left behind keeps its entry as long as it lives."""
         keep = set(living)
-        for run_id in [r for r in self._of if r not in keep]:
-            if not any(True for _ in self.remembered(run_id)):
+        for run_id, known in list(self._of.items()):
+            for pid, started in list(known.items()):
+                entry = table.get(pid) or procfs.stat(pid)
+                if entry is None or entry.started != started:
+                    del known[pid]
+                    self._seen.pop((pid, started), None)
+            if not known:
                 del self._of[run_id]
         for run_id in [r for r in self._marks if r not in keep and r not in self._of]:
             self._runs.pop(self._marks.pop(run_id), None)

@@ -55,6 +55,15 @@ import time
 time.sleep(600)
 """
 
+CROWD = """
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(600)
+print("up", flush=True)
+time.sleep(600)
+"""
+
 
 class Watch:
     def __init__(self, folder: Path) -> None:
@@ -234,6 +243,32 @@ async def test_a_fork_bomb_that_hides_is_stopped_and_killed_in_short_steps(watch
     assert alive(neighbour.pid)
     await watch.until(lambda: len(watch.exits) == 1)
     assert watch.system.kill_tree(process) == 0
+
+
+async def test_a_crowd_of_children_is_counted_to_the_last(watch: Watch) -> None:
+    process = watch.python(CROWD, "900")
+    await watch.until(lambda: b"up" in watch.output)
+    # the kernel tells some 700 children per read
+    assert watch.system.sample([process])[process.pid].children == 900
+    await watch.dead(process)
+
+
+async def test_what_has_ended_is_not_remembered(watch: Watch) -> None:
+    process = watch.run("sleep", "600")
+    watch.system.sample([process])
+    kin = watch.system._lineage.kin  # pyright: ignore[reportPrivateUsage]
+    before = kin.size
+    ended = procfs.Stat(2**22, b"ended", "S", process.pid, 1, 1, 0, 0.0, 0.0, 1, 1, 4096)
+    for number in range(1, 500):
+        kin.remember(process.run_id, [ended._replace(started=number, pid=ended.pid + number)])
+        kin.remember(f"run {number}", [ended._replace(started=number)])
+        kin.enrol(f"run {number}")
+        kin.alias(f"part of run {number}", f"run {number}")
+    assert kin.size > before + 1500
+    watch.system.sample([process], light=True)
+    watch.system.sample([process])
+    assert kin.size == before
+    assert kin.mark_of(process.run_id) is not None
 
 
 # -- where a process stands ----------------------------------------------------------------------
