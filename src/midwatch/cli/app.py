@@ -111,7 +111,16 @@ def _run(arguments: list[str]) -> int:
 
 
 def _open_streams() -> None:
-    """A stream that was closed by whoever started us (`>&-`) takes what is written and keeps nothing."""
+    """A stream that was closed by whoever started us (`>&-`) takes what is written and keeps nothing.
+
+    Its number must not be free either: the loop's own descriptor would get it, and a command that
+    inherits our stdin would hold that."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(fd, True)
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # typeshed does not know
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]

@@ -94,6 +94,15 @@ def test_what_is_midwatchs_own_fault_is_125(tmp_path: Path) -> None:
     assert err.startswith(b"midwatch: data directory")
 
 
+def test_streams_that_are_closed_are_empty_ones_for_the_command() -> None:
+    command = [*RUN, "--", "sh", "-c", "readlink /proc/self/fd/0 /proc/self/fd/2; exit 4"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command],
+        stdout=subprocess.PIPE, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, b"/dev/null\n/dev/null\n")
+
+
 def test_options_behind_the_program_are_the_programs() -> None:
     assert run("sh", "-c", "echo $0 $1", "--help", "-v")[1] == b"--help -v\n"
 

@@ -125,6 +125,7 @@ def alive(pid: int) -> bool:
 async def test_a_daemon_that_gave_up_all_that_names_it_is_still_of_its_run(watch: Watch) -> None:
     process = watch.python(DAEMON, "live")
     await watch.until(lambda: b"up" in watch.output)
+    await watch.until(lambda: [m.name for m in watch.system.members(process)] == ["sleep 600"])
     (daemon,) = watch.system.members(process)
     assert (daemon.name, daemon.parent, daemon.run_id) == ("sleep 600", os.getpid(), "")
     assert watch.system.sample([process])[process.pid].children == 1
