@@ -186,9 +186,9 @@ def test_children_over_their_time_are_over_when_none_followed(make: Any) -> None
     house.system.add_member(house.process, age_s=99.0)
     sample(house, 12)
     house.process.members[:] = [replace(m, age_s=101.0) for m in house.process.members]
-    sample(house, 50)
+    sample(house, 8)
     assert stages(house) == ["killed"]
-    sample(house, 20)
+    sample(house, 5)
     assert stages(house) == ["killed", "over"]
 
 

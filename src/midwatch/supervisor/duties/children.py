@@ -22,7 +22,7 @@ SOONEST_S: Final = 0.2
 """The shortest."""
 
 CALM_S: Final = 600.0
-"""Children over their time count as over when none followed for so long."""
+"""Children over their time count as over when none followed for one more such time, or for this long."""
 
 SECOND_LOOK_S: Final = 1.0
 """When a count that is too high is looked at again."""
@@ -61,15 +61,21 @@ class Children(Duty):
                 "reason": pile.reason or "its children are few again",
             }
             self._tell(run, data)
-        elif self._killed is not None and now - self._killed >= CALM_S and not self._pileup.told:
+        elif self._calm(now):
             self._killed = None
-            words = f"none was over its time for {show_duration(CALM_S)}"
-            self._tell(run, {"stage": "over", "reason": words})
+            self._tell(run, {"stage": "over", "reason": "no other child went over its time"})
         elif pile.reason and self._pileup.doubts:
             self.helm.timers.set("second", SECOND_LOOK_S, lambda: self.helm.look(run))
 
     def glanced(self, run: Run, sample: Sample, now: float) -> None:
         self.sampled(run, sample, now)
+
+    def _calm(self, now: float) -> bool:
+        """Tell whether children over their time were told of, and that is over."""
+        if self._killed is None or self._pileup.told or self._pileup.doubts:
+            return False
+        ttl = self.helm.agent.children.ttl or 0.0
+        return now - self._killed >= min(CALM_S, max(LOOK_S, ttl))
 
     def _look_in(self, run: Run, seconds: float) -> None:
         self._looking = True
