@@ -191,8 +191,11 @@ def quote(word: str) -> str:
 
 
 def _specifiers(path: str) -> str:
-    """Return a path for a key that takes the whole line as it is, spaces and all."""
+    """Return a path for a key that takes the whole line as it is, spaces and all. Raises Unexpected
+    for an end that systemd would not leave as it is: a backslash joins the next line to this one."""
     quote(path)
+    if path != path.strip() or path.endswith("\\"):
+        raise Unexpected("a path that ends in neither a space nor a backslash", path)
     return path.replace("%", "%%")
 
 

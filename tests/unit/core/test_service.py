@@ -90,6 +90,12 @@ def test_a_path_that_would_begin_another_line_is_refused(path: str) -> None:
             unit(service(**{key: path}))
 
 
+@pytest.mark.parametrize("root", ["/srv/fleet\\", "/srv/fleet "])
+def test_a_directory_whose_end_systemd_would_not_leave_as_it_is_is_refused(root: str) -> None:
+    with pytest.raises(Unexpected, match="ends in neither"):
+        unit(service(root=root))
+
+
 @given(
     st.lists(
         st.text(st.characters(min_codepoint=32, exclude_characters="\x7f"), max_size=20),
