@@ -31,6 +31,8 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         "web": {"command": SLEEP, "group": "site", "instances": 2, **limits},
     }
     with Instance(folder, agents) as one:
+        # each test may be the first one here
+        assert one.wait(lambda: len(known := pids(one)) == 3 and all(known.values()), DEADLINE_S)
         yield one
 
 
