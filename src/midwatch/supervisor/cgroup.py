@@ -37,6 +37,10 @@ class Cgroup:
     def __init__(self, path: Path, controllers: frozenset[str]) -> None:
         self.path = path
         self._controllers = controllers
+        self.holds_to: frozenset[str] = frozenset()
+        """Controllers that hold the run to a limit that the kernel took from us."""
+        self.whole = True
+        """No limit was refused."""
 
     def has(self, controller: str) -> bool:
         return controller in self._controllers
@@ -104,18 +108,21 @@ class Cgroup:
             return False
         return True
 
-    def cap(self, caps: Caps) -> None:
-        """Write the limits. Swap is not memory: at its limit a run is to end, not to crawl. For the same
+    def cap(self, caps: Caps) -> bool:
+        """Write the limits; tell whether the kernel took all of them. Swap is not memory: at its limit a run is to end, not to crawl. For the same
         reason there is no `memory.high`: who is slowed down by it looks like one that hangs."""
-        if self.has("memory") and caps.memory_bytes is not None:
-            self._write("memory.max", str(caps.memory_bytes))
-            self._write("memory.swap.max", "0")
+        wanted: dict[str, tuple[str, int | None]] = {
+            "memory": ("memory.max", caps.memory_bytes),
+            "pids": ("pids.max", caps.processes),
+            "cpu": ("cpu.weight", caps.cpu_weight),
+        }
+        due = {c: (f, str(n)) for c, (f, n) in wanted.items() if self.has(c) and n is not None}
+        self.holds_to = frozenset(c for c, (f, text) in due.items() if self._write(f, text))
+        if "memory" in self.holds_to:
+            self._write("memory.swap.max", "0")  # not there on a kernel without swap
         if self.has("memory"):
             self._write("memory.oom.group", "1")
-        if self.has("pids") and caps.processes is not None:
-            self._write("pids.max", str(caps.processes))
-        if self.has("cpu"):
-            self._write("cpu.weight", str(caps.cpu_weight))
+        return len(self.holds_to) == len(due)
 
 
 def _numbers(text: bytes) -> dict[bytes, int]:
@@ -131,14 +138,15 @@ class Cgroups:
     controllers: frozenset[str]
 
     def make(self, agent: str, run_id: str, caps: Caps) -> Cgroup | None:
-        """Return a new cgroup with its limits, or None when the kernel refuses one."""
+        """Return a new cgroup with its limits, or None when the kernel refuses one. What it holds the
+        run to is in `holds_to`."""
         name = f"{PREFIX}{re.sub(r'[^A-Za-z0-9_-]', '_', agent)[:80]}.{run_id[-40:]}"
         made = Cgroup(self.base / name.replace("/", "_"), self.controllers)
         try:
             made.path.mkdir()
         except OSError:
             return None
-        made.cap(caps)
+        made.whole = made.cap(caps)
         return made
 
     def left(self) -> list[Cgroup]:

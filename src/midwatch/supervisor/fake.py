@@ -66,6 +66,8 @@ class FakeProcess:
     """What `FakeSystem.standing` tells of it."""
     typed: bytearray = field(default_factory=bytearray)
     """What was written to its terminal."""
+    held: dict[str, str] = field(default_factory=dict[str, str])
+    """What holds it to its limits, where that is not what `FakeSystem.held` says."""
     ended: bool = False
 
 
@@ -263,8 +265,8 @@ class FakeSystem:
     def delegation(self) -> str:
         return "a machine that does not exist"
 
-    def enforcement(self) -> dict[str, str]:
-        return dict(self.held)
+    def enforcement(self, process: Process | None = None) -> dict[str, str]:
+        return self.held | (self._known(process).held if process is not None else {})
 
     def _known(self, process: Process) -> FakeProcess:
         return next(p for p in self.launched if p is process)

@@ -161,7 +161,7 @@ class LinuxSystem:
             if cgroup is not None:
                 with contextlib.suppress(OSError):
                     procs_fd = cgroup.open_procs()
-            weigh = cgroup is None or not cgroup.has("cpu")
+            weigh = cgroup is None or "cpu" not in cgroup.holds_to
             place = launching.Place(procs_fd, self._lineage.kin.enrol(launch.run_id), weigh)
             popen, ends = launching.execute(launch, self.counters, place)
         except StartError:
@@ -179,7 +179,7 @@ class LinuxSystem:
             self._discard(cgroup)
             raise StartError(error.errno or 0, launching.explain(error, launch)) from error
         if cgroup is not None and not cgroup.holds(popen.pid):
-            self.counters.cgroups_failed += 1
+            self.counters.cgroups_failed += cgroup.whole  # else it was counted
             self._discard(cgroup)
             cgroup = None
         outlet = Outlet(self._loop, ends, launch.on_output)
@@ -193,7 +193,7 @@ class LinuxSystem:
         if self._cgroups is None or not launch.agent:
             return None
         made = self._cgroups.make(launch.agent, launch.run_id, launch.caps)
-        if made is None:
+        if made is None or not made.whole:
             self.counters.cgroups_failed += 1
         return made
 
@@ -328,8 +328,12 @@ class LinuxSystem:
             return self._without
         return f"cgroup v2 at {self._cgroups.base} ({', '.join(sorted(self._cgroups.controllers))})"
 
-    def enforcement(self) -> dict[str, str]:
+    def enforcement(self, process: Process | None = None) -> dict[str, str]:
         held: frozenset[str] = self._cgroups.controllers if self._cgroups else frozenset()
+        if process is not None:
+            mine = self._processes.get(process.pid)
+            own = mine.cgroup if mine is process and mine is not None else None
+            held = own.holds_to if own is not None else frozenset()
         return {
             "memory": "cgroup" if "memory" in held else "sampling",
             "processes": "cgroup" if "pids" in held else "sampling",

@@ -172,7 +172,7 @@ class PortableSystem:
     def delegation(self) -> str:
         return "this system has no cgroups"
 
-    def enforcement(self) -> dict[str, str]:
+    def enforcement(self, process: Process | None = None) -> dict[str, str]:  # noqa: ARG002
         return {
             "memory": "sampling",
             "processes": "sampling",

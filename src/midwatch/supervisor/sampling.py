@@ -47,8 +47,8 @@ class Sampling:
         self._processes: int | None = None
         self._glanced: dict[str, tuple[int, int, int]] = {}
         """What each run used at the last light look, by run."""
-        held = system.enforcement()
-        self._ours = [name for name in ("memory", "processes") if held.get(name) == "sampling"]
+        self._alone = True
+        """The last light look found runs that only we hold."""
 
     async def work(self) -> None:
         await asyncio.sleep(FIRST_SAMPLE_S)
@@ -76,7 +76,12 @@ class Sampling:
 
     def light(self) -> None:
         """Look at the runs that nobody but us holds to their limits."""
-        runs = [(k, k.run) for k in self._keepers.values() if k.run is not None and self._holds(k)]
+        runs = [
+            (keeper, run)
+            for keeper in self._keepers.values()
+            if (run := keeper.run) is not None and self._holds(keeper, run.process)
+        ]
+        self._alone = bool(runs)
         if not runs:
             return
         samples = self._system.sample([run.process for _, run in runs], light=True)
@@ -90,13 +95,20 @@ class Sampling:
             if before.get(run.run_id) != uses:  # who idles is below its limits as before
                 keeper.glanced(sample)
 
-    def _holds(self, keeper: Keeper) -> bool:
+    def _holds(self, keeper: Keeper, process: Process) -> bool:
+        """Tell whether a limit of the run is held by nobody but us: each run is asked for, because one
+        cgroup may have failed where the others did not."""
         limits = keeper.agent.limits
-        return any(getattr(limits, name) is not None for name in self._ours)
+        limited = [name for name in ("memory", "processes") if getattr(limits, name) is not None]
+        if not limited:
+            return False
+        held = self._system.enforcement(process)
+        return any(held.get(name) == "sampling" for name in limited)
 
     def _swarms(self) -> bool:
         """Tell whether the machine has many more processes than a moment ago."""
-        if not self._ours:
+        if not self._alone:
+            self._processes = None
             return False
         before, self._processes = self._processes, self._system.processes()
         return (

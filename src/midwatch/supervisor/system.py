@@ -177,7 +177,8 @@ class Counters:
     leftovers_killed: int = 0
     status_lost: int = 0
     cgroups_failed: int = 0
-    """Runs without a cgroup of their own although there is a place for them."""
+    """Runs without a cgroup of their own although there is a place for them, or with one that took not
+    all of their limits."""
     by_errno: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -263,9 +264,11 @@ class System(Protocol):
         """Return in a sentence whether cgroups are used here, or why not."""
         ...
 
-    def enforcement(self) -> dict[str, str]:
+    def enforcement(self, process: Process | None = None) -> dict[str, str]:
         """Return by limit (memory, processes, cpu_weight, open_files, disk) what holds a run to it:
-        `cgroup`, `rlimit`, `nice`, `sampling`, or `nothing` with the reason after a colon."""
+        `cgroup`, `rlimit`, `nice`, `sampling`, or `nothing` with the reason after a colon.
+
+        With `process`, what holds that one: its cgroup may have failed."""
         ...
 
     def footprint(self, process: Process) -> int | None:

@@ -67,6 +67,19 @@ def test_what_is_not_delegated_is_not_written(base: Path) -> None:
     assert (made.has("memory"), made.has("pids")) == (False, True)
 
 
+def test_a_limit_that_the_kernel_refuses_does_not_count_as_held(base: Path) -> None:
+    caps = Caps(memory_bytes=1 << 30, processes=256)
+    made = Cgroups(base, ALL).make("inbox", "run", caps)
+    assert made is not None
+    assert (made.whole, made.holds_to) == (True, ALL)
+    (made.path / "memory.max").unlink()
+    (made.path / "memory.max").mkdir()  # where nothing can be written
+    assert not made.cap(caps)
+    assert made.holds_to == {"pids", "cpu"}
+    assert made.cap(Caps())  # who has no limits is refused none
+    assert made.holds_to == {"cpu"}
+
+
 def test_memory_is_what_cannot_be_given_back(tmp_path: Path) -> None:
     found = Cgroup(tmp_path, ALL)
     assert (found.memory_bytes(), found.oom_kills(), found.pids()) == (None, None, [])

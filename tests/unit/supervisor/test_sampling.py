@@ -112,6 +112,21 @@ def test_a_light_look_is_for_those_alone_whom_nobody_else_holds(room: Room) -> N
     assert room.system.passes == ["light"]  # the kernel holds them: nobody is looked at
 
 
+def test_a_run_whose_cgroup_failed_is_looked_at_among_those_that_the_kernel_holds(
+    room: Room,
+) -> None:
+    room.system.held |= {"memory": "cgroup", "processes": "cgroup"}
+    sampling = room.sampling(held=Limits(memory=1000), failed=Limits(memory=1000), free=FREE)
+    room.keepers["failed"].run.process.held["memory"] = "sampling"
+    room.keepers["free"].run.process.held["memory"] = "sampling"
+    sampling.light()
+    assert {name: len(k.light) for name, k in room.keepers.items()} == {
+        "held": 0,
+        "failed": 1,
+        "free": 0,
+    }
+
+
 def test_who_uses_what_it_used_is_not_judged_again(room: Room) -> None:
     sampling = room.sampling(inbox=Limits(memory=1000))
     keeper = room.keepers["inbox"]
