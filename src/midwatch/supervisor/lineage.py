@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from midwatch.supervisor import procfs, tree
@@ -38,6 +38,8 @@ class Lineage:
         self._adopt = adopt
         self._outlive: dict[str, set[str]] = {}
         """Run ids of sub-agents that are to outlive the run, by run."""
+        self.hunts: dict[str, tree.Hunt] = {}
+        """Those that go on, by run: what names the processes of these is still needed."""
         self._met: set[int] = set()
         """Strays that were there when we last reaped."""
         # a shell that started something and then became us by exec: its children are not ours to end
@@ -129,7 +131,7 @@ class Lineage:
 
     def _forget(self, table: Mapping[int, Stat]) -> None:
         """Drop what is known of runs of which nothing lives any more."""
-        living = {p.run_id for p in self._processes.values()}
+        living = {p.run_id for p in self._processes.values()} | self.hunts.keys()
         self.kin.forget(living, table)
         for run_id in [r for r in self._outlive if r not in living and not self.kin.knows(r)]:
             del self._outlive[run_id]
@@ -155,27 +157,44 @@ class Lineage:
 
     # -- ending ------------------------------------------------------------------------------
 
-    def left_by(self, process: Child) -> list[Stat]:
-        """Return what outlives the run in sessions of its own: the rest has died with its group.
+    def left_by(self, process: Child, most: int) -> list[Stat]:
+        """Return what outlives the run in sessions of its own, at most so many and what is found within
+        one step: the rest has died with its group.
 
         What has no memory any more is on its way out, and walls fall by themselves."""
         wall = os.fsencode(os.path.basename(process.launch.command[0]))[:15]  # noqa: PTH119
-        own = [
+        own = (
             entry
-            for entry in self.strays()
-            if entry.session != process.pid
+            if entry is not None
+            and entry.session != process.pid
             and entry.rss_bytes
             and not (process.launch.walled and entry.name == wall)
-            and self._is_left(entry, process)
-        ]
-        return tree.living(own)
-
-    def kill_left(self, process: Process) -> int:
-        """SIGKILL what escaped from the group. It is now our child, the subreaper sees it at once; it
-        is known by its session, its mark, or the run id in its environment."""
-        return sum(
-            tree.kill_below(entry) for entry in self.strays() if self._is_left(entry, process)
+            else None
+            for entry in self.escaped(process)
         )
+        return tree.living(own, most)
+
+    def escaped(self, process: Process) -> Iterator[Stat | None]:
+        """Yield what escaped from the group, one by one as it is asked for: None for what is another's.
+
+        It is now our child, the subreaper sees it at once; it is known by its session, its mark, or
+        the run id in its environment. To be begun before the process's number is free."""
+        if not self._adopt:
+            return
+        us = os.getpid()
+        children = [p for p in procfs.children_of(us) if p not in self._processes]
+        own = list(self.kin.marked(process.run_id, children))
+        others = set(children).difference(self.kin.ours(children))
+        for pid in (*own, *(p for p in children if p in others)):
+            entry = procfs.stat(pid)
+            is_one = (
+                entry is not None
+                and entry.ppid == us
+                and entry.state != "Z"
+                and (pid, entry.started) not in self._before
+                and self._is_left(entry, process)
+            )
+            yield entry if is_one else None
 
     def _is_left(self, entry: Stat, process: Process) -> bool:
         if entry.session != process.pid and self.kin.owner(entry) != process.run_id:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import os
 import select
@@ -22,7 +23,7 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from midwatch.supervisor import host, launching, mark, procfs, tree
@@ -125,7 +126,7 @@ class LinuxSystem:
         self._processes: dict[int, LinuxProcess] = {}
         self._lineage = Lineage(self._processes, salt or os.urandom(8), adopt=adopt)
         self._meter = Meter()
-        self._hunts: dict[str, tree.Hunt] = {}
+        self._hunts = self._lineage.hunts
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # inherited from whoever started us, and the kernel would reap our children itself
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -268,15 +269,33 @@ class LinuxSystem:
                 os.killpg(process.pid, signal.SIGSTOP)  # all of the group in one call
         hunt = self._hunts.get(process.run_id)
         if hunt is None:
-            hunt = tree.Hunt(self._lineage.kin, process.run_id, spared)
-            self._hunts[process.run_id] = hunt
-        found, over = hunt.step(() if hunt.begun else self._lineage.roots(process).values())
+            hunt = self._hunts[process.run_id] = tree.Hunt(
+                self._lineage.kin, process.run_id, spared
+            )
+        roots = () if hunt.begun else self._lineage.roots(process).values()
+        return max(self._step(process, hunt, roots), in_cgroup)
+
+    def _step(self, process: Process, hunt: tree.Hunt, roots: Iterable[Stat | None]) -> int:
+        found, over = hunt.step(roots)
         if over:
             del self._hunts[process.run_id]
+            self.counters.leftovers_killed += found if hunt.leftovers else 0
         elif not hunt.goes_on:  # whoever asked will ask again, but a crowd is not to wait for that
             hunt.goes_on = True
             self._loop.call_later(HUNT_AGAIN_S, self._hunt_on, process)
-        return max(found, in_cgroup)
+        return found
+
+    def _kill_left(self, process: Process) -> None:
+        """End what escaped from the run's group: a few at once, a crowd in steps."""
+        escaped = self._lineage.escaped(process)
+        first = list(itertools.islice(escaped, 1))
+        if not first or process.run_id in self._hunts:
+            return  # or it goes on, step by step, whoever asks for it
+        spared = self._lineage.outliving(process.run_id)
+        hunt = self._hunts[process.run_id] = tree.Hunt(self._lineage.kin, process.run_id, spared)
+        hunt.leftovers = True
+        with tree.ahead():
+            self._step(process, hunt, itertools.chain(first, escaped))
 
     def _hunt_on(self, process: Process) -> None:
         hunt = self._hunts.get(process.run_id)
@@ -397,7 +416,8 @@ class LinuxSystem:
             self.counters.status_lost += 1
         process.ended = True
         process.popen.returncode = 0  # reaped here: Popen must never wait for this pid again
-        left = tuple(members_of(self._lineage.left_by(process)[:LEFT_TOLD]))
+        with tree.ahead():
+            left = tuple(members_of(self._lineage.left_by(process, LEFT_TOLD)))
         kills = None
         if process.cgroup is not None:
             kills = process.cgroup.oom_kills()
@@ -405,8 +425,7 @@ class LinuxSystem:
                 self.counters.leftovers_killed += process.cgroup.kill()
         process.outlet.drain()
         self._forget(process)
-        if process.run_id not in self._hunts:  # else it goes on, step by step, whoever asks for it
-            self.counters.leftovers_killed += self._lineage.kill_left(process)
+        self._kill_left(process)
         self._discard(process.cgroup)
         process.launch.on_exit(Exit(code, number, kills, left))
 

@@ -169,29 +169,32 @@ class Hunt:
         self._killed = 0
         self.goes_on = False
         """The next step is arranged for."""
+        self.leftovers = False
+        """Its run had ended before it began."""
         self._work: Generator[None] | None = None
 
     @property
     def begun(self) -> bool:
         return self._work is not None
 
-    def step(self, roots: Iterable[Stat]) -> tuple[int, bool]:
+    def step(self, roots: Iterable[Stat | None]) -> tuple[int, bool]:
         """Work for a while. Return how many were found alive, and whether the hunt is over.
 
-        `roots` are looked at when the hunt begins."""
+        `roots` are looked at when the hunt begins, one by one as there is time: None stands for one
+        that was looked at in vain."""
         until = time.monotonic() + WORK_S
         if self._work is None:
-            self._work = self._steps([(entry.pid, entry.started) for entry in roots])
+            self._work = self._steps(roots)
         for _ in self._work:
             if time.monotonic() > until:
                 return max(1, len(self._held) + self._killed), False
         return self._killed, True
 
-    def _steps(self, roots: list[tuple[int, int]]) -> Generator[None]:
+    def _steps(self, roots: Iterable[Stat | None]) -> Generator[None]:
         fresh: list[int] = []
-        for pid, started in roots:
-            if self._hold(pid, started, is_started(started)):
-                fresh.append(pid)
+        for root in roots:
+            if root and self._hold(root.pid, root.started, is_started(root.started)):
+                fresh.append(root.pid)
             yield
         last: list[int] = []
         while True:
@@ -281,12 +284,23 @@ def kill_below(root: Stat) -> int:
     return sum(kill(e.pid, e.started) for e in entries)
 
 
-def living(roots: Iterable[Stat]) -> list[Stat]:
-    """Return these processes and everything below them, without zombies."""
+def living(roots: Iterable[Stat | None], most: int) -> list[Stat]:
+    """Return these processes and everything below them, without zombies: at most so many, and what is
+    found in the time of one step. None among the roots is one that was looked at in vain."""
+    until = float("inf")
     found: dict[int, Stat] = {}
     for root in roots:
-        found |= {root.pid: root} | procfs.stats(procfs.below(root.pid))
-    return [entry for entry in found.values() if entry.state != "Z"]
+        until = min(until, time.monotonic() + WORK_S)  # from the first: a crowd takes long to list
+        walk = [root] if root is not None else []
+        for entry in walk:  # grows while it is walked
+            if entry.state != "Z":
+                found[entry.pid] = entry
+            if len(found) >= most or time.monotonic() > until:
+                return list(found.values())
+            walk += procfs.stats(procfs.children_of(entry.pid)).values()
+        if time.monotonic() > until:
+            break
+    return list(found.values())
 
 
 @contextlib.contextmanager

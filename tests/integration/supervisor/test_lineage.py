@@ -65,6 +65,16 @@ time.sleep(600)
 """
 
 
+LEAVER = """
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+time.sleep(0.5)
+"""
+
+
 class Watch:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -244,6 +254,29 @@ async def test_a_fork_bomb_that_hides_is_stopped_and_killed_in_short_steps(watch
     assert alive(neighbour.pid)
     await watch.until(lambda: len(watch.exits) == 1)
     assert watch.system.kill_tree(process) == 0
+
+
+async def test_a_crowd_that_a_run_leaves_behind_is_told_in_part_and_ended_in_steps(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took: list[float] = []
+    ended = LinuxSystem._ended  # pyright: ignore[reportPrivateUsage]
+
+    def timed(system: LinuxSystem, process: linux.LinuxProcess) -> None:
+        began = time.thread_time()
+        ended(system, process)
+        took.append(time.thread_time() - began)
+
+    monkeypatch.setattr(LinuxSystem, "_ended", timed)
+    neighbour = watch.run("sleep", "600")
+    process = watch.python(LEAVER, "700")
+    await watch.until(lambda: watch.exits)
+    (exit_,) = watch.exits
+    assert 1 < len(exit_.left) <= linux.LEFT_TOLD
+    assert max(took) < 0.15  # two steps of 30 ms each
+    await watch.until(lambda: watch.system.counters.leftovers_killed >= 700)
+    await watch.dead(process)
+    assert alive(neighbour.pid)
 
 
 async def test_a_crowd_of_children_is_counted_to_the_last(watch: Watch) -> None:
