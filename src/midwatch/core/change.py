@@ -190,19 +190,30 @@ def listed(words: Iterable[str], most: int = 5) -> str:
     return shown if len(known) <= most else f"{shown} and {len(known) - most} more"
 
 
-def wakes(state: State, *, held: bool, changed: Difference) -> bool:
-    """Tell whether an agent without a process is started because its entry changed.
+class Wake(StrEnum):
+    """What a changed entry does to an agent without a process."""
+
+    STAY = "stay"
+    START = "start"
+    WAIT = "wait"  # for the next time of its schedule
+
+
+def wakes(state: State, *, held: bool, changed: Difference, job: bool, was_job: bool) -> Wake:
+    """Return what an agent without a process does because its entry changed.
 
     A person's decision stands. A parked agent gets a new chance with any change, one that waits for
-    its next start, or that ended by itself, with a change of what is run.
+    its next start, or that ended by itself, with a change of what is run. A job (an agent with a
+    schedule) never begins because a file was written, only at its time; a run that is being tried
+    again has had its time.
     """
     if state is State.PARKED:
-        return True
-    if held:
-        return False
-    if state is State.SCHEDULED:
-        return False
-    return changed.restart or "enabled" in changed.keys
+        return Wake.WAIT if job else Wake.START
+    if held or state is State.SCHEDULED:
+        return Wake.STAY
+    fresh = changed.restart or "enabled" in changed.keys
+    if not job or (was_job and state is State.BACKING_OFF):
+        return Wake.START if fresh else Wake.STAY
+    return Wake.WAIT if fresh or "schedule" in changed.keys else Wake.STAY
 
 
 def _grew(before: Any, after: Any) -> bool:

@@ -99,9 +99,18 @@ NEXT: Final[dict[State, frozenset[State]]] = {
         }
     ),
     State.BACKING_OFF: frozenset(
-        {State.STARTING, State.STOPPED, State.SUSPENDED, State.PARKED, State.LOST}
+        {
+            State.STARTING,
+            State.STOPPED,
+            State.SUSPENDED,
+            State.PARKED,
+            State.SCHEDULED,  # its entry has become a schedule's
+            State.LOST,
+        }
     ),
-    State.PARKED: frozenset({State.STARTING, State.STOPPED, State.SUSPENDED, State.LOST}),
+    State.PARKED: frozenset(
+        {State.STARTING, State.STOPPED, State.SUSPENDED, State.SCHEDULED, State.LOST}
+    ),
     State.STOPPED: frozenset({State.STARTING, State.SUSPENDED, State.SCHEDULED, State.LOST}),
     State.SUSPENDED: frozenset({State.STARTING, State.STOPPED, State.SCHEDULED, State.LOST}),
     State.SCHEDULED: frozenset({State.STARTING, State.STOPPED, State.SUSPENDED, State.LOST}),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from midwatch.core import change
-from midwatch.core.change import Do, Entry, Step
+from midwatch.core.change import Do, Entry, Step, Wake
 from midwatch.core.errors import FleetFileError, MidwatchError, SetupError
 from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent, Fleet
@@ -369,11 +369,7 @@ class Changes:
         if not agent.enabled:
             return self._disable(keeper, changed.keys)
         if keeper.run is None:
-            if not change.wakes(keeper.state, held=held, changed=changed):
-                return Did(keeper.name, f"stays {keeper.state} ({said})", changed.keys)
-            keeper.release(f"its entry changed: {change.listed(changed.keys)}")
-            started = "started" if keeper.run else f"{keeper.state}: {keeper.reason}"
-            return Did(keeper.name, f"{started} ({said})", changed.keys)
+            return self._wake(keeper, changed, held=held, was_job=was.schedule is not None)
         if held:
             return Did(keeper.name, f"stays {keeper.state}: {keeper.reason} ({said})", changed.keys)
         if step.do is Do.APPLY and "enabled" not in changed.keys:
@@ -392,6 +388,19 @@ class Changes:
             return Did(keeper.name, f"stopped, to follow its schedule ({said})", changed.keys, over)
         keeper.finish(Wish.CHANGE, f"its entry changed: {change.listed(changed.keys)}")
         return Did(keeper.name, f"restarted ({said})", changed.keys, over)
+
+    def _wake(
+        self, keeper: Keeper, changed: change.Difference, *, held: bool, was_job: bool
+    ) -> Did:
+        """Give an agent without a process what its changed entry asks for."""
+        job, said = keeper.agent.schedule is not None, changed.said
+        wake = change.wakes(keeper.state, held=held, changed=changed, job=job, was_job=was_job)
+        if wake is Wake.STAY:
+            return Did(keeper.name, f"stays {keeper.state} ({said})", changed.keys)
+        reason = f"its entry changed: {change.listed(changed.keys)}"
+        (keeper.wait if wake is Wake.WAIT else keeper.release)(reason)
+        became = "started" if keeper.run else f"{keeper.state}: {keeper.reason}"
+        return Did(keeper.name, f"{became} ({said})", changed.keys)
 
     def _disable(self, keeper: Keeper, keys: tuple[str, ...]) -> Did:
         reason = "not enabled in the fleet file"

@@ -421,13 +421,24 @@ class Keeper:
         if self._shutting_down:
             return
         self._fate.settle(Wish.RESTART, why)
+        self._forgive_failures()
+        self.start(why)
+        self._arm_schedule()
+
+    def wait(self, reason: str) -> None:
+        """Wait for the next time of the schedule, whatever held the agent. There must be no process."""
+        self._resting = True  # an end that is not judged yet must start nothing
+        self._fate.settle(Wish.CHANGE, reason)
+        self._resting = False
+        self._forgive_failures()
+        self.between_runs()
+
+    def _forgive_failures(self) -> None:
         self.timers.cancel("start")
         self.failures = 0
         for duty in self._duties:
             duty.released()
         self._keep_hold(None)
-        self.start(why)
-        self._arm_schedule()
 
     def hold(self, state: State, reason: str) -> None:
         """Stay in `state` until a person says otherwise. There must be no process."""

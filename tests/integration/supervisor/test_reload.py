@@ -230,21 +230,23 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(instances: Any) 
 
 def test_what_a_person_held_stays_held_and_what_is_parked_gets_a_new_chance(instances: Any) -> None:
     one = instances()
-    one.write(
-        {"crash": {"command": ["sh", "-c", "exit 3"]}, "off": sleep(enabled=False), "on": sleep()}
-    )
+    crash, job = {"command": ["sh", "-c", "exit 3"]}, sleep(schedule={"at": "2099-01-01T06:00"})
+    off = {"off": sleep(enabled=False), "job": {**job, "enabled": False}}
+    one.write({"crash": crash, **off, "on": sleep()})
     one.up()
     one.says("crash: parked")
     assert "off: started" not in one.console
-    one.write({"crash": sleep(), "off": sleep(), "on": sleep(enabled=False)})
+    one.write({"crash": sleep(), "off": sleep(), "job": job, "on": sleep(enabled=False)})
     said = one.reload()
+    assert "job: scheduled: next run at 2099-01-01 06:00" in said
     assert "crash: started (command changed)" in said
     assert "off: started (enabled changed)" in said
     assert "on: stopped: not enabled in the fleet file" in said
     assert not alive(one.pid("on"))
     # a stop in good order is remembered, an end by the file is not: it is no person's
-    one.write({"crash": sleep(), "off": sleep(), "on": sleep()})
+    one.write({"crash": sleep(), "off": sleep(), "job": job, "on": sleep()})
     assert "on: started (enabled changed)" in one.reload()
+    assert "job: started" not in one.console
     assert one.end() == 0
 
 

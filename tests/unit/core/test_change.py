@@ -14,6 +14,7 @@ from midwatch.core.change import (
     Do,
     Effect,
     Entry,
+    Wake,
     compare,
     effect_of,
     fixed,
@@ -114,24 +115,53 @@ def test_ports_cannot_be_changed_while_it_runs() -> None:
 COMMAND, LIVE = Difference(("command",), True), Difference(("group",))
 
 
+ENABLED, TIMES = Difference(("enabled",)), Difference(("schedule",))
+
+
 @pytest.mark.parametrize(
-    ("state", "held", "changed", "starts"),
+    ("state", "held", "changed", "wake"),
     [
-        (State.PARKED, True, LIVE, True),
-        (State.STOPPED, True, COMMAND, False),
-        (State.SUSPENDED, True, COMMAND, False),
-        (State.STOPPED, False, COMMAND, True),
-        (State.STOPPED, False, LIVE, False),
-        (State.STOPPED, False, Difference(("enabled",)), True),
-        (State.BACKING_OFF, False, COMMAND, True),
-        (State.BACKING_OFF, False, LIVE, False),
-        (State.SCHEDULED, False, COMMAND, False),
+        (State.PARKED, True, LIVE, Wake.START),
+        (State.STOPPED, True, COMMAND, Wake.STAY),
+        (State.SUSPENDED, True, COMMAND, Wake.STAY),
+        (State.STOPPED, False, COMMAND, Wake.START),
+        (State.STOPPED, False, LIVE, Wake.STAY),
+        (State.STOPPED, False, ENABLED, Wake.START),
+        (State.BACKING_OFF, False, COMMAND, Wake.START),
+        (State.BACKING_OFF, False, LIVE, Wake.STAY),
     ],
 )
-def test_who_is_started_because_its_entry_changed(
-    state: State, held: bool, changed: Difference, starts: bool
+def test_which_service_is_started_because_its_entry_changed(
+    state: State, held: bool, changed: Difference, wake: Wake
 ) -> None:
-    assert wakes(state, held=held, changed=changed) is starts
+    assert wakes(state, held=held, changed=changed, job=False, was_job=False) is wake
+
+
+@pytest.mark.parametrize(
+    ("state", "held", "changed", "wake"),
+    [
+        (State.PARKED, True, LIVE, Wake.WAIT),
+        (State.STOPPED, True, ENABLED, Wake.STAY),
+        (State.STOPPED, False, ENABLED, Wake.WAIT),
+        (State.STOPPED, False, COMMAND, Wake.WAIT),
+        (State.STOPPED, False, TIMES, Wake.WAIT),
+        (State.STOPPED, False, LIVE, Wake.STAY),
+        (State.SCHEDULED, False, COMMAND, Wake.STAY),
+        (State.BACKING_OFF, False, COMMAND, Wake.START),
+        (State.BACKING_OFF, False, TIMES, Wake.STAY),
+    ],
+)
+def test_a_job_waits_for_its_time_when_its_entry_changed(
+    state: State, held: bool, changed: Difference, wake: Wake
+) -> None:
+    assert wakes(state, held=held, changed=changed, job=True, was_job=True) is wake
+
+
+@pytest.mark.parametrize("state", [State.STOPPED, State.BACKING_OFF, State.PARKED])
+def test_what_becomes_a_job_waits_and_what_was_one_starts(state: State) -> None:
+    turned = Difference(("schedule",), restart=True)
+    assert wakes(state, held=False, changed=turned, job=True, was_job=False) is Wake.WAIT
+    assert wakes(state, held=False, changed=turned, job=False, was_job=True) is Wake.START
 
 
 def test_a_model_inside_an_entry_is_compared_key_by_key() -> None:
