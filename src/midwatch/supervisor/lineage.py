@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from midwatch.supervisor import procfs, tree
+from midwatch.supervisor import procfs, stacks, tree
 from midwatch.supervisor.cgroup import Cgroup
 from midwatch.supervisor.meter import inside
 from midwatch.supervisor.procfs import Stat
@@ -211,7 +211,13 @@ class Lineage:
         elsewhere; learn from which run the others came as long as that can be told."""
         count = 0
         until = time.monotonic() + tree.WORK_S
-        others = [p for p in procfs.children_of(os.getpid()) if p not in self._processes]
+        if not stacks.STARTING.acquire(blocking=False):
+            return 0  # one of our threads makes a child; soon again
+        try:
+            children = procfs.children_of(os.getpid())
+            others = [p for p in children if p not in self._processes and p not in stacks.WAITED]
+        finally:
+            stacks.STARTING.release()
         known = self._met
         self._met = set(self.kin.ours(others))  # the mark names them: nothing is to be learned
         for pid in others:

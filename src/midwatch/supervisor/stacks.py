@@ -7,6 +7,7 @@ no permission, is asked after it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,6 +22,12 @@ DUMP_S: Final = 3.0
 MAX_BYTES: Final = 64 * 1024
 
 LINES: Final = 300
+
+STARTING: Final = threading.Lock()
+"""Held while a child is made that is not in `WAITED` yet."""
+
+WAITED: Final[set[int]] = set()
+"""Children whose end a thread here waits for: nobody else may reap them."""
 
 
 class Dump:
@@ -41,13 +48,18 @@ class Dump:
             self.done.set()
 
     def _read(self) -> bytes:
-        with subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        ) as asked:
+        with STARTING:
+            asked = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            )
+            WAITED.add(asked.pid)
+        with contextlib.ExitStack() as end:
+            end.callback(WAITED.discard, asked.pid)  # after the wait
+            end.enter_context(asked)
             limit = threading.Timer(DUMP_S, asked.kill)
             limit.start()
             try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor import linux, mark, procfs, tree
+from midwatch.supervisor import linux, mark, procfs, stacks, tree
 from midwatch.supervisor.linux import LinuxSystem
 from midwatch.supervisor.system import Exit, Launch, Process
 from midwatch.wire.ids import new_id
@@ -285,6 +285,18 @@ async def test_a_crowd_of_children_is_counted_to_the_last(watch: Watch) -> None:
     # the kernel tells some 700 children per read
     assert watch.system.sample([process])[process.pid].children == 900
     await watch.dead(process)
+
+
+async def test_a_child_that_a_thread_of_ours_waits_for_is_not_reaped(watch: Watch) -> None:
+    lineage = watch.system._lineage  # pyright: ignore[reportPrivateUsage]
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as asked:
+        stacks.WAITED.add(asked.pid)
+        os.waitid(os.P_PID, asked.pid, os.WEXITED | os.WNOWAIT)
+        lineage.reap()
+        stacks.WAITED.discard(asked.pid)
+        assert asked.wait(5) == 3
+    with stacks.STARTING:
+        assert lineage.reap() == 0
 
 
 async def test_what_has_ended_is_not_remembered(watch: Watch) -> None:
