@@ -33,8 +33,8 @@ from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.environment import inherits
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.main import node_name
-from midwatch.supervisor.passage import Tee
-from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.passage import Show, Tee, after
+from midwatch.supervisor.portable import PortableProcess, PortableSystem
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Silence
 from midwatch.supervisor.supervisor import Plans, Supervisor
 from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
@@ -103,19 +103,22 @@ class Passage:
         self.process: Process | None = None
         self.order = order
         self._tees: list[Tee] = []
+        self._show = Show(1) if order.tty else None
 
     def start(self, launch: Launch, spawn: Callable[[Launch], Process]) -> Process:
         """Start the command with our own stdin, stdout and stderr. Raises StartError."""
         self.problem, self.ended = None, False
         stdio: tuple[int, int, int] | None = (0, 1, 2)
-        if self.order.tty:
+        show = self._show
+        if show is not None:
             stdio = None
         elif self.order.listens:
             self._tees = [Tee(fd, launch.on_output) for fd in (1, 2)]
             stdio = (0, self._tees[0].writing, self._tees[1].writing)
 
         def shown(data: bytes) -> None:
-            _write(data)
+            if show is not None:
+                show.give(data)
             launch.on_output(data)
 
         def over(exit_: Exit) -> None:
@@ -126,7 +129,7 @@ class Passage:
             env=self._environment(launch.env),
             stdio=stdio,
             tty=self.order.tty,
-            on_output=shown if self.order.tty else launch.on_output,
+            on_output=shown,
             on_exit=over,
         )
         try:
@@ -137,6 +140,8 @@ class Passage:
             raise
         for tee in self._tees:
             tee.begin()
+        if show is not None and isinstance(self.process, linux.LinuxProcess | PortableProcess):
+            show.begin(self.process.outlet)
         return self.process
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -163,8 +168,11 @@ class Passage:
                 self.say_done()
             on_exit(exit_)
 
-        if self._tees:
-            Tee.after(self._tees, tell)
+        if self._show is not None:
+            self._show.finish()
+            after([self._show], tell)
+        elif self._tees:
+            after(self._tees, tell)
             self._tees = []
         else:
             tell()
@@ -367,13 +375,6 @@ def _read_stdin() -> bytes:
         return os.read(0, 1024)
     except OSError:
         return b""
-
-
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    with contextlib.suppress(OSError):  # nobody reads any more
-        while view:
-            view = view[os.write(1, view) :]
 
 
 def _take_terminal_back() -> None:

@@ -59,7 +59,7 @@ def open_ends(*, tty: bool) -> Ends:
 class Outlet:
     """Our end, read in the loop until everyone who could write has closed it."""
 
-    __slots__ = ("_fd", "_loop", "_on_output", "device")
+    __slots__ = ("_fd", "_loop", "_on_output", "_resting", "device")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, ends: Ends, on_output: Callable[[bytes], None]
@@ -68,6 +68,7 @@ class Outlet:
         self._loop = loop
         self._fd = ends.ours
         self._on_output = on_output
+        self._resting = False
         os.set_blocking(self._fd, False)
         loop.add_reader(self._fd, self._read)
 
@@ -82,6 +83,16 @@ class Outlet:
             self._on_output(data)
         else:  # the process may well live on
             self.close()
+
+    def rest(self, resting: bool) -> None:
+        """Stop reading, or go on: whoever writes waits once the pipe or the terminal is full."""
+        if self._fd < 0 or resting is self._resting:
+            return
+        self._resting = resting
+        if resting:
+            self._loop.remove_reader(self._fd)
+        else:
+            self._loop.add_reader(self._fd, self._read)
 
     def drain(self) -> None:
         """Take what is there at the end of the process, at most LAST_BYTES."""

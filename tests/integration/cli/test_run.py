@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -192,6 +194,60 @@ def test_a_terminal_is_given_where_there_is_none() -> None:
     )
     assert code == 0
     assert b"got hi" in out
+
+
+@pytest.mark.parametrize(
+    ("trap", "grace_s", "code", "within_s"),
+    # killed after the grace; then its last output has two seconds, which are wasted here
+    [("", 6, 143, 6), ("trap '' TERM; ", 1, 137, 6)],
+    ids=["ends when asked", "ends when killed"],
+)
+def test_a_reader_that_takes_nothing_holds_up_the_terminal_and_not_the_end(
+    trap: str, grace_s: int, code: int, within_s: float
+) -> None:
+    with started(
+        "--tty", "--stop-grace", f"{grace_s}s", "--", "sh", "-c",
+        f"{trap}stty -opost; echo up; while :; do echo and so on; done",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        _until_full(process.stdout.fileno())
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == code
+        assert time.monotonic() - asked < within_s
+
+
+def test_a_slow_reader_of_a_terminal_loses_nothing() -> None:
+    count = 60_000  # 340 KiB: more than all that waits between the two
+    with started(
+        "--tty", "--", "sh", "-c", f"stty -opost; echo up; seq {count}; exit 9"
+    ) as process:
+        assert process.stdout is not None
+        _until_full(process.stdout.fileno())
+        seen = process.stdout.read()
+        assert process.wait(LIMIT_S) == 9
+    assert seen == b"".join(b"%d\n" % number for number in range(1, count + 1))
+
+
+def test_a_reader_of_a_terminal_that_goes_away_does_not_end_the_command() -> None:
+    with started(
+        "--tty", "--", "sh", "-c", "stty -opost; echo up; seq 200000; exit 9"
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(LIMIT_S) == 9
+        process.stdout = None
+
+
+def _until_full(pipe: int) -> None:
+    """Wait until what waits in the pipe grows no more."""
+    before, since, deadline = -1, time.monotonic(), time.monotonic() + LIMIT_S
+    while time.monotonic() - since < 0.5:
+        assert time.monotonic() < deadline
+        held = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+        if held != before or held < 30_000:
+            before, since = held, time.monotonic()
+        time.sleep(0.01)
 
 
 def test_our_own_terminal_is_the_commands_and_ctrl_c_reaches_it() -> None:
