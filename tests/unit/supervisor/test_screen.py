@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 
 import pytest
@@ -32,6 +34,29 @@ def test_it_shows_what_a_terminal_shows(
 ) -> None:
     screen = draw(output)
     assert (screen.lines, screen.cursor) == (lines, cursor)
+
+
+class SlowToLoad:
+    """Finds nothing, but takes its time: what the first import of the library costs on a busy machine."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        until = time.thread_time() + 0.05
+        while name == "pyte" and time.thread_time() < until:
+            pass
+
+
+def test_loading_the_library_does_not_use_up_the_time_for_drawing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "pyte", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [SlowToLoad(), *sys.meta_path])
+    assert draw(b"here", budget_s=0.03).cursor == (0, 4)
+
+
+def test_time_in_which_others_work_is_not_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))  # a second at each look
+    assert draw("漢字 é".encode()).cursor == (0, 6)
 
 
 def test_it_scrolls() -> None:
