@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -144,6 +146,38 @@ def _supervise(
     tty: bool,
     verbose: bool,
 ) -> int:
+    with _remembered() as early:
+        return _run_alone(name, entry, hub, data, early, tty=tty, verbose=verbose)
+
+
+@contextlib.contextmanager
+def _remembered() -> Generator[list[int]]:
+    """Remember who asks us to end before the loop can hear it: loading it takes a while.
+
+    As process 1 we would never learn of it: the kernel drops what that one has no handler for."""
+    early: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: early.append(number))
+        for number in (signal.SIGTERM, signal.SIGQUIT)
+        if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield early
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run_alone(
+    name: str,
+    entry: dict[str, Any],
+    hub: str | None,
+    data: Path | None,
+    early: list[int],
+    *,
+    tty: bool,
+    verbose: bool,
+) -> int:
     from midwatch.core.fleet import Agent
     from midwatch.supervisor.alone import Order, run
 
@@ -156,6 +190,7 @@ def _supervise(
         # where we have a terminal the command simply gets it
         tty=tty and not os.isatty(0),
         verbose=verbose,
+        early=early,
     )
     return run(order)
 

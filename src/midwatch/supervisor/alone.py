@@ -84,6 +84,8 @@ class Order:
     tty: bool = False
     verbose: bool = False
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    early: list[int] = field(default_factory=list[int])
+    """Signals that came before there was a command to hear them; who asks for an end is in it."""
 
     @property
     def listens(self) -> bool:
@@ -266,9 +268,13 @@ async def _run(order: Order, folder: Path) -> int:
     try:
         supervisor = Supervisor(fleet, data, Plans(node_name()), system, voice, voice.say)
         passage.say_done = lambda: supervisor.keepers[order.name].hear(Notice(done=True))
-        with Signals(supervisor, passage, order):
-            await supervisor.start()
-            await _until_it_rests(supervisor.keepers[order.name])
+        with Signals(supervisor, passage, order) as signals:
+            if order.early:  # it ends as it would without us: before it has begun
+                passage.exit = Exit(None, order.early[0])
+            else:
+                await supervisor.start()
+                signals.begin()
+                await _until_it_rests(supervisor.keepers[order.name])
         if passage.problem is not None:
             _complain(str(passage.problem))
         if transport is not None:
@@ -294,21 +300,31 @@ async def _until_it_rests(keeper: Keeper) -> None:
 
 
 class Signals:
-    """Passes signals on while the command runs. As a context manager, inside the loop."""
+    """Passes signals on while the command runs. As a context manager, inside the loop.
+
+    Those that come before the command has been started are remembered, and acted on then."""
 
     def __init__(self, supervisor: Supervisor, passage: Passage, order: Order) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
         self._passage = passage
         self._order = order
+        self._begun = False
 
-    def __enter__(self) -> None:
-        self._loop.add_signal_handler(signal.SIGTERM, self._terminate)
-        for number in PASSED_ON:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
-                self._loop.add_signal_handler(number, self._pass_on, number)
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, *PASSED_ON):
+            # nohup stays what it is
+            if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._take, number)
         if self._order.tty:
             _feed(self._supervisor.system, self._passage)
+        return self
+
+    def begin(self) -> None:
+        """The command has been started: pass on what came meanwhile, and all that comes."""
+        self._begun = True
+        for number in self._order.early:
+            self._take(signal.Signals(number))
 
     def __exit__(self, *_: object) -> None:
         """A late signal must not end us with another code than the command's."""
@@ -319,6 +335,14 @@ class Signals:
     @property
     def _keeper(self) -> Keeper | None:
         return self._supervisor.keepers.get(self._order.name)
+
+    def _take(self, number: signal.Signals) -> None:
+        if not self._begun:
+            self._order.early.append(number)
+        elif number is signal.SIGTERM:
+            self._terminate()
+        else:
+            self._pass_on(number)
 
     def _terminate(self) -> None:
         keeper = self._keeper

@@ -346,3 +346,45 @@ def test_as_process_one_it_ends_on_sigterm_like_any_other() -> None:
         os.kill(int(inner), signal.SIGTERM)
         process.communicate(timeout=LIMIT_S)
     assert process.returncode == 8
+
+
+EARLY = """
+import asyncio, importlib.abc, os, signal, sys
+
+class WhileLoading(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "midwatch.supervisor.alone":
+            os.kill(os.getpid(), signal.{name})
+
+def while_starting():
+    from midwatch.supervisor.supervisor import Supervisor
+    start = Supervisor.start
+    async def asked_meanwhile(self):
+        os.kill(os.getpid(), signal.{name})
+        await asyncio.sleep(0.1)  # the loop hears of it
+        await start(self)
+    Supervisor.start = asked_meanwhile
+
+if {loading}:
+    sys.meta_path.insert(0, WhileLoading())
+else:
+    while_starting()
+from midwatch.cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["as any process", "as process 1"])
+@pytest.mark.parametrize("loading", [True, False], ids=["while loading", "while starting"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
+def test_who_asks_for_the_end_before_the_command_runs_is_heard(
+    name: str, loading: bool, first: bool
+) -> None:
+    if first and not _works(UNSHARE):
+        pytest.skip("unshare makes no process namespace here")
+    done = subprocess.run(
+        [*(UNSHARE if first else ()), sys.executable, "-c",
+         EARLY.format(name=name, loading=loading), "run", "--", "sleep", "60"],
+        capture_output=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + signal.Signals[name], b"")
