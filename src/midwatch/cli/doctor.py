@@ -21,7 +21,7 @@ import typer
 
 from midwatch.cli import show
 from midwatch.cli.exits import BAD, CommandError
-from midwatch.cli.instance import data_directory, is_alive, limits_of
+from midwatch.cli.instance import data_directory, is_running, limits_of
 from midwatch.cli.options import FILE, Data, File, Json
 from midwatch.core import checkup
 from midwatch.core.checkup import Check, HostFacts
@@ -111,6 +111,7 @@ def _host(directory: Path, fleet: Fleet | None, running: Mapping[str, Any] | Non
         full=linux.supported(),
         delegation=delegation,
         held_by=held_by,
+        expected=told is None,
         walls=_walls(),
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         disk_free=_disk_free(directory),
@@ -216,16 +217,14 @@ def _is_private(path: Path) -> bool:
 
 
 def _instance(directory: Path) -> dict[str, Any] | None:
-    """Return what the running instance of this directory wrote about itself."""
+    """Return what the running instance of this directory wrote about itself; nothing yet while it starts."""
+    if not is_running(directory):
+        return None  # one that was killed leaves its file behind
     try:
         found: object = json.loads((directory / "instance.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    known = cast("dict[str, Any]", found)
-    pid = known.get("pid")
-    return known if isinstance(pid, int) and is_alive(pid) else None
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _set_up(
@@ -313,6 +312,8 @@ def _answers(running: Mapping[str, Any]) -> Check:
     from midwatch.cli.client import Hub
     from midwatch.cli.instance import Instance
 
+    if not running:
+        return Check("set-up", "instance", "ok", "one is starting, or ending")
     url, pid = running.get("hub_url"), running.get("pid")
     if not isinstance(url, str):
         return Check("set-up", "instance", "ok", f"running without a hub, pid {pid}")

@@ -5,6 +5,7 @@ A token from the data directory is only ever sent to the address that stands bes
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def find(data: Path | None, url: str | None) -> Instance:
         raise CommandError(
             f"{directory / 'instance.json'} names no hub; restart midwatch", UNREACHABLE
         )
-    if isinstance(pid, int) and not is_alive(pid):
+    if not is_running(directory):
         raise CommandError(
             f"midwatch is not running: the instance in {directory} (pid {pid}) has ended. {_start(data)}",
             UNREACHABLE,
@@ -112,14 +113,22 @@ def limits_of(directory: Path) -> tuple[str, dict[str, str]] | None:
     return str(known.get("delegation", "")), by
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process exists."""
-    if pid <= 0:
-        return False
+def is_running(directory: Path) -> bool:
+    """Tell whether a supervisor holds the data directory's lock.
+
+    A pid proves nothing: it may be another process's by now, or count in another container. The lock is
+    asked for as a shared one and given back at once, so that others who ask see nothing of it.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    except (PermissionError, OverflowError):
+    except OSError:
+        return True  # it cannot be told; the hub's address will
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
-    return True
+    finally:
+        os.close(lock)
+    return False

@@ -58,8 +58,11 @@ class HostFacts:
     """pidfds and a subreaper are there."""
     delegation: str
     held_by: Mapping[str, str]
+    """What holds runs to each limit."""
     walls: str | None
     """Why bubblewrap cannot build walls; None: it can."""
+    expected: bool = False
+    """No instance runs that could say `delegation` and `held_by`: they are what one started here should get."""
     files: int | None = None
     disk_free: int | None = None
     memory_free: int | None = None
@@ -112,6 +115,8 @@ def _limits(facts: HostFacts) -> Iterator[Check]:
     weak = [name for name, how in facts.held_by.items() if STRENGTH.get(how, 2) == 1]
     none = [name for name, how in facts.held_by.items() if STRENGTH.get(how, 2) == 2]
     shown = held(facts.held_by)
+    if facts.expected:
+        shown = f"an instance started here would have {shown}"
     if none:
         yield Check("host", "limits", "warn", shown, "see docs/how-to/limits.md")
     elif weak:
@@ -191,8 +196,12 @@ def key(where: str, reference: str, *, there: bool, private: bool = True) -> Che
             "put it into the environment or a file, and write env:NAME or file:PATH",
         )  # fmt: skip
     if not there:
-        do = f"export {name}" if kind == "env" else f"create {name}, mode 0600"
-        return Check("keys", where, "bad", f"{reference} is not there", do)
+        if kind == "env":  # whoever starts the instance has an environment of its own
+            return Check(
+                "keys", where, "warn", f"{reference} is not in the environment of this shell",
+                f"export {name} before midwatch up; for a service, put it into its environment file",
+            )  # fmt: skip
+        return Check("keys", where, "bad", f"{reference} is not there", f"create {name}, mode 0600")
     if not private:
         return Check("keys", where, "warn", f"others may read {name}", f"chmod 600 {name}")
     return Check("keys", where, "ok", f"{reference} is there")

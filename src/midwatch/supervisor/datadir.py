@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ class DataDir:
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take()
         except OSError as error:
             holder = os.read(self._lock, 32).decode("ascii", "replace").strip()
             os.close(self._lock)
@@ -49,9 +50,22 @@ class DataDir:
             self.close()
             raise self._unusable(error) from error
 
+    def _take(self) -> None:
+        """Take the lock. Somebody who only asks whether we run has it for microseconds: that is waited for."""
+        for pause in (0.0, 0.01, 0.05, 0.1):
+            time.sleep(pause)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                refused = error
+            else:
+                return
+        raise refused
+
     def _prepare(self) -> None:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self.remove("instance.json")  # of one that was killed: nobody shall take it for ours
         for folder in ("supervisor", "hub", "logs", "spool", "run"):
             (self.path / folder).mkdir(exist_ok=True, mode=0o700)
         # written only when missing: a new secret would orphan every spooled item

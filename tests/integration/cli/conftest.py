@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -124,13 +125,15 @@ def hub() -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def data(tmp_path: Path, hub: FakeHub) -> Path:
+def data(tmp_path: Path, hub: FakeHub) -> Iterator[Path]:
     """The data directory of an instance that runs: this process stands for the supervisor."""
     directory = tmp_path / "data"
     directory.mkdir()
     (directory / "token").write_text(TOKEN + "\n")
     (directory / "instance.json").write_text(json.dumps({"pid": os.getpid(), "hub_url": hub.url}))
-    return directory
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield directory
 
 
 @dataclass

@@ -229,17 +229,18 @@ def test_an_instance_that_has_ended_is_told_apart_from_a_hub_that_is_down(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    # killed: its file and its lock file are still there, and its pid is another process's by now
+    gone = data.parent / "gone"
+    gone.mkdir()
+    for name in ("instance.json", "lock", "token"):
+        (gone / name).write_text(json.dumps({"pid": os.getpid(), "hub_url": url}))
+    ended = midwatch("status", "--data", gone)
+    assert ended.code == 3
+    assert f"(pid {os.getpid()}) has ended. Start it with: midwatch up" in ended.err
     (data / "instance.json").write_text(json.dumps({"pid": DEAD, "hub_url": url}))
     ended = midwatch("status", "--data", data)
     assert ended.code == 3
-    assert f"(pid {DEAD}) has ended. Start it with: midwatch up" in ended.err
-    (data / "instance.json").write_text(json.dumps({"pid": os.getpid(), "hub_url": url}))
-    ended = midwatch("status", "--data", data)
-    assert ended.code == 3
-    assert (
-        f"midwatch is running (pid {os.getpid()}), but its hub at {url} does not answer"
-        in ended.err
-    )
+    assert f"midwatch is running (pid {DEAD}), but its hub at {url} does not answer" in ended.err
 
 
 @pytest.mark.parametrize(

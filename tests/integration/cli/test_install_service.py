@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from .conftest import Midwatch  # noqa: TID252  there is no tests package
+from midwatch.core.errors import SetupError
+from midwatch.supervisor.datadir import DataDir
+
+from .conftest import Ended, Midwatch  # noqa: TID252  there is no tests package
 
 FLEET = """
 agents:
@@ -115,7 +120,7 @@ def test_what_is_bad_is_told_and_decides_the_exit_code_and_keys_stay_secret(
     ended = midwatch("doctor", "-f", fleet, "--data", data)
     assert ended.code == 1
     assert "env:KEY_A is there" in ended.out
-    assert "env:KEY_B is not there → export KEY_B" in ended.out
+    assert "env:KEY_B is not in the environment of this shell → export KEY_B" in ended.out
     assert "others may read" in ended.out
     assert "sk-value" not in ended.out + ended.err
 
@@ -134,3 +139,43 @@ def test_a_wrong_fleet_file_and_a_taken_port_are_bad(
     fleet.write_text("agents: {a: {command: [sh], livenes: output}}")
     ended = midwatch("doctor", "-f", fleet, "--data", tmp_path / "data")
     assert (ended.code, "livenes" in ended.out) == (1, True)
+
+
+def test_the_doctor_believes_the_lock_and_no_pid(
+    midwatch: Midwatch, fleet: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    told = {"delegation": "refused", "held_by": {"memory": "sampling", "open_files": "rlimit"}}
+    lock = DataDir(data)
+    try:
+        lock.write_json("instance.json", {"pid": 999_999_999, "limits": told})
+        running = _checks(midwatch("doctor", "-f", fleet, "--data", data, "--json"))
+        with pytest.raises(SetupError):  # asking did not take it away
+            DataDir(data)
+    finally:
+        lock.close()
+    assert running["instance"] == "running without a hub, pid 999999999"
+    assert running["limits"] == "memory by sampling; open files by rlimit (refused)"
+    # killed: the file stays, and its pid is another process's by now
+    (data / "instance.json").write_text(json.dumps({"pid": os.getpid(), "limits": told}))
+    over = _checks(midwatch("doctor", "-f", fleet, "--data", data, "--json"))
+    assert over["instance"] == "none is running; start it with midwatch up"
+    assert over["limits"].startswith("an instance started here would have ")
+    lock = DataDir(data)  # nothing is left of the question, nor of the one before
+    starting = _checks(midwatch("doctor", "-f", fleet, "--data", data, "--json"))
+    lock.close()
+    assert starting["instance"] == "one is starting, or ending"
+
+
+def test_an_instance_that_starts_while_somebody_asks_waits_for_the_answer(tmp_path: Path) -> None:
+    DataDir(tmp_path).close()
+    with (tmp_path / "lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        answer = threading.Timer(0.03, fcntl.flock, (asking, fcntl.LOCK_UN))
+        answer.start()
+        DataDir(tmp_path).close()
+        answer.join()
+
+
+def _checks(ended: Ended) -> dict[str, str]:
+    return {check["name"]: check["text"] for check in ended.json["checks"]}

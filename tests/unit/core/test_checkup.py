@@ -65,6 +65,13 @@ def test_limits_are_grouped_by_what_holds_them() -> None:
     assert not is_full({**CGROUPS, "memory": "sampling"})
 
 
+def test_limits_that_no_instance_has_told_are_what_one_would_have() -> None:
+    told = {c.name: c.text for c in host(GOOD)}["limits"]
+    expected = {c.name: c.text for c in host(replace(GOOD, expected=True))}["limits"]
+    assert "would" not in told
+    assert expected == f"an instance started here would have {told}"
+
+
 MODELS = {"providers": {"openai": {"keys": [{"name": "a", "from": "env:KEY"}, {"from": "file:/run/k"}]},
                         "odd": {"keys": "none"}, "bare": None}}  # fmt: skip
 
@@ -79,7 +86,10 @@ def test_references_of_keys_are_found_whatever_stands_around_them() -> None:
 
 def test_a_key_is_named_and_never_shown() -> None:
     assert key("w", "env:KEY", there=True).level == "ok"
-    assert key("w", "env:KEY", there=False).do == "export KEY"
+    missing = key("w", "env:KEY", there=False)
+    assert missing.level == "warn"  # a service has an environment of its own
+    assert missing.do.startswith("export KEY before midwatch up; for a service")
+    assert key("w", "file:/k", there=False).level == "bad"
     assert key("w", "file:/k", there=True, private=False).do == "chmod 600 /k"
     leaked = key("w", "sk-proj-secret", there=False)
     assert leaked.level == "bad"
