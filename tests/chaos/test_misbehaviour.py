@@ -89,7 +89,8 @@ def misfits(instance: Instance, names: list[str]) -> list[str]:
     except OSError as error:
         return [f"the hub does not answer: {error}"]
     if before != after:
-        return ["the state still changes"]
+        names = [name for name in after if before.get(name) != after[name]]
+        return [f"{name} still changes: {before.get(name)}, {after[name]}" for name in names]
     runs = {run_id for _, run_id, _ in after.values()}
     wrong = [
         f"{name} is {after.get(name)}" for name in names if after.get(name, ("",))[0] != "running"

@@ -86,7 +86,12 @@ class Lane:
         spool: Spool,
         lost: Counts,
         wrap: Callable[[Sequence[dict[str, Any]]], Any],
+        *,
+        gather: bool = False,
     ) -> None:
+        """`gather`: what goes to one path travels together, past what goes to others; for a sender whose
+        kinds of items alternate, so that it does not make a request of each."""
+        self._gather = gather
         self.poster = poster
         self.spool = spool
         self._lost = lost
@@ -132,6 +137,8 @@ class Lane:
 
     def _send(self, entries: list[Entry], until: float) -> int:
         """Send entries in order and return how many are settled: accepted or refused."""
+        if self._gather:
+            return self._send_gathered(entries, until)
         settled = 0
         for path, run in groupby(entries, key=lambda entry: entry[0]):
             bodies = [body for _, body in run]
@@ -140,6 +147,18 @@ class Lane:
             if count < len(bodies):
                 break
         return settled
+
+    def _send_gathered(self, entries: list[Entry], until: float) -> int:
+        """Send a stretch of entries path by path. One that fails anywhere is sent again as a whole: the hub
+        knows by their ids what it has already."""
+        for start in range(0, len(entries), BATCH_ITEMS):
+            by_path: dict[str, list[dict[str, Any]]] = {}
+            for path, body in entries[start : start + BATCH_ITEMS]:
+                by_path.setdefault(path, []).append(body)
+            for path, bodies in by_path.items():
+                if self._send_run(path, bodies, until) < len(bodies):
+                    return start
+        return len(entries)
 
     def _send_run(self, path: str, bodies: list[dict[str, Any]], until: float) -> int:
         settled = 0

@@ -86,12 +86,13 @@ class Transport:
         traces_url: str | None = None,
         traces_headers: Mapping[str, str] | None = None,
         resource: Mapping[str, str] | None = None,
+        gather: bool = False,
     ) -> None:
         """`url` is the hub's base address; `spool_dir` None keeps unsent items in memory only.
 
         `agent` and `run_id` stand in where an item names none. `traces_url` is the full
         address of an OTLP/HTTP endpoint, by default the hub's own. `resource` are OTLP
-        resource attributes. Raises ValueError for an address that cannot be used.
+        resource attributes. `gather`: see `Lane`. Raises ValueError for an address that cannot be used.
         """
         # here and not in the worker: it takes part in forks from the moment it is imported
         __import__("logging")
@@ -99,6 +100,7 @@ class Transport:
 
         self.agent = agent
         self.run_id = run_id
+        self._gather = gather
         self._spool_dir = None if spool_dir is None else os.fspath(spool_dir)
         self._resource = dict(resource or {})
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -315,6 +317,7 @@ class Transport:
             Spool(self._spool_dir, "items", self._lost.add, CAP_BYTES * 3 // 4),
             self._lost,
             list,
+            gather=self._gather,
         )
         traces = Lane(
             Poster(traces_url, traces_headers),

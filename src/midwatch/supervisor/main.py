@@ -194,7 +194,8 @@ async def _announce(supervisor: Supervisor, on_ready: Callable[[str], None]) -> 
 
 def _transport(directory: DataDir, plans: Plans) -> Transport:
     token = access.mint_node(directory.secret, plans.node)
-    return Transport(plans.hub_url, token, directory.folder("spool", "supervisor"))
+    spool = directory.folder("spool", "supervisor")
+    return Transport(plans.hub_url, token, spool, gather=True)
 
 
 def _nothing(_timeout_s: float) -> None:

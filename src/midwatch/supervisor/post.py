@@ -30,6 +30,13 @@ CHECK_TIMEOUT_S: Final = 1.0
 PATIENCE_S: Final = 3.0
 """Without an answer for this long a post counts as hung; with the last time-out that is under 5 s."""
 
+STARVED_PATIENCE_S: Final = 60.0
+"""How long one may be silent that still gets the processor: the machine is too busy for it, and to start
+it anew would only cost more."""
+
+WORK_S: Final = 0.01
+"""Processor time in one pause that tells who works slowly from who hangs."""
+
 START_PATIENCE_S: Final = 60.0
 """A post that has not answered yet may need this long: a big database is opened, a disk is slow."""
 
@@ -133,6 +140,8 @@ class Post:
         self._exit = Exit(None, None)
         self._down: tuple[float, str] | None = None
         self._ever_ready = False
+        self._cpu_s = 0.0
+        """Of the process, when it was last asked whether it works."""
         self._stopping = False
 
     async def keep(self) -> None:
@@ -234,6 +243,8 @@ class Post:
             # time in which we did not get to ask is no silence of the post's
             patience = PATIENCE_S if answered else START_PATIENCE_S
             process = self.process
+            if answered and process is not None and self._works(process):
+                patience = STARVED_PATIENCE_S
             if self._system.now() - since > patience and process is not None and not self._stopping:
                 self.hangs += 1
                 silent_s = self._system.now() - since
@@ -250,6 +261,12 @@ class Post:
                 await asyncio.wait_for(self._exited.wait(), pause)
             except TimeoutError:
                 since += max(0.0, self._system.now() - before - 2 * pause)
+
+    def _works(self, process: Process) -> bool:
+        """Tell whether it used the processor since the last time that this was asked, or waits for it."""
+        sample = self._system.sample([process], light=True).get(process.pid)
+        before, self._cpu_s = self._cpu_s, sample.cpu_s if sample is not None else 0.0
+        return self._cpu_s - before >= WORK_S or self._system.standing(process).state == "R"
 
     async def _answers(self) -> bool:
         try:

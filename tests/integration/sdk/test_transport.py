@@ -434,3 +434,18 @@ def test_the_child_of_a_fork_sends_its_own_items_only(hub: Any, make: Any, until
     way.start()
     assert way.flush(5)
     assert numbers(hub.beats) == [2, 1]
+
+
+def test_a_sender_of_many_kinds_makes_few_requests(
+    make: Any, new_hub: Any, free_port: int, until: Until
+) -> None:
+    way = make(f"http://127.0.0.1:{free_port}", gather=True)
+    for number in range(300):
+        way.submit("beat", {"items": number})
+        way.submit("event", {"kind": "made", "data": {"n": number}})
+    until(lambda: way.statistics()["spooled"] == 600, "all is in the spool")
+    hub = new_hub(free_port)
+    assert way.flush(10)
+    assert numbers(hub.beats) == list(range(300))
+    assert [event["data"]["n"] for event in hub.events] == list(range(300))
+    assert len(hub.requests) <= 6  # it would be 600 in the order in which they came

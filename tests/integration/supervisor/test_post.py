@@ -178,3 +178,31 @@ def test_every_refusal_says_what_to_do() -> None:
 
 def test_the_fleet_default_of_the_gateway_is_an_address() -> None:
     assert Fleet(agents={}).gateway.listen == "127.0.0.1:8701"
+
+
+BUSY = """
+import http.server, sys, time
+class Once(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("content-length", "2"); self.end_headers()
+        self.wfile.write(b"{}"); self.wfile.flush(); self.close_connection = True
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Once)
+server.handle_request()
+while True: pass
+"""
+
+
+async def test_a_post_that_works_without_answering_is_given_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a storm of agents leaves a hub little of the processor: to kill it would cost it the rest
+    monkeypatch.setattr("midwatch.supervisor.post.PATIENCE_S", 0.5)
+    monkeypatch.setattr("midwatch.supervisor.post.STARVED_PATIENCE_S", 5.0)
+    address = reserve(Address("127.0.0.1", 0), "gateway.listen")
+    one = Kept(tmp_path, (sys.executable, "-c", BUSY, str(address.port)), address.url)
+    await until(one.post.ready.is_set)
+    began = asyncio.get_running_loop().time()
+    await until(lambda: one.post.hangs == 1)
+    assert asyncio.get_running_loop().time() - began > 4.0
+    await one.close()
