@@ -89,16 +89,15 @@ class Instance:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def environment(self) -> dict[str, str]:
+        """Return what whoever works on this instance finds: nothing of ours but its own directories."""
+        foreign = ("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_", "NOTIFY_", "WATCHDOG_")
+        own = {"DRILL_DIR": str(self.work), "MIDWATCH_LEASES": str(self.directory / "leases")}
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith(foreign)}
+        return inherited | own
+
     def start(self) -> None:
         """Start `midwatch up` and wait until the hub answers. Raises SetupError with its last words."""
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                ("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_", "NOTIFY_", "WATCHDOG_")
-            )
-        }
-        environment["DRILL_DIR"] = str(self.work)
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -111,7 +110,7 @@ class Instance:
                 str(self.data),
             ],
             cwd=self.directory,
-            env=environment,
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -24,6 +24,14 @@ TMP = 256 * 1024
 ROOT_ONLY = os.geteuid() == 0
 
 
+def _burglar(house: Any) -> Path:
+    """Return the program, laid where every user and every wall lets it be read: a checkout may be in /tmp."""
+    program = house.cwd / "burglar.py"
+    shutil.copyfile(HERE / "burglar.py", program)
+    program.chmod(0o644)
+    return program
+
+
 @dataclass
 class Burglary:
     """What a burglar found, and what is so outside afterwards."""
@@ -74,7 +82,7 @@ def burgle(house: Any, network: str, victim: subprocess.Popen[bytes]) -> Burglar
             "require": True,
         }
         code, out, err = house.run(
-            [house.python, str(HERE / "burglar.py"), json.dumps(spec)],
+            [house.python, str(_burglar(house)), json.dumps(spec)],
             sandbox,
             socket=str(notify),
             env_file=".env",
@@ -308,7 +316,7 @@ def test_the_control_without_walls_all_of_it_succeeds(house: Any) -> None:
     with subprocess.Popen(["sleep", "600"], user=house.user) as victim:
         try:
             done = subprocess.run(
-                [house.python, str(HERE / "burglar.py"), json.dumps({**spec, "host_pid": victim.pid})],
+                [house.python, str(_burglar(house)), json.dumps({**spec, "host_pid": victim.pid})],
                 env={"HOME": str(house.base / "home"), "NOTIFY_SOCKET": "/nowhere", "PATH": os.environ["PATH"]},
                 cwd=house.cwd, user=house.user, group=house.user, extra_groups=[], capture_output=True,
                 text=True, check=True, timeout=30,

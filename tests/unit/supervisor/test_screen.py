@@ -90,9 +90,10 @@ EVIL = {
 
 @pytest.mark.parametrize("name", EVIL)
 def test_hostile_output_costs_a_bounded_time_and_ends_in_plain_text(name: str) -> None:
-    began = time.process_time()
+    draw(b"x", budget_s=1)  # what is imported once is no part of it
+    began = time.thread_time()
     screen = draw(EVIL[name][-RECORD_BYTES:], budget_s=0.05)
-    assert time.process_time() - began < DRAW_S  # it looks at the clock between two pieces
+    assert time.thread_time() - began < DRAW_S  # it looks at the clock between two pieces
     assert len(screen.lines) <= ROWS
     assert all(line.isprintable() or "\u0301" in line for line in screen.lines)
 

@@ -7,7 +7,6 @@ any more, and the agent is started here by itself.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ def _start_twice(instance: Instance) -> Evidence:
     ]
     _others[instance.directory] = subprocess.Popen(
         command,
-        env={**os.environ, "DRILL_DIR": str(instance.work)},
+        env=instance.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
