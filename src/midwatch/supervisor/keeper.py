@@ -395,7 +395,8 @@ class Keeper:
             self.restarts += 1
             wanted = verdict.end in (End.OPERATOR, End.CHANGED)
             why = verdict.reason if wanted else f"restart after: {verdict.reason}"
-            if decision.delay_s <= 0:
+            # a start that failed is tried again from the loop, not from within itself
+            if decision.delay_s <= 0 and verdict.end is not End.CANNOT_START:
                 self.start(why)
                 return
             self.next_start_at = self.system.wall() + decision.delay_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.journal import Journal
+from midwatch.supervisor.system import StartError
 from midwatch.wire.items import Kind
 from midwatch.wire.notify import Notice
 
@@ -389,3 +391,21 @@ def test_every_change_of_state_follows_the_table(make: Any) -> None:
     house.keeper.shut_down()
     house.system.advance(5.0)
     assert house.keeper.odd_edges == 0
+
+
+def test_a_start_that_fails_for_ever_does_not_pile_up_on_the_stack(make: Any) -> None:
+    rules = {"when": "failure", "attempts": 3000, "backoff": (0.0, 0.0)}
+    house = make(restart=rules)
+    tries = 0
+
+    def spawn(_launch: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise StartError(errno.EAGAIN, "cannot start 'agent': no processes left")
+
+    house.system.spawn = spawn
+    house.keeper.begin(resumed=False)
+    assert tries == 1
+    house.system.advance(1)
+    assert tries == 3001
+    assert house.keeper.state is State.PARKED
