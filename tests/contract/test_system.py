@@ -297,9 +297,11 @@ async def test_what_an_earlier_supervisor_left_is_swept_by_run_and_by_spool(grou
     ]
     try:
         await ground.until(lambda: all(carriers(run) for run in (known, unknown, stranger)))
-        assert ground.system.sweep([known], str(spool)) == 2
+        found = ground.system.sweep([known], str(spool))
+        found |= ground.system.sweep([known], str(spool))  # who still dies is no second one
+        assert sorted(pid for pid, _ in found) == sorted(p.pid for p in processes[:2])
         await ground.until(lambda: carriers(known) == carriers(unknown) == [])
-        assert ground.system.sweep([known], str(spool)) == 0
+        assert ground.system.sweep([known], str(spool)) == set()
         assert len(carriers(stranger)) == 1
     finally:
         for process in processes:

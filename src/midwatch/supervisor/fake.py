@@ -277,10 +277,10 @@ class FakeSystem:
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None
 
-    def sweep(self, run_ids: Collection[str], spool: str) -> int:
+    def sweep(self, run_ids: Collection[str], spool: str) -> set[tuple[int, float]]:
         self.swept.append((set(run_ids), spool))
         found, self.left_behind = self.left_behind, 0
-        return found
+        return {(pid, 0.0) for pid in range(found)}
 
     def oom_kills(self, max_age_s: float = 0.0) -> int:  # noqa: ARG002
         return self.kernel_kills

@@ -303,18 +303,20 @@ class LinuxSystem:
             hunt.goes_on = False
             self.kill_tree(process)
 
-    def sweep(self, run_ids: Collection[str], spool: str) -> int:
+    def sweep(self, run_ids: Collection[str], spool: str) -> set[tuple[int, float]]:
         ours = procfs.ourselves()
-        count = 0
+        found: set[tuple[int, float]] = set()
         for entry in procfs.left_by(run_ids, spool):
-            if entry.pid not in self._processes:
-                count += tree.kill(entry.pid, entry.started)
+            if entry.pid not in self._processes and tree.kill(entry.pid, entry.started):
+                found.add((entry.pid, float(entry.started)))
         marks = {self._lineage.kin.mark_for(run_id) for run_id in run_ids} - {None}
         for pid in procfs.pids() if marks else ():
             if pid in self._processes or pid in ours or mark.read(pid) not in marks:
                 continue
-            count += tree.send(pid, signal.SIGKILL, lambda other: mark.read(other) in marks)
-        return count
+            entry = procfs.stat(pid)
+            if tree.send(pid, signal.SIGKILL, lambda other: mark.read(other) in marks) and entry:
+                found.add((pid, float(entry.started)))
+        return found
 
     # -- looking -----------------------------------------------------------------------------
 

@@ -187,8 +187,14 @@ class PortableSystem:
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None
 
-    def sweep(self, run_ids: Collection[str], spool: str) -> int:
-        return sum(_kill(p) for p in _carrying(run_ids, spool) if p.pid not in self._processes)
+    def sweep(self, run_ids: Collection[str], spool: str) -> set[tuple[int, float]]:
+        found: set[tuple[int, float]] = set()
+        for process in _carrying(run_ids, spool):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                name = (process.pid, process.create_time())
+                if process.pid not in self._processes and _kill(process):
+                    found.add(name)
+        return found
 
     def oom_kills(self, max_age_s: float = 0.0) -> int:  # noqa: ARG002
         return 0

@@ -199,11 +199,13 @@ class Supervisor:
         book = self.journal.book
         runs = {*book.recent_runs, *(r.run_id for r in book.records.values() if r.run_id)}
         deadline = self.system.now() + SWEEP_S
+        orphans: set[tuple[int, float]] = set()
         while found := self.system.sweep(runs, str(self.data.path / "spool")):
-            self.lifetime.orphans += found
+            orphans |= found
+            self.lifetime.orphans = len(orphans)
             if self.system.now() > deadline:
                 self.say(
-                    f"midwatch: {found} processes of the last instance do not die; look for them with ps"
+                    f"midwatch: {len(found)} processes of the last instance do not die; look for them with ps"
                 )
                 break
             await asyncio.sleep(0.02)

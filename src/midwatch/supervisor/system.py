@@ -281,9 +281,10 @@ class System(Protocol):
         """Return the kernel function that the process waits in, where the system tells."""
         ...
 
-    def sweep(self, run_ids: Collection[str], spool: str) -> int:
+    def sweep(self, run_ids: Collection[str], spool: str) -> set[tuple[int, float]]:
         """SIGKILL what an earlier supervisor's runs left: processes whose MIDWATCH_RUN_ID is in
-        `run_ids`, or whose MIDWATCH_SPOOL lies under `spool`. Returns how many were found alive."""
+        `run_ids`, or whose MIDWATCH_SPOOL lies under `spool`. Returns who was found alive, by pid and
+        start time: one that takes a moment to die is found again, and is still one process."""
         ...
 
     def oom_kills(self, max_age_s: float = 0.0) -> int:

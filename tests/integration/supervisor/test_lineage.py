@@ -173,7 +173,16 @@ asyncio.run(main())
     supervisor.wait()
     supervisor.stdout.close()
     expected = mark.of(run_id, mark.ceiling(), b"one instance")
-    found = [pid for pid in procfs.pids() if mark.read(pid) == expected and alive(pid)]
+
+    def marked() -> list[int]:
+        return [pid for pid in procfs.pids() if mark.read(pid) == expected and alive(pid)]
+
+    # until it has executed its program it still carries the environment of who forked it
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(procfs.run_of(pid) is None for pid in marked()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    found = marked()
     stranger = LinuxSystem(asyncio.get_running_loop(), adopt=False, salt=b"another instance")
     stranger.sweep([run_id], str(tmp_path))  # finds who carries the run id, and no more
     later = LinuxSystem(asyncio.get_running_loop(), adopt=False, salt=b"one instance")

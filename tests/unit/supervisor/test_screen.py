@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.supervisor.record import RECORD_BYTES, Record
-from midwatch.supervisor.screen import COLUMNS, ROWS, draw
+from midwatch.supervisor.screen import _PIECES, COLUMNS, PIECE, ROWS, draw
 
 KEY = b"sk-proj-" + b"a1B2" * 12
 
@@ -88,15 +88,36 @@ EVIL = {
 }
 
 
+class Clock:
+    """Processor time by hand: each look costs as much as a bad piece."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def thread_time(self) -> float:
+        self.looks += 1
+        return self.looks * 0.01
+
+
 @pytest.mark.parametrize("name", EVIL)
-def test_hostile_output_costs_a_bounded_time_and_ends_in_plain_text(name: str) -> None:
-    draw(b"x", budget_s=1)  # what is imported once is no part of it
-    began = time.thread_time()
+def test_hostile_output_is_drawn_in_pieces_within_a_budget_and_ends_in_plain_text(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("midwatch.supervisor.screen.time", clock)
     screen = draw(EVIL[name][-RECORD_BYTES:], budget_s=0.05)
-    # it looks at the clock between two pieces; without that, `fill` takes more than half a minute
-    assert time.thread_time() - began < 3
+    assert clock.looks <= 7
+    assert (
+        screen.cursor is None or clock.looks < 7
+    )  # what was not drawn to its end is not shown as if
     assert len(screen.lines) <= ROWS
     assert all(line.isprintable() or "\u0301" in line for line in screen.lines)
+
+
+def test_no_piece_is_longer_than_what_may_pass_between_two_looks() -> None:
+    for name, data in EVIL.items():
+        text = data[-RECORD_BYTES:].decode("utf-8", "replace")
+        assert max(len(piece[0]) for piece in _PIECES.finditer(text)) <= PIECE + 1, name
 
 
 PIECES = st.one_of(
