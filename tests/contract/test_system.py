@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from midwatch.supervisor import linux
-from midwatch.supervisor.fake import FakeSystem
-from midwatch.supervisor.linux import LinuxSystem
-from midwatch.supervisor.portable import PortableSystem
-from midwatch.supervisor.system import Caps, Exit, Launch, Process, StartError, System
+from midwatch.supervisor.machine import linux
+from midwatch.supervisor.machine.fake import FakeSystem
+from midwatch.supervisor.machine.linux import LinuxSystem
+from midwatch.supervisor.machine.portable import PortableSystem
+from midwatch.supervisor.machine.system import Caps, Exit, Launch, Process, StartError, System
 from midwatch.wire.ids import new_id
 
 DEADLINE_S = 10.0

@@ -98,7 +98,7 @@ def _fleet(file: Path) -> tuple[list[Check], Fleet | None]:
 
 
 def _host(directory: Path, fleet: Fleet | None, running: Mapping[str, Any] | None) -> HostFacts:
-    from midwatch.supervisor import linux
+    from midwatch.supervisor.machine import linux
 
     # a running instance may stand in another cgroup than we do: what it says counts
     told = limits_of(directory) if running else None
@@ -130,7 +130,7 @@ def _expected_limits() -> tuple[str, dict[str, str]]:
             "memory": "sampling", "processes": "sampling", "cpu_weight": "nice",
             "open_files": "rlimit", "disk": "rlimit",
         }  # fmt: skip
-    from midwatch.supervisor.cgroup import survey
+    from midwatch.supervisor.machine.cgroup import survey
 
     found = survey()
     held = found.controllers if found.base is not None else frozenset[str]()
@@ -144,7 +144,7 @@ def _expected_limits() -> tuple[str, dict[str, str]]:
 
 
 def _walls() -> str | None:
-    from midwatch.supervisor.sandbox import find_tools
+    from midwatch.supervisor.machine.sandbox import find_tools
 
     with tempfile.TemporaryDirectory(prefix="midwatch-doctor-") as place:
         try:

@@ -60,7 +60,7 @@ def up(
     fleet = _at(source.fleet, hub_listen)
     for note in source.notes:
         show.note(f"note: {note.render(str(file))}")
-    from midwatch.supervisor.change import Source
+    from midwatch.supervisor.change.reload import Source
     from midwatch.supervisor.main import run
 
     directory = data_directory(data)

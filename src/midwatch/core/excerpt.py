@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from midwatch.core.exits import TAIL_LINES
 from midwatch.core.plain import clean
+from midwatch.core.redact import redact
 
 WIDTH: Final = 300
 """Characters of one line."""
+
+LINE_SHOWN: Final = 500
+"""Characters of one line in a tail."""
+
+_COLOURS: Final = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def last_lines(lines: Sequence[str], limit_bytes: int, width: int = WIDTH) -> list[str]:
@@ -46,3 +55,19 @@ def _fit(lines: Iterable[str], limit_bytes: int, width: int) -> list[str]:
             break
         kept.append(clipped)
     return kept
+
+
+def show_lines(data: bytes, count: int = TAIL_LINES) -> list[str]:
+    """Return the last lines of hostile output as printable text without secrets."""
+    text = redact(data)[0].decode("utf-8", "replace")
+    lines = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while lines and not lines[-1]:
+        lines.pop()
+    return [_show(line) for line in lines[-count:]]
+
+
+def _show(line: str) -> str:
+    clipped = line if len(line) <= LINE_SHOWN else line[: LINE_SHOWN - 1] + "…"
+    return _CONTROL.sub(
+        lambda m: m[0].encode("unicode_escape").decode(), clipped.replace("\t", "    ")
+    )

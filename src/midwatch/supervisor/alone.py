@@ -28,16 +28,16 @@ from midwatch.core.exits import End, Wish
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.states import State
 from midwatch.sdk.transport import Transport
-from midwatch.supervisor import cgroup, linux
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.environment import inherits
 from midwatch.supervisor.keeper import Keeper
+from midwatch.supervisor.machine import cgroup, linux
+from midwatch.supervisor.machine.portable import PortableProcess, PortableSystem
+from midwatch.supervisor.machine.system import Exit, Launch, Process, StartError, System
 from midwatch.supervisor.main import node_name
-from midwatch.supervisor.passage import Show, Tee, after
-from midwatch.supervisor.portable import PortableProcess, PortableSystem
+from midwatch.supervisor.output.passage import Show, Tee, after
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Silence
 from midwatch.supervisor.supervisor import Plans, Supervisor
-from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
 from midwatch.wire.items import Item, Kind
 from midwatch.wire.notify import Notice
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
-from midwatch.supervisor.output import Capture
+from midwatch.supervisor.machine.system import Exit, Sample, System
+from midwatch.supervisor.output.capture import Capture
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Sample, System
 from midwatch.supervisor.telling import Telling
 from midwatch.supervisor.timers import Timers
 from midwatch.wire.notify import Notice

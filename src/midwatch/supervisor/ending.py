@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from midwatch.core import units
 from midwatch.core.children import named
+from midwatch.supervisor.machine.system import Exit, Process, System, Timer
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Process, System, Timer
 from midwatch.supervisor.telling import Telling
 from midwatch.supervisor.timers import STOOD_STILL_S
 

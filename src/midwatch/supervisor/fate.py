@@ -17,7 +17,7 @@ from midwatch.core.exits import Facts, Verdict, Wish, is_stop_signal
 from midwatch.core.restart import NO_FAILURE, Decision, Streak
 from midwatch.core.terms import Restart
 from midwatch.supervisor.journal import Journal, Record
-from midwatch.supervisor.system import System, Timer
+from midwatch.supervisor.machine.system import System, Timer
 
 DOUBT_S: Final = 1.0
 """How long an end by an outside signal waits for the rest of the shutdown that it may belong to."""

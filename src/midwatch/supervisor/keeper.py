@@ -19,15 +19,15 @@ from midwatch.core.fleet import Agent
 from midwatch.core.liveness import Evidence
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import ALIVE, HELD, State, may_follow
+from midwatch.supervisor.change.tenure import Tenure
 from midwatch.supervisor.duties import DUTIES
 from midwatch.supervisor.ending import Ending, clear_up
 from midwatch.supervisor.fate import Fate
-from midwatch.supervisor.output import Capture
+from midwatch.supervisor.machine.system import Caps, Exit, Launch, Sample, StartError
+from midwatch.supervisor.output.capture import Capture
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
-from midwatch.supervisor.system import Caps, Exit, Launch, Sample, StartError
 from midwatch.supervisor.telling import Telling
-from midwatch.supervisor.tenure import Tenure
 from midwatch.supervisor.timers import Timers
 from midwatch.supervisor.timetable import Timetable
 from midwatch.wire.ids import new_id

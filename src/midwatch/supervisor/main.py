@@ -24,15 +24,16 @@ from midwatch.core import access
 from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.sdk.transport import Transport
-from midwatch.supervisor import address, http, linux
-from midwatch.supervisor.change import Source
+from midwatch.supervisor import address, http
+from midwatch.supervisor.change.reload import Source
 from midwatch.supervisor.datadir import DataDir
-from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.machine import linux
+from midwatch.supervisor.machine.portable import PortableSystem
+from midwatch.supervisor.machine.system import System
 from midwatch.supervisor.pulse import Pulse
 from midwatch.supervisor.reporter import Silence
 from midwatch.supervisor.service_notify import ServiceManager
 from midwatch.supervisor.supervisor import Plans, Supervisor
-from midwatch.supervisor.system import System
 
 READY_PATIENCE_S: Final = 120.0
 """How long the address of the page is waited for before the console says that the hub is slow."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from midwatch.supervisor.machine.system import StartError
 from midwatch.supervisor.run import BEAT
-from midwatch.supervisor.system import StartError
 from midwatch.wire import notify
 
 LONGEST_PATH: Final = 100

@@ -14,11 +14,12 @@ from typing import Final
 
 from midwatch.core import units
 from midwatch.core.errors import LinkError
+from midwatch.core.excerpt import show_lines
 from midwatch.core.exits import last_words, signal_name
 from midwatch.supervisor import http
 from midwatch.supervisor.journal import Journal
-from midwatch.supervisor.output import Capture, show_lines
-from midwatch.supervisor.system import Exit, Launch, Process, StartError, System
+from midwatch.supervisor.machine.system import Exit, Launch, Process, StartError, System
+from midwatch.supervisor.output.capture import Capture
 from midwatch.wire.ids import new_id
 
 CHECK_EVERY_S: Final = 1.0

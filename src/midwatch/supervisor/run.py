@@ -9,8 +9,8 @@ from typing import Final
 from midwatch.core import liveness, trends
 from midwatch.core.exits import Facts, Wish
 from midwatch.core.liveness import Evidence
-from midwatch.supervisor.record import Record
-from midwatch.supervisor.system import Exit, Process, Sample
+from midwatch.supervisor.machine.system import Exit, Process, Sample
+from midwatch.supervisor.output.record import Record
 from midwatch.wire.notify import Notice, decode
 
 BEAT: Final = decode(b"WATCHDOG=1")

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from midwatch.supervisor.keeper import Keeper
+from midwatch.supervisor.machine.system import Process, System
 from midwatch.supervisor.reporter import INSTANCE, Reports
-from midwatch.supervisor.system import Process, System
 
 SAMPLE_EVERY_S: Final = 10.0
 FIRST_SAMPLE_S: Final = 1.0

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.system import Host, System
+from midwatch.supervisor.machine.system import Host, System
 
 BEAT_S: Final = 0.25
 """How often the host is asked."""

@@ -18,31 +18,32 @@ from typing import Any, Final
 from midwatch.core import access, units
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.supervisor import environment, hostdown
+from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
-from midwatch.supervisor.change import Changes, Source, expand
+from midwatch.supervisor.change.lease import Leases
+from midwatch.supervisor.change.lease import folder as lease_folder
+from midwatch.supervisor.change.outfit import Outfit
+from midwatch.supervisor.change.reload import Changes, Source, expand
+from midwatch.supervisor.change.versions import Versions
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.journal import ALIVE_EVERY_S, Journal
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.lease import Leases
-from midwatch.supervisor.lease import folder as lease_folder
 from midwatch.supervisor.link import Link
+from midwatch.supervisor.machine import hostdown
+from midwatch.supervisor.machine.sandbox import Walls
+from midwatch.supervisor.machine.system import System
+from midwatch.supervisor.machine.weighing import Scales, own_directories
 from midwatch.supervisor.notices import Notices
 from midwatch.supervisor.orders import Orders
-from midwatch.supervisor.outfit import Outfit
-from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.post import Gap, Plan, Post
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
 from midwatch.supervisor.sampling import Sampling
-from midwatch.supervisor.sandbox import Walls
 from midwatch.supervisor.sentinel import Sentinel
 from midwatch.supervisor.surroundings import Surroundings
-from midwatch.supervisor.system import System
 from midwatch.supervisor.tasks import Tasks
 from midwatch.supervisor.timers import STOOD_STILL_S
 from midwatch.supervisor.timetable import forget_strangers
-from midwatch.supervisor.versions import Versions
-from midwatch.supervisor.weighing import Scales, own_directories
 
 TICK_S: Final = 1.0
 """How often the supervisor looks whether it stood still itself."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from midwatch.core.fleet import Agent
+from midwatch.supervisor.change.lease import Leases
+from midwatch.supervisor.change.versions import Versions
 from midwatch.supervisor.journal import Journal
-from midwatch.supervisor.lease import Leases
+from midwatch.supervisor.machine.sandbox import Walls
+from midwatch.supervisor.machine.system import System
 from midwatch.supervisor.reporter import Reports
-from midwatch.supervisor.sandbox import Walls
-from midwatch.supervisor.system import System
-from midwatch.supervisor.versions import Versions
 
 
 @dataclass(slots=True)

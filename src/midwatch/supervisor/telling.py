@@ -13,9 +13,9 @@ from midwatch.core.redact import redact_text
 from midwatch.core.restart import Decision, Next
 from midwatch.core.stacks import before_stack
 from midwatch.core.states import State
+from midwatch.supervisor.machine.system import Exit, Sample, System
 from midwatch.supervisor.reporter import Reports
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Sample, System
 
 
 class Telling:

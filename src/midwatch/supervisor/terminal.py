@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from midwatch.core.states import State
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.record import Record
-from midwatch.supervisor.screen import ROWS, Screen, draw
+from midwatch.supervisor.output.record import Record
+from midwatch.supervisor.output.screen import ROWS, Screen, draw
 
 MAX_INPUT: Final = 4_000
 """Bytes of one input: a terminal's line takes 4,095, and drops what is longer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from midwatch.supervisor.system import System, Timer
+from midwatch.supervisor.machine.system import System, Timer
 
 STOOD_STILL_S: Final = 1.0
 """A timer that is later than this is time in which nobody could be heard: no agent is blamed for it."""

@@ -18,9 +18,9 @@ from midwatch.core.fleet import Agent
 from midwatch.core.schedule import Kind, Missed, Overlap, Owed, Plan, Situation, Step, show_day
 from midwatch.core.states import State
 from midwatch.supervisor.journal import Journal, Record
+from midwatch.supervisor.machine.system import System, Timer
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
-from midwatch.supervisor.system import System, Timer
 from midwatch.supervisor.telling import Telling
 
 LOOK_S: Final = 30.0

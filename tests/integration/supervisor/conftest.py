@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from midwatch.supervisor.linux import LinuxSystem
-from midwatch.supervisor.sandbox import find_tools
-from midwatch.supervisor.system import Exit
+from midwatch.supervisor.machine.linux import LinuxSystem
+from midwatch.supervisor.machine.sandbox import find_tools
+from midwatch.supervisor.machine.system import Exit
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -145,7 +145,7 @@ def _interpreter(user: int | None) -> tuple[str, dict[str, str]] | None:
     ):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(
-                [program, "-c", "import midwatch.supervisor.sandbox"],
+                [program, "-c", "import midwatch.supervisor.machine.sandbox"],
                 env={**os.environ, **env},
                 user=user,
                 group=user,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor import cgroup, linux, procfs
-from midwatch.supervisor.cgroup import LEAF, Cgroup, Cgroups, Survey, claim, inspect, survey
-from midwatch.supervisor.linux import LinuxSystem
-from midwatch.supervisor.system import Caps, Exit, Launch, Process
+from midwatch.supervisor.machine import cgroup, linux, procfs
+from midwatch.supervisor.machine.cgroup import LEAF, Cgroup, Cgroups, Survey, claim, inspect, survey
+from midwatch.supervisor.machine.linux import LinuxSystem
+from midwatch.supervisor.machine.system import Caps, Exit, Launch, Process
 from midwatch.wire.ids import new_id
 
 pytestmark = pytest.mark.skipif(not linux.supported(), reason="needs Linux with pidfds")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor.checkout import find, is_dirty, revision
+from midwatch.supervisor.change.checkout import find, is_dirty, revision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

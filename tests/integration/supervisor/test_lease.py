@@ -12,7 +12,7 @@ import pytest
 
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent
-from midwatch.supervisor.lease import Leases, folder
+from midwatch.supervisor.change.lease import Leases, folder
 
 AGENT = Agent(command=["run"])
 
@@ -20,7 +20,7 @@ HOLD = """
 import subprocess, sys
 from pathlib import Path
 from midwatch.core.fleet import Agent
-from midwatch.supervisor.lease import Leases
+from midwatch.supervisor.change.lease import Leases
 leases = Leases(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 assert leases.take("inbox", Agent(command=["run"]), 1000.0) is None
 child = subprocess.Popen(["sleep", "60"], close_fds=False)

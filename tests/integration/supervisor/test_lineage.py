@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor import linux, mark, procfs, stacks, tree
-from midwatch.supervisor.linux import LinuxSystem
-from midwatch.supervisor.system import Exit, Launch, Process
+from midwatch.supervisor.machine import linux, mark, procfs, stacks, tree
+from midwatch.supervisor.machine.linux import LinuxSystem
+from midwatch.supervisor.machine.system import Exit, Launch, Process
 from midwatch.wire.ids import new_id
 
 pytestmark = pytest.mark.skipif(not linux.supported(), reason="needs Linux with pidfds")
@@ -157,8 +157,8 @@ async def test_a_daemon_is_found_after_the_supervisor_was_killed(tmp_path: Path)
     run_id = new_id()
     program = f"""
 import asyncio, os, time
-from midwatch.supervisor.linux import LinuxSystem
-from midwatch.supervisor.system import Launch
+from midwatch.supervisor.machine.linux import LinuxSystem
+from midwatch.supervisor.machine.system import Launch
 async def main():
     system = LinuxSystem(asyncio.get_running_loop(), salt=b"one instance")
     env = {{**os.environ, "MIDWATCH_RUN_ID": {run_id!r}}}

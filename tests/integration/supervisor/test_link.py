@@ -12,12 +12,12 @@ import pytest
 
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
-from midwatch.supervisor.fake import FakeSystem
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.link import Link
+from midwatch.supervisor.machine.fake import FakeSystem
 from midwatch.supervisor.orders import Orders
-from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.reporter import Recorder, Reports
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.tasks import Tasks

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from midwatch.supervisor.machine.system import StartError
 from midwatch.supervisor.notices import Notices
-from midwatch.supervisor.system import StartError
 
 
 async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:

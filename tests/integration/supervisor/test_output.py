@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor import logfile, output
-from midwatch.supervisor.output import Capture, Writer, show_lines
+from midwatch.supervisor.output import capture as capturing
+from midwatch.supervisor.output import logfile
+from midwatch.supervisor.output.capture import Capture, Writer
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_private_key_is_redacted_although_its_lines_come_one_by_one(
     for line in [b"loaded", *lines, b"connected"]:
         capture.feed(line + b"\n")
         until(lambda: not capture._waiting)
-        time.sleep(2 * output.GATHER_S)  # the writer writes what it has
+        time.sleep(2 * capturing.GATHER_S)  # the writer writes what it has
     until(lambda: "connected" in text_of(tmp_path))
     assert text_of(tmp_path) == "loaded\n-----BE[redacted]\nconnected\n"
 
@@ -90,9 +91,9 @@ def test_a_key_that_the_tail_would_cut_in_half_is_not_shown(writer: Writer, tmp_
     for endless in (b"", b"\n"):
         for shift in range(0, 80, 8):
             capture = Capture(writer, tmp_path)
-            before = b"." * (2 * output.TAIL_BYTES + 1 - output.TAIL_BYTES - shift)
+            before = b"." * (2 * capturing.TAIL_BYTES + 1 - capturing.TAIL_BYTES - shift)
             capture.feed(before + b" sk-proj-" + b"Zq9" * 24 + b" " + endless)
-            capture.feed(b"." * (output.TAIL_BYTES - 80 + shift - len(endless)) + b"\n")
+            capture.feed(b"." * (capturing.TAIL_BYTES - 80 + shift - len(endless)) + b"\n")
             assert "Zq9Zq9" not in "".join(capture.tail())
             assert capture.tail()
 
@@ -119,7 +120,7 @@ def test_a_line_without_end_needs_bounded_memory_and_loses_nothing(
     for _ in range(40):
         capture.feed(b"y" * 65_536)
         until(lambda: capture._waiting_bytes == 0)
-    assert len(capture._tail) <= 2 * output.TAIL_BYTES + 65_536
+    assert len(capture._tail) <= 2 * capturing.TAIL_BYTES + 65_536
     assert len(capture.file._held) <= logfile.PIECE_BYTES + 65_536
     until(lambda: not capture.file.holds)
     total = sum(path.read_bytes().count(b"y") for path in tmp_path.iterdir())
@@ -134,7 +135,7 @@ def test_what_the_disk_cannot_take_is_dropped_counted_and_said(tmp_path: Path) -
     for _ in range(100):
         capture.feed(b"z" * 65_536)
     assert time.monotonic() - began < 1
-    assert capture.dropped_bytes == 100 * 65_536 - output.BUFFER_BYTES
+    assert capture.dropped_bytes == 100 * 65_536 - capturing.BUFFER_BYTES
     taken = b"".join(capture.take())
     assert taken.endswith(
         f"[midwatch: {capture.dropped_bytes:,} bytes left out here: the disk was slower than the agent]\n".encode()
@@ -173,7 +174,7 @@ def test_the_last_lines_of_a_flood_are_kept_when_it_is_over(writer: Writer, tmp_
     capture.settle()
     until(lambda: "ValueError: the reason" in text_of(tmp_path))
     assert text_of(tmp_path).count("left out here") == 1
-    assert capture.bytes_read - capture.flooded_bytes < 16_000 + 2 * output.TAIL_BYTES
+    assert capture.bytes_read - capture.flooded_bytes < 16_000 + 2 * capturing.TAIL_BYTES
 
 
 @pytest.mark.parametrize("shift", range(0, 60, 7))
@@ -200,7 +201,7 @@ def test_buffers_of_all_agents_together_are_bounded(tmp_path: Path) -> None:
         capture = Capture(writer, tmp_path / str(number))
         for _ in range(64):
             capture.feed(b"z" * 65_536)
-    assert writer.waiting_bytes == output.BUFFERS_BYTES
+    assert writer.waiting_bytes == capturing.BUFFERS_BYTES
 
 
 def test_a_folder_that_cannot_be_written_is_counted_not_raised(
@@ -212,18 +213,6 @@ def test_a_folder_that_cannot_be_written_is_counted_not_raised(
     until(lambda: capture.file.lost_bytes > 0)
     capture.feed(b"again\n")
     assert capture.tail() == ["lost", "again"]
-
-
-def test_binary_junk_colours_and_tricks_become_printable() -> None:
-    junk = b"\x1b[31mred\x1b[0m \x00\x07\xff\xfe \xe2\x80\xae txt\r\nnext\rover\n"
-    lines = show_lines(junk)
-    assert lines == ["red \\x00\\x07�� \\u202e txt", "next", "over"]
-    assert all(line.isprintable() for line in lines)
-
-
-def test_long_lines_are_clipped_in_the_tail() -> None:
-    (line,) = show_lines(b"w" * 5000)
-    assert (len(line), line[-1]) == (output.LINE_SHOWN, "…")
 
 
 DAY = 86_400.0

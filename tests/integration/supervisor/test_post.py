@@ -18,9 +18,9 @@ from midwatch.gateway.__main__ import answer, refusal
 from midwatch.supervisor import http
 from midwatch.supervisor.address import Address, reserve
 from midwatch.supervisor.journal import Journal
-from midwatch.supervisor.linux import LinuxSystem, supported
-from midwatch.supervisor.output import Capture, Writer
-from midwatch.supervisor.portable import PortableSystem
+from midwatch.supervisor.machine.linux import LinuxSystem, supported
+from midwatch.supervisor.machine.portable import PortableSystem
+from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.post import PATIENCE_S, Gap, Plan, Post
 
 DEADLINE_S = 20.0

@@ -24,8 +24,8 @@ import sys
 from pathlib import Path
 from midwatch.cli.source import read_fleet
 from midwatch.core.errors import MidwatchError
-from midwatch.supervisor.change import Source
-from midwatch.supervisor import drift, tenure
+from midwatch.supervisor.change.reload import Source
+from midwatch.supervisor.change import drift, tenure
 from midwatch.supervisor.main import run
 drift.LOOK_S, tenure.RETRY_S = 0.2, 0.5
 file = Path(sys.argv[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from midwatch.core.stacks import find_stack
-from midwatch.supervisor import stacks
+from midwatch.supervisor.machine import stacks
 
 
 def test_this_very_python_prints_what_is_found() -> None:

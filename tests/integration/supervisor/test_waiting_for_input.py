@@ -14,11 +14,12 @@ import pytest
 from midwatch.core import waiting
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
-from midwatch.supervisor import keeper, linux
+from midwatch.supervisor import keeper
 from midwatch.supervisor.duties import prompt
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.machine import linux
+from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.reporter import Recorder, Reports
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.terminal import carry_out

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from midwatch.supervisor.seccomp import ARCHITECTURES
-from midwatch.supervisor.system import Exit
+from midwatch.supervisor.machine.seccomp import ARCHITECTURES
+from midwatch.supervisor.machine.system import Exit
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.supervisor.weighing import Scales, allocated, own_directories, owned
+from midwatch.supervisor.machine.weighing import Scales, allocated, own_directories, owned
 
 MIB = 1024 * 1024
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from midwatch.core.errors import MidwatchError
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.supervisor.sandbox import Walls
-from midwatch.supervisor.system import Launch
+from midwatch.supervisor.machine.sandbox import Walls
+from midwatch.supervisor.machine.system import Launch
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from midwatch.supervisor.system import Exit, Member
+from midwatch.supervisor.machine.system import Exit, Member
 from midwatch.wire.notify import Notice
 
 

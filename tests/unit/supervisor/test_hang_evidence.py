@@ -12,9 +12,9 @@ from midwatch.core.detection import Facts
 from midwatch.core.detectors.hung_loop import hung_loop
 from midwatch.core.fleet import Agent
 from midwatch.core.incident import Finding
-from midwatch.supervisor import stacks
-from midwatch.supervisor.fake import FakeProcess
-from midwatch.supervisor.system import Standing
+from midwatch.supervisor.machine import stacks
+from midwatch.supervisor.machine.fake import FakeProcess
+from midwatch.supervisor.machine.system import Standing
 from midwatch.wire.notify import Notice
 
 BEATS = {"liveness": "heartbeat", "heartbeat": {"every": 10.0, "missed": 2}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.supervisor.hostdown import NOLOGIN, SCHEDULED, going_down, look
+from midwatch.supervisor.machine.hostdown import NOLOGIN, SCHEDULED, going_down, look
 
 NOW = 1_750_000_000.0
 

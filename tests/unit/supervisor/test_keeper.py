@@ -11,7 +11,7 @@ import pytest
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.journal import Journal
-from midwatch.supervisor.system import StartError
+from midwatch.supervisor.machine.system import StartError
 from midwatch.wire.items import Kind
 from midwatch.wire.notify import Notice
 

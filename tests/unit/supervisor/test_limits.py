@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.states import State
-from midwatch.supervisor.fake import FakeProcess
+from midwatch.supervisor.machine.fake import FakeProcess
 from midwatch.wire.notify import Notice
 
 MIB = 1024 * 1024

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from midwatch.core.states import State
+from midwatch.supervisor.machine.system import Standing
 from midwatch.supervisor.orders import Orders
-from midwatch.supervisor.system import Standing
 from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
 

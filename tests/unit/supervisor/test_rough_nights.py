@@ -8,7 +8,7 @@ from typing import Any
 
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
-from midwatch.supervisor.system import Standing
+from midwatch.supervisor.machine.system import Standing
 from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
 

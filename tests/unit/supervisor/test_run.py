@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from midwatch.core.liveness import Evidence
-from midwatch.supervisor.fake import FakeSystem
+from midwatch.supervisor.machine.fake import FakeSystem
+from midwatch.supervisor.machine.system import Exit, Launch, Sample
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Launch, Sample
 
 MIB = 1024 * 1024
 

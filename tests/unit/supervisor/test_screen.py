@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midwatch.supervisor.record import RECORD_BYTES, Record
-from midwatch.supervisor.screen import _PIECES, COLUMNS, PIECE, ROWS, draw
+from midwatch.supervisor.output.record import RECORD_BYTES, Record
+from midwatch.supervisor.output.screen import _PIECES, COLUMNS, PIECE, ROWS, draw
 
 KEY = b"sk-proj-" + b"a1B2" * 12
 
@@ -104,7 +104,7 @@ def test_hostile_output_is_drawn_in_pieces_within_a_budget_and_ends_in_plain_tex
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("midwatch.supervisor.screen.time", clock)
+    monkeypatch.setattr("midwatch.supervisor.output.screen.time", clock)
     screen = draw(EVIL[name][-RECORD_BYTES:], budget_s=0.05)
     assert clock.looks <= 7
     assert (

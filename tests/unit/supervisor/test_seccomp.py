@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.core.errors import SetupError
-from midwatch.supervisor.seccomp import (
+from midwatch.supervisor.machine.seccomp import (
     ALLOW,
     ARCHITECTURES,
     ERRNO,

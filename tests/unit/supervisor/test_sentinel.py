@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from midwatch.core.exits import Wish
+from midwatch.supervisor.machine.system import Host
 from midwatch.supervisor.sentinel import FILES, MEMORY, Sentinel, leap
-from midwatch.supervisor.system import Host
 
 GIB = 1024**3
 

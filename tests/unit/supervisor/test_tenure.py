@@ -8,8 +8,8 @@ from typing import Any
 from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
-from midwatch.supervisor.lease import RETRY_S, Leases
-from midwatch.supervisor.versions import Versions
+from midwatch.supervisor.change.lease import RETRY_S, Leases
+from midwatch.supervisor.change.versions import Versions
 
 GOOD = {"command": ["agent"], "rollback": True, "restart": {"stable_after": 60.0, "attempts": 3, "backoff": (1.0, 8.0)}}  # fmt: skip
 

@@ -13,7 +13,7 @@ from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.sandbox import Tools
 from midwatch.core.states import State
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.sandbox import Walls, look
+from midwatch.supervisor.machine.sandbox import Walls, look
 
 WHY = "bubblewrap is not installed; install it"
 

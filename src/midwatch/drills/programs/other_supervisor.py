@@ -11,7 +11,7 @@ from pathlib import Path
 
 from midwatch.core.fleet import Fleet
 from midwatch.core.fleetfile import load
-from midwatch.supervisor.change import Source
+from midwatch.supervisor.change.reload import Source
 from midwatch.supervisor.main import run
 
 

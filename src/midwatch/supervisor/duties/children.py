@@ -12,8 +12,8 @@ from typing import Any, Final
 from midwatch.core.children import Pileup, expired, named, pile_of
 from midwatch.core.units import show_duration
 from midwatch.supervisor.duty import Duty, Helm
+from midwatch.supervisor.machine.system import Member, Sample
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Member, Sample
 
 LOOK_S: Final = 10.0
 """The longest time between two looks at the ages of children, while there are any."""

@@ -16,8 +16,8 @@ from midwatch.core.family import MAX_CHILDREN, Born, Ended, read_child
 from midwatch.core.restart import Next
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
+from midwatch.supervisor.machine.system import Exit, Member, Process, Timer
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Member, Process, Timer
 from midwatch.supervisor.telling import Telling
 from midwatch.wire.notify import Notice
 

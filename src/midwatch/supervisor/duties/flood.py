@@ -5,8 +5,8 @@ from __future__ import annotations
 from midwatch.core import flood, units
 from midwatch.core.flood import Count, Judgement
 from midwatch.supervisor.duty import Duty, Helm
+from midwatch.supervisor.machine.system import Exit
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit
 
 
 class Flood(Duty):

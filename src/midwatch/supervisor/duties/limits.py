@@ -15,9 +15,9 @@ from midwatch.core.exits import Wish
 from midwatch.core.gauge import Gauge, Reading
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
+from midwatch.supervisor.machine.system import Exit, Sample
 from midwatch.supervisor.planned import Planned
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.system import Exit, Sample
 from midwatch.wire.notify import Notice
 
 FIRST_LOOK_S: Final = 0.5

@@ -14,12 +14,12 @@ from midwatch.core.exits import Wish
 from midwatch.core.liveness import Judgement
 from midwatch.core.stacks import find_stack
 from midwatch.core.states import State
-from midwatch.supervisor import stacks
 from midwatch.supervisor.duty import Duty, Helm
-from midwatch.supervisor.record import Record
+from midwatch.supervisor.machine import stacks
+from midwatch.supervisor.machine.stacks import Dump
+from midwatch.supervisor.machine.system import Exit, Standing
+from midwatch.supervisor.output.record import Record
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.stacks import Dump
-from midwatch.supervisor.system import Exit, Standing
 from midwatch.supervisor.timers import STOOD_STILL_S
 from midwatch.wire.notify import Notice
 

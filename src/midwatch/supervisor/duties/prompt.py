@@ -15,10 +15,10 @@ from midwatch.core.excerpt import last_lines
 from midwatch.core.states import State
 from midwatch.core.waiting import Decision, Look
 from midwatch.supervisor.duty import Duty, Helm
-from midwatch.supervisor.record import Record
+from midwatch.supervisor.machine.system import Exit
+from midwatch.supervisor.output.record import Record
+from midwatch.supervisor.output.screen import Screen, draw
 from midwatch.supervisor.run import Run
-from midwatch.supervisor.screen import Screen, draw
-from midwatch.supervisor.system import Exit
 from midwatch.wire.notify import Notice
 
 DRAW_S: Final = 0.1

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from midwatch.core.fleet import Agent
-from midwatch.supervisor.fake import FakeSystem
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.keeper import Keeper
-from midwatch.supervisor.output import Capture, Writer
+from midwatch.supervisor.machine.fake import FakeSystem
+from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.reporter import Recorder, Reports
 from midwatch.supervisor.surroundings import Surroundings
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from midwatch.supervisor.stdio import READ_BYTES, Outlet
+from midwatch.supervisor.machine.stdio import READ_BYTES, Outlet
 
 IN_FLIGHT: Final = 16
 """Chunks that the loop may be behind; more, and the command waits for it."""

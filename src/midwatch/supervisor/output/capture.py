@@ -7,7 +7,6 @@ output, which is counted by reason and marked in the file: the agent itself is n
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from midwatch.core import units
+from midwatch.core.excerpt import show_lines
 from midwatch.core.exits import TAIL_LINES
 from midwatch.core.flood import Allowance
-from midwatch.core.redact import redact
-from midwatch.supervisor.logfile import IDLE_S, LogFile, cut, resume
+from midwatch.supervisor.output.logfile import IDLE_S, LogFile, cut, resume
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Output of one agent that may wait for the disk; what comes on top is dropped and counted."""
@@ -33,30 +32,8 @@ PIECE_BYTES: Final = 64 * 1024
 TAIL_BYTES: Final = 8192
 """The end of the output that is kept in memory for incidents."""
 
-LINE_SHOWN: Final = 500
-"""Characters of one line in a tail."""
-
 GATHER_S: Final = 0.02
 """How long the writer gathers before it writes: bounds both delay and wake-ups."""
-
-_COLOURS: Final = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def show_lines(data: bytes, count: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of hostile output as printable text without secrets."""
-    text = redact(data)[0].decode("utf-8", "replace")
-    lines = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    while lines and not lines[-1]:
-        lines.pop()
-    return [_show(line) for line in lines[-count:]]
-
-
-def _show(line: str) -> str:
-    clipped = line if len(line) <= LINE_SHOWN else line[: LINE_SHOWN - 1] + "…"
-    return _CONTROL.sub(
-        lambda m: m[0].encode("unicode_escape").decode(), clipped.replace("\t", "    ")
-    )
 
 
 class Capture:

@@ -23,9 +23,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from midwatch.supervisor import mark
-from midwatch.supervisor.stdio import Ends, open_ends
-from midwatch.supervisor.system import Caps, Counters, Launch, StartError
+from midwatch.supervisor.machine import mark
+from midwatch.supervisor.machine.stdio import Ends, open_ends
+from midwatch.supervisor.machine.system import Caps, Counters, Launch, StartError
 
 UMASK: Final = 0o077
 """What agents write is theirs alone."""

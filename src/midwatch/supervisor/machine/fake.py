@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from midwatch.supervisor.system import (
+from midwatch.supervisor.machine.system import (
     Counters,
     Exit,
     Host,

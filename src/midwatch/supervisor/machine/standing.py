@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from midwatch.supervisor import procfs
-from midwatch.supervisor.procfs import Stat
-from midwatch.supervisor.system import Standing
+from midwatch.supervisor.machine import procfs
+from midwatch.supervisor.machine.procfs import Stat
+from midwatch.supervisor.machine.system import Standing
 
 MAX_THREADS: Final = 64
 MAX_SOCKETS: Final = 50

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from midwatch.supervisor import procfs, tree
-from midwatch.supervisor.cgroup import Cgroup
-from midwatch.supervisor.procfs import Stat
-from midwatch.supervisor.system import Launch, Sample
+from midwatch.supervisor.machine import procfs, tree
+from midwatch.supervisor.machine.cgroup import Cgroup
+from midwatch.supervisor.machine.procfs import Stat
+from midwatch.supervisor.machine.system import Launch, Sample
 
 PSS_EVERY_S: Final = 9.0
 """How old a run's proportional size may become, when there is time."""

@@ -12,11 +12,11 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from midwatch.supervisor import procfs, stacks, tree
-from midwatch.supervisor.cgroup import Cgroup
-from midwatch.supervisor.meter import inside
-from midwatch.supervisor.procfs import Stat
-from midwatch.supervisor.system import Launch, Member, Process
+from midwatch.supervisor.machine import procfs, stacks, tree
+from midwatch.supervisor.machine.cgroup import Cgroup
+from midwatch.supervisor.machine.meter import inside
+from midwatch.supervisor.machine.procfs import Stat
+from midwatch.supervisor.machine.system import Launch, Member, Process
 
 FEW: Final = 4
 """So many runs are looked at by walking down from each; more, by one look at all processes."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from midwatch.core import access
 from midwatch.core.fleet import Agent
 from midwatch.supervisor import environment
-from midwatch.supervisor.versions import Versions
+from midwatch.supervisor.change.versions import Versions
 
 
 @dataclass(slots=True)

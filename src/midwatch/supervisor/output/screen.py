@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from midwatch.core.excerpt import show_lines
 from midwatch.core.redact import redact
-from midwatch.supervisor.output import show_lines
 
 if TYPE_CHECKING:
     import pyte

@@ -26,15 +26,15 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from midwatch.supervisor import host, launching, mark, procfs, tree
-from midwatch.supervisor.cgroup import Cgroup, Cgroups, take
-from midwatch.supervisor.lineage import Lineage, members_of
-from midwatch.supervisor.meter import Meter, proportional
-from midwatch.supervisor.procfs import Stat
-from midwatch.supervisor.slept import slept
-from midwatch.supervisor.standing import stand
-from midwatch.supervisor.stdio import Outlet
-from midwatch.supervisor.system import (
+from midwatch.supervisor.machine import host, launching, mark, procfs, tree
+from midwatch.supervisor.machine.cgroup import Cgroup, Cgroups, take
+from midwatch.supervisor.machine.lineage import Lineage, members_of
+from midwatch.supervisor.machine.meter import Meter, proportional
+from midwatch.supervisor.machine.procfs import Stat
+from midwatch.supervisor.machine.slept import slept
+from midwatch.supervisor.machine.standing import stand
+from midwatch.supervisor.machine.stdio import Outlet
+from midwatch.supervisor.machine.system import (
     Counters,
     Exit,
     Host,

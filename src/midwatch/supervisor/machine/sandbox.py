@@ -30,8 +30,8 @@ from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.sandbox import Deed, Plan, Scene, Spot, Tools
 from midwatch.core.terms import Sandbox
 from midwatch.core.unwalled import INSTALL, SETTINGS, Circumstances, explain
-from midwatch.supervisor import seccomp
-from midwatch.supervisor.system import Launch, StartError
+from midwatch.supervisor.machine import seccomp
+from midwatch.supervisor.machine.system import Launch, StartError
 
 PROBE_S: Final = 5.0
 """How long bubblewrap may take to show that it works; it takes 10 ms."""

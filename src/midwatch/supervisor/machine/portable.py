@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection
 
 import psutil
 
-from midwatch.supervisor import host, launching
-from midwatch.supervisor.slept import slept
-from midwatch.supervisor.stdio import Outlet
-from midwatch.supervisor.system import (
+from midwatch.supervisor.machine import host, launching
+from midwatch.supervisor.machine.slept import slept
+from midwatch.supervisor.machine.stdio import Outlet
+from midwatch.supervisor.machine.system import (
     Counters,
     Exit,
     Host,

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from midwatch.core.change import Difference, Entry, compare
 from midwatch.core.fleet import Agent
 from midwatch.core.versions import Revision, Version
-from midwatch.supervisor import checkout
+from midwatch.supervisor.change import checkout
 from midwatch.supervisor.datadir import DataDir
 
 FILE: Final = "supervisor/versions"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from midwatch.supervisor import procfs
-from midwatch.supervisor.system import Host
+from midwatch.supervisor.machine import procfs
+from midwatch.supervisor.machine.system import Host
 
 
 def read(disk: str | None = None) -> Host:

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Final
 
-from midwatch.supervisor import mark, procfs
-from midwatch.supervisor.procfs import Stat
+from midwatch.supervisor.machine import mark, procfs
+from midwatch.supervisor.machine.procfs import Stat
 
 WORK_S: Final = 0.03
 """How long one call may keep the loop; what remains is for the next call."""

@@ -14,7 +14,7 @@ import subprocess
 import threading
 from typing import Final
 
-from midwatch.supervisor.output import show_lines
+from midwatch.core.excerpt import show_lines
 
 DUMP_S: Final = 3.0
 """How long py-spy may take; it needs about 0.3 s."""

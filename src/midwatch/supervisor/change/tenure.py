@@ -13,7 +13,7 @@ from midwatch.core import versions as decisions
 from midwatch.core.exits import End, Verdict
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import State
-from midwatch.supervisor.lease import RETRY_S, Holder
+from midwatch.supervisor.change.lease import RETRY_S, Holder
 from midwatch.supervisor.surroundings import Surroundings
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from midwatch.core.errors import FleetFileError, MidwatchError, SetupError
 from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.states import State
-from midwatch.supervisor.drift import Drift
+from midwatch.supervisor.change.drift import Drift
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.orders import PATIENCE_S, Outcome
 from midwatch.supervisor.reporter import INSTANCE

@@ -16,7 +16,7 @@ from midwatch.core.errors import FleetFileError, MidwatchError
 from midwatch.core.versions import Revision, drift
 
 if TYPE_CHECKING:
-    from midwatch.supervisor.change import Changes
+    from midwatch.supervisor.change.reload import Changes
     from midwatch.supervisor.keeper import Keeper
     from midwatch.supervisor.supervisor import Supervisor
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from midwatch.supervisor import procfs
-from midwatch.supervisor.system import Caps
+from midwatch.supervisor.machine import procfs
+from midwatch.supervisor.machine.system import Caps
 
 ROOT: Final = Path("/sys/fs/cgroup")
 

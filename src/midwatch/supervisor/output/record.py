@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from midwatch.core.excerpt import show_lines
 from midwatch.core.redact import LONGEST
-from midwatch.supervisor.output import show_lines
-from midwatch.supervisor.screen import Screen
+from midwatch.supervisor.output.screen import Screen
 
 RECORD_BYTES: Final = 64 * 1024
 """Output that is kept; a full repaint of a large terminal program takes about 20 KiB."""
