@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from midwatch.core.plain import number_of, text_of, whole_of
 
@@ -23,6 +24,22 @@ _OWN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
+class Relative(Protocol):
+    """A process of a run's tree, as far as it tells to which sub-agent it belongs."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def parent(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+
+
+R = TypeVar("R", bound=Relative)
+
+
 @dataclass(frozen=True, slots=True)
 class Born:
     """A sub-agent was started."""
@@ -32,6 +49,11 @@ class Born:
     ttl_s: float | None
     memory_bytes: int | None
     outlive: bool
+
+    @property
+    def own_time(self) -> bool:
+        """How long it lives was declared with its start; what holds for plain children then does not."""
+        return self.ttl_s is not None or self.outlive
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,20 @@ def read_child(text: str, parent: str) -> Born | Ended | None:
         memory if memory is not None and memory > 0 else None,
         data.get("outlive") is True,
     )
+
+
+def processes_of(members: Iterable[R], run_id: str) -> list[R]:
+    """Return the living processes of a sub-agent: who carries its run id, and all below; its own first."""
+    living = [member for member in members if member.state != "Z"]
+    own = {member.pid for member in living if member.run_id == run_id}
+    grown = True
+    while grown:
+        more = {m.pid for m in living if m.parent in own} - own
+        grown = bool(more)
+        own |= more
+    found = [member for member in living if member.pid in own]
+    # its own process is the one whose parent is not of the sub-agent
+    return sorted(found, key=lambda member: member.parent in own)
 
 
 def parent_of(agent: str) -> str | None:

@@ -84,7 +84,8 @@ class Children(Model):
     max: Annotated[int, Field(ge=0)] | None = None
     """Processes below it at one time; more are told, none is killed for it."""
     ttl: Duration | None = None
-    """How old a process below it may become; older ones are killed and told."""
+    """How old a process below it may become; older ones are killed and told. Sub-agents with a time of
+    their own have that."""
 
 
 def _check_place(value: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from midwatch.core import liveness, trends
 from midwatch.core.exits import Facts, Wish
+from midwatch.core.family import Born
 from midwatch.core.liveness import Evidence
 from midwatch.supervisor.machine.system import Exit, Process, Sample
 from midwatch.supervisor.output.record import Record
@@ -45,6 +46,8 @@ class Run:
     """The end of its output as it came, for its screen or its stacks; None while nobody needs it."""
     stack: list[str] = field(default_factory=list[str])
     """Where its threads stood when it hung."""
+    kin: dict[str, Born] = field(default_factory=dict[str, Born])
+    """Its living sub-agents that are followed, by their run ids, as they were declared."""
     sample: Sample | None = None
     sampled: float = 0.0
     history: deque[tuple[float, int]] = field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
+from midwatch.wire.notify import Notice
 
 
 def sample(house: Any, times: int = 1) -> None:
@@ -103,6 +105,69 @@ def test_children_over_their_time_to_live_are_killed_and_named(make: Any) -> Non
         {"pid": old.pid, "name": "node server.js", "age_s": 61.0, "session": old.session}
     ]
     assert house.keeper.run is not None
+
+
+def spawned(house: Any, run_id: str, **declared: Any) -> None:
+    child = {"run": run_id, "agent": f"inbox:{run_id}", **declared}
+    house.keeper.hear(Notice(child=json.dumps(child)))
+
+
+def killed(house: Any, times: int = 4) -> set[str]:
+    sample(house, times)
+    return {member.name for member in house.system.killed_members}
+
+
+@pytest.mark.parametrize("declared", [{"ttl_s": 3600}, {"outlive": True}], ids=str)
+def test_a_sub_agent_with_a_time_of_its_own_has_that_one_with_all_that_it_started(
+    make: Any, declared: dict[str, Any]
+) -> None:
+    house = make(children={"ttl": 60.0})
+    house.keeper.begin(resumed=False)
+    own = house.system.add_member(house.process, "search", age_s=900.0, run_id="s1")
+    house.system.add_member(house.process, "its browser", age_s=800.0, parent=own.pid)
+    house.system.add_member(house.process, "its orphan", age_s=700.0, parent=1, run_id="s1")
+    house.system.add_member(house.process, "node", age_s=61.0)
+    # who only calls itself a sub-agent is a plain child
+    house.system.add_member(house.process, "liar", age_s=61.0, run_id="s2")
+    spawned(house, "s1", **declared)
+    assert killed(house) == {"node", "liar"}
+    assert stages(house) == ["killed"]
+    house.system.add_member(house.process, "late", age_s=61.0)
+    assert killed(house) == {"node", "liar", "late"}
+
+
+def test_a_sub_agent_without_a_time_of_its_own_has_that_of_all_children(make: Any) -> None:
+    house = make(children={"ttl": 60.0})
+    house.keeper.begin(resumed=False)
+    house.system.add_member(house.process, "search", age_s=61.0, run_id="s1")
+    spawned(house, "s1", memory_bytes=1 << 30)
+    assert killed(house) == {"search"}
+
+
+def test_what_a_sub_agent_leaves_behind_at_its_end_is_a_plain_child(make: Any) -> None:
+    house = make(children={"ttl": 60.0})
+    house.keeper.begin(resumed=False)
+    house.system.add_member(house.process, "browser", age_s=61.0, parent=1, run_id="s1")
+    spawned(house, "s1", ttl_s=3600)
+    assert killed(house) == set()
+    house.keeper.hear(Notice(child=json.dumps({"run": "s1", "code": 0})))
+    assert killed(house) == {"browser"}
+
+
+def test_a_sub_agent_of_which_nobody_has_heard_yet_is_not_taken_for_a_plain_child(
+    make: Any,
+) -> None:
+    house = make(children={"ttl": 60.0})
+    waiting = [{"run": "s1", "agent": "inbox:search", "ttl_s": 3600}]
+
+    def hear_now(_name: str) -> None:
+        while waiting:
+            house.keeper.hear(Notice(child=json.dumps(waiting.pop())))
+
+    house.around.hear_now = hear_now
+    house.keeper.begin(resumed=False)
+    house.system.add_member(house.process, "search", age_s=61.0, run_id="s1")
+    assert killed(house) == set()
 
 
 def test_without_a_time_to_live_children_grow_old_in_peace(make: Any) -> None:

@@ -1,7 +1,8 @@
 """Looks after the children of a run: tells when they pile up, and ends those over their time to live.
 
 While the run lives, children in sessions of their own are nobody's business but the agent's. What
-outlives the run is another matter (`leftovers`).
+outlives the run is another matter (`leftovers`). A sub-agent that was declared with a time of its own
+(`ttl_s`, `outlive`) has that one, with all that it started; every other child has `children.ttl`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from midwatch.core.children import Pileup, expired, named, pile_of
+from midwatch.core.family import processes_of
 from midwatch.core.units import show_duration
 from midwatch.supervisor.duty import Duty, Helm
 from midwatch.supervisor.machine.system import Member, Sample
@@ -90,11 +92,15 @@ class Children(Duty):
         own = self._own(run)
         count, following = expired((m.age_s for m in own), ttl)
         if count:
+            self.helm.hear_now()  # it may just have said that one of them is a sub-agent
+            own = self._plain(run, own)
+            count, following = expired((m.age_s for m in own), ttl)
+        if count:
             killed = [m for m in own if m.age_s >= ttl and self.helm.system.kill_member(m)]
             if killed:
                 self._killed = self.helm.system.now()
                 self._tell_killed(run, killed, ttl)
-        if own:
+        if own or run.kin:
             self._look_in(run, min(LOOK_S, following if following is not None else LOOK_S))
 
     def _own(self, run: Run) -> list[Member]:
@@ -105,6 +111,12 @@ class Children(Duty):
         asleep = self.helm.system.asleep()
         self._slept = {key: self._slept.get(key, asleep) for key in own}
         return [replace(m, age_s=m.age_s - asleep + self._slept[key]) for key, m in own.items()]
+
+    def _plain(self, run: Run, members: list[Member]) -> list[Member]:
+        """Return those that are of no sub-agent with a time of its own."""
+        declared = [run_id for run_id, born in run.kin.items() if born.own_time]
+        spared = {m.pid for run_id in declared for m in processes_of(members, run_id)}
+        return [m for m in members if m.pid not in spared]
 
     def _tell_killed(self, run: Run, killed: list[Member], ttl: float) -> None:
         noun = "child" if len(killed) == 1 else "children"

@@ -6,17 +6,16 @@ the parent's tree. They end with their parent's run, unless they were declared t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from midwatch.core import units
 from midwatch.core.exits import End, Facts, Verdict, Wish, classify
-from midwatch.core.family import MAX_CHILDREN, Born, Ended, read_child
+from midwatch.core.family import MAX_CHILDREN, Born, Ended, processes_of, read_child
 from midwatch.core.restart import Next
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
-from midwatch.supervisor.machine.system import Exit, Member, Process, Timer
+from midwatch.supervisor.machine.system import Exit, Member, Timer
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.telling import Telling
 from midwatch.wire.notify import Notice
@@ -36,8 +35,8 @@ class Kin:
     """One living sub-agent."""
 
     born: Born
-    process: Process
-    """Of the run that started it."""
+    run: Run
+    """The run that started it."""
     tell: Telling
     began: float
     began_at: float
@@ -79,8 +78,9 @@ class Family(Duty):
     def _welcome(self, run: Run, born: Born) -> None:
         system = self.helm.system
         tell = self.helm.tell.of(born.agent)
-        kin = Kin(born, run.process, tell, system.now(), system.wall(), seen=system.now())
+        kin = Kin(born, run, tell, system.now(), system.wall(), seen=system.now())
         self._kin[born.run_id] = kin
+        run.kin[born.run_id] = born
         system.belongs(run.process, born.run_id, outlive=born.outlive)
         why = f"started by {self.helm.name}"
         lineage = {"parent": self.helm.name, "parent_run_id": run.run_id}
@@ -106,10 +106,10 @@ class Family(Duty):
         now = self.helm.system.now()
         members: dict[str, list[Member]] = {}  # by the run of the parent
         for kin in list(self._kin.values()):
-            run_id = kin.process.run_id
+            run_id = kin.run.run_id
             if run_id not in members:
-                members[run_id] = self.helm.system.members(kin.process)
-            own = _below(members[run_id], kin.born.run_id)
+                members[run_id] = self.helm.system.members(kin.run.process)
+            own = processes_of(members[run_id], kin.born.run_id)
             if own:
                 self._take(kin, own, now)
             elif now - kin.seen >= MISSING_S:
@@ -143,6 +143,7 @@ class Family(Duty):
     def _end(self, kin: Kin, code: int | None) -> None:
         """Tell the end of a sub-agent; `code` is None when its parent did not say it."""
         del self._kin[kin.born.run_id]
+        kin.run.kin.pop(kin.born.run_id, None)
         system = self.helm.system
         exit_ = Exit(None, None)
         if code is not None:
@@ -194,17 +195,3 @@ class Family(Duty):
             "parent": self.helm.name,
         }
         kin.tell.event("agent.state", data, kin.born.run_id)
-
-
-def _below(members: Iterable[Member], run_id: str) -> list[Member]:
-    """Return the living processes of a sub-agent: who carries its run id, and all below; its own first."""
-    living = [member for member in members if member.state != "Z"]
-    own = {member.pid for member in living if member.run_id == run_id}
-    grown = True
-    while grown:
-        more = {m.pid for m in living if m.parent in own} - own
-        grown = bool(more)
-        own |= more
-    found = [member for member in living if member.pid in own]
-    # its own process is the one whose parent is not of the sub-agent
-    return sorted(found, key=lambda member: member.parent in own)
