@@ -56,6 +56,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "limits.stop_grace": Effect.LIVE,
     "children": Effect.LIVE,
     "budget": Effect.LIVE,
+    "calls": Effect.LIVE,
     "loop": Effect.LIVE,
     "schedule": Effect.LIVE,
     "verify": Effect.LIVE,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from midwatch.core.models import Models
 from midwatch.core.units import show_size
 
 Level = Literal["ok", "warn", "bad"]
@@ -176,15 +177,11 @@ def _room(facts: HostFacts) -> Iterator[Check]:
         )  # fmt: skip
 
 
-def keys(models: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def keys(models: Models) -> Iterator[tuple[str, str]]:
     """Yield (where, reference) of each provider's key in the fleet file: `env:NAME` or `file:PATH`."""
-    providers = models.get("providers")
-    for name, provider in providers.items() if isinstance(providers, dict) else ():  # pyright: ignore[reportUnknownVariableType]
-        listed: Any = provider.get("keys") if isinstance(provider, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        for key in listed if isinstance(listed, list) else ():  # pyright: ignore[reportUnknownVariableType]
-            source: Any = key.get("from") if isinstance(key, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            if isinstance(source, str):
-                yield f"models.providers.{name}", source
+    for name, provider in models.providers.items():
+        for key in provider.keys:
+            yield f"models.providers.{name}", key.source
 
 
 def key(where: str, reference: str, *, there: bool, private: bool = True) -> Check:

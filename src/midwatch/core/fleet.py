@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, cast
 from pydantic import Field, field_validator, model_validator
 
 from midwatch.core import units
+from midwatch.core.models import Calls, Models
 from midwatch.core.quantities import (
     Duration,
     Listen,
@@ -71,6 +72,7 @@ class Agent(Model):
     limits: Limits = Limits()
     children: Children = Children()
     budget: Budget = Budget()
+    calls: Calls = Calls()
     loop: Loop = Loop()
     schedule: Schedule | None = None
     verify: list[Verify] = []
@@ -113,6 +115,7 @@ class Defaults(Model):
     sandbox: Sandbox | None = None
     """See agents."""
     budget: Budget = Budget()
+    calls: Calls = Calls()
     loop: Loop = Loop()
     liveness: Liveness | None = None
     """See agents."""
@@ -173,7 +176,7 @@ class Fleet(Model):
     """By name; an agent joins with `group`."""
     agents: dict[str, Agent]
     """By name: letters, digits, dot, dash and underscore."""
-    models: dict[str, Any] = {}
+    models: Models = Models()
     """Providers, chains and prices for the gateway."""
     tools: dict[str, Any] = {}
     """Policies and approvals for the guard."""
