@@ -10,18 +10,73 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
 from midwatch.core.plain import number_of, text_of, whole_of
 
 MAX_CHILDREN: Final = 100
-"""Sub-agents of one run that are followed at one time; more are counted, and live as plain children."""
+"""Sub-agents of one agent that are followed at one time; more are counted, and live as plain children."""
+
+TOLD_AT_ONCE: Final = 300
+"""So many sub-agents may be told of at once, and then TOLD_PER_S: five a second for a minute is honest
+work. What is started faster is held to its limits all the same, in silence."""
+
+TOLD_PER_S: Final = 1.0
 
 MAX_RUN_ID: Final = 128
 FOREVER_S: Final = 366 * 86_400.0
 
 _OWN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Slight(StrEnum):
+    """Why a sub-agent is not followed, or not told of."""
+
+    MALFORMED = "sub_agents_malformed"
+    TOO_MANY = "sub_agents_too_many"
+    TOO_FAST = "sub_agents_too_fast"
+
+
+def said_of(slight: Slight, agent: str) -> str:
+    """Return in a sentence what becomes of such sub-agents, and what to do."""
+    match slight:
+        case Slight.MALFORMED:
+            return (
+                f"what it said of a sub-agent cannot be true and is ignored; it needs a run id of letters and"
+                f" digits, and a name that begins with {agent + ':'!r}, as mw.spawn gives them"
+            )
+        case Slight.TOO_MANY:
+            return (
+                f"it has more than {MAX_CHILDREN} sub-agents at one time; the others are plain children, without"
+                " a time or memory of their own: let it wait for some before it starts more"
+            )
+        case Slight.TOO_FAST:
+            return (
+                f"it starts sub-agents faster than can be told ({TOLD_AT_ONCE} at once, {TOLD_PER_S:g} a second);"
+                " not all are shown, all are held to their limits: let fewer of them do more"
+            )
+
+
+class Ration:
+    """How many births may be told of: a token bucket. Each has one end. Times are monotonic seconds."""
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self, now: float) -> None:
+        self._left = float(TOLD_AT_ONCE)
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Tell whether one more may be told of now, and count it."""
+        refill = max(0.0, now - self._at) * TOLD_PER_S
+        self._left = min(float(TOLD_AT_ONCE), self._left + refill)
+        self._at = max(self._at, now)
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 class Relative(Protocol):

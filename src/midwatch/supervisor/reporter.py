@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from midwatch.core.family import Slight
 from midwatch.wire.ids import new_id
 from midwatch.wire.items import Item, Kind
 
@@ -66,6 +67,8 @@ class Reports:
         self.node = node
         self.sent = 0
         self.dropped = 0
+        self.withheld = dict.fromkeys(map(str, Slight), 0)
+        """What was not told although it happened, by reason."""
         self._reporter = reporter
 
     def event(

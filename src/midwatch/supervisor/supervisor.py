@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from midwatch.core import access, units
 from midwatch.core.errors import SetupError
+from midwatch.core.family import Slight
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
@@ -66,6 +67,7 @@ LOSSES: Final = (
     "exit_status_lost",
     "replies_lost",
     "tasks_died",
+    *Slight,
     "output_dropped_bytes",
     "output_lost_bytes",
 )
@@ -366,7 +368,9 @@ class Supervisor:
         news = {n: c - self._told.get(n, 0) for n, c in counts.items() if c > self._told.get(n, 0)}
         if not news:
             return
-        for name in news.keys() - self._told.keys():
+        for name in (
+            news.keys() - self._told.keys() - set(Slight)
+        ):  # of those their keepers have told
             self.say(
                 f"midwatch: {name.replace('_', ' ')}: {news[name]:,}; is the disk full or slow?"
             )
@@ -388,6 +392,7 @@ class Supervisor:
             "odd_state_changes": sum(k.odd_edges for k in self.keepers.values()),
             "reports_sent": self.reports.sent,
             "reports_dropped": self.reports.dropped,
+            **self.reports.withheld,
             "notices_received": self.notices.received,
             "notices_clipped": self.notices.clipped,
             "output_bytes": sum(c.bytes_read for c in captures),

@@ -14,7 +14,7 @@ from midwatch.core.restart import Decision, Next
 from midwatch.core.stacks import before_stack
 from midwatch.core.states import State
 from midwatch.supervisor.machine.system import Exit, Sample, System
-from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.reporter import Reports, Silence
 from midwatch.supervisor.run import Run
 
 
@@ -38,9 +38,14 @@ class Telling:
     def sample(self, run_id: str, fields: dict[str, Any]) -> None:
         self._reports.sample(self._name, self._system.wall(), fields, run_id)
 
-    def of(self, sub_agent: str) -> Telling:
-        """Return the same for a sub-agent, of which only its name is known."""
-        return Telling(sub_agent, Agent(external=True), self._reports, self._system)
+    def of(self, sub_agent: str, *, aloud: bool) -> Telling:
+        """Return the same for a sub-agent, of which only its name is known. Not `aloud`: nobody hears it."""
+        reports = self._reports if aloud else Reports(Silence(), self.node)
+        return Telling(sub_agent, Agent(external=True), reports, self._system)
+
+    def withhold(self, why: str) -> None:
+        """Count what happened and is not told."""
+        self._reports.withheld[why] += 1
 
     @property
     def node(self) -> str:

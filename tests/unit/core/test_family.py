@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.core.family import FOREVER_S, Born, Ended, parent_of, read_child
+from midwatch.core.family import (
+    FOREVER_S,
+    TOLD_AT_ONCE,
+    TOLD_PER_S,
+    Born,
+    Ended,
+    Ration,
+    parent_of,
+    read_child,
+)
 
 
 def said(**fields: Any) -> str:
@@ -67,3 +76,16 @@ def test_a_sub_agent_knows_whose_it_is() -> None:
     assert parent_of("inbox") is None
     assert parent_of("inbox:search") == "inbox"
     assert parent_of("inbox:search:fetch") == "inbox:search"
+
+
+def test_an_orchestrator_that_starts_five_a_second_for_a_minute_is_told_whole() -> None:
+    ration = Ration(1000.0)
+    assert all(ration.take(1000.0 + n / 5) for n in range(5 * 60))
+    # and again an hour later, whatever the clock did meanwhile
+    assert all(ration.take(max(4600.0, 4600.0 + n / 5 - 7)) for n in range(5 * 60))
+
+
+def test_a_tight_loop_is_told_of_at_its_ration() -> None:
+    ration = Ration(0.0)
+    told = sum(ration.take(n / 500) for n in range(500 * 600))
+    assert TOLD_AT_ONCE + 600 * TOLD_PER_S - 2 <= told <= TOLD_AT_ONCE + 600 * TOLD_PER_S

@@ -10,7 +10,7 @@ from midwatch.wire.notify import Notice
 
 
 def say(house: Any, **fields: Any) -> None:
-    house.keeper.hear(Notice(child=json.dumps({"run": "r2", **fields})))
+    house.keeper.hear(Notice(child=json.dumps({"run": "r2"} | fields)))
 
 
 def member(pid: int, run_id: str = "r2", parent: int = 1, rss: int = 1000) -> Member:
@@ -104,18 +104,83 @@ def test_one_that_outlives_its_parent_is_followed_to_its_own_end(make: Any) -> N
     assert [e["end"] for e in house.recorder.events("run.ended", "inbox:search")] == ["wall-clock"]
 
 
+def births(house: Any, *numbers: int) -> None:
+    for number in numbers:
+        say(house, run=f"n{number}", agent=f"inbox:n{number}", ttl_s=5)
+
+
+def withheld(house: Any) -> dict[str, int]:
+    return {str(why): count for why, count in house.around.reports.withheld.items() if count}
+
+
 def test_lies_about_children_change_nothing_and_are_counted(make: Any) -> None:
     house = begun(make)
     say(house, agent="other:x")
     house.keeper.hear(Notice(child="{"))
     assert {item["agent"] for _, item in house.recorder.items} <= {"inbox", "inbox:search"}
+    assert withheld(house) == {"sub_agents_malformed": 2}
+    (told,) = house.recorder.events("run.sub_agents")
+    assert told["why"] == "sub_agents_malformed"
+    assert "'inbox:'" in told["reason"]
 
 
 def test_only_so_many_are_followed(make: Any) -> None:
     house = begun(make)
-    for number in range(150):
-        house.keeper.hear(
-            Notice(child=json.dumps({"run": f"n{number}", "agent": f"inbox:n{number}"}))
-        )
+    births(house, *range(150))
     started = house.recorder.events("run.started")
     assert len(started) == 1 + 100
+    assert withheld(house) == {"sub_agents_too_many": 51}
+    (line,) = [line for line in house.said if "sub-agents" in line]
+    assert line.startswith("inbox: it has more than 100 sub-agents at one time")
+
+
+def test_a_tight_loop_of_births_and_ends_is_told_at_its_ration_and_said_once(make: Any) -> None:
+    house = begun(make)
+    for number in range(30_000):
+        births(house, number)
+        say(house, run=f"n{number}", code=0)
+        if number % 500 == 0:
+            house.system.advance(1.0)
+    own = [item for _, item in house.recorder.items if item["agent"].startswith("inbox:n")]
+    told = 300 + 60
+    assert told - 5 <= len({item["agent"] for item in own}) <= told
+    assert len(own) == 6 * len({item["agent"] for item in own})  # each that is told is told whole
+    assert withheld(house)["sub_agents_too_fast"] > 30_000 - told - 5
+    assert len([line for line in house.said if "sub-agents" in line]) == 1
+    assert len(house.recorder.events("run.sub_agents")) == 1
+
+
+def test_an_orchestrator_with_five_a_second_for_a_minute_is_told_whole(make: Any) -> None:
+    house = begun(make)
+    for number in range(300):
+        births(house, number)
+        house.system.advance(0.2)
+        say(house, run=f"n{number}", code=0)
+    assert withheld(house) == {}
+    assert len(house.recorder.events("run.ended")) == 300 + 1  # with the one that left no process
+    assert house.recorder.events("run.sub_agents") == []
+
+
+def test_who_is_not_told_of_is_held_to_its_limits_and_spared_all_the_same(make: Any) -> None:
+    house = begun(make)
+    for number in range(310):
+        births(house, number)
+        say(house, run=f"n{number}", code=0)
+    house.process.members.extend([member(90, "last"), member(91, "free")])
+    say(house, run="last", agent="inbox:last", ttl_s=5)
+    say(house, run="free", agent="inbox:free", outlive=True)
+    assert kinds(house, "inbox:last") == []
+    house.system.advance(8)
+    assert [m.pid for m in house.process.members] == [91]
+    assert kinds(house, "inbox:last") == []
+    house.system.end(house.process, code=0)
+    assert [m.pid for m in house.process.members] == [91]
+
+
+def test_the_next_run_is_told_again_what_it_does(make: Any) -> None:
+    house = begun(make)
+    house.keeper.hear(Notice(child="{"))
+    house.system.end(house.process, code=1)
+    house.system.advance(10)
+    house.keeper.hear(Notice(child="{"))
+    assert len(house.recorder.events("run.sub_agents")) == 2

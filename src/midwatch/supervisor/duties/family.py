@@ -1,7 +1,8 @@
 """Follows the sub-agents of a run: each has a name under its parent's, a run, limits and a time to live.
 
 What the agent says only names them; which processes they are is found by their run ids among those of
-the parent's tree. They end with their parent's run, unless they were declared to outlive it.
+the parent's tree. They end with their parent's run, unless they were declared to outlive it. One that
+is started in haste after many others is followed like all, and not told of.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import Final
 
 from midwatch.core import units
 from midwatch.core.exits import End, Facts, Verdict, Wish, classify
-from midwatch.core.family import MAX_CHILDREN, Born, Ended, processes_of, read_child
+from midwatch.core.family import (
+    MAX_CHILDREN,
+    Born,
+    Ended,
+    Ration,
+    Slight,
+    processes_of,
+    read_child,
+    said_of,
+)
 from midwatch.core.restart import Next
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
@@ -45,16 +55,22 @@ class Kin:
     seen: float = 0.0
     wish: Wish | None = None
     reason: str = ""
+    aloud: bool = True
+    """It is told of."""
 
 
 class Family(Duty):
     def __init__(self, helm: Helm) -> None:
         super().__init__(helm)
-        self.refused = 0
-        """Sub-agents beyond MAX_CHILDREN, and words about children that could not be believed."""
+        self._ration = Ration(helm.system.now())
+        self._slighted: set[Slight] = set()
+        """What was said in this run."""
         self._kin: dict[str, Kin] = {}
         self._timer: Timer | None = None
         self._looks = 0
+
+    def begin(self, run: Run) -> None:  # noqa: ARG002
+        self._slighted.clear()
 
     def heard(self, run: Run, notice: Notice, *, first_beat: bool) -> None:  # noqa: ARG002
         if notice.child is None:
@@ -64,10 +80,28 @@ class Family(Duty):
             kin = self._kin.get(said.run_id)
             if kin is not None:
                 self._end(kin, said.code)
-        elif said is None or len(self._kin) >= MAX_CHILDREN:
-            self.refused += 1
-        elif said.run_id not in self._kin:
-            self._welcome(run, said)
+        elif said is None:
+            self._slight(run, Slight.MALFORMED)
+        elif said.run_id in self._kin:
+            return
+        elif len(self._kin) >= MAX_CHILDREN:
+            self._slight(run, Slight.TOO_MANY)
+        else:
+            aloud = self._ration.take(self.helm.system.now())
+            if not aloud:
+                self._slight(run, Slight.TOO_FAST)
+            self._welcome(run, said, aloud=aloud)
+
+    def _slight(self, run: Run, slight: Slight) -> None:
+        """Count it, and say so once in a run."""
+        self.helm.tell.withhold(slight)
+        if slight in self._slighted:
+            return
+        self._slighted.add(slight)
+        reason = said_of(slight, self.helm.name)
+        self.helm.say(f"{self.helm.name}: {reason}")
+        data = {"run_id": run.run_id, "why": slight, "reason": reason}
+        self.helm.tell.event("run.sub_agents", data, run.run_id)
 
     def over(self, run: Run, exit_: Exit) -> None:  # noqa: ARG002
         for kin in list(self._kin.values()):
@@ -75,10 +109,11 @@ class Family(Duty):
                 kin.wish, kin.reason = kin.wish or Wish.STOP, kin.reason or "ended with its parent"
                 self._end(kin, None)
 
-    def _welcome(self, run: Run, born: Born) -> None:
+    def _welcome(self, run: Run, born: Born, *, aloud: bool) -> None:
         system = self.helm.system
-        tell = self.helm.tell.of(born.agent)
-        kin = Kin(born, run, tell, system.now(), system.wall(), seen=system.now())
+        tell = self.helm.tell.of(born.agent, aloud=aloud)
+        now, at = system.now(), system.wall()
+        kin = Kin(born, run, tell, now, at, seen=now, aloud=aloud)
         self._kin[born.run_id] = kin
         run.kin[born.run_id] = born
         system.belongs(run.process, born.run_id, outlive=born.outlive)
@@ -181,7 +216,7 @@ class Family(Duty):
         ended = {"state": "ended", "started_at": kin.began_at, "ended_at": system.wall()}
         kin.tell.run(kin.born.run_id, {**shared, **ended})
         self._say(kin, State.STOPPED, verdict.reason)
-        if not verdict.expected:
+        if not verdict.expected and kin.aloud:
             self.helm.say(f"{kin.born.agent}: {verdict.reason}")
 
     def _say(self, kin: Kin, state: State, reason: str) -> None:
