@@ -108,6 +108,7 @@ _SECTIONS = {
     "agents.NAME.loop": "Loop",
     "agents.NAME.schedule": "Schedule",
     "agents.NAME.verify[]": "Verify",
+    "budgets[]": "SharedBudget",
     "groups.NAME": "Group",
     "models": "Models",
     "models.providers.NAME": "Provider",

@@ -33,6 +33,7 @@ from midwatch.core.terms import (
     Restart,
     Sandbox,
     Schedule,
+    SharedBudget,
     Verify,
 )
 
@@ -172,6 +173,8 @@ class Fleet(Model):
     """Of schedules, of days in budgets and of what people read; an IANA name such as Europe/Paris."""
     defaults: Defaults = Defaults()
     budget: Budget = Budget()
+    budgets: list[SharedBudget] = []
+    """Budgets of tags, sub-agents and keys, such as {tag: customer, per_day: $5}."""
     groups: dict[str, Group] = {}
     """By name; an agent joins with `group`."""
     agents: dict[str, Agent]

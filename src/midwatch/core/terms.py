@@ -133,8 +133,17 @@ class Sandbox(Model):
     is told."""
 
 
+def _check_exhausted(value: str) -> str:
+    provider, slash, model = value.partition("/")
+    if value not in ("refuse", "park") and not (slash and provider and model):
+        raise Unexpected(
+            "refuse, park, or PROVIDER/MODEL such as openai/gpt-4o-mini to fall to", value
+        )
+    return value
+
+
 class Budget(Model):
-    """Money in dollars. Shown beside what was spent; the gateway will refuse calls above it."""
+    """Money in dollars. The gateway refuses a call that could pass any of them, before it is made."""
 
     per_day: Money | None = None
     """A calendar day in the fleet's time zone."""
@@ -143,13 +152,38 @@ class Budget(Model):
     per_month: Money | None = None
     """A calendar month in the fleet's time zone."""
     per_run: Money | None = None
-    """One life of the agent's process."""
+    """One life of the agent's process; in a group or fleet, of any agent in it."""
+    per_session: Money | None = None
+    """One session, as the SDK or the header x-midwatch-session names it, with all sub-agents; it does not renew."""
     per_call: Money | None = None
     """One model call."""
     total: Money | None = None
     """For ever."""
     warn_at: Ratio = 0.8
     """The share of a budget at which a warning is given."""
+    on_exhausted: Annotated[str, AfterValidator(_check_exhausted)] = "refuse"
+    """What is done with a call that does not fit. `refuse`: it is refused, and told when there is room again.
+    `park`: it is refused, and the agent is held until a person resumes it. PROVIDER/MODEL: that cheaper model
+    is asked instead, if it fits. When several budgets refuse, park goes before refuse, and refuse before a model."""
+
+
+class SharedBudget(Budget):
+    """A budget of what cuts across agents: exactly one of `tag`, `agent` and `key` says of what."""
+
+    tag: str | None = None
+    """`customer`: each value of this tag has a budget of its own. `customer=acme`: this value alone."""
+    agent: str | None = None
+    """A sub-agent and all below it, such as inbox:search; `inbox:*` is each sub-agent of inbox."""
+    key: str | None = None
+    """The name of a long-lived key; see `midwatch key create`."""
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> SharedBudget:
+        given = [name for name in ("tag", "agent", "key") if getattr(self, name)]
+        if len(given) != 1:
+            hint = f"{' and '.join(given)} are given: write one entry for each" if given else None
+            raise Unexpected("exactly one of tag, agent and key", None, hint)
+        return self
 
 
 class Loop(Model):
