@@ -41,6 +41,10 @@ class Condition:
             return True
         try:
             value: Any = self._program.execute(dict(names))
+        except KeyError as error:  # `tags.customer` where no such tag is given
+            raise BadCondition(
+                f"{self.source!r} cannot be decided: there is no {error}; ask has(…) first"
+            ) from None
         except (ValueError, RuntimeError, TypeError) as error:
             raise BadCondition(f"{self.source!r} cannot be decided: {_first_line(error)}") from None
         if not isinstance(value, bool):

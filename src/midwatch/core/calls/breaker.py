@@ -1,0 +1,100 @@
+"""Breakers: which (provider, model) is asked, which rests, and when it is tried again.
+
+A table of edges; time comes in. Only what is the provider's fault counts: a request that is wrong for
+every provider opens nothing.
+
+    closed ── `failures` within `window` ──▶ open ── cooldown is over ──▶ half-open (one probe at a time)
+       ▲                                      ▲                              │            │
+       └────────────── probe answers ─────────┼──────────────────────────────┘            │
+                                              └──────── probe fails: cooldown doubles ────┘
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from midwatch.core.models import Breaker as Terms
+
+PROBE_PATIENCE_S: Final = 120.0
+"""A probe that has said nothing for so long is forgotten, and the next call is one: its client may have
+gone away."""
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+@dataclass(slots=True)
+class Breaker:
+    """One place's breaker. Times are monotonic seconds."""
+
+    terms: Terms
+    reason: str = ""
+    """Why it opened last."""
+    opened: int = 0
+    """How often it has opened."""
+    _failures: deque[float] = field(default_factory=deque[float])
+    _until: float | None = None
+    _cooldown: float = 0.0
+    _probe_at: float | None = None
+
+    def state(self, now: float) -> BreakerState:
+        if self._until is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._until else BreakerState.HALF_OPEN
+
+    def free_at(self, now: float) -> float:
+        """Return when a call may go through at the earliest: `now` when one may."""
+        if self._until is None:
+            return now
+        if now < self._until:
+            return self._until
+        if self._probe_at is not None and now < self._probe_at + PROBE_PATIENCE_S:
+            return self._probe_at + PROBE_PATIENCE_S
+        return now
+
+    def take(self, now: float) -> bool:
+        """Tell whether a call may go through, and count it as the probe when the breaker is half open."""
+        if self.free_at(now) > now:
+            return False
+        if self._until is not None:
+            self._probe_at = now
+        return True
+
+    def give_back(self) -> None:
+        """The call that was let through told nothing about the provider (its client went away)."""
+        self._probe_at = None
+
+    def answered(self) -> bool:
+        """The provider answered. Returns whether that closed the breaker."""
+        was_open = self._until is not None
+        self._failures.clear()
+        self._until = self._probe_at = None
+        self._cooldown = 0.0
+        return was_open
+
+    def failed(self, now: float, reason: str) -> bool:
+        """The provider failed. Returns whether that opened the breaker."""
+        if self._until is not None:
+            if now < self._until:
+                return False  # a call that began before it opened
+            return self._open(now, reason)
+        self._failures.append(now)
+        while self._failures and self._failures[0] <= now - self.terms.window:
+            self._failures.popleft()
+        return len(self._failures) >= self.terms.failures and self._open(now, reason)
+
+    def _open(self, now: float, reason: str) -> bool:
+        low, high = self.terms.cooldown
+        self._cooldown = min(max(low, self._cooldown * 2), high)
+        self._until = now + self._cooldown
+        self._probe_at = None
+        self._failures.clear()
+        self.reason = reason
+        self.opened += 1
+        return True

@@ -1,0 +1,117 @@
+"""Pools of keys: which key of a provider serves a call, which rests and why, and when none will be left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class KeyState(StrEnum):
+    ACTIVE = "active"
+    COOLING = "cooling"  # rate limited: the provider said until when
+    QUOTA = "quota"  # its quota is used up
+    REFUSED = "refused"  # the provider does not accept it
+    MISSING = "missing"  # the reference leads to nothing
+
+
+RESTS_S: Final = {KeyState.COOLING: 1.0, KeyState.QUOTA: 3600.0, KeyState.REFUSED: 3600.0}
+"""How long a key rests when the provider does not say: its quota may have been raised, itself repaired."""
+
+MAX_REST_S: Final = 26 * 3600.0
+"""No key rests longer than over the next midnight: what a provider says beyond that is not believed."""
+
+
+@dataclass(slots=True)
+class KeyHealth:
+    """One key of a provider. `weight` is its share, `reserve` the task that it is kept for."""
+
+    name: str
+    weight: int = 1
+    reserve: str | None = None
+    state: KeyState = KeyState.ACTIVE
+    until: float = 0.0
+    reason: str = ""
+    calls: int = 0
+    exhausted_at: float | None = None
+    """When its quota last ran out, for the pool's forecast."""
+
+    def rests(self, now: float) -> bool:
+        return self.state is KeyState.MISSING or now < self.until
+
+    def rest(self, now: float, state: KeyState, reason: str, for_s: float | None) -> bool:
+        """Take it out. Returns whether that is news."""
+        news = not (self.state is state and now < self.until)
+        self.state, self.reason = state, reason
+        self.until = max(self.until, now + min(RESTS_S[state] if for_s is None else for_s, MAX_REST_S))
+        if state is KeyState.QUOTA and news:
+            self.exhausted_at = now
+        return news
+
+    def answered(self, now: float) -> None:
+        """It served a call: whatever was held against it is over."""
+        self.calls += 1
+        if self.state is not KeyState.ACTIVE and now >= self.until:
+            self.state, self.reason = KeyState.ACTIVE, ""
+
+
+def pick(
+    keys: Iterable[KeyHealth], task: str | None, now: float, chance: float, without: frozenset[str]
+) -> KeyHealth | None:
+    """Return the key for a call, or None when all rest. `chance` is a number in [0, 1).
+
+    A key that is kept for a task serves that task alone, and that task first. Among the others the weight
+    decides; those of weight 0 serve only when no other is left.
+    """
+    awake = [key for key in keys if key.name not in without and not key.rests(now)]
+    kept = [key for key in awake if key.reserve is not None and key.reserve == task]
+    common = [key for key in awake if key.reserve is None]
+    for group in (kept, [k for k in common if k.weight], common):
+        if group:
+            return _by_weight(group, chance)
+    return None
+
+
+def _by_weight(keys: list[KeyHealth], chance: float) -> KeyHealth:
+    total = sum(key.weight for key in keys)
+    if total == 0:
+        return keys[int(chance * len(keys))]
+    left = chance * total
+    for key in keys:
+        left -= key.weight
+        if left < 0:
+            return key
+    return keys[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a pool of keys will be empty, by the pace at which their quotas run out."""
+
+    left: int
+    """Keys that still serve everybody."""
+    empty_in_s: float
+
+
+def forecast(keys: Iterable[KeyHealth], now: float, window_s: float = 3600.0) -> Forecast | None:
+    """Return when the last common key will be used up, or None without a pace to reckon by.
+
+    The pace is the mean distance between the quotas that ran out within `window_s`, and no faster than
+    the newest: two keys that go at once (one account) are one event.
+    """
+    common = [key for key in keys if key.reserve is None and key.state is not KeyState.MISSING]
+    left = sum(1 for key in common if not key.rests(now))
+    gone = sorted(
+        key.exhausted_at
+        for key in common
+        if key.exhausted_at is not None and now - key.exhausted_at <= window_s
+    )
+    events = [at for n, at in enumerate(gone) if n == 0 or at - gone[n - 1] > 1.0]
+    if left == 0:
+        return Forecast(0, 0.0)
+    if len(events) < 2:
+        return None
+    pace = (events[-1] - events[0]) / (len(events) - 1)
+    since = now - events[-1]
+    return Forecast(left, max(0.0, left * max(pace, since) - since))
