@@ -47,7 +47,7 @@ def read(answer: object, asked: Tier = Tier.DEFAULT) -> Usage | None:
 def usage_of(usage: Mapping[str, Any], asked: Tier = Tier.DEFAULT) -> Usage:
     """Return the usage of a `usage` object."""
     told = Figures(usage)
-    given = _tokens(told)
+    given: dict[str, Any] = _tokens(told)
     if told.told("input_tokens") is None or told.told("output_tokens") is None:
         told.doubts.add(Doubt.INCOMPLETE)
     searches = told.within("server_tool_use").count("web_search_requests")
@@ -104,7 +104,7 @@ def _aside(iterations: object, whole: Usage) -> list[tuple[str, Usage]]:
         if told.data.get("type") not in _ASIDE:
             continue
         model = told.data.get("model")
-        given = _tokens(told)
+        given: dict[str, Any] = _tokens(told)
         usage = Usage(
             **given, requests=0, tier=whole.tier, region=whole.region, doubts=frozenset(told.doubts)
         )

@@ -70,7 +70,7 @@ def usage_of(
     made = by_modality(
         usage.get("candidatesTokensDetails") or usage.get("responseTokensDetails"), told.doubts
     )
-    given = split_input(
+    given: dict[str, Any] = split_input(
         min((prompt or 0) + tools, MAX_COUNT),
         told.doubts,
         cached=told.count("cachedContentTokenCount"),

@@ -1,0 +1,143 @@
+"""What a usage costs at a price: exact in integers, rounded up once, at the end, to the nano-dollar.
+
+    cost = ⌈ Σ count(part) · rate(part) · region ⌉
+
+The tier and the length of the whole input (fresh, cached and written) choose the rates; a dearer length
+holds for the whole call, as with every provider that has one. Rounding up means that a sum of charges is
+never below the provider's own count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import mul
+from typing import Final
+
+from midwatch.core.pricing.price import MILLION, PER_MILLE, Card, Price
+from midwatch.core.pricing.usage import INPUTS, OUTPUTS, Part, Tier, Usage, counts
+
+_PARTS: Final = tuple(Part)
+_PIECES: Final = len(_PARTS) - 4
+"""Where the pieces begin: a region makes tokens dearer, not searches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The cost of one call by one price."""
+
+    nusd: int
+    price: Price
+    assumed: tuple[str, ...] = ()
+    """What was used and has no price of its own in the list: parts, `tier`, `region`."""
+
+    @property
+    def source(self) -> str:
+        return self.price.source
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One part of a bill."""
+
+    part: Part
+    count: int
+    rate: int
+    """Nano-dollars per million tokens, or per piece."""
+    nusd: int
+
+
+def cost(usage: Usage, price: Price) -> int:
+    """Return the nano-dollars of a usage at a price, without calls aside."""
+    return _total(counts(usage), price.card(usage.tier, usage.input_tokens), usage.region, price)
+
+
+def _total(figures: tuple[int, ...], card: Card, region: str, price: Price) -> int:
+    if not region:
+        return -(-sum(map(mul, figures, card.rates)) // MILLION)
+    tokens = sum(map(mul, figures[:_PIECES], card.rates[:_PIECES]))
+    pieces = sum(map(mul, figures[_PIECES:], card.rates[_PIECES:]))
+    exact = tokens * price.region_per_mille(region) + pieces * PER_MILLE
+    return -(-exact // (MILLION * PER_MILLE))
+
+
+def bill(usage: Usage, price: Price) -> Bill:
+    """Return the cost with what had to be assumed for it."""
+    figures: tuple[int, ...] = counts(usage)
+    card = price.card(usage.tier, usage.input_tokens)
+    assumed: tuple[str, ...] = ()
+    if card.assumed:
+        assumed = tuple(_PARTS[place].value for place in card.assumed if figures[place])
+    if card.assumed_tier:
+        assumed = (*assumed, "tier")
+    if usage.region and usage.region not in price.uplift:
+        assumed = (*assumed, "region")
+    return Bill(_total(figures, card, usage.region, price), price, assumed)
+
+
+def lines(usage: Usage, price: Price) -> list[Line]:
+    """Return what each part that was used costs. The lines add up to the cost exactly: each is the
+    difference that its part makes to the rounded sum."""
+    card = price.card(usage.tier, usage.input_tokens)
+    figures: list[int] = [0] * len(_PARTS)
+    found: list[Line] = []
+    before = 0
+    for place, count in enumerate(counts(usage)):
+        if not count:
+            continue
+        figures[place] = count
+        after = _total(tuple(figures), card, usage.region, price)
+        rate = card.rates[place] // (MILLION if place >= _PIECES else 1)
+        found.append(Line(_PARTS[place], count, rate, after - before))
+        before = after
+    return [line for line in found if line.nusd or line.part is not Part.REQUESTS]
+
+
+_IN: Final = {part: place for place, part in enumerate(_PARTS) if part in INPUTS}
+_OUT: Final = {part: place for place, part in enumerate(_PARTS) if part in OUTPUTS}
+_PLAIN_IN: Final = (Part.INPUT_TEXT, Part.CACHE_READ)
+_MEDIA_IN: Final = (Part.INPUT_AUDIO, Part.INPUT_IMAGE, Part.INPUT_VIDEO)
+_WRITES: Final = {
+    "": (),
+    "5m": (Part.CACHE_WRITE_5M,),
+    "1h": (Part.CACHE_WRITE_5M, Part.CACHE_WRITE_1H),
+    "12h": (Part.CACHE_WRITE_5M, Part.CACHE_WRITE_1H, Part.CACHE_WRITE_12H),
+}
+
+
+def worst_case(
+    price: Price,
+    input_tokens: int,
+    max_output: int,
+    *,
+    tier: Tier = Tier.DEFAULT,
+    writes: str = "",
+    media_in: bool = False,
+    media_out: bool = False,
+    searches: int = 0,
+    region: str = "",
+) -> int:
+    """Return the most that a call can cost, in nano-dollars: what is reserved before it.
+
+    Every token at the dearest rate that it could have: of the tier asked for or the usual one, as a cache
+    write where the request asks for those (`writes`: longest kept, "5m", "1h" or "12h"; most providers with
+    a write price write without being asked, so "5m" costs little and is safe), as audio, image or video
+    where it carries some (`media_in`) or may produce some (`media_out`). `searches`: the most it may do.
+    """
+    worst = 0
+    for served in {tier, Tier.DEFAULT}:
+        card = price.card(served, input_tokens)
+        ways_in = (
+            *_PLAIN_IN,
+            *_WRITES.get(writes, _WRITES["12h"]),
+            *(_MEDIA_IN if media_in else ()),
+        )
+        listed = (Part.OUTPUT_TEXT, Part.REASONING)
+        ways_out = tuple(_OUT) if media_out else listed
+        figures = [0] * len(_PARTS)
+        figures[max((_IN[part] for part in ways_in), key=card.rates.__getitem__)] = input_tokens
+        figures[max((_OUT[part] for part in ways_out), key=card.rates.__getitem__)] = max_output
+        figures[_PARTS.index(Part.REQUESTS)] = 1
+        for part in (Part.WEB_SEARCHES, Part.FILE_SEARCHES, Part.MAP_SEARCHES):
+            figures[_PARTS.index(part)] = searches
+        worst = max(worst, _total(tuple(figures), card, region, price))
+    return worst

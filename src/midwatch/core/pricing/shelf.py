@@ -1,0 +1,251 @@
+"""Every price there is, in the order in which it holds: one's own, what the provider reports, the lists.
+
+`Shelf.quote` says what a call costs, and why it says so. Both lists are asked; where they differ by more
+than 2 % the cost is disputed, and the higher one is charged. A model that no list knows has no cost, which
+is not a cost of 0: what follows is a policy, and decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from midwatch.core.pricing import cost
+from midwatch.core.pricing.book import Book, Listing, bundled
+from midwatch.core.pricing.cost import Bill
+from midwatch.core.pricing.names import maker
+from midwatch.core.pricing.own import Own, OwnPrices
+from midwatch.core.pricing.price import FREE, Price, named
+from midwatch.core.pricing.usage import Part, Tier, Usage
+
+DISPUTE_PERCENT: Final = 2
+"""Lists that differ by more of the lower amount disagree; below that they round."""
+
+MAX_FOUND: Final = 8_192
+"""Models whose prices are kept at hand. Names come from clients; whoever makes up new ones pays with
+slower look-ups, not we with memory."""
+
+
+class Basis(StrEnum):
+    """Whose word a cost is."""
+
+    OWN = "own"
+    FREE = "free"
+    REPORTED = "reported"
+    AGREED = "agreed"
+    """Both lists, within 2 %: the higher one."""
+    SINGLE = "single"
+    """One list: the other does not know the model, or had to assume a part of the price."""
+    DISPUTED = "disputed"
+    """Both lists, and they differ: the higher one."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a call costs."""
+
+    nusd: int | None
+    """What is charged. None: no price is known."""
+    basis: Basis
+    bills: tuple[Bill, ...] = ()
+    """What each list says, and one's own price."""
+    reason: str = ""
+    version: str = ""
+    """The lists that were asked, with their versions: kept with the call, so that it can be told later why."""
+    reported_nusd: int | None = None
+    assumed: tuple[str, ...] = ()
+    """What was used and has no price of its own in the list that is charged by."""
+
+    @property
+    def disputed(self) -> bool:
+        return self.basis is Basis.DISPUTED
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of one provider's model."""
+
+    own: Price | None
+    listings: tuple[Listing, ...]
+    like: str = ""
+
+    def prices(self, at: float) -> list[Price]:
+        """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
+        return [self.own] if self.own is not None else [listing.at(at) for listing in self.listings]
+
+    @property
+    def window(self) -> int | None:
+        """Tokens of input that the model takes: the smallest that a list says."""
+        return min((x.window for x in self.listings if x.window), default=None)
+
+    @property
+    def max_output(self) -> int | None:
+        """Tokens of its longest answer: the largest that a list says."""
+        return max((x.max_output for x in self.listings if x.max_output), default=None)
+
+
+class Shelf:
+    """Prices of one's own and price lists. Immutable but for what it remembers; make a new one at reload.
+
+    A provider is named as in the fleet file (`provider`) and by whose list holds (`seller`, see
+    `names.seller`).
+    """
+
+    def __init__(
+        self,
+        own: Mapping[str, Own] | None = None,
+        books: Sequence[Book] | None = None,
+        free: Sequence[str] = (),
+    ) -> None:
+        """`free`: providers whose calls cost nothing."""
+        self._own = OwnPrices(own or {})
+        self._books = tuple(bundled() if books is None else books)
+        self._free = frozenset(free)
+        self._found: dict[tuple[str, str, str], Found] = {}
+        self.version = " + ".join(book.source for book in self._books)
+        """Names and versions of the lists."""
+
+    @property
+    def books(self) -> tuple[Book, ...]:
+        return self._books
+
+    def find(self, provider: str, seller: str, model: str) -> Found:
+        """Return what is known of a model; the first look costs up to a millisecond, the next ones nothing."""
+        key = (provider, seller, model)
+        found = self._found.get(key)
+        if found is None:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            found = self._found[key] = self._look(provider, seller, model)
+        return found
+
+    def _look(self, provider: str, seller: str, model: str) -> Found:
+        own = self._own.find(provider, model)
+        price = own.price if own is not None else None
+        like = own.like if own is not None else ""
+        if price is None and not like and provider in self._free:
+            price = named(FREE, FREE.source, provider)
+        listings = [book.find(seller, like or model) for book in self._books]
+        if like and not any(listings):
+            listings = [book.find(maker(like), like) for book in self._books]
+        return Found(price, tuple(x for x in listings if x is not None), like)
+
+    def quote(self, usage: Usage, provider: str, seller: str, model: str, at: float) -> Quote:
+        """Return what a call cost. `at`: when it began (Unix seconds), for prices that change with time."""
+        quoted = self._quote(usage, provider, seller, model, at)
+        for other, inner in usage.aside:
+            quoted = _beside(quoted, self._quote(inner, provider, seller, other or model, at))
+        return quoted
+
+    def _quote(self, usage: Usage, provider: str, seller: str, model: str, at: float) -> Quote:
+        found = self.find(provider, seller, model)
+        bills = tuple([cost.bill(usage, price) for price in found.prices(at)])
+        reported = usage.reported_nusd
+        if found.own is not None:
+            bill = bills[0]
+            basis = Basis.FREE if bill.source == FREE.source else Basis.OWN
+            return Quote(
+                bill.nusd,
+                basis,
+                bills,
+                f"price of {bill.source}",
+                bill.source,
+                reported,
+                bill.assumed,
+            )
+        if reported is not None:
+            return Quote(
+                reported, Basis.REPORTED, bills, "reported by the provider", self.version, reported
+            )
+        if not bills:
+            reason = f"no list knows the model {model[:80]!r} of {seller[:40]!r}; add it under models.prices"
+            return Quote(None, Basis.UNKNOWN, (), reason, self.version)
+        if len(bills) == 1:
+            return self._by(bills[0], Basis.SINGLE, bills)
+        return self._compare(bills)
+
+    def _compare(self, bills: tuple[Bill, ...]) -> Quote:
+        """Return the cost by two lists. One that had to assume a part gives way to one that did not."""
+        sure = [bill for bill in bills if not bill.assumed]
+        if len(sure) == 1:
+            return self._by(sure[0], Basis.SINGLE, bills)
+        high = max(bills, key=lambda bill: bill.nusd)
+        low = min(bill.nusd for bill in bills)
+        # one nano-dollar is rounding
+        apart = (high.nusd - low) * 100 > DISPUTE_PERCENT * low and high.nusd - low > 1
+        return self._by(high, Basis.DISPUTED if apart else Basis.AGREED, bills)
+
+    def _by(self, bill: Bill, basis: Basis, bills: tuple[Bill, ...]) -> Quote:
+        reason = f"{basis.value}: {bill.source}"
+        return Quote(bill.nusd, basis, bills, reason, self.version, None, bill.assumed)
+
+    def worst_case(
+        self,
+        provider: str,
+        seller: str,
+        model: str,
+        at: float,
+        *,
+        input_tokens: int,
+        max_output: int,
+        tier: Tier = Tier.DEFAULT,
+        writes: str = "12h",
+        media_in: bool = False,
+        media_out: bool = False,
+        searches: int = 0,
+        region: str = "",
+    ) -> int | None:
+        """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
+        None when no price is known. See `cost.worst_case`."""
+        amounts = [
+            cost.worst_case(
+                price,
+                input_tokens,
+                max_output,
+                tier=tier,
+                writes=writes,
+                media_in=media_in,
+                media_out=media_out,
+                searches=searches,
+                region=region,
+            )
+            for price in self.find(provider, seller, model).prices(at)
+        ]
+        return max(amounts, default=None)
+
+    def dearest(self, seller: str, at: float) -> Price | None:
+        """Return the price of a seller's dearest model, for models whose price is not known; of any seller
+        when the lists do not know this one. None without lists."""
+        prices = [
+            listing.at(at)
+            for book in self._books
+            for name in (seller, *(() if book.models(seller) else book.sellers))
+            for model in book.models(name)
+            if (listing := book.find(name, model)) is not None
+        ]
+        return max(prices, key=_weight, default=None)
+
+
+def _weight(price: Price) -> int:
+    rates = price.table.rates
+    return rates.get(Part.INPUT_TEXT, 0) + rates.get(Part.OUTPUT_TEXT, 0)
+
+
+def _beside(whole: Quote, inner: Quote) -> Quote:
+    """Return the cost of a call with a call made within it. One that is unknown makes the sum unknown."""
+    known = whole.nusd is not None and inner.nusd is not None
+    if whole.basis is Basis.REPORTED:
+        return whole  # what is reported contains it
+    worse = Basis.DISPUTED if inner.disputed else whole.basis
+    return Quote(
+        (whole.nusd or 0) + (inner.nusd or 0) if known else None,
+        worse if known else Basis.UNKNOWN,
+        (*whole.bills, *inner.bills),
+        whole.reason if inner.nusd is not None else inner.reason,
+        whole.version,
+        whole.reported_nusd,
+        tuple(dict.fromkeys((*whole.assumed, *inner.assumed))),
+    )
