@@ -21,8 +21,8 @@ from midwatch.core.family import Slight
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
+from midwatch.supervisor.change import lease
 from midwatch.supervisor.change.lease import Leases
-from midwatch.supervisor.change.lease import folder as lease_folder
 from midwatch.supervisor.change.outfit import Outfit
 from midwatch.supervisor.change.reload import Changes, Source, expand
 from midwatch.supervisor.change.versions import Versions
@@ -214,14 +214,10 @@ class Supervisor:
             await asyncio.sleep(0.02)
 
     def _leases(self, source: Source | None) -> Leases:
-        place = None
-        try:
-            place = lease_folder(self._inherited)
-        except SetupError as error:
-            self.say(
-                f"midwatch: nothing keeps another instance from starting the same agents: {error}"
-            )
-        return Leases(source.file if source else None, self.data.path, place)
+        places = lease.places(self._inherited)
+        for complaint in lease.complaints(places):
+            self.say(f"midwatch: {complaint}")
+        return Leases(source.file if source else None, self.data.path, *places)
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent
-from midwatch.supervisor.change.lease import Leases, folder
+from midwatch.supervisor.change.lease import Leases, complaints, places
 
 AGENT = Agent(command=["run"])
 
@@ -120,25 +120,111 @@ def test_what_a_torn_or_hostile_file_says_is_bounded(tmp_path: Path, place: Path
     one.close()
 
 
-def test_a_directory_that_others_may_write_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
-    with pytest.raises(SetupError, match="may be written by others"):
-        folder({"MIDWATCH_LEASES": str(open_to_all)})
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
-    with pytest.raises(SetupError, match="not a directory of yours"):
-        folder({"MIDWATCH_LEASES": str(link)})
-    with pytest.raises(SetupError, match="cannot be used"):
-        folder({"MIDWATCH_LEASES": str(tmp_path / "no" / "such")})
-    assert folder({"MIDWATCH_LEASES": str(tmp_path / "own")}) == tmp_path / "own"
+    for place, why in (
+        (open_to_all, "may be written or replaced by others"),
+        (open_to_all / "mine", "may be written or replaced by others"),  # nothing holds it there
+        (link, "is not a directory of yours"),
+        (tmp_path / "no" / "such", "cannot be used"),
+    ):
+        (complaint,) = complaints(places({"MIDWATCH_LEASES": str(place)}))
+        assert complaint.startswith("nothing keeps another instance from starting the same agents")
+        assert why in complaint
+        assert "set MIDWATCH_LEASES to a directory of yours" in complaint
+        leases = Leases(tmp_path / "midwatch.yaml", tmp_path, place)
+        assert leases.take("inbox", AGENT, 0.0) is None
+        assert leases.unwritten == 1
+    assert complaints(places({"MIDWATCH_LEASES": str(tmp_path / "own")})) == []
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.glob("**/*.lease")) == []
+
+
+def test_a_service_of_before_the_login_and_a_session_see_each_other(tmp_path: Path) -> None:
+    """The service knows the directory for temporary files alone: /run/user/UID comes with the login."""
+    file = tmp_path / "midwatch.yaml"
+    temporary, run = tmp_path / "tmp" / "midwatch-7", tmp_path / "run" / "midwatch"
+    temporary.parent.mkdir()
+    service = Leases(file, tmp_path / "service", temporary, run)
+    assert service.take("inbox", AGENT, 1000.0) is None
+    run.parent.mkdir()
+    session = Leases(file, tmp_path / "session", run, temporary)
+    holder = session.take("inbox", AGENT, 2000.0)
+    assert holder is not None
+    assert holder.data == str(tmp_path / "service")
+    assert list(run.iterdir()) == []  # who does not get all of them takes none
+    # and the other way round: the session is seen by who has only one of its places
+    service.release("inbox")
+    assert session.take("inbox", AGENT, 2000.0) is None
+    assert len(list(tmp_path.glob("*/*/*.lease"))) == 2
+    for place in (temporary, run):
+        other = Leases(file, tmp_path / "other", place)
+        holder = other.take("inbox", AGENT, 3000.0)
+        assert holder is not None
+        assert holder.data == str(tmp_path / "session")
+    session.close()
+    assert list(tmp_path.glob("*/*/*.lease")) == []
+
+
+def test_a_place_that_is_gone_at_the_logout_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "midwatch.yaml"
+    temporary, run = tmp_path / "tmp" / "midwatch-7", tmp_path / "run" / "midwatch"
+    temporary.parent.mkdir()
+    run.mkdir(parents=True, mode=0o700)
+    mine = Leases(file, tmp_path / "mine", temporary, run)
+    assert mine.take("inbox", AGENT, 0.0) is None
+    shutil.rmtree(run.parent)
+    run.mkdir(parents=True, mode=0o700)  # the next login
+    theirs = Leases(file, tmp_path / "theirs", temporary, run)
+    assert theirs.take("inbox", AGENT, 0.0) is not None
+    mine.release("inbox")
+    assert theirs.take("inbox", AGENT, 0.0) is None
+    assert mine.take("inbox", AGENT, 0.0) is not None
+    theirs.close()
+
+
+def test_one_place_with_two_names_is_one(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "tmp").symlink_to("private")
+    two = (tmp_path / "tmp" / "leases", tmp_path / "private" / "leases")
+    leases = Leases(tmp_path / "midwatch.yaml", tmp_path, *two)
+    assert leases.take("inbox", AGENT, 0.0) is None
+    assert leases.take("other", AGENT, 0.0) is None
+    leases.close()
+
+
+def test_a_squatter_in_one_place_is_told_and_the_other_place_is_used(tmp_path: Path) -> None:
+    file = tmp_path / "midwatch.yaml"
+    squatted, run = tmp_path / "tmp" / "midwatch-7", tmp_path / "run" / "midwatch"
+    squatted.parent.mkdir()
+    run.parent.mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    squatted.symlink_to(tmp_path / "elsewhere")
+    absent = tmp_path / "never" / "midwatch"
+    (complaint,) = complaints([squatted, run, absent])
+    assert complaint.startswith("another instance that knows no other place")
+    assert repr(str(squatted)) in complaint
+    one = Leases(file, tmp_path / "1", squatted, run, absent)
+    two = Leases(file, tmp_path / "2", squatted, run, absent)
+    assert one.take("inbox", AGENT, 0.0) is None
+    assert two.take("inbox", AGENT, 0.0) is not None
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    one.close()
+
+
+def test_all_instances_of_a_user_ask_the_same_place_first() -> None:
+    uid = os.getuid()
+    session = places({"XDG_RUNTIME_DIR": "/run/user/x"})
+    assert session[0] == places({})[0] == Path(f"/tmp/midwatch-{uid}")
+    assert Path("/run/midwatch" if uid == 0 else f"/run/user/{uid}/midwatch") in places({})
+    assert places({"MIDWATCH_LEASES": "/a", "XDG_RUNTIME_DIR": "/b"}) == (Path("/a"),)
 
 
 def test_an_agent_runs_where_its_lease_cannot_be_kept(tmp_path: Path) -> None:
-    gone = Leases(tmp_path / "midwatch.yaml", tmp_path, tmp_path / "gone")
+    gone = Leases(tmp_path / "midwatch.yaml", tmp_path, tmp_path / "no" / "such")
     assert gone.take("inbox", AGENT, 0.0) is None
     assert gone.unwritten == 1
