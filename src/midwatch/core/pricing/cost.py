@@ -62,8 +62,11 @@ def _total(figures: tuple[int, ...], card: Card, region: str, price: Price) -> i
 
 def bill(usage: Usage, price: Price) -> Bill:
     """Return the cost with what had to be assumed for it."""
-    figures: tuple[int, ...] = counts(usage)
-    card = price.card(usage.tier, usage.input_tokens)
+    return bill_by(usage, counts(usage), price, price.card(usage.tier, usage.input_tokens))
+
+
+def bill_by(usage: Usage, figures: tuple[int, ...], price: Price, card: Card) -> Bill:
+    """Return the bill by a card; `figures` are the counts of the usage."""
     assumed: tuple[str, ...] = ()
     if card.assumed:
         assumed = tuple(_PARTS[place].value for place in card.assumed if figures[place])

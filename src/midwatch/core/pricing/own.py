@@ -132,7 +132,7 @@ def _bands(said: object) -> tuple[tuple[int, Rates], ...]:
     if said is None:
         return ()
     if not isinstance(said, dict) or not said:
-        raise Unexpected("above: {200k: {input: $2/M, output: $6/M}}", said)
+        raise Unexpected("above: {200k: {input: $2/M, output: $6/M}}", cast("object", said))
     bands: list[tuple[int, Rates]] = []
     for start, rates in cast("dict[Any, Any]", said).items():
         match = _LENGTH.fullmatch(str(start).strip())

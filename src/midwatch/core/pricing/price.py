@@ -226,6 +226,18 @@ def _is_assumed(part: Part, rates: Rates) -> bool:
     return part is not Part.REASONING or Part.OUTPUT_TEXT not in rates
 
 
+def complete(card: Card, other: Card) -> Card:
+    """Return a card with the parts that it only assumes taken from another list's, where that knows them."""
+    if other.assumed_tier or card.assumed_tier or not card.assumed:
+        return card
+    known = [place for place in card.assumed if place not in other.assumed]
+    rates = list(card.rates)
+    for place in known:
+        rates[place] = other.rates[place]
+    left = tuple(place for place in card.assumed if place not in known)
+    return Card(tuple(rates), left, card.assumed_tier, card.above)
+
+
 def named(price: Price, source: str, name: str) -> Price:
     """Return a price under another name, with cards of its own."""
     return replace(price, source=source, name=name, _cards={})

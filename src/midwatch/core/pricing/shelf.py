@@ -8,7 +8,7 @@ is not a cost of 0: what follows is a policy, and decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -17,8 +17,8 @@ from midwatch.core.pricing.book import Book, Listing, bundled
 from midwatch.core.pricing.cost import Bill
 from midwatch.core.pricing.names import maker
 from midwatch.core.pricing.own import Own, OwnPrices
-from midwatch.core.pricing.price import FREE, Price, named
-from midwatch.core.pricing.usage import Part, Tier, Usage
+from midwatch.core.pricing.price import FREE, Card, Price, complete, named
+from midwatch.core.pricing.usage import Part, Tier, Usage, counts
 
 DISPUTE_PERCENT: Final = 2
 """Lists that differ by more of the lower amount disagree; below that they round."""
@@ -37,7 +37,7 @@ class Basis(StrEnum):
     AGREED = "agreed"
     """Both lists, within 2 %: the higher one."""
     SINGLE = "single"
-    """One list: the other does not know the model, or had to assume a part of the price."""
+    """One list: the other does not know the seller's model, or not this tier of it."""
     DISPUTED = "disputed"
     """Both lists, and they differ: the higher one."""
     UNKNOWN = "unknown"
@@ -71,6 +71,30 @@ class Found:
     own: Price | None
     listings: tuple[Listing, ...]
     like: str = ""
+    _pairs: dict[tuple[int, int], tuple[Card, ...]] = field(
+        default_factory=dict[tuple[int, int], tuple[Card, ...]], compare=False, repr=False
+    )
+
+    def bills(self, usage: Usage, at: float) -> tuple[Bill, ...]:
+        """Return what each list says that a usage costs. A part that one list does not name costs there
+        what it costs by the other: so they differ by what they say, not by what they leave out."""
+        prices, figures, length = self.prices(at), counts(usage), usage.input_tokens
+        cards = tuple([price.card(usage.tier, length) for price in prices])
+        if len(cards) == 2:
+            key = (id(cards[0]), id(cards[1]))
+            pair = self._pairs.get(key)
+            if pair is None:
+                first, second = cards
+                # the cards are kept along, so that no others can take their ids
+                pair = (complete(first, second), complete(second, first), first, second)
+                self._pairs[key] = pair
+            cards = pair
+        return tuple(
+            [
+                cost.bill_by(usage, figures, price, card)
+                for price, card in zip(prices, cards, strict=False)
+            ]
+        )
 
     def prices(self, at: float) -> list[Price]:
         """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
@@ -113,7 +137,7 @@ class Shelf:
         return self._books
 
     def find(self, provider: str, seller: str, model: str) -> Found:
-        """Return what is known of a model; the first look costs up to a millisecond, the next ones nothing."""
+        """Return what is known of a model; the first look costs a millisecond or a few, the next ones nothing."""
         key = (provider, seller, model)
         found = self._found.get(key)
         if found is None:
@@ -131,7 +155,10 @@ class Shelf:
         listings = [book.find(seller, like or model) for book in self._books]
         if like and not any(listings):
             listings = [book.find(maker(like), like) for book in self._books]
-        return Found(price, tuple(x for x in listings if x is not None), like)
+        known = [x for x in listings if x is not None]
+        # who knows the seller's own price outweighs who lends another seller's
+        sold = [x for x in known if not x.borrowed]
+        return Found(price, tuple(sold or known), like)
 
     def quote(self, usage: Usage, provider: str, seller: str, model: str, at: float) -> Quote:
         """Return what a call cost. `at`: when it began (Unix seconds), for prices that change with time."""
@@ -142,7 +169,7 @@ class Shelf:
 
     def _quote(self, usage: Usage, provider: str, seller: str, model: str, at: float) -> Quote:
         found = self.find(provider, seller, model)
-        bills = tuple([cost.bill(usage, price) for price in found.prices(at)])
+        bills = found.bills(usage, at)
         reported = usage.reported_nusd
         if found.own is not None:
             bill = bills[0]
@@ -168,8 +195,8 @@ class Shelf:
         return self._compare(bills)
 
     def _compare(self, bills: tuple[Bill, ...]) -> Quote:
-        """Return the cost by two lists. One that had to assume a part gives way to one that did not."""
-        sure = [bill for bill in bills if not bill.assumed]
+        """Return the cost by two lists. One that does not know the tier gives way to one that does."""
+        sure = [bill for bill in bills if "tier" not in bill.assumed]
         if len(sure) == 1:
             return self._by(sure[0], Basis.SINGLE, bills)
         high = max(bills, key=lambda bill: bill.nusd)
