@@ -77,9 +77,10 @@ class Gauge:
         self._soft: int | None = None
         """The first value at or above the soft limit."""
 
-    def near(self, used: int) -> bool:
-        """Tell whether a value is worth being measured exactly."""
-        return used >= self.terms.warn_at * self.limit
+    @property
+    def near(self) -> float:
+        """From where on a value is worth being measured exactly."""
+        return self.terms.warn_at * self.limit
 
     def take(self, now: float, used: int) -> Reading:
         """Take a value and tell what is new."""

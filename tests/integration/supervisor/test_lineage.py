@@ -356,7 +356,7 @@ time.sleep(600)
     assert f"tcp 127.0.0.1:{port} LISTEN" in standing.sockets
     assert any(s.endswith(f"→ 127.0.0.1:{port} ESTABLISHED") for s in standing.sockets)
     assert "unix" in standing.sockets
-    assert not standing.reads_terminal
+    assert not watch.system.reads_terminal(process)
 
 
 READS = {
@@ -409,7 +409,7 @@ WORKS = {
 async def test_whoever_waits_for_the_keyboard_is_seen(watch: Watch, program: str) -> None:
     process = watch.python(program, tty=True)
     await watch.until(lambda: b"name?" in watch.output)
-    await watch.until(lambda: watch.system.standing(process).reads_terminal)
+    await watch.until(lambda: watch.system.reads_terminal(process))
 
 
 @pytest.mark.parametrize("program", WORKS.values(), ids=WORKS)
@@ -418,7 +418,7 @@ async def test_whoever_works_is_not_taken_for_waiting(watch: Watch, program: str
     await watch.until(lambda: b"name?" in watch.output)
     until = time.monotonic() + 0.4
     while time.monotonic() < until:
-        assert not watch.system.standing(process).reads_terminal
+        assert not watch.system.reads_terminal(process)
         await asyncio.sleep(0.05)
 
 

@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 from midwatch.core.states import State
-from midwatch.supervisor.machine.system import Standing
 from midwatch.supervisor.orders import Orders
 from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
 
-READS = Standing(state="S", waits_in="n_tty_read", reads_terminal=True)
 QUESTION = "Do you trust the files in this folder? (y/N)"
 BEATS = {"liveness": "heartbeat", "heartbeat": {"every": 15.0, "missed": 2}}
 MEANT_TO_WAIT = {"liveness": "none"}
@@ -31,7 +29,7 @@ def prints(house: Any, text: str) -> None:
 
 def asks(house: Any, text: str = QUESTION) -> None:
     prints(house, text)
-    house.process.standing = READS
+    house.process.reads_terminal = True
 
 
 def test_a_trust_dialog_is_told_with_its_screen_well_within_half_a_minute(make: Any) -> None:
@@ -51,6 +49,19 @@ def test_it_is_told_once_however_long_it_waits(make: Any) -> None:
     asks(house)
     house.system.advance(8 * 3600.0)
     assert len(house.events("run.waiting")) == 1
+    assert house.keeper.state is State.WAITING
+
+
+def test_a_look_at_the_terminal_asks_for_nothing_else(make: Any) -> None:
+    """Where a process stands costs milliseconds, its threads and sockets; that is for who hangs."""
+    house = at_terminal(make)
+
+    def standing(_process: Any) -> None:
+        raise AssertionError("asked for more than whether it reads")
+
+    house.system.standing = standing
+    asks(house)
+    house.system.advance(600.0)
     assert house.keeper.state is State.WAITING
 
 
@@ -77,7 +88,7 @@ def test_an_answered_agent_that_hangs_after_all_is_found(make: Any) -> None:
     house = at_terminal(make, **BEATS)
     asks(house)
     house.system.advance(60.0)
-    house.process.standing = Standing(state="S", waits_in="sk_wait_data")
+    house.process.reads_terminal = False
     house.system.advance(40.0)
     assert len(house.events("run.hung")) == 1
 
@@ -98,7 +109,7 @@ def test_a_word_of_the_agent_lets_it_go_on(make: Any, sign: str) -> None:
     house = at_terminal(make)
     asks(house)
     house.system.advance(12.0)
-    house.process.standing = Standing()
+    house.process.reads_terminal = False
     house.keeper.hear(Notice(**{sign: True}))
     assert house.keeper.state is State.RUNNING
 
@@ -107,7 +118,7 @@ def test_output_lets_it_go_on_when_it_reads_no_longer(make: Any) -> None:
     house = at_terminal(make)
     asks(house)
     house.system.advance(12.0)
-    house.process.standing = Standing(state="R")
+    house.process.reads_terminal = False
     prints(house, "y\r\nThank you.\r\n")
     house.system.advance(1.0)
     assert house.keeper.state is State.RUNNING
@@ -165,7 +176,7 @@ def test_an_agent_that_works_and_prints_is_never_reported(make: Any) -> None:
 def test_an_agent_that_is_quiet_but_does_not_read_is_never_reported(make: Any) -> None:
     house = at_terminal(make)
     prints(house, QUESTION)
-    house.process.standing = Standing(state="S", waits_in="hrtimer_nanosleep")
+    house.process.reads_terminal = False
     house.system.advance(8 * 3600.0)
     assert house.events("run.waiting") == []
 
@@ -173,12 +184,12 @@ def test_an_agent_that_is_quiet_but_does_not_read_is_never_reported(make: Any) -
 def test_an_agent_that_is_caught_in_one_read_alone_is_not_reported(make: Any) -> None:
     house = at_terminal(make)
     for _ in range(50):
-        house.process.standing = Standing(state="R")
+        house.process.reads_terminal = False
         prints(house, "done? ")
         house.system.advance(7.8)
-        house.process.standing = READS  # at the first look, not at the second
+        house.process.reads_terminal = True  # at the first look, not at the second
         house.system.advance(0.7)
-        house.process.standing = Standing(state="R")
+        house.process.reads_terminal = False
         house.system.advance(7.0)
     assert house.events("run.waiting") == []
 
@@ -220,7 +231,7 @@ def test_a_host_that_slept_makes_nobody_wait(make: Any) -> None:
     house = at_terminal(make)
     prints(house, QUESTION)
     house.system.advance(1.0)
-    house.process.standing = READS
+    house.process.reads_terminal = True
     house.system.stand_still(3600.0)
     house.keeper.forgive(3600.0)
     house.system.advance(3.0)

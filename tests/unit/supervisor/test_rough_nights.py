@@ -12,15 +12,13 @@ from midwatch.supervisor.machine.system import Standing
 from midwatch.supervisor.terminal import carry_out
 from midwatch.wire.notify import Notice
 
-READS = Standing(state="S", waits_in="n_tty_read", reads_terminal=True)
-
 
 def waiting(make: Any, **entry: Any) -> Any:
     house = make(tty=True, **entry)
     house.keeper.begin(resumed=False)
     house.system.advance(1.5)
     house.process.launch.on_output(b"Continue? (y/N) ")
-    house.process.standing = READS
+    house.process.reads_terminal = True
     house.system.advance(12.0)
     assert house.keeper.state is State.WAITING
     return house
@@ -30,7 +28,7 @@ def test_an_agent_that_goes_on_by_itself_and_prints_without_a_pause_no_longer_wa
     make: Any,
 ) -> None:
     house = waiting(make)
-    house.process.standing = Standing(state="R")
+    house.process.reads_terminal = False
     for _ in range(30):
         house.process.launch.on_output(b"working\r\n")
         house.system.advance(0.1)
@@ -122,30 +120,6 @@ def test_a_run_that_its_look_finds_over_a_limit_is_not_told_as_hung_too(make: An
     house.system.advance(6.5)
     assert len(house.events("run.over_limit")) == 1
     assert house.events("run.hung") == []
-
-
-def test_a_model_that_its_workers_share_is_counted_once_and_measured_seldom(make: Any) -> None:
-    house = make(limits={"memory": 4 << 30})
-    house.keeper.begin(resumed=False)
-    house.process.children, house.process.rss_bytes = 3, 12 << 30
-    asked: list[float] = []
-
-    def footprint(_process: Any) -> int:
-        asked.append(house.system.now())
-        return shared
-
-    shared = 3 << 30
-    house.system.footprint = footprint
-    for _ in range(60):
-        house.system.advance(1.0)
-        house.keeper.look(house.keeper.run)
-    assert (house.keeper.state, len(house.system.launched)) == (State.RUNNING, 1)
-    assert len(asked) <= 14
-    shared = 5 << 30  # they write to it, and each has its own
-    house.system.advance(6.0)
-    house.keeper.look(house.keeper.run)
-    house.system.advance(0.1)
-    assert house.events("run.ended")[0]["end"] == "out-of-memory"
 
 
 async def test_what_a_line_of_the_terminal_cannot_hold_is_refused_whole(make: Any) -> None:

@@ -1,17 +1,21 @@
 """Holds a run to its limits where the operating system does not, and warns before it gets there.
 
 Memory and open files are followed by a gauge each: a warning, a forecast when they leak, a planned
-restart at the soft limit. At a hard limit the tree is killed and the limit is named.
+restart at the soft limit. At a hard limit the tree is killed and the limit is named. Memory is judged
+in three ways: by the sum of resident sizes where that is plain, by a fresh exact measure where it is
+not, and not at all while that is on its way (`core.footprint`).
 """
 
 from __future__ import annotations
 
+import math
 import resource
 from typing import Any, Final, Literal
 
-from midwatch.core import trends, units
+from midwatch.core import footprint, trends, units
 from midwatch.core.bounds import Excess, refused_write, too_many
 from midwatch.core.exits import Wish
+from midwatch.core.footprint import Measure
 from midwatch.core.gauge import Gauge, Reading
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
@@ -26,9 +30,6 @@ FIRST_LOOK_S: Final = 0.5
 FULL_HOLD_S: Final = 10.0
 """A run that has all its files open for so long does no work any more."""
 
-EXACT_S: Final = 5.0
-"""For how long an exact measure of memory serves: it takes 15 ms for each GiB."""
-
 FASTEST_SPAN_S: Final = 0.1
 """The shortest distance of samples for the sake of a trend."""
 
@@ -42,12 +43,16 @@ class Limits(Duty):
         self._gauges: dict[Resource, Gauge] = {}
         self._before: tuple[float, int] | None = None
         """The last count of open files, and when."""
-        self._exact: tuple[float, int, int] | None = None
-        """The last exact measure of memory: when, what it was by the sample, what it is."""
+        self._measure: Measure | None = None
+        self._asked: tuple[float, int] | None = None
+        """A measure is on its way: since when, and what was resident then."""
+        self._sum_until = 0.0
+        """Until when the sum of resident sizes is all there is."""
 
     def begin(self, run: Run) -> None:
         limits = self.helm.agent.limits
-        self._before = self._exact = None
+        self._before = self._measure = self._asked = None
+        self._sum_until = 0.0
         self._gauges = {}
         if limits.memory is not None:
             self._gauges["memory"] = Gauge(limits.memory, limits, run.started, refused=False)
@@ -87,15 +92,10 @@ class Limits(Duty):
             return
         for name, gauge in self._gauges.items():
             gauge.terms = agent.limits
-            used = (
-                sample.open_files if name == "open_files" else self._memory(run, sample, gauge, now)
-            )
-            if name == "memory" and used >= gauge.limit:
-                if run.sample is not sample:
-                    run.take(sample, now)  # a glance; the end is to be explained by it
-                self.helm.end(run, Wish.MEMORY, "killed at its memory limit", grace_s=None)
-                return
-            self._follow(run, name, gauge, gauge.take(now, used), now)
+            if name == "open_files":
+                self._follow(run, name, gauge, gauge.take(now, sample.open_files), now)
+            else:
+                self._weigh(run, sample, gauge, now)
 
     def stop(self, run: Run, excess: Excess) -> None:
         """Kill the tree that is over a hard limit, and say which."""
@@ -118,23 +118,66 @@ class Limits(Duty):
         if pause < trends.SAMPLE_EVERY_S:
             self.helm.timers.set("look", pause, lambda: self.helm.look(run))
 
-    def _memory(self, run: Run, sample: Sample, gauge: Gauge, now: float) -> int:
-        """Return the memory of the tree; with pages that it shares counted once where that matters.
+    def _weigh(
+        self, run: Run, sample: Sample, gauge: Gauge, now: float, *, fresh: bool = False
+    ) -> None:
+        """Judge the memory of the tree, or have it measured first."""
+        used: int | None = sample.rss_bytes
+        if sample.children and now >= self._sum_until:
+            choice = footprint.weigh(
+                used, near=gauge.near, limit=gauge.limit, last=self._measure, now=now, fresh=fresh
+            )
+            used = choice.used
+            if choice.measure and self._asked is None:
+                self._ask(run, sample.rss_bytes, now)
+        if used is None or run.wish is not None:
+            return
+        if used >= gauge.limit:
+            if run.sample is not sample:
+                run.take(sample, now)  # a glance; the end is to be explained by it
+            self.helm.end(run, Wish.MEMORY, "killed at its memory limit", grace_s=None)
+            return
+        self._follow(run, "memory", gauge, gauge.take(now, used), now)
 
-        Nothing is said to be at its limit by an old measure."""
-        used = sample.rss_bytes
-        if not sample.children or not gauge.near(used):
-            return used
-        if self._exact is not None:
-            at, sampled, exact = self._exact
-            guess = min(used, exact + max(0, used - sampled))
-            if now - at < EXACT_S and not gauge.near(guess):
-                return guess
-        measured = self.helm.system.footprint(run.process)
-        if measured is None:
-            return used
-        self._exact = (now, used, measured)
-        return min(measured, used)
+    def _ask(self, run: Run, resident: int, now: float) -> None:
+        self._asked = (now, resident)
+        self._wait(run, resident)
+        self.helm.system.footprint(run.process, lambda exact: self._measured(run, exact))
+
+    def _wait(self, run: Run, resident: int) -> None:
+        self.helm.timers.set(
+            "footprint",
+            footprint.patience_s(resident),
+            lambda: self._give_up(run),
+            late=lambda: self._wait(run, resident),  # we stood still, and so did the measuring
+        )
+
+    def _measured(self, run: Run, exact: int | None) -> None:
+        """Judge by a measure at once: it is true now, and not for long."""
+        helm, now = self.helm, self.helm.system.now()
+        if helm.run is not run or self._asked is None:
+            return
+        began, resident = self._asked
+        self._asked = None
+        helm.timers.cancel("footprint")
+        self._sum_until = 0.0 if exact is not None else now + footprint.LASTS_S
+        self._measure = None if exact is None else Measure(began, now, resident, exact)
+        self._judge_now(run, now)
+
+    def _give_up(self, run: Run) -> None:
+        """The measure is not to be had in time: the sum is all there is until it comes."""
+        self._sum_until = math.inf
+        self.helm.say(
+            f"{self.helm.name}: which memory its processes share cannot be measured in time; judged by "
+            "the sum of their resident sizes"
+        )
+        self._judge_now(run, self.helm.system.now())
+
+    def _judge_now(self, run: Run, now: float) -> None:
+        gauge = self._gauges.get("memory")
+        sample = self.helm.system.sample([run.process], light=True).get(run.process.pid)
+        if gauge is not None and sample is not None and sample.rss_bytes and run.wish is None:
+            self._weigh(run, sample, gauge, now, fresh=True)
 
     def _follow(self, run: Run, name: Resource, gauge: Gauge, reading: Reading, now: float) -> None:
         words = _words(name, reading)

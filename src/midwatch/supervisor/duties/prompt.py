@@ -107,7 +107,7 @@ class Prompt(Duty):
             self._look_again(run, now, quiet_s)
             return
         quiet = now - waiting.quiet_since(run.evidence)
-        reads = quiet >= quiet_s and helm.system.standing(run.process).reads_terminal
+        reads = quiet >= quiet_s and helm.system.reads_terminal(run.process)
         if reads:
             helm.look(run)  # what its children use meanwhile is seen by comparing two samples
             if run.wish is not None:
@@ -124,7 +124,7 @@ class Prompt(Duty):
 
     def _look_again(self, run: Run, now: float, quiet_s: float) -> None:
         """It waited when we last looked: it still does, or it goes on."""
-        if not self.helm.system.standing(run.process).reads_terminal:
+        if not self.helm.system.reads_terminal(run.process):
             self._goes_on(run, "it goes on")
             return
         run.evidence = replace(run.evidence, waited=now)

@@ -64,6 +64,9 @@ class FakeProcess:
     """What lives of the run beside its own process, also after the end of that; see `add_member`."""
     standing: Standing = field(default_factory=Standing)
     """What `FakeSystem.standing` tells of it."""
+    reads_terminal: bool = False
+    footprint_bytes: int | None = None
+    """Its memory with shared pages counted once; None: that cannot be told."""
     typed: bytearray = field(default_factory=bytearray)
     """What was written to its terminal."""
     held: dict[str, str] = field(default_factory=dict[str, str])
@@ -83,6 +86,10 @@ class FakeSystem:
         self.swept: list[tuple[set[str], str]] = []
         self.left_behind = 0
         self.kernel_kills = 0
+        self.measuring_s: float | None = 0.0
+        """How long a footprint takes; None: for ever."""
+        self.measured: list[float] = []
+        """When footprints were asked for."""
         self.machine = Host()
         self.held: dict[str, str] = {
             "memory": "sampling",
@@ -249,6 +256,10 @@ class FakeSystem:
         mine = self._living.get(process.pid)
         return mine.standing if mine is not None else Standing()
 
+    def reads_terminal(self, process: Process) -> bool:
+        mine = self._living.get(process.pid)
+        return mine is not None and mine.reads_terminal
+
     def write(self, process: Process, data: bytes) -> bool:
         mine = self._living.get(process.pid)
         if mine is None or not mine.launch.tty:
@@ -271,8 +282,11 @@ class FakeSystem:
     def _known(self, process: Process) -> FakeProcess:
         return next(p for p in self.launched if p is process)
 
-    def footprint(self, process: Process) -> int | None:  # noqa: ARG002
-        return None
+    def footprint(self, process: Process, done: Callable[[int | None], None]) -> None:
+        self.measured.append(self._now)
+        if self.measuring_s is not None:
+            found = self._known(process).footprint_bytes  # of when it began
+            self.call_at(self._now + self.measuring_s, lambda: done(found))
 
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import os
 import select
 import signal
@@ -27,12 +26,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from midwatch.supervisor.machine import host, launching, mark, procfs, tree
+from midwatch.supervisor.machine.aside import Aside
 from midwatch.supervisor.machine.cgroup import Cgroup, Cgroups, take
 from midwatch.supervisor.machine.lineage import Lineage, members_of
 from midwatch.supervisor.machine.meter import Meter, proportional
 from midwatch.supervisor.machine.procfs import Stat
 from midwatch.supervisor.machine.slept import slept
-from midwatch.supervisor.machine.standing import stand
+from midwatch.supervisor.machine.standing import stand, waits_for_person
 from midwatch.supervisor.machine.stdio import Outlet
 from midwatch.supervisor.machine.system import (
     Counters,
@@ -125,7 +125,8 @@ class LinuxSystem:
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
         self._lineage = Lineage(self._processes, salt or os.urandom(8), adopt=adopt)
-        self._meter = Meter()
+        self._aside = Aside(loop, "midwatch-meter", self.counters)
+        self._meter = Meter(self._aside)
         self._hunts = self._lineage.hunts
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # inherited from whoever started us, and the kernel would reap our children itself
@@ -332,7 +333,14 @@ class LinuxSystem:
         parted = self._lineage.parted(mine) if mine is not None else None
         if mine is None or parted is None:
             return Standing()
-        return stand(*parted, mine.outlet.device)
+        return stand(parted[0])
+
+    def reads_terminal(self, process: Process) -> bool:
+        mine = self._living(process)
+        device = mine.outlet.device if mine is not None else 0
+        if mine is None or not device:
+            return False
+        return any(waits_for_person(e, device) for e in self._tree(mine) if e.state == "S")
 
     def write(self, process: Process, data: bytes) -> bool:
         mine = self._living(process)
@@ -363,10 +371,21 @@ class LinuxSystem:
             "disk": "rlimit",
         }
 
-    def footprint(self, process: Process) -> int | None:
-        found = procfs.stats((process.pid, *procfs.below(process.pid)))
-        # 15 ms per GiB, well spent where a run would be killed for memory that its processes share
-        return proportional(list(found.values()), most=math.inf) if found else None
+    def footprint(self, process: Process, done: Callable[[int | None], None]) -> None:
+        mine = self._living(process)
+        if mine is None:
+            self._loop.call_soon(done, None)
+        elif mine.cgroup is not None and mine.cgroup.has("memory"):
+            # where the kernel charges pages to a cgroup each counts once anyway
+            self._loop.call_soon(done, mine.cgroup.memory_bytes())
+        else:
+            self._aside.do(proportional(self._tree(mine)), done)
+
+    def _tree(self, process: LinuxProcess) -> list[Stat]:
+        """Return the processes of a run as a sample counts them."""
+        table = self._lineage.table([process], light=True)
+        others = self._lineage.sort([process], table).get(process.pid)
+        return [] if others is None else [table[process.pid], *others]
 
     def blocked_in(self, process: Process) -> str | None:
         mine = self._living(process)
@@ -387,6 +406,7 @@ class LinuxSystem:
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
+        self._aside.close()
         if self._reaping is not None:
             self._reaping.cancel()
             self.counters.leftovers_killed += self._lineage.kill_strays()

@@ -1,18 +1,19 @@
 """What runs use, from one table of processes for all of them.
 
 The regular sample reads everything; the light one (each second, for limits that nobody else
-enforces) one line of /proc per process of a run. Memory with shared pages counted once is dear, so
-it is counted in turns within a budget of time.
+enforces) one line of /proc per process of a run. Memory with shared pages counted once is dear: 15 ms
+and more per GiB in the kernel. So it is counted aside, and in turns within a budget of time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from midwatch.supervisor.machine import procfs, tree
+from midwatch.supervisor.machine.aside import Aside
 from midwatch.supervisor.machine.cgroup import Cgroup
 from midwatch.supervisor.machine.procfs import Stat
 from midwatch.supervisor.machine.system import Launch, Sample
@@ -21,10 +22,16 @@ PSS_EVERY_S: Final = 9.0
 """How old a run's proportional size may become, when there is time."""
 
 PSS_BUDGET_S: Final = 0.015
-"""Time per call for proportional sizes."""
+"""Time per regular sample for the proportional sizes of all runs, as far as it can be foreseen."""
 
-PSS_MOST_BYTES: Final = 1 << 30
-"""A larger process is not asked: the kernel would walk its page tables for too long."""
+PSS_LOST_S: Final = 60.0
+"""A count that takes so long is the kernel's trouble with that process."""
+
+USUAL_S: Final = 0.0002
+"""What a small process is expected to take."""
+
+PSS_PART: Final = 200
+"""A run that takes long is counted so seldom that it takes one such part of a core at most."""
 
 
 class Measured(Protocol):
@@ -45,25 +52,33 @@ class Known:
     open_files: int = 0
     pss_bytes: int | None = None
     pss_at: float = float("-inf")
+    pss_took_s: float = 0.0
+    asked_at: float | None = None
+    """Since when its proportional size is being measured; None: it is not."""
+
+    def take(self, measured: tuple[int | None, float] | None) -> None:
+        self.asked_at = None
+        self.pss_at = time.monotonic()
+        self.pss_bytes, self.pss_took_s = measured or (None, 0.0)
 
 
 class Meter:
-    def __init__(self) -> None:
+    def __init__(self, aside: Aside) -> None:
         self._known: dict[int, Known] = {}
+        self._aside = aside
 
     def measure(
         self, wanted: Sequence[tuple[Measured, Stat, list[Stat]]], *, light: bool
     ) -> dict[int, Sample]:
         """Return samples by pid, from each run's own process and all others of it."""
         found: dict[int, Sample] = {}
-        turn = [] if light else sorted(wanted, key=lambda w: self._of(w[0]).pss_at)
-        now = time.monotonic()
-        for process, root, others in turn:
-            known = self._of(process)
-            living = [e.pid for e in (root, *others) if e.state not in "ZX"]
-            known.open_files = max((procfs.open_files(pid) for pid in living), default=0)
-            if now - known.pss_at > PSS_EVERY_S and time.monotonic() < now + PSS_BUDGET_S:
-                known.pss_at, known.pss_bytes = now, proportional([root, *others])
+        for process, root, others in () if light else wanted:
+            living = (e.pid for e in (root, *others) if e.state not in "ZX")
+            self._of(process).open_files = max(
+                (procfs.open_files(pid) for pid in living), default=0
+            )
+        if not light:
+            self._weigh(wanted)
         for process, root, others in wanted:
             found[process.pid] = _sum(process, root, others, self._of(process))
         return found
@@ -71,24 +86,49 @@ class Meter:
     def forget(self, pid: int) -> None:
         self._known.pop(pid, None)
 
+    def _weigh(self, wanted: Sequence[tuple[Measured, Stat, list[Stat]]]) -> None:
+        """Have some proportional sizes counted for the samples to come, those of long ago first."""
+        now, left_s = time.monotonic(), PSS_BUDGET_S
+        for process, root, others in sorted(wanted, key=lambda w: self._of(w[0]).pss_at):
+            known = self._of(process)
+            pause = max(PSS_EVERY_S, PSS_PART * known.pss_took_s)
+            if known.asked_at is not None and now - known.asked_at > PSS_LOST_S:
+                known.pss_bytes = None  # no data is better than old data
+            if known.asked_at is not None or now - known.pss_at < pause:
+                continue
+            known.asked_at = now
+            self._aside.do(_timed([root, *others]), known.take)
+            left_s -= known.pss_took_s or (1 + len(others)) * USUAL_S
+            if left_s <= 0:
+                break
+
     def _of(self, process: Measured) -> Known:
         return self._known.setdefault(process.pid, Known())
 
 
-def proportional(entries: Sequence[Stat], most: float = PSS_MOST_BYTES) -> int | None:
-    """Return the memory of these processes with shared pages counted once, or None when it cannot
-    be told of each; `most`: the largest process that is asked."""
+def proportional(entries: Sequence[Stat]) -> Generator[None, None, int | None]:
+    """Return, in steps, the memory of these processes with shared pages counted once, or None when it
+    cannot be told of each. Who has ended meanwhile uses none."""
     total = 0
     for entry in entries:
         if entry.state in "ZX":
             continue
-        if entry.rss_bytes > most:
-            return None
         part = procfs.proportional_bytes(entry.pid)
-        if part is None:
-            return None
-        total += part
+        after = procfs.stat(
+            entry.pid
+        )  # what was read of a number that is another's by now counts not
+        if after is not None and after.started == entry.started and after.rss_bytes:
+            if part is None:
+                return None
+            total += part
+        yield
     return total
+
+
+def _timed(entries: Sequence[Stat]) -> Generator[None, None, tuple[int | None, float]]:
+    began = time.monotonic()
+    found = yield from proportional(entries)
+    return found, time.monotonic() - began
 
 
 def _sum(process: Measured, root: Stat, others: list[Stat], known: Known) -> Sample:

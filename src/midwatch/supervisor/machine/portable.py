@@ -150,6 +150,9 @@ class PortableSystem:
         except psutil.Error:
             return Standing()
 
+    def reads_terminal(self, process: Process) -> bool:  # noqa: ARG002
+        return False
+
     def write(self, process: Process, data: bytes) -> bool:
         mine = self._living(process)
         return mine is not None and mine.outlet.write(data)
@@ -181,8 +184,8 @@ class PortableSystem:
             "disk": "rlimit",
         }
 
-    def footprint(self, process: Process) -> int | None:  # noqa: ARG002
-        return None
+    def footprint(self, process: Process, done: Callable[[int | None], None]) -> None:  # noqa: ARG002
+        self._loop.call_soon(done, None)
 
     def blocked_in(self, process: Process) -> str | None:  # noqa: ARG002
         return None

@@ -16,7 +16,7 @@ import platform
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,16 +74,14 @@ class Call:
     arguments: tuple[int, ...]
 
 
-def stand(own: Stat, others: Iterable[Stat], device: int) -> Standing:
-    """Return where `own` stands; `others` are looked at for a wait on the terminal `device`."""
+def stand(own: Stat) -> Standing:
+    """Return where a process stands."""
     names = [line for tid in _tasks(own.pid)[:MAX_THREADS] if (line := _thread(own.pid, tid))]
     return Standing(
         state=own.state,
         waits_in=procfs.waits_in(own.pid) or "",
         threads=tuple(names),
         sockets=tuple(sockets(own.pid)),
-        reads_terminal=bool(device)
-        and any(waits_for_person(e, device) for e in (own, *others) if e.state == "S"),
     )
 
 
@@ -122,18 +120,19 @@ def call_of(pid: int, tid: int) -> Call | None:
 
 
 def waits_for_person(entry: Stat, device: int) -> bool:
-    """Tell whether a thread of the process waits for input on this terminal."""
-    tasks = _tasks(entry.pid)[:MAX_THREADS]
-    if not any(_is_terminal(entry, fd, device) for fd in _descriptors(entry.pid)):
-        return False
+    """Tell whether a thread of the process waits for input on this terminal.
+
+    The system calls are looked at first: there are a few dozen threads, but thousands of descriptors."""
     known = False
-    for tid in tasks:
+    for tid in _tasks(entry.pid)[:MAX_THREADS]:
         call = call_of(entry.pid, tid)
         known = known or call is not None
         if call is not None and _waits(entry, call, device):
             return True
+    if known or procfs.waits_in(entry.pid) not in ("n_tty_read", "wait_woken"):
+        return False
     # nobody tells system calls here: then the kernel function of a terminal's read must do
-    return not known and procfs.waits_in(entry.pid) in ("n_tty_read", "wait_woken")
+    return any(_is_terminal(entry, fd, device) for fd in _descriptors(entry.pid))
 
 
 def _waits(entry: Stat, call: Call, device: int) -> bool:

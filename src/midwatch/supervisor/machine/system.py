@@ -131,8 +131,6 @@ class Standing:
     """Per thread: name, state, kernel function, system call."""
     sockets: tuple[str, ...] = ()
     """Per open socket: `tcp 10.0.0.2:51234 → 1.2.3.4:443 ESTABLISHED`, at most 50."""
-    reads_terminal: bool = False
-    """A thread of the tree is blocked in a read of its terminal or of its stdin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +177,8 @@ class Counters:
     cgroups_failed: int = 0
     """Runs without a cgroup of their own although there is a place for them, or with one that took not
     all of their limits."""
+    asides_failed: int = 0
+    """Long work that was done aside and died of a fault of ours: nobody heard what came of it."""
     by_errno: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -248,6 +248,11 @@ class System(Protocol):
         """Return where the process stands. Costs milliseconds."""
         ...
 
+    def reads_terminal(self, process: Process) -> bool:
+        """Tell whether a thread of the tree waits for input on the run's terminal. Cheap enough for each
+        second."""
+        ...
+
     def write(self, process: Process, data: bytes) -> bool:
         """Send `data` to its terminal; False when it has none or does not take it."""
         ...
@@ -271,10 +276,11 @@ class System(Protocol):
         With `process`, what holds that one: its cgroup may have failed."""
         ...
 
-    def footprint(self, process: Process) -> int | None:
-        """Return the tree's memory with shared pages counted once, or None when it cannot be told.
+    def footprint(self, process: Process, done: Callable[[int | None], None]) -> None:
+        """Measure the tree's memory with shared pages counted once, aside: from 15 ms for each GiB to a
+        second on a machine that is busy.
 
-        Costs milliseconds: asked only when the sum of resident sizes is over a limit."""
+        `done` is called once, later, with what it was meanwhile; with None when it cannot be told."""
         ...
 
     def blocked_in(self, process: Process) -> str | None:
