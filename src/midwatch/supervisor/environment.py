@@ -107,7 +107,7 @@ def rehearsal(url: str) -> dict[str, str]:
         "OPENAI_API_KEY": "rehearsal",
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "rehearsal",
-        # no rehearsal for this dialect: a key that is refused spends nothing
+        "GOOGLE_GEMINI_BASE_URL": url,
         "GEMINI_API_KEY": "rehearsal",
         "GOOGLE_API_KEY": "rehearsal",
     }

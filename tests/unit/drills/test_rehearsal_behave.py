@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from midwatch.drills.rehearsal.behave import (
-    MAX_BEHAVIOURS,
     Asked,
     Mode,
-    Orders,
     read,
     read_header,
     split_model,
 )
+from midwatch.drills.rehearsal.orders import MAX_BEHAVIOURS, Orders
 
 
 def asked(fingerprint: str = "f", **who: str) -> Asked:

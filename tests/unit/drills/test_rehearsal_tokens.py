@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midwatch.drills.rehearsal.rendering import end_text, pieces
-from midwatch.drills.rehearsal.tokens import Block, PromptCache, count
+from midwatch.drills.rehearsal.tokens import OPENAI_STEP_TOKENS, Block, PromptCache, count
 
 
 def block(text: str, *, marked: bool = False) -> Block:
-    return Block(text, 0, breakpoint=marked)
+    return Block(text, 0, "5m" if marked else "")
 
 
 LONG = block("x" * 8000)  # 2,004 tokens with the message's overhead
@@ -27,8 +27,8 @@ def test_more_text_never_counts_less(a: str, b: str) -> None:
 
 def test_a_prefix_seen_before_is_cached_in_whole_steps() -> None:
     cache = PromptCache()
-    first = cache.look("m", [LONG, block("one")], explicit=False)
-    second = cache.look("m", [LONG, block("two")], explicit=False)
+    first = cache.look("m", [LONG, block("one")], explicit=False, step=OPENAI_STEP_TOKENS)
+    second = cache.look("m", [LONG, block("two")], explicit=False, step=OPENAI_STEP_TOKENS)
     assert (first.input, first.cached) == (2004 + 5, 0)
     assert (second.cached, second.cached % 128) == (1920, 0)
 

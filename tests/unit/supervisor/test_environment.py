@@ -91,6 +91,7 @@ def test_a_rehearsal_never_spends_whatever_the_fleet_file_says() -> None:
     env = build(agent, who, {"ANTHROPIC_API_KEY": "real"}, {"GEMINI_API_KEY": "real"})
     assert env["OPENAI_BASE_URL"] == "http://127.0.0.1:9/v1"
     assert env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:9"
+    assert env["GOOGLE_GEMINI_BASE_URL"] == "http://127.0.0.1:9"
     assert {env[k] for k in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")} == {
         "rehearsal"
     }

@@ -1,4 +1,4 @@
-"""The rehearsal model: a local server that stands in for OpenAI and Anthropic.
+"""The rehearsal model: a local server that stands in for OpenAI, Anthropic and Gemini.
 
 It answers the official clients deterministically, from scripts or from built-in behaviour, and can be
 told to misbehave. `midwatch up --rehearsal` runs any fleet against it without spending; drills and

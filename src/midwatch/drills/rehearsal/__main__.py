@@ -12,8 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
+from midwatch.drills.rehearsal.answering import CALL_HEADER
 from midwatch.drills.rehearsal.model import Rehearsal
-from midwatch.drills.rehearsal.script import Script, ScriptError, load
+from midwatch.drills.rehearsal.script import ScriptError, load
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -27,7 +28,7 @@ def _address(text: str) -> tuple[str, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m midwatch.drills.rehearsal",
-        description="A local model that answers OpenAI and Anthropic clients from scripts.",
+        description="A local model that answers OpenAI, Anthropic and Gemini clients from scripts.",
     )
     parser.add_argument("--listen", type=_address, default=("127.0.0.1", 8790), metavar="HOST:PORT")
     parser.add_argument("--port", type=int, metavar="N", help="short for --listen 127.0.0.1:N")
@@ -36,13 +37,18 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, metavar="N", help="other seed, other answers"
     )
     parser.add_argument(
+        "--call-header",
+        default=CALL_HEADER,
+        metavar="NAME",
+        help="the request header by which a client names its call on the bill",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="read the script, say what is wrong, end"
     )
     return parser
 
 
-async def _serve(script: Script | None, seed: int, host: str, port: int) -> int:
-    model = Rehearsal(script, seed=seed)
+async def _serve(model: Rehearsal, host: str, port: int) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -71,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if options.check:
         return 0
-    return asyncio.run(_serve(script, options.seed, host, port))
+    model = Rehearsal(script, seed=options.seed, call_header=options.call_header)
+    return asyncio.run(_serve(model, host, port))
 
 
 if __name__ == "__main__":

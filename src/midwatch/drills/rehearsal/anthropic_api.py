@@ -5,11 +5,14 @@ Source: docs.anthropic.com/en/api/messages, messages-streaming and errors, as th
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from midwatch.drills.rehearsal import refusals, tokens
 from midwatch.drills.rehearsal.question import (
     BadQuestion,
     Call,
@@ -23,30 +26,14 @@ from midwatch.drills.rehearsal.question import (
     as_stops,
     as_text,
 )
-from midwatch.drills.rehearsal.rendering import Rendering, pieces
+from midwatch.drills.rehearsal.refusals import Refused
+from midwatch.drills.rehearsal.rendering import EFFORTS, Event, Rendering, pieces
 
 MODELS: Final = {
     "claude-haiku-4-5": "Claude Haiku 4.5",
     "claude-sonnet-4-5": "Claude Sonnet 4.5",
     "claude-opus-4-5": "Claude Opus 4.5",
 }
-_KINDS: Final = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-    529: "overloaded_error",
-}
-
-
-def error(status: int, message: str, param: str | None = None) -> Json:
-    """Return the error body that belongs to a status; this dialect names no field apart."""
-    del param
-    kind = _KINDS.get(status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
 
 
 def read(body: Json, *, counting: bool = False) -> Question:
@@ -54,7 +41,7 @@ def read(body: Json, *, counting: bool = False) -> Question:
     limit = as_count(body.get("max_tokens"), "max_tokens")
     if limit is None and not counting:
         raise BadQuestion("max_tokens: Field required", "max_tokens")
-    system, caches_system = _system(body.get("system"))
+    system, system_ttl = _system(body.get("system"))
     turns: list[Turn] = []
     names: dict[str, str] = {}
     messages = as_list(body.get("messages"), "messages")
@@ -69,8 +56,10 @@ def read(body: Json, *, counting: bool = False) -> Question:
             )
         turns += _turns(message, f"messages.{number}.content", names)
     if turns and isinstance(body.get("cache_control"), dict):
-        turns[-1] = _marked(turns[-1])
-    tools, caches_tools = _tools(body)
+        turns[-1] = dataclasses.replace(turns[-1], ttl=_ttl(body))
+    tools, tools_ttl = _tools(body)
+    prefill = _prefill(turns)
+    thinks, shows = _thinking(body)
     return Question(
         api="messages",
         model=as_text(body.get("model"), "model"),
@@ -83,27 +72,74 @@ def read(body: Json, *, counting: bool = False) -> Question:
         max_tokens=limit,
         stops=as_stops(body.get("stop_sequences"), "stop_sequences"),
         schema=_schema(body),
-        caches_tools=caches_tools,
-        caches_system=caches_system,
+        tools_ttl=tools_ttl,
+        system_ttl=system_ttl,
         explicit_cache=True,
+        prefill=prefill,
+        thinks=thinks,
+        shows_thoughts=shows,
+        tier="standard",
         raw=body,
     )
 
 
-def _system(value: Any) -> tuple[str, bool]:
+def _ttl(*blocks: Json) -> tokens.Ttl:
+    """Return the longest time for which one of these blocks is to be cached."""
+    found: tokens.Ttl = ""
+    for block in blocks:
+        control = block.get("cache_control")
+        if control is None:
+            continue
+        ttl = as_object(control, "cache_control").get("ttl", "5m")
+        if ttl not in {"5m", "1h"}:
+            raise BadQuestion(f"cache_control.ttl: expected 5m or 1h, got {ttl!r}", "cache_control")
+        found = "1h" if "1h" in (ttl, found) else "5m"
+    return found
+
+
+def _prefill(turns: list[Turn]) -> str | None:
+    """Take the beginning of the answer off the turns, if the client wrote one.
+
+    The rule is the provider's: such a text must not end with white space.
+    """
+    if not turns or turns[-1].role != "assistant" or turns[-1].calls:
+        return None
+    text = turns[-1].text
+    if text != text.rstrip():
+        raise BadQuestion(
+            "messages: final assistant content cannot end with trailing whitespace", "messages"
+        )
+    turns.pop()
+    return text
+
+
+def _thinking(body: Json) -> tuple[int, bool]:
+    """Return the tokens of reasoning, and whether they are shown."""
+    value = body.get("thinking")
+    thinking = {} if value is None else as_object(value, "thinking")
+    if thinking.get("type") not in {"enabled", "adaptive"}:
+        return 0, False
+    budget = as_count(thinking.get("budget_tokens"), "thinking.budget_tokens")
+    config = body.get("output_config")
+    effort = as_object(config, "output_config").get("effort") if config is not None else None
+    thinks = EFFORTS.get(str(effort), EFFORTS["medium"])
+    return min(thinks, budget or thinks), thinking.get("display") != "omitted"
+
+
+def _system(value: Any) -> tuple[str, tokens.Ttl]:
     if value is None or isinstance(value, str):
-        return value or "", False
+        return value or "", ""
     blocks = [as_object(b, "system") for b in as_list(value, "system")]
     text = "\n".join(as_text(b.get("text"), "system.text") for b in blocks)
-    return text, any("cache_control" in b for b in blocks)
+    return text, _ttl(*blocks)
 
 
-def _tools(body: Json) -> tuple[tuple[Tool, ...], bool]:
+def _tools(body: Json) -> tuple[tuple[Tool, ...], tokens.Ttl]:
     tools: list[Tool] = []
-    cached = False
+    raws: list[Json] = []
     for number, raw in enumerate(as_list(body.get("tools") or [], "tools")):
         one = as_object(raw, f"tools.{number}")
-        cached = cached or "cache_control" in one
+        raws.append(one)
         schema = as_object(one.get("input_schema") or {}, f"tools.{number}.input_schema")
         tools.append(
             Tool(
@@ -112,7 +148,7 @@ def _tools(body: Json) -> tuple[tuple[Tool, ...], bool]:
                 schema,
             )
         )
-    return tuple(tools), cached
+    return tuple(tools), _ttl(*raws)
 
 
 def _schema(body: Json) -> Json | None:
@@ -130,10 +166,6 @@ def _choice(value: Any) -> str:
     return str(choice.get("name")) if choice.get("type") == "tool" else str(choice.get("type"))
 
 
-def _marked(turn: Turn) -> Turn:
-    return Turn(turn.role, turn.text, turn.calls, turn.tool, turn.images, cacheable=True)
-
-
 def _turns(message: Json, where: str, names: dict[str, str]) -> list[Turn]:
     """Return the turns of one message: tool results first, then what was said."""
     value = message.get("content")
@@ -143,10 +175,11 @@ def _turns(message: Json, where: str, names: dict[str, str]) -> list[Turn]:
     texts: list[str] = []
     calls: list[Call] = []
     results: list[Turn] = []
-    images, marked = 0, False
+    images = 0
+    ttl: tokens.Ttl = ""
     for number, raw in enumerate(as_list(value, where)):
         block = as_object(raw, f"{where}.{number}")
-        marked = marked or "cache_control" in block
+        ttl = _ttl(block) or ttl
         match block.get("type"):
             case "text":
                 texts.append(as_text(block.get("text"), f"{where}.{number}.text"))
@@ -171,8 +204,8 @@ def _turns(message: Json, where: str, names: dict[str, str]) -> list[Turn]:
     turns = list(results)
     if texts or calls or images or not results:
         turns.append(Turn(role, "\n".join(texts), tuple(calls), images=images))
-    if marked:
-        turns[-1] = _marked(turns[-1])
+    if ttl:
+        turns[-1] = dataclasses.replace(turns[-1], ttl=ttl)
     return turns
 
 
@@ -196,13 +229,35 @@ def _usage(r: Rendering) -> Json:
         "input_tokens": r.usage.input - r.usage.cached - r.usage.written,
         "cache_creation_input_tokens": r.usage.written,
         "cache_read_input_tokens": r.usage.cached,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": r.usage.written - r.usage.written_1h,
+            "ephemeral_1h_input_tokens": r.usage.written_1h,
+        },
         "output_tokens": r.usage.output,
-        "service_tier": "standard",
+        "service_tier": r.tier,
+        **_details(r),
     }
 
 
+def _details(r: Rendering) -> Json:
+    if not r.usage.reasoning:
+        return {}
+    return {"output_tokens_details": {"thinking_tokens": r.usage.reasoning}}
+
+
+def _last_usage(r: Rendering) -> Json:
+    """Return the usage that a stream ends with: the same counts, without what never changes."""
+    fixed = {"cache_creation", "service_tier"}
+    return {name: value for name, value in _usage(r).items() if name not in fixed}
+
+
 def _content(r: Rendering) -> list[Json]:
-    blocks: list[Json] = [{"type": "text", "text": r.text}] if r.text else []
+    blocks: list[Json] = []
+    if r.usage.reasoning:
+        signature = base64.b64encode(f"rehearsal:{r.token}".encode()).decode()
+        blocks.append({"type": "thinking", "thinking": r.thoughts, "signature": signature})
+    if r.text:
+        blocks.append({"type": "text", "text": r.text})
     for index, call in enumerate(r.calls):
         value: Any = call.args if not isinstance(call.args, str) else {"": call.args}
         blocks.append(
@@ -217,6 +272,7 @@ def _reason(r: Rendering) -> str:
         "length": "max_tokens",
         "end": "end_turn",
         "stop": "stop_sequence",
+        "filter": "refusal",
     }[r.finish]
 
 
@@ -238,30 +294,42 @@ def whole(r: Rendering) -> Json:
     return _frame(r, _content(r), _reason(r), _usage(r))
 
 
-def events(r: Rendering) -> Iterator[bytes]:
+def events(r: Rendering) -> Iterator[Event]:
     """Yield the events of a streamed answer."""
-    usage = _usage(r)
-    yield event(
-        {"type": "message_start", "message": _frame(r, [], None, {**usage, "output_tokens": 1})}
-    )
-    yield event({"type": "ping"})
+    usage = {**_usage(r), "output_tokens": 1}
+    usage.pop("output_tokens_details", None)
+    yield Event(event({"type": "message_start", "message": _frame(r, [], None, usage)}))
+    yield Event(event({"type": "ping"}))
     calls = iter(r.calls)
     for index, block in enumerate(_content(r)):
-        if block["type"] == "text":
-            start: Json = {"type": "text", "text": ""}
-            deltas = [{"type": "text_delta", "text": piece} for piece in pieces(r.text)]
-        else:
-            start = {**block, "input": {}}
-            text = next(calls).arguments()
-            deltas = [{"type": "input_json_delta", "partial_json": p} for p in ("", *pieces(text))]
-        yield event({"type": "content_block_start", "index": index, "content_block": start})
-        for delta in deltas:
-            yield event({"type": "content_block_delta", "index": index, "delta": delta})
-        yield event({"type": "content_block_stop", "index": index})
+        said = True
+        match block["type"]:
+            case "text":
+                start: Json = {"type": "text", "text": ""}
+                deltas = [({"type": "text_delta", "text": p}, p) for p in pieces(r.text)]
+            case "thinking":
+                said = False
+                start = {"type": "thinking", "thinking": "", "signature": ""}
+                deltas = [
+                    ({"type": "thinking_delta", "thinking": p}, p) for p in pieces(r.thoughts)
+                ]
+                deltas.append(({"type": "signature_delta", "signature": block["signature"]}, ""))
+            case _:
+                start = {**block, "input": {}}
+                text = next(calls).arguments()
+                deltas = [
+                    ({"type": "input_json_delta", "partial_json": p}, p)
+                    for p in ("", *pieces(text))
+                ]
+        yield Event(event({"type": "content_block_start", "index": index, "content_block": start}))
+        for delta, piece in deltas:
+            data = event({"type": "content_block_delta", "index": index, "delta": delta})
+            yield Event(data, piece if said else "")
+        yield Event(event({"type": "content_block_stop", "index": index}))
     reason = _reason(r)
     end = {"stop_reason": reason, "stop_sequence": r.stop if reason == "stop_sequence" else None}
-    yield event({"type": "message_delta", "delta": end, "usage": usage})
-    yield event({"type": "message_stop"})
+    yield Event(event({"type": "message_delta", "delta": end, "usage": _last_usage(r)}))
+    yield Event(event({"type": "message_stop"}))
 
 
 def event(body: Json) -> bytes:
@@ -270,9 +338,9 @@ def event(body: Json) -> bytes:
     return b"event: " + str(body["type"]).encode() + b"\ndata: " + data + b"\n\n"
 
 
-def stream_error(status: int, message: str) -> bytes:
+def stream_error(question: Question, refused: Refused) -> bytes:
     """Return the event by which a stream reports an error."""
-    return event(error(status, message))
+    return event(refusals.body(refused, question.api))
 
 
 def model(name: str, created: int) -> Json:

@@ -1,56 +1,128 @@
 """Misbehaviour to order: which call is to go wrong, and how.
 
-A behaviour says for whom it holds (model, agent, key, task, API) and how often (by count or by
-probability). Chance is drawn from the seed, the question and the number of times it was asked, so
-that a rehearsal repeats exactly and a retry may still succeed. The first behaviour that applies wins.
+A behaviour says for whom it holds (model, agent, key, task, API, path, stream, a field of the body)
+and how often (by count or by probability); `mode` says what goes wrong, by phase:
+
+    before the head   refusals (any status), html, redirect, cut, stall, slow
+    the head          shape: content type, declared length, headers, gzip
+    the body          slow, cut, stall, error, json, endless, no-end
+    what it says      refusal, loop, arguments, shape: usage, model, tier, length of the text
+
+What `shape` can do (`sse`, `usage`, `words`, …) also holds beside any other mode when it is given, and
+so do `first_token` and `between`.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from midwatch.core import units
+from midwatch.drills.rehearsal.question import Api
+from midwatch.drills.rehearsal.refusals import Kind, RetryForm
 
 
 class Mode(StrEnum):
     OK = "ok"  # answer well, whatever later behaviours say
-    SLOW = "slow"  # late first token, gaps between chunks
-    RATE_LIMIT = "rate-limit"  # 429 with Retry-After
-    ERROR = "error"  # 500, or an error event in mid-stream
-    OVERLOADED = "overloaded"  # 529 (Anthropic), 503 (OpenAI)
-    CUT = "cut"  # the connection breaks
-    STALL = "stall"  # silence, for as long as the client waits
-    LOOP = "loop"  # always another tool call
-    JSON = "json"  # a body that is no JSON
-    ARGUMENTS = "arguments"  # tool arguments that are no JSON
+    SHAPE = "shape"  # answer well, in an odd form
+    # refused before the first byte, each in the dialect's own words
+    BAD_REQUEST = "bad-request"
+    UNKNOWN_PARAMETER = "unknown-parameter"
+    CONTEXT_LENGTH = "context-length"
+    CONTENT_POLICY = "content-policy"
     REFUSE = "refuse"  # 401: the key is not accepted
+    PAYMENT = "payment"  # 402
+    PERMISSION = "permission"  # 403
+    NOT_FOUND = "not-found"
+    TOO_LARGE = "too-large"
+    RATE_LIMIT = "rate-limit"  # 429 with Retry-After
+    QUOTA = "quota"  # 429 too, but no waiting helps
+    ERROR = "error"  # 500, or an error event in mid-stream
+    OVERLOADED = "overloaded"  # 529 (Anthropic), 503 (others)
+    TIMEOUT = "timeout"  # 504
+    STATUS = "status"  # whatever `status` says
+    HTML = "html"  # 502 with a page for people
+    REDIRECT = "redirect"
+    # while it travels
+    SLOW = "slow"  # late first token, gaps between chunks
+    CUT = "cut"  # the connection breaks
+    STALL = "stall"  # silence, for as long as the client waits or `lasts` says
+    JSON = "json"  # a body, or an event, that is no JSON
+    NO_END = "no-end"  # a stream without its sentinel
+    ENDLESS = "endless"  # it never ends
+    # what the model says
+    LOOP = "loop"  # always another tool call
+    ARGUMENTS = "arguments"  # tool arguments that are no JSON
+    REFUSAL = "refusal"  # the provider's filter ends the answer in the middle
 
 
-ALIASES: Final = {
-    "429": Mode.RATE_LIMIT,
-    "500": Mode.ERROR,
-    "503": Mode.OVERLOADED,
-    "529": Mode.OVERLOADED,
-    "401": Mode.REFUSE,
+REFUSALS: Final = {
+    Mode.BAD_REQUEST: Kind.BAD_REQUEST,
+    Mode.UNKNOWN_PARAMETER: Kind.UNKNOWN_PARAMETER,
+    Mode.CONTEXT_LENGTH: Kind.CONTEXT_LENGTH,
+    Mode.CONTENT_POLICY: Kind.CONTENT_POLICY,
+    Mode.REFUSE: Kind.CREDENTIALS,
+    Mode.PAYMENT: Kind.PAYMENT,
+    Mode.PERMISSION: Kind.PERMISSION,
+    Mode.NOT_FOUND: Kind.NOT_FOUND,
+    Mode.TOO_LARGE: Kind.TOO_LARGE,
+    Mode.RATE_LIMIT: Kind.RATE_LIMIT,
+    Mode.QUOTA: Kind.QUOTA,
+    Mode.ERROR: Kind.SERVER,
+    Mode.OVERLOADED: Kind.OVERLOADED,
+    Mode.TIMEOUT: Kind.TIMEOUT,
 }
-"""Status codes stand for their modes, in scripts and behind a model's name."""
+"""The modes that refuse a call, and why they say they do."""
 
-MAX_BEHAVIOURS: Final = 1000
-"""More are refused: a client in a loop must not fill the server's memory."""
-MAX_COUNTED: Final = 10_000
-"""Questions whose repetitions are counted; the one unused for longest starts again at 0."""
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "400": {"mode": "bad-request"},
+    "401": {"mode": "refuse"},
+    "402": {"mode": "payment"},
+    "403": {"mode": "permission"},
+    "404": {"mode": "not-found"},
+    "413": {"mode": "too-large"},
+    "429": {"mode": "rate-limit"},
+    "500": {"mode": "error"},
+    "502": {"mode": "html"},
+    "503": {"mode": "overloaded"},
+    "504": {"mode": "timeout"},
+    "529": {"mode": "overloaded"},
+    "no-usage": {"mode": "shape", "usage": "none"},
+    "part-usage": {"mode": "shape", "usage": "part"},
+    "other-model": {"mode": "shape", "served": "another-model"},
+    "gzip": {"mode": "shape", "gzip": True},
+    "reset": {"mode": "cut", "how": "reset"},
+    "hang": {"mode": "no-end", "then": "hang"},
+}
+"""Short names that stand for a behaviour, in scripts, headers and behind a model's name."""
+
+Sse = Literal[
+    "crlf",
+    "cr",
+    "comments",
+    "split",
+    "packed",
+    "bytes",
+    "lines",
+    "no-space",
+    "bom",
+    "ids",
+    "long-line",
+    "unterminated",
+    "bad-utf8",
+    "garbage",
+]
+"""Odd forms of a stream. All but the last three are good server-sent events that carry the same."""
 
 
 def _mode(value: object) -> object:
-    return ALIASES.get(str(value), value)
+    preset = PRESETS.get(str(value))
+    return preset["mode"] if preset is not None and len(preset) == 1 else value
 
 
 def _duration(value: object) -> object:
@@ -79,25 +151,87 @@ class Behaviour(BaseModel):
     agent: str | None = None
     key: str | None = None
     task: str | None = None
-    api: Literal["chat", "responses", "messages", "embeddings"] | None = None
+    path: str | None = None
+    api: Api | None = None
+    stream: bool | None = None
+    prefill: bool | None = None
+    """Calls whose answer the client began itself, or those where it did not."""
+    has: str | None = None
+    """Calls whose body has a field of this name at its top."""
     # how often
     p: Annotated[float, BeforeValidator(_ratio), Field(ge=0, le=1)] = 1.0
     times: Annotated[int, Field(ge=1)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
     """Matching calls that still go well before it begins."""
-    # how
+    # when
     first_token: Seconds = 2.0
     between: Seconds = 0.2
-    retry_after: Seconds = 1.0
+    head_first: bool = False
+    """slow, cut, stall: the head is sent at once, and it goes wrong behind it."""
     after_chunks: Annotated[int, Field(ge=0)] | None = None
-    """cut, stall, error: how much of a stream still arrives. None: mode's own (2; for error: 0)."""
+    """cut, stall, error, json, endless: how much of a stream still arrives. None: mode's own (2; for
+    error: 0)."""
+    lasts: Seconds | None = None
+    """stall: it goes on after this. None: it stays silent for as long as the client waits."""
+    # refusals
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    """Another status code than the dialect's; for `status` it decides the kind, too."""
+    message: Annotated[str, Field(max_length=10_000)] | None = None
+    param: Annotated[str, Field(max_length=200)] | None = None
+    retry_after: Seconds = 1.0
+    """Rate limits tell it always, other refusals when it is given."""
+    retry_form: RetryForm | None = None
+    location: Annotated[str, Field(max_length=1000, pattern=r"^[!-~]*$")] = (
+        "https://example.invalid/"
+    )
+    """redirect: where to."""
+    # how it breaks off
+    how: Literal["close", "reset"] = "close"
+    """cut: with a FIN after what was sent, or with a RST that may take it along."""
+    drop: Annotated[int, Field(ge=1)] = 1
+    """no-end: how many of the last events are left out; 1 is the sentinel alone."""
+    then: Literal["end", "close", "hang"] = "end"
+    """no-end, and a declared length that is too long: end in good order, close, or stay open."""
+    # what it says, and in which form; these hold beside any mode
     same: bool = True
     """loop: with the same arguments each time."""
+    words: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The answer is a text of so many words."""
+    served: Annotated[str, Field(max_length=200)] | None = None
+    """The model that the answer names."""
+    tier: Annotated[str, Field(max_length=100)] | None = None
+    """The service tier that the answer names."""
+    usage: Literal["none", "part", "zero", "text"] | None = None
+    """Usage is missing, has only the input, is all zero, or no number. It is charged all the same."""
+    sse: Sse | None = None
+    gzip: bool = False
+    """The body is compressed, asked or not."""
+    padding: Annotated[int, Field(ge=0, le=1 << 30)] = 1_000_000
+    """long-line: bytes that are added."""
+    length_off: Annotated[int, Field(ge=-(1 << 20), le=1 << 20)] = 0
+    """Bytes by which the declared length of a whole body is too long (or, below 0, too short)."""
+    type: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] | None = None
+    """The content type that is declared."""
+    headers: dict[
+        Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9-]+$")],
+        Annotated[str, Field(max_length=1000, pattern=r"^[ -~]*$")],
+    ] = {}
+    """Headers that are added to the answer."""
+    bill: Literal["nothing", "generated", "whole"] | None = None
+    """What is billed. None: what had been generated, and nothing for a call that was refused."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
-        return {"mode": value} if isinstance(value, str | int) else value
+        if isinstance(value, str | int):
+            return PRESETS.get(str(value), {"mode": value})
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Behaviour:
+        if self.mode is Mode.STATUS and self.status is None:
+            raise ValueError("mode status needs status: a code such as 418")
+        return self
 
     def holds_for(self, asked: Asked) -> bool:
         """Tell whether a call is one of those that it is about."""
@@ -107,8 +241,14 @@ class Behaviour(BaseModel):
             (self.key, asked.key),
             (self.task, asked.task),
             (self.api, asked.api),
+            (self.path, asked.path),
         )
-        return all(want is None or fnmatch.fnmatchcase(got, want) for want, got in pairs)
+        return (
+            all(want is None or fnmatch.fnmatchcase(got, want) for want, got in pairs)
+            and self.stream in (None, asked.stream)
+            and self.prefill in (None, asked.prefill)
+            and (self.has is None or self.has in asked.fields)
+        )
 
     @property
     def chunks(self) -> int:
@@ -116,6 +256,11 @@ class Behaviour(BaseModel):
         if self.after_chunks is not None:
             return self.after_chunks
         return 0 if self.mode is Mode.ERROR else 2
+
+    def sets(self, name: str) -> bool:
+        """Tell whether the order names this field; `slow` names its times by itself."""
+        own = self.mode is Mode.SLOW and name in {"first_token", "between"}
+        return own or name in self.model_fields_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +273,10 @@ class Asked:
     key: str
     task: str
     fingerprint: str
-
-
-@dataclass(slots=True)
-class _Kept:
-    number: int
-    behaviour: Behaviour
-    matched: int = 0
-    applied: int = 0
+    path: str = ""
+    stream: bool = False
+    prefill: bool = False
+    fields: frozenset[str] = frozenset()
 
 
 def read(value: Any) -> Behaviour:
@@ -156,78 +297,12 @@ def read_header(text: str) -> Behaviour:
         raise ValueError(f"expected a mode or a JSON object, got {text[:80]!r} ({error})") from None
 
 
+_SUFFIXES: Final = frozenset({mode.value for mode in Mode} | set(PRESETS)) - {"status"}
+
+
 def split_model(name: str) -> tuple[str, Behaviour | None]:
     """Return the model's own name, and the behaviour that follows its last colon, if one does."""
     model, colon, suffix = name.rpartition(":")
-    known = {mode.value for mode in Mode} | set(ALIASES)
-    if colon and model and suffix in known:
+    if colon and model and suffix in _SUFFIXES:
         return model, read(suffix)
     return name, None
-
-
-@dataclass
-class Orders:
-    """All behaviours in force, newest first; what a script ordered comes after all of these."""
-
-    seed: int = 0
-    _kept: list[_Kept] = field(default_factory=list[_Kept])
-    _asked: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
-    _last: int = 0
-
-    def add(self, behaviour: Behaviour, *, last: bool = False) -> int:
-        """Put a behaviour in force and return its number. Raises ValueError when there are too many."""
-        if len(self._kept) >= MAX_BEHAVIOURS:
-            raise ValueError(f"{MAX_BEHAVIOURS} behaviours are in force; DELETE some first")
-        self._last += 1
-        self._kept.insert(len(self._kept) if last else 0, _Kept(self._last, behaviour))
-        return self._last
-
-    def clear(self, number: int | None = None) -> int:
-        """Lift one behaviour, or all. Returns how many were lifted."""
-        before = len(self._kept)
-        self._kept = [k for k in self._kept if number is not None and k.number != number]
-        return before - len(self._kept)
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return what is in force, with how often each matched and applied."""
-        return [
-            {
-                "id": k.number,
-                **k.behaviour.model_dump(exclude_unset=True, mode="json"),
-                "matched": k.matched,
-                "applied": k.applied,
-            }
-            for k in self._kept
-        ]
-
-    def count(self, fingerprint: str) -> int:
-        """Return how often this question was asked before, and remember that it was asked."""
-        before = self._asked.pop(fingerprint, 0)
-        self._asked[fingerprint] = before + 1
-        if len(self._asked) > MAX_COUNTED:
-            self._asked.popitem(last=False)
-        return before
-
-    def choose(self, asked: Asked, repeat: int) -> Behaviour | None:
-        """Return the behaviour for this call, or None when it is to go well."""
-        for kept in self._kept:
-            behaviour = kept.behaviour
-            if not behaviour.holds_for(asked):
-                continue
-            kept.matched += 1
-            spent = behaviour.times is not None and kept.applied >= behaviour.times
-            if kept.matched <= behaviour.skip or spent or self._spared(kept, asked, repeat):
-                continue
-            kept.applied += 1
-            return None if behaviour.mode is Mode.OK else behaviour
-        return None
-
-    def _spared(self, kept: _Kept, asked: Asked, repeat: int) -> bool:
-        p = kept.behaviour.p
-        return p < 1 and chance(self.seed, kept.number, asked.fingerprint, repeat) >= p
-
-
-def chance(*parts: object) -> float:
-    """Return a number in [0, 1) that depends on nothing but `parts`."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64

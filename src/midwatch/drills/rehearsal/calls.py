@@ -15,10 +15,21 @@ MAX_CALLS: Final = 10_000
 MAX_SHOWN: Final = 2_000
 """Characters of each text that are kept."""
 
+MAX_HEADERS: Final = 50
+"""Headers of a call that are kept."""
+MAX_HEADER_CHARS: Final = 300
+_SECRET: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key"}
+)
+
 
 @dataclass(slots=True)
 class Record:
-    """One call. `end` is `under-way` until it is `done`, `refused`, `cut`, `stalled` or `left`."""
+    """One call, as it came and as it ended.
+
+    `end` is `under-way` until it is `done`, `refused`, `left` (the client went away), or what the
+    order made of it: `cut`, `stalled`, `broken`, `error`, `endless`.
+    """
 
     number: int
     at: float
@@ -29,6 +40,15 @@ class Record:
     key: str = ""
     task: str = ""
     session: str = ""
+    call: str = ""
+    """The id that the client gave the call."""
+    request_id: str = ""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """As they came, without what is secret."""
+    query: dict[str, str] = field(default_factory=dict[str, str])
+    body_bytes: int = 0
+    body_sha256: str = ""
+    """Of the body as it came: a proxy that is faithful to the byte does not change it."""
     stream: bool = False
     turn: int = 0
     system: str = ""
@@ -37,11 +57,14 @@ class Record:
     rule: str = ""
     behaviour: str = ""
     status: int = 0
+    """0: no head was sent."""
     end: str = "under-way"
     text: str = ""
     called: list[str] = field(default_factory=list[str])
     input_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
+    reasoning_tokens: int = 0
     output_tokens: int = 0
     duration_s: float = 0.0
 
@@ -74,6 +97,23 @@ class Calls:
             "total": self.total,
             "forgotten": self.total - len(self._kept),
         }
+
+
+def show_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Return headers as they may be kept: few, short, and without secrets."""
+    kept = list(headers.items())[:MAX_HEADERS]
+    return {
+        name[:100]: "…" if name in _SECRET else value[:MAX_HEADER_CHARS] for name, value in kept
+    }
+
+
+def show_query(query: dict[str, str]) -> dict[str, str]:
+    """Return a query as it may be kept; Google's clients may put their key there."""
+    kept = list(query.items())[:MAX_HEADERS]
+    return {
+        name[:100]: show_key(value) if name == "key" else value[:MAX_HEADER_CHARS]
+        for name, value in kept
+    }
 
 
 def show_key(key: str) -> str:

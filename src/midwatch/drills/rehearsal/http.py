@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import struct
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -28,7 +30,14 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Cut(Exception):
-    """Raised by a handler or its body: close the connection at once, in the middle of things."""
+    """Raised by a handler or its body: break the connection off, in the middle of things.
+
+    With a FIN after all that was written, or with a RST (`reset`) that may overtake it.
+    """
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__("reset" if reset else "closed")
+        self.reset = reset
 
 
 class BadHTTP(Exception):
@@ -52,11 +61,15 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One response: `body` as a whole, or a stream that is sent chunk by chunk."""
+    """One response: `body` as a whole, or a stream that is sent chunk by chunk.
+
+    `length` is what the head declares instead of the truth; a stream that has one is not chunked.
+    """
 
     status: int = 200
     body: bytes | AsyncGenerator[bytes] = b""
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    length: int | None = None
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -211,8 +224,8 @@ class Connection(asyncio.Protocol):
         try:
             reply = await self._server.handler(request)
             await self._send(reply, keep=keep, bare=request.method == "HEAD")
-        except Cut:
-            self._transport.abort()
+        except Cut as cut:
+            self._break_off(reset=cut.reset)
         except Exception as bug:  # noqa: BLE001 - top of the connection's loop; counted
             self._server.bugs += 1
             traceback.print_exception(bug)
@@ -226,16 +239,31 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, reply: Reply, *, keep: bool, bare: bool) -> None:
         if isinstance(reply.body, bytes):
-            head = _head(reply, len(reply.body), keep=keep)
+            length = len(reply.body) if reply.length is None else reply.length
+            head = _head(reply, length, keep=keep)
             self._transport.write(head if bare else head + reply.body)
             await self._writable.wait()
             return
-        self._transport.write(_head(reply, None, keep=keep))
+        self._transport.write(_head(reply, reply.length, keep=keep))
+        chunked = reply.length is None
         async with aclosing(reply.body) as chunks:
             async for chunk in chunks:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                if not chunk:  # an empty one would end the body
+                    continue
+                data = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk
+                self._transport.write(data)
                 await self._writable.wait()
-        self._transport.write(b"0\r\n\r\n")
+        if chunked:
+            self._transport.write(b"0\r\n\r\n")
+
+    def _break_off(self, *, reset: bool) -> None:
+        if not reset:
+            self._transport.close()
+            return
+        linger = struct.pack("ii", 1, 0)  # closing then sends a RST, whatever is still unsent
+        own = self._transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._transport.abort()
 
 
 def _head(reply: Reply, length: int | None, *, keep: bool) -> bytes:

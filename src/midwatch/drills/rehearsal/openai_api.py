@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from midwatch.drills.rehearsal import tokens
 from midwatch.drills.rehearsal.question import (
@@ -21,6 +21,7 @@ from midwatch.drills.rehearsal.question import (
     as_object,
     as_text,
 )
+from midwatch.drills.rehearsal.rendering import thinking
 
 MODELS: Final = (
     "gpt-4o",
@@ -35,30 +36,23 @@ MAX_DIMENSIONS: Final = 3072
 MAX_INPUTS: Final = 2048
 """Texts in one embeddings request; the provider's own bound."""
 
-_KINDS: Final = {
-    400: ("invalid_request_error", None),
-    401: ("invalid_request_error", "invalid_api_key"),
-    404: ("invalid_request_error", "model_not_found"),
-    429: ("requests", "rate_limit_exceeded"),
-    500: ("server_error", None),
-    503: ("service_unavailable_error", None),
-}
+
+class Content(NamedTuple):
+    """What a message holds: its text, and how many pictures (or files) and sounds."""
+
+    text: str = ""
+    images: int = 0
+    sounds: int = 0
 
 
-def error(status: int, message: str, param: str | None = None) -> Json:
-    """Return the error body that belongs to a status."""
-    kind, code = _KINDS.get(status, ("invalid_request_error", None))
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def content(value: Any, param: str) -> tuple[str, int]:
-    """Return the text and the number of images of a message's content."""
+def content(value: Any, param: str) -> Content:
+    """Read a message's content. Raises BadQuestion."""
     if value is None:
-        return "", 0
+        return Content()
     if isinstance(value, str):
-        return value, 0
+        return Content(value)
     texts: list[str] = []
-    images = 0
+    images = sounds = 0
     for number, raw in enumerate(as_list(value, param)):
         part = as_object(raw, f"{param}[{number}]")
         kind = part.get("type")
@@ -66,11 +60,24 @@ def content(value: Any, param: str) -> tuple[str, int]:
             texts.append(as_text(part.get("text"), f"{param}[{number}].text"))
         elif kind == "refusal":
             texts.append(as_text(part.get("refusal"), f"{param}[{number}].refusal"))
-        elif kind in {"image_url", "input_image", "input_file", "file", "input_audio"}:
+        elif kind in {"image_url", "input_image", "input_file", "file"}:
             images += 1
+        elif kind == "input_audio":
+            sounds += 1
         else:
             raise BadQuestion(f"{param}[{number}].type: unknown part {kind!r}", param)
-    return "\n".join(texts), images
+    return Content("\n".join(texts), images, sounds)
+
+
+def effort_of(body: Json, value: Any) -> int:
+    """Return the tokens of reasoning that a request asks for."""
+    return thinking(str(body.get("model")), None if value is None else str(value))
+
+
+def tier_of(body: Json) -> str:
+    """Return the service tier in which a request is served; `auto` becomes the default one."""
+    asked = body.get("service_tier")
+    return "default" if asked in (None, "auto") else str(asked)
 
 
 def tool(raw: Json, param: str) -> Tool:
@@ -130,9 +137,14 @@ def embeddings(question: Question) -> Json:
         vector = embed(turn.text, size)
         value = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() if packed else vector
         data.append({"object": "embedding", "index": index, "embedding": value})
-    used = sum(tokens.count(t.text) for t in question.turns)
+    used = embedded(question).input
     usage = {"prompt_tokens": used, "total_tokens": used}
     return {"object": "list", "data": data, "model": model_name, "usage": usage}
+
+
+def embedded(question: Question) -> tokens.Usage:
+    """Return the usage of an embeddings request."""
+    return tokens.Usage(sum(tokens.count(t.text) for t in question.turns))
 
 
 def embed(text: str, size: int) -> list[float]:

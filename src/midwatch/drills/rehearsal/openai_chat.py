@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from midwatch.drills.rehearsal import openai_api as shared
+from midwatch.drills.rehearsal import refusals
 from midwatch.drills.rehearsal.question import (
     BadQuestion,
     Call,
@@ -22,9 +23,8 @@ from midwatch.drills.rehearsal.question import (
     as_stops,
     as_text,
 )
-from midwatch.drills.rehearsal.rendering import Rendering, pieces
-
-error = shared.error
+from midwatch.drills.rehearsal.refusals import Refused
+from midwatch.drills.rehearsal.rendering import Event, Rendering, pieces
 
 
 def read(body: Json) -> Question:
@@ -40,12 +40,12 @@ def read(body: Json) -> Question:
     for number, raw in enumerate(messages):
         where = f"messages[{number}]"
         message = as_object(raw, where)
-        text, images = shared.content(message.get("content"), f"{where}.content")
+        text, images, sounds = shared.content(message.get("content"), f"{where}.content")
         match message.get("role"):
             case "system" | "developer":
                 system.append(text)
             case "user":
-                turns.append(Turn("user", text, images=images))
+                turns.append(Turn("user", text, images=images, sounds=sounds))
             case "assistant":
                 calls = _calls(message, where, names)
                 turns.append(Turn("assistant", text, calls))
@@ -63,6 +63,7 @@ def read(body: Json) -> Question:
                     f"{where}.role: expected system, user, assistant or tool, got {role!r}",
                     f"{where}.role",
                 )
+    prefill = _prefill(messages[-1], turns)
     options = body.get("stream_options")
     limit = as_count(body.get("max_completion_tokens"), "max_completion_tokens")
     return Question(
@@ -78,8 +79,22 @@ def read(body: Json) -> Question:
         max_tokens=limit or as_count(body.get("max_tokens"), "max_tokens"),
         stops=as_stops(body.get("stop"), "stop"),
         schema=shared.schema_of(body.get("response_format")),
+        prefill=prefill,
+        thinks=shared.effort_of(body, body.get("reasoning_effort")),
+        tier=shared.tier_of(body),
         raw=body,
     )
+
+
+def _prefill(last: Json, turns: list[Turn]) -> str | None:
+    """Take the beginning of the answer off the turns, where the client marked one (`prefix: true`).
+
+    OpenAI's own models answer anew after a message of their own; those of Mistral and DeepSeek go on
+    with one that is marked so.
+    """
+    if last.get("role") == "assistant" and last.get("prefix") is True and turns[-1].text:
+        return turns.pop().text
+    return None
 
 
 def _tools(body: Json) -> Iterator[Any]:
@@ -119,13 +134,23 @@ def _usage(r: Rendering) -> Json:
         "prompt_tokens": r.usage.input,
         "completion_tokens": r.usage.output,
         "total_tokens": r.usage.input + r.usage.output,
-        "prompt_tokens_details": {"cached_tokens": r.usage.cached, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": r.usage.cached,
+            "audio_tokens": r.usage.audio,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": r.usage.reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 
 def _finish(r: Rendering) -> str:
-    return {"calls": "tool_calls", "length": "length", "end": "stop", "stop": "stop"}[r.finish]
+    return {"calls": "tool_calls", "length": "length", "filter": "content_filter"}.get(
+        r.finish, "stop"
+    )
 
 
 def whole(r: Rendering) -> Json:
@@ -156,15 +181,17 @@ def whole(r: Rendering) -> Json:
             {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(r)}
         ],
         "usage": _usage(r),
-        "service_tier": "default",
+        "service_tier": r.tier,
         "system_fingerprint": "fp_rehearsal",
     }
 
 
-def events(r: Rendering) -> Iterator[bytes]:
-    """Yield the events of a streamed answer."""
+def events(r: Rendering) -> Iterator[Event]:
+    """Yield the events of a streamed answer; usage only when it was asked for."""
 
-    def chunk(delta: Json | None, finish: str | None = None, usage: Json | None = None) -> bytes:
+    def chunk(
+        delta: Json | None, finish: str | None = None, usage: Json | None = None, said: str = ""
+    ) -> Event:
         choices = (
             []
             if delta is None
@@ -175,19 +202,19 @@ def events(r: Rendering) -> Iterator[bytes]:
             "object": "chat.completion.chunk",
             "created": r.created,
             "model": r.model,
-            "service_tier": "default",
+            "service_tier": r.tier,
             "system_fingerprint": "fp_rehearsal",
             "choices": choices,
         }
         if r.include_usage:
             body["usage"] = usage
-        return event(body)
+        return Event(event(body), said)
 
     yield chunk(
         {"role": "assistant", "content": None if r.calls and not r.text else "", "refusal": None}
     )
     for piece in pieces(r.text):
-        yield chunk({"content": piece})
+        yield chunk({"content": piece}, said=piece)
     for index, call in enumerate(r.calls):
         start = {"name": call.tool, "arguments": ""}
         head = {
@@ -196,13 +223,14 @@ def events(r: Rendering) -> Iterator[bytes]:
             "type": "function",
             "function": start,
         }
-        yield chunk({"tool_calls": [head]})
+        yield chunk({"tool_calls": [head]}, said=call.tool)
         for piece in pieces(call.arguments()):
-            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+            delta = {"index": index, "function": {"arguments": piece}}
+            yield chunk({"tool_calls": [delta]}, said=piece)
     yield chunk({}, _finish(r))
     if r.include_usage:
         yield chunk(None, usage=_usage(r))
-    yield b"data: [DONE]\n\n"
+    yield Event(b"data: [DONE]\n\n")
 
 
 def event(body: Json) -> bytes:
@@ -214,6 +242,6 @@ def event(body: Json) -> bytes:
     )
 
 
-def stream_error(status: int, message: str) -> bytes:
+def stream_error(question: Question, refused: Refused) -> bytes:
     """Return the event by which a stream reports an error."""
-    return event(error(status, message))
+    return event(refusals.body(refused, question.api))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from midwatch.drills.rehearsal import openai_api as shared
+from midwatch.drills.rehearsal import refusals
 from midwatch.drills.rehearsal.question import (
     BadQuestion,
     Call,
@@ -24,9 +25,8 @@ from midwatch.drills.rehearsal.question import (
     as_object,
     as_text,
 )
-from midwatch.drills.rehearsal.rendering import Rendering, pieces
-
-error = shared.error
+from midwatch.drills.rehearsal.refusals import Refused
+from midwatch.drills.rehearsal.rendering import Event, Rendering, pieces
 
 
 def read(
@@ -58,8 +58,16 @@ def read(
         schema=shared.schema_of(as_object(text, "text").get("format"))
         if text is not None
         else None,
+        thinks=shared.effort_of(body, _reasoning(body).get("effort")),
+        shows_thoughts=bool(_reasoning(body).get("summary")),
+        tier=shared.tier_of(body),
         raw=body,
     )
+
+
+def _reasoning(body: Json) -> Json:
+    value = body.get("reasoning")
+    return {} if value is None else as_object(value, "reasoning")
 
 
 def _item(
@@ -67,12 +75,13 @@ def _item(
 ) -> None:
     match item.get("type", "message"):
         case "message":
-            text, images = shared.content(item.get("content"), f"{where}.content")
+            text, images, sounds = shared.content(item.get("content"), f"{where}.content")
             role = item.get("role")
             if role in {"system", "developer"}:
                 system.append(text)
             elif role in {"user", "assistant"}:
-                turns.append(Turn("user" if role == "user" else "assistant", text, images=images))
+                who = "user" if role == "user" else "assistant"
+                turns.append(Turn(who, text, images=images, sounds=sounds))
             else:
                 raise BadQuestion(
                     f"{where}.role: expected user, assistant or system, got {role!r}", where
@@ -92,7 +101,7 @@ def _item(
                 raise BadQuestion(
                     f"{where}: no tool call found for call_id {call_id!r}", f"{where}.call_id"
                 )
-            text, _ = shared.content(item.get("output"), f"{where}.output")
+            text = shared.content(item.get("output"), f"{where}.output").text
             turns.append(Turn("result", text, tool=names[call_id]))
         case "reasoning" | "item_reference":
             pass
@@ -119,9 +128,12 @@ def _choice(value: Any) -> str:
 
 def _items(r: Rendering, *, status: str = "completed") -> list[Json]:
     items: list[Json] = []
+    if r.usage.reasoning:
+        summary = [{"type": "summary_text", "text": r.thoughts}] if r.thoughts else []
+        items.append({"id": f"rs_{r.token}", "type": "reasoning", "summary": summary})
     if r.text or not r.calls:
         part: Json = {"type": "output_text", "text": r.text, "annotations": [], "logprobs": []}
-        ends = "incomplete" if r.finish == "length" else status
+        ends = status if _cut(r) is None else "incomplete"
         items.append(
             {
                 "id": f"msg_{r.token}",
@@ -147,17 +159,22 @@ def _items(r: Rendering, *, status: str = "completed") -> list[Json]:
 
 def whole(r: Rendering) -> Json:
     """Return the body of an answer that is not streamed."""
-    cut = r.finish == "length"
+    cut = _cut(r)
     body = _frame(r, "incomplete" if cut else "completed", _items(r))
-    body["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
+    body["incomplete_details"] = {"reason": cut} if cut else None
     body["usage"] = {
         "input_tokens": r.usage.input,
         "input_tokens_details": {"cached_tokens": r.usage.cached, "cache_write_tokens": 0},
         "output_tokens": r.usage.output,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": r.usage.reasoning},
         "total_tokens": r.usage.input + r.usage.output,
     }
     return body
+
+
+def _cut(r: Rendering) -> str | None:
+    """Return why the answer is not whole, or None."""
+    return {"length": "max_output_tokens", "filter": "content_filter"}.get(r.finish)
 
 
 def _frame(r: Rendering, status: str, output: list[Json]) -> Json:
@@ -175,7 +192,8 @@ def _frame(r: Rendering, status: str, output: list[Json]) -> Json:
         "output": output,
         "parallel_tool_calls": bool(raw.get("parallel_tool_calls", True)),
         "previous_response_id": raw.get("previous_response_id"),
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": None, "summary": None} | _reasoning(raw),
+        "service_tier": r.tier,
         "store": bool(raw.get("store", True)),
         "temperature": raw.get("temperature", 1.0),
         "text": raw.get("text") or {"format": {"type": "text"}},
@@ -189,38 +207,66 @@ def _frame(r: Rendering, status: str, output: list[Json]) -> Json:
     }
 
 
-def events(r: Rendering) -> Iterator[bytes]:
+def events(r: Rendering) -> Iterator[Event]:
     """Yield the events of a streamed answer, numbered as the API numbers them."""
     sequence = iter(range(1_000_000_000))
 
-    def say(kind: str, **fields: Any) -> bytes:
-        return event({"type": kind, "sequence_number": next(sequence), **fields})
+    def say(kind: str, said: str = "", **fields: Any) -> Event:
+        return Event(event({"type": kind, "sequence_number": next(sequence), **fields}), said)
 
     yield say("response.created", response=_frame(r, "in_progress", []))
     yield say("response.in_progress", response=_frame(r, "in_progress", []))
     for index, item in enumerate(_items(r)):
-        item_id = item["id"]
-        place: Json = {"item_id": item_id, "output_index": index}
-        if item["type"] == "message":
-            empty: Json = {**item, "status": "in_progress", "content": []}
-            part = item["content"][0]
-            at: Json = {**place, "content_index": 0}
-            yield say("response.output_item.added", output_index=index, item=empty)
-            yield say("response.content_part.added", **at, part={**part, "text": ""})
-            for piece in pieces(r.text):
-                yield say("response.output_text.delta", **at, delta=piece, logprobs=[])
-            yield say("response.output_text.done", **at, text=r.text, logprobs=[])
-            yield say("response.content_part.done", **at, part=part)
-        else:
-            started = {**item, "status": "in_progress", "arguments": ""}
-            yield say("response.output_item.added", output_index=index, item=started)
-            for piece in pieces(item["arguments"]):
-                yield say("response.function_call_arguments.delta", **place, delta=piece)
-            done: Json = {"arguments": item["arguments"], "name": item["name"]}
-            yield say("response.function_call_arguments.done", **place, **done)
+        place: Json = {"item_id": item["id"], "output_index": index}
+        match item["type"]:
+            case "message":
+                yield from _message_events(r, item, place, say)
+            case "reasoning":
+                yield from _reasoning_events(r, item, place, say)
+            case _:
+                yield from _call_events(item, place, say)
         yield say("response.output_item.done", output_index=index, item=item)
-    ends = "response.incomplete" if r.finish == "length" else "response.completed"
+    ends = "response.incomplete" if _cut(r) else "response.completed"
     yield say(ends, response=whole(r))
+
+
+class _Say(Protocol):
+    def __call__(self, kind: str, said: str = "", **fields: Any) -> Event: ...
+
+
+def _message_events(r: Rendering, item: Json, place: Json, say: _Say) -> Iterator[Event]:
+    empty: Json = {**item, "status": "in_progress", "content": []}
+    part = item["content"][0]
+    at: Json = {**place, "content_index": 0}
+    yield say("response.output_item.added", output_index=place["output_index"], item=empty)
+    yield say("response.content_part.added", **at, part={**part, "text": ""})
+    for piece in pieces(r.text):
+        yield say("response.output_text.delta", said=piece, **at, delta=piece, logprobs=[])
+    yield say("response.output_text.done", **at, text=r.text, logprobs=[])
+    yield say("response.content_part.done", **at, part=part)
+
+
+def _reasoning_events(r: Rendering, item: Json, place: Json, say: _Say) -> Iterator[Event]:
+    empty: Json = {**item, "summary": []}
+    yield say("response.output_item.added", output_index=place["output_index"], item=empty)
+    if not r.thoughts:
+        return
+    at: Json = {**place, "summary_index": 0}
+    part: Json = {"type": "summary_text", "text": r.thoughts}
+    yield say("response.reasoning_summary_part.added", **at, part={**part, "text": ""})
+    for piece in pieces(r.thoughts):
+        yield say("response.reasoning_summary_text.delta", **at, delta=piece)
+    yield say("response.reasoning_summary_text.done", **at, text=r.thoughts)
+    yield say("response.reasoning_summary_part.done", **at, part=part)
+
+
+def _call_events(item: Json, place: Json, say: _Say) -> Iterator[Event]:
+    started = {**item, "status": "in_progress", "arguments": ""}
+    yield say("response.output_item.added", output_index=place["output_index"], item=started)
+    for piece in pieces(item["arguments"]):
+        yield say("response.function_call_arguments.delta", said=piece, **place, delta=piece)
+    done: Json = {"arguments": item["arguments"], "name": item["name"]}
+    yield say("response.function_call_arguments.done", **place, **done)
 
 
 def event(body: Json) -> bytes:
@@ -229,10 +275,11 @@ def event(body: Json) -> bytes:
     return b"event: " + str(body["type"]).encode() + b"\ndata: " + data + b"\n\n"
 
 
-def stream_error(status: int, message: str) -> bytes:
+def stream_error(question: Question, refused: Refused) -> bytes:
     """Return the event by which a stream reports an error."""
-    inner = error(status, message)["error"]
+    inner = refusals.body(refused, question.api)["error"]
     code = inner["code"] or inner["type"]
+    message = inner["message"]
     return event(
         {"type": "error", "sequence_number": 0, "code": code, "message": message, "param": None}
     )

@@ -16,6 +16,8 @@ from typing import Any, Literal, cast
 from midwatch.drills.rehearsal import tokens
 
 Json = dict[str, Any]
+Api = Literal["chat", "responses", "messages", "generate", "embeddings"]
+"""What a client speaks: `generate` is Gemini's generateContent."""
 
 
 class BadQuestion(ValueError):
@@ -54,7 +56,7 @@ class Call:
 class Turn:
     """One message: what a person said, what the model answered, or what a tool returned.
 
-    `cacheable` marks where the client asked for a cache breakpoint.
+    `ttl` marks where the client asked for a cache breakpoint, and for how long.
     """
 
     role: Literal["user", "assistant", "result"]
@@ -62,7 +64,8 @@ class Turn:
     calls: tuple[Call, ...] = ()
     tool: str = ""
     images: int = 0
-    cacheable: bool = False
+    sounds: int = 0
+    ttl: tokens.Ttl = ""
 
     def whole(self) -> str:
         """Return all that counts as text in it."""
@@ -73,7 +76,7 @@ class Turn:
 class Question:
     """What is asked: the conversation so far, the tools offered, and how the answer should travel."""
 
-    api: Literal["chat", "responses", "messages", "embeddings"]
+    api: Api
     model: str
     system: str = ""
     turns: tuple[Turn, ...] = ()
@@ -86,10 +89,19 @@ class Question:
     stops: tuple[str, ...] = ()
     schema: Json | None = None
     """The JSON schema that the answer's text must have; `{}` for any JSON object."""
-    caches_tools: bool = False
-    caches_system: bool = False
+    tools_ttl: tokens.Ttl = ""
+    system_ttl: tokens.Ttl = ""
     explicit_cache: bool = False
     """The dialect caches only up to a breakpoint (Anthropic), not by itself (OpenAI)."""
+    prefill: str | None = None
+    """The beginning of the answer, when the client gave one: the answer goes on from there."""
+    thinks: int = 0
+    """Tokens of reasoning before the answer."""
+    shows_thoughts: bool = False
+    tier: str = ""
+    """The service tier that was asked for."""
+    as_array: bool = False
+    """Gemini's stream as one JSON array instead of server-sent events."""
     raw: Json = field(default_factory=dict[str, Any], compare=False)
     """The body, for what a dialect echoes."""
 
@@ -147,9 +159,9 @@ class Question:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same question, whatever ids it carried."""
+        """The same for the same question, whatever ids it carried, and wherever its answer begins."""
         parts = [self.api, self.model, self.system, self.tools_text, self.tool_choice]
-        parts += [f"{t.role}:{t.tool}:{t.whole()}" for t in self.turns]
+        parts += [f"{t.role}:{t.tool}:{t.images}:{t.sounds}:{t.whole()}" for t in self.turns]
         parts.append(json.dumps(self.schema))
         return hashlib.blake2b(
             "\x00".join(parts).encode("utf-8", "replace"), digest_size=16
@@ -158,10 +170,14 @@ class Question:
     def blocks(self) -> list[tokens.Block]:
         """Return the prompt in the order in which providers cache it: tools, system, messages."""
         blocks = [
-            tokens.Block(self.tools_text, 0, breakpoint=self.caches_tools),
-            tokens.Block(self.system, 0, breakpoint=self.caches_system),
+            tokens.Block(self.tools_text, 0, self.tools_ttl),
+            tokens.Block(self.system, 0, self.system_ttl),
         ]
-        blocks += [tokens.Block(t.whole(), t.images, breakpoint=t.cacheable) for t in self.turns]
+        gemini = self.api == "generate"
+        each = tokens.GEMINI_IMAGE_TOKENS if gemini else tokens.IMAGE_TOKENS
+        blocks += [tokens.Block(t.whole(), t.images, t.ttl, t.sounds, each) for t in self.turns]
+        if self.prefill:
+            blocks.append(tokens.Block(self.prefill, 0))
         return blocks
 
 

@@ -29,7 +29,7 @@ from midwatch.core.errors import MidwatchError, Problem
 from midwatch.core.nearest import did_you_mean
 from midwatch.drills.rehearsal import template
 from midwatch.drills.rehearsal.behave import Behaviour
-from midwatch.drills.rehearsal.question import Call, Question
+from midwatch.drills.rehearsal.question import Api, Call, Question
 
 Path_ = tuple[int | str, ...]
 
@@ -77,7 +77,7 @@ class _Entry(BaseModel):
 class When(_Entry):
     """What a rule looks at; all that is given must hold."""
 
-    api: Literal["chat", "responses", "messages"] | None = None
+    api: Api | None = None
     model: str | None = None
     system: Pattern | None = None
     user: Pattern | None = None
@@ -120,6 +120,11 @@ class Counts(_Entry):
     input: Annotated[int, Field(ge=0)] | None = None
     output: Annotated[int, Field(ge=0)] | None = None
     cached: Annotated[int, Field(ge=0)] | None = None
+    written: Annotated[int, Field(ge=0)] | None = None
+    written_1h: Annotated[int, Field(ge=0)] | None = None
+    reasoning: Annotated[int, Field(ge=0)] | None = None
+    image: Annotated[int, Field(ge=0)] | None = None
+    audio: Annotated[int, Field(ge=0)] | None = None
 
 
 class Reply(_Entry):
