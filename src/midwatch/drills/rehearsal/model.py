@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Self, cast
+from typing import Final, Protocol, Self
 
 from midwatch.drills.rehearsal import (
     anthropic_api,
@@ -35,6 +35,14 @@ from midwatch.drills.rehearsal.refusals import Kind, Refused
 CREATED: Final = 1_735_689_600
 """When all models were made."""
 Route = Callable[[Request], Awaitable[Reply]]
+
+
+class _Listing(Protocol):
+    def model(self, name: str, created: int) -> Json: ...
+    def models(self, created: int) -> Json: ...
+
+
+_LISTINGS: Final[dict[Api, _Listing]] = {"messages": anthropic_api, "generate": gemini_api}
 
 
 class Rehearsal:
@@ -64,7 +72,7 @@ class Rehearsal:
             ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", "/v1/messages"): self._message,
             ("POST", "/v1/messages/count_tokens"): self._count,
-            ("GET", "/v1beta/models"): self._gemini_models,
+            ("GET", "/v1beta/models"): self._models,
             **control.routes,
         }
         self._ends: dict[str, Route] = {
@@ -109,26 +117,19 @@ class Rehearsal:
                 return self._generate
             return next((route for end, route in self._ends.items() if path.endswith(end)), None)
         if request.method == "GET" and _model_of(path) is not None:
-            gemini = "/v1beta/models" in path
-            return self._gemini_models if gemini else self._models
+            return self._models
         return None
 
     async def _healthz(self, _request: Request) -> Reply:
         return json_reply({"status": "ok", "calls": self.calls.total, "bugs": self._server.bugs})
 
     async def _models(self, request: Request) -> Reply:
-        """Answer with one model, or all; Anthropic's clients always name their version."""
+        """Answer with one model, or all, of the provider whose client asks."""
         api = _api_of(request)
-        shown = anthropic_api if api == "messages" else openai_api
+        shown = _LISTINGS.get(api, openai_api)
         name = _model_of(request.path)
         return self._listed(
             request, api, lambda: shown.model(name, CREATED) if name else shown.models(CREATED)
-        )
-
-    async def _gemini_models(self, request: Request) -> Reply:
-        name = _model_of(request.path)
-        return self._listed(
-            request, "generate", lambda: gemini_api.model(name) if name else gemini_api.models()
         )
 
     async def _chat(self, request: Request) -> Reply:
@@ -202,7 +203,8 @@ def _model_of(path: str) -> str | None:
 
 
 def _api_of(request: Request) -> Api:
+    """Return whose client asks: Anthropic's names its version, Google's its key in its own way."""
     if "anthropic-version" in request.headers:
         return "messages"
-    gemini = "x-goog-api-key" in request.headers or request.path.startswith("/v1beta/models")
-    return cast("Api", "generate" if gemini else "chat")
+    google = "x-goog-api-key" in request.headers or "key" in request.query
+    return "generate" if google or "/v1beta/models" in request.path else "chat"
