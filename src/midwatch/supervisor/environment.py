@@ -7,12 +7,14 @@ addresses and keys win over the file, because a rehearsal must never spend.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import shlex
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -120,22 +122,53 @@ def _path(inherited: str | None) -> str:
     return path if own in path.split(os.pathsep) else f"{path}{os.pathsep}{own}"
 
 
-def read_bounded(path: Path) -> bytes:
-    """Return the content of an env file, no more of it than tells that it is too large. Raises OSError.
+def read_bounded(path: Path, check: Callable[[os.stat_result], None] | None = None) -> bytes:
+    """Return the content of an env file, no more of it than tells that it is too large. Raises OSError,
+    and what `check` raises of the file that was opened.
 
     An agent may be able to write there: a pipe in the file's place must not make everybody wait.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "rb") as stream:  # noqa: PTH123  opened by its descriptor
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        if stat.S_ISFIFO(found.st_mode):
             raise OSError(errno.EINVAL, "it is a pipe")
+        if check is not None:
+            check(found)
         return stream.read(MAX_ENV_FILE_BYTES + 1) or b""
 
 
-def read_env_file(path: Path, agent: str) -> dict[str, str]:
+def _trusted(found: os.stat_result, path: Path, agent: str, fleet_file: Path | None) -> None:
+    """Raise SetupError for a file that others may have written: variables are code.
+
+    Who may write the fleet file says which commands are run, and is believed here, too. A group is:
+    in many systems each user has one of his own, and files are made writable to it.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        return
+    owners, open_to_all = {0, os.geteuid()}, False
+    if fleet_file is not None:
+        with contextlib.suppress(OSError):
+            beside = fleet_file.stat()
+            owners.add(beside.st_uid)
+            open_to_all = bool(beside.st_mode & stat.S_IWOTH)
+    who, quoted = f"agents.{agent}.env_file: {str(path)!r}", shlex.quote(str(path))
+    if found.st_uid not in owners:
+        raise SetupError(
+            f"{who} belongs to another user (uid {found.st_uid}), who might give variables to this agent;"
+            f" if what it says is meant, make it yours: chown {os.geteuid()} {quoted}"
+        )
+    if found.st_mode & stat.S_IWOTH and not open_to_all:
+        raise SetupError(
+            f"{who} may be written by everybody (mode {stat.S_IMODE(found.st_mode):04o}), who might give"
+            f" variables to this agent; look at what it says, then: chmod o-w {quoted}"
+        )
+
+
+def read_env_file(path: Path, agent: str, fleet_file: Path | None = None) -> dict[str, str]:
     """Return the variables of an env file. Raises SetupError with file and line."""
     try:
-        content = read_bounded(path)
+        content = read_bounded(path, lambda found: _trusted(found, path, agent, fleet_file))
         if len(content) > MAX_ENV_FILE_BYTES:
             raise SetupError(
                 f"agents.{agent}.env_file: {str(path)!r} is larger than 1 MiB; is it an env file?"

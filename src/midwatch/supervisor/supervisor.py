@@ -156,6 +156,8 @@ class Supervisor:
             inherited=self._inherited,
             listen=lambda name: self.notices.listen(name, self.keepers[name].hear),
             versions=self.versions,
+            fleet=lambda: self.fleet,
+            file=source.file if source else None,
         )
         self.walls = Walls(
             data.path, lambda: self.fleet, self.outfit, source.file if source else None

@@ -7,13 +7,14 @@ on another. Pure: looking is done by functions that the caller hands in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from posixpath import isabs, join
+from posixpath import dirname, isabs, join, normpath
 from typing import Final
 
 from midwatch.core.errors import Problem
 from midwatch.core.fleet import Agent
 from midwatch.core.fleetfile.document import Path, show_path
 from midwatch.core.fleetfile.reader import FleetFile
+from midwatch.core.ground import Ground, grounds, objection, stranger, walled
 from midwatch.core.nearest import nearest
 from midwatch.core.sandbox import PROXY
 from midwatch.core.units import shorten
@@ -34,10 +35,14 @@ def check_host(
     whether a path is there; `programs` yields names to suggest from.
     """
     problems: list[Problem] = []
-    for name, agent in source.fleet.agents.items():
+    fleet = source.fleet
+    # by their words alone: the supervisor looks again where links lead
+    known = grounds(fleet.agents, lambda a: _from(fleet.root, a.cwd or ""), normpath, "~")
+    for name, agent in fleet.agents.items():
         if agent.command is None or agent.external:
             continue
-        for path, message in _check_agent(source.fleet.root, agent, which, exists, programs):
+        found = _check_agent(fleet.root, agent, which, exists, programs)
+        for path, message in (*found, *_check_ground(fleet.root, agent, known)):
             place = source.document.place(_given(source, name, path))
             problems.append(
                 Problem(place.line, place.column, show_path(("agents", name, *path)), message)
@@ -97,6 +102,15 @@ def _check_agent(
             )
             found.append((place, message))
     return found
+
+
+def _check_ground(root: str, agent: Agent, known: Iterable[Ground]) -> list[tuple[Path, str]]:
+    """An env file of an agent without walls lies where no walled agent may have made it."""
+    if not agent.env_file or walled(agent) is not None:
+        return []
+    file = normpath(_from(root, agent.env_file))
+    writer = stranger([dirname(file)], known)
+    return [] if writer is None else [(("env_file",), objection(file, writer))]
 
 
 def _from(base: str, path: str) -> str:

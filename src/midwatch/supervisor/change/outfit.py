@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from midwatch.core import access
-from midwatch.core.fleet import Agent
+from midwatch.core import access, ground
+from midwatch.core.errors import SetupError
+from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
 from midwatch.supervisor.change.versions import Versions
+from midwatch.supervisor.machine.sandbox import look
 
 
 @dataclass(slots=True)
@@ -27,6 +30,11 @@ class Outfit:
     listen: Callable[[str], str]
     """Name → path of the agent's notify socket. Raises StartError."""
     versions: Versions
+    fleet: Callable[[], Fleet]
+    """Asked at each start: it may be read anew."""
+    file: Path | None = None
+    """The fleet file."""
+    _grounds: tuple[Fleet, tuple[ground.Ground, ...]] | None = None
 
     def environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
         """Return the environment of one run. Raises SetupError."""
@@ -41,10 +49,33 @@ class Outfit:
             rehearsal_url=self.rehearsal_url,
         )
         file = self.env_file(agent)
-        variables = environment.read_env_file(file, name) if file is not None else {}
+        variables: dict[str, str] = {}
+        if file is not None:
+            self._refuse_stranger(file, name, agent)
+            variables = environment.read_env_file(file, name, self.file)
         env = environment.build(agent, identity, self.inherited, variables)
         self.versions.starting(name, env, None if file is None else _content(file))
         return env
+
+    def _refuse_stranger(self, file: Path, name: str, agent: Agent) -> None:
+        """Raise SetupError for an env file that a walled agent may have made, of an agent without walls."""
+        if ground.walled(agent) is not None:
+            return
+        spot = look(str(file.absolute()))
+        folders = {os.path.dirname(path) for path in (spot.real, *spot.links)}  # noqa: PTH120
+        writer = ground.stranger(folders, self._ground())
+        if writer is not None:
+            raise SetupError(f"agents.{name}.env_file: {ground.objection(spot.real, writer)}")
+
+    def _ground(self) -> tuple[ground.Ground, ...]:
+        """Return where walled agents may write. Looked up when the fleet was read: a link that an agent
+        laid since does not count."""
+        fleet = self.fleet()
+        if self._grounds is None or self._grounds[0] is not fleet:
+            home = os.path.expanduser("~")  # noqa: PTH111
+            found = ground.grounds(fleet.agents, self.directory, lambda p: look(p).real, home)
+            self._grounds = fleet, found
+        return self._grounds[1]
 
     def env_file(self, agent: Agent) -> Path | None:
         """Return where the agent's env file is; None when it has none."""

@@ -72,3 +72,17 @@ agents:
     assert missing(text) == [
         "f:1:31: agents.a.sandbox.network: 'proxy' comes with the guard, which this version does not have yet; write on or off"
     ]
+
+
+def test_an_env_file_where_a_walled_agent_may_write_is_told_before_the_start() -> None:
+    text = """\
+agents:
+  a: {command: [python3, a.py], env_file: .env}
+  b: {command: [python3, b.py], cwd: work, sandbox: {}}
+"""
+    assert missing(text) == []
+    (told,) = missing(text + "  c: {command: [python3, a.py], sandbox: {}}\n")
+    assert told.startswith(
+        "f:2:43: agents.a.env_file: '/srv/.env' lies where agent 'c' may write from inside its walls"
+    )
+    assert missing("defaults: {sandbox: {}, env_file: .env}\n" + text) == []
