@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from midwatch.core.starving import Turns
 from midwatch.supervisor.machine.system import (
     Counters,
     Exit,
@@ -62,6 +63,7 @@ class FakeProcess:
     """Kills in its own cgroup, told in samples and with its end."""
     members: list[Member] = field(default_factory=list[Member])
     """What lives of the run beside its own process, also after the end of that; see `add_member`."""
+    turns: Turns | None = None
     standing: Standing = field(default_factory=Standing)
     """What `FakeSystem.standing` tells of it."""
     reads_terminal: bool = False
@@ -99,6 +101,8 @@ class FakeSystem:
             "disk": "rlimit",
         }
         """What `enforcement` tells."""
+        self.behind_until = float("-inf")
+        """Until when agents give way to posts."""
         self.killed_members: list[Member] = []
         self.outliving: dict[str, set[str]] = {}
         """Run ids of sub-agents that outlive their run, by run."""
@@ -225,6 +229,15 @@ class FakeSystem:
             for process in processes
             if (p := self._living.get(process.pid)) is not None
         }
+
+    def turns(self, process: Process) -> Turns | None:
+        mine = self._living.get(process.pid)
+        return mine.turns if mine is not None else None
+
+    def give_way(self, seconds: float) -> bool:
+        began = self._now >= self.behind_until
+        self.behind_until = max(self.behind_until, self._now + seconds)
+        return began
 
     def members(self, process: Process) -> list[Member]:
         return list(self._known(process).members)

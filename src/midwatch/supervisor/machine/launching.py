@@ -52,8 +52,7 @@ class Place:
     procs_fd: int = -1
     """Open cgroup.procs of its cgroup."""
     mark: mark.Mark | None = None
-    weigh: bool = True
-    """Use nice for its weight: nobody else does."""
+    nice: int = 0
 
 
 def execute(
@@ -132,7 +131,7 @@ def _preparation(launch: Launch, place: Place, *, front: bool = False) -> Callab
     """Return what the child does before it executes the command."""
     parent = os.getpid()
     limits = _limits(launch.caps, place.mark)
-    nice = nice_of(launch.caps.cpu_weight) if place.weigh else 0
+    nice = place.nice
     adjust = _oom_adjust() if launch.agent and LINUX else None
     tty, procs_fd = launch.tty, place.procs_fd
 

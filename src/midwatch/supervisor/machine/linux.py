@@ -18,19 +18,21 @@ import itertools
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from midwatch.core.starving import Turns
 from midwatch.supervisor.machine import host, launching, mark, procfs, tree
 from midwatch.supervisor.machine.aside import Aside
 from midwatch.supervisor.machine.cgroup import Cgroup, Cgroups, take
+from midwatch.supervisor.machine.child import LinuxProcess, unwrap
 from midwatch.supervisor.machine.lineage import Lineage, members_of
 from midwatch.supervisor.machine.meter import Meter, proportional
 from midwatch.supervisor.machine.procfs import Stat
+from midwatch.supervisor.machine.sharing import WEAKEST, Sharing, turns
 from midwatch.supervisor.machine.slept import slept
 from midwatch.supervisor.machine.standing import stand, waits_for_person
 from midwatch.supervisor.machine.stdio import Outlet
@@ -57,41 +59,6 @@ HUNT_AGAIN_S: Final = 0.01
 
 REAP_EVERY_S: Final = 0.25
 """How long a zombie that was re-parented to us stays one."""
-
-
-class LinuxProcess:
-    """One child: its pid, its pidfd, its output and its cgroup."""
-
-    __slots__ = (
-        "cgroup",
-        "ended",
-        "launch",
-        "outlet",
-        "pid",
-        "pidfd",
-        "popen",
-        "run_id",
-        "started",
-    )
-
-    def __init__(
-        self,
-        launch: Launch,
-        popen: subprocess.Popen[bytes],
-        pidfd: int,
-        outlet: Outlet,
-        cgroup: Cgroup | None,
-    ) -> None:
-        self.launch = launch
-        self.popen = popen
-        self.pid = popen.pid
-        self.run_id = launch.run_id
-        self.pidfd = pidfd
-        self.outlet = outlet
-        self.cgroup = cgroup
-        self.ended = False
-        entry = procfs.stat(self.pid)
-        self.started = float(entry.started) if entry else 0.0
 
 
 class LinuxSystem:
@@ -127,6 +94,7 @@ class LinuxSystem:
         self._lineage = Lineage(self._processes, salt or os.urandom(8), adopt=adopt)
         self._aside = Aside(loop, "midwatch-meter", self.counters)
         self._meter = Meter(self._aside)
+        self._sharing = Sharing(loop)
         self._hunts = self._lineage.hunts
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # inherited from whoever started us, and the kernel would reap our children itself
@@ -164,7 +132,10 @@ class LinuxSystem:
                 with contextlib.suppress(OSError):
                     procs_fd = cgroup.open_procs()
             weigh = cgroup is None or "cpu" not in cgroup.holds_to
-            place = launching.Place(procs_fd, self._lineage.kin.enrol(launch.run_id), weigh)
+            nice = launching.nice_of(launch.caps.cpu_weight) if weigh else 0
+            behind = self._sharing.behind if weigh and launch.agent else 0
+            marked = self._lineage.kin.enrol(launch.run_id)
+            place = launching.Place(procs_fd, marked, min(WEAKEST, nice + behind))
             popen, ends = launching.execute(launch, self.counters, place)
         except StartError:
             self._discard(cgroup)
@@ -187,6 +158,8 @@ class LinuxSystem:
         outlet = Outlet(self._loop, ends, launch.on_output)
         process = LinuxProcess(launch, popen, pidfd, outlet, cgroup)
         self._processes[process.pid] = process
+        if weigh and launch.agent:
+            self._sharing.enrol(process.pid, nice)
         self._loop.add_reader(pidfd, self._ended, process)
         return process
 
@@ -326,7 +299,16 @@ class LinuxSystem:
         table = self._lineage.table(mine, light=light)
         others = self._lineage.sort(mine, table)
         wanted = [(p, table[p.pid], others[p.pid]) for p in mine if p.pid in others]
+        if not light:
+            for process, _, below in wanted:
+                self._sharing.see(process.pid, below)
         return self._meter.measure(wanted, light=light)
+
+    def turns(self, process: Process) -> Turns | None:
+        return turns(process.pid) if self._living(process) is not None else None
+
+    def give_way(self, seconds: float) -> bool:
+        return self._sharing.give_way(seconds)
 
     def standing(self, process: Process) -> Standing:
         mine = self._living(process)
@@ -407,6 +389,7 @@ class LinuxSystem:
 
     def close(self) -> None:
         self._aside.close()
+        self._sharing.close()
         if self._reaping is not None:
             self._reaping.cancel()
             self.counters.leftovers_killed += self._lineage.kill_strays()
@@ -460,19 +443,13 @@ class LinuxSystem:
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
         self._meter.forget(process.pid)
+        self._sharing.forget(process.pid)
 
     def _reap(self) -> None:
         self.counters.adopted_reaped += self._lineage.reap()
         if self._emptying:
             self._discard(None)
         self._reaping = self._loop.call_later(REAP_EVERY_S, self._reap)
-
-
-def unwrap(code: int, *, walled: bool) -> tuple[int | None, int | None]:
-    """Return code and signal of an exit: bubblewrap and shells tell a signal as 128 + its number."""
-    if walled and code > 128 and code - 128 in signal.valid_signals():
-        return None, code - 128
-    return code, None
 
 
 def _pass_on(entry: Stat, number: int) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 
 import psutil
 
+from midwatch.core.starving import Turns
 from midwatch.supervisor.machine import host, launching
 from midwatch.supervisor.machine.slept import slept
 from midwatch.supervisor.machine.stdio import Outlet
@@ -76,7 +77,8 @@ class PortableSystem:
         return self._loop.call_at(when, act)
 
     def spawn(self, launch: Launch) -> Process:
-        popen, ends = launching.execute(launch, self.counters)
+        place = launching.Place(nice=launching.nice_of(launch.caps.cpu_weight))
+        popen, ends = launching.execute(launch, self.counters, place)
         process = PortableProcess(launch, popen, Outlet(self._loop, ends, launch.on_output))
         self._processes[process.pid] = process
         waiter = threading.Thread(
@@ -128,6 +130,12 @@ class PortableSystem:
                     mine.files = max(_files(p) for p in (root, *below))
                 found[process.pid] = _sample(root, below, mine.files)
         return found
+
+    def turns(self, process: Process) -> Turns | None:  # noqa: ARG002
+        return None
+
+    def give_way(self, seconds: float) -> bool:  # noqa: ARG002
+        return False  # nice cannot be taken back without privilege, and there is nothing else
 
     def members(self, process: Process) -> list[Member]:
         return [m for p in self._of(process) if (m := _member(p)) is not None]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from midwatch.core.errors import MidwatchError
+from midwatch.core.starving import Turns
 
 
 class StartError(MidwatchError):
@@ -228,6 +229,16 @@ class System(Protocol):
     def sample(self, processes: Collection[Process], *, light: bool = False) -> dict[int, Sample]:
         """Return what each living one uses, by pid. `light`: memory, processor, processes and threads
         alone, in one cheap pass for all; the rest is what the last full sample found."""
+        ...
+
+    def turns(self, process: Process) -> Turns | None:
+        """Return what the process has had of the processor; None where that is not told."""
+        ...
+
+    def give_way(self, seconds: float) -> bool:
+        """Put the agents behind the posts for so long from now, where no cgroup shares the processor:
+        those that run and those that will start. It takes nothing from who has the processor for
+        itself. Tells whether that changes anything."""
         ...
 
     def members(self, process: Process) -> list[Member]:
