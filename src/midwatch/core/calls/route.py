@@ -1,0 +1,127 @@
+"""One call's way through its places: what its chain, the policy, the pools and the breakers leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from midwatch.core.calls.breaker import Breaker
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.classes import ErrorClass, Failure, reaction
+from midwatch.core.calls.pool import KeyHealth, KeyState, pick
+from midwatch.core.models import Breaker as BreakerTerms
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Health:
+    """What is known of all places of one gateway: breakers by (provider, model), keys by provider."""
+
+    terms: BreakerTerms
+    breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict[tuple[str, str], Breaker])
+    pools: dict[str, list[KeyHealth]] = field(default_factory=dict[str, list[KeyHealth]])
+
+    def breaker(self, place: Place) -> Breaker:
+        name = (place.provider, place.model)
+        found = self.breakers.get(name)
+        if found is None:
+            found = self.breakers[name] = Breaker(self.terms)
+        return found
+
+    def key(self, provider: str, name: str) -> KeyHealth | None:
+        return next((key for key in self.pools.get(provider, ()) if key.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a failure or an answer changed: told as an event."""
+
+    kind: str
+    """`breaker.opened`, `breaker.closed`, or `key.` with the key's new state."""
+    provider: str
+    model: str = ""
+    key: str = ""
+    reason: str = ""
+    for_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Route:
+    """The places of one call. `admits` decides again, at each fallback, whether a place may serve it."""
+
+    places: Sequence[Place]
+    health: Health
+    task: str | None
+    chance: Callable[[], float]
+    admits: Callable[[Place, Failure | None], bool]
+
+    def take(self, place: Place, now: float, without: str | None = None) -> str | None:
+        breaker = self.health.breaker(place)
+        if breaker.free_at(now) > now:
+            return None
+        pool = self.health.pools.get(place.provider)
+        if not pool:  # a provider without keys is asked without one
+            return "" if without is None and breaker.take(now) else None
+        avoided = frozenset[str](() if without is None else (without,))
+        key = pick(pool, self.task, now, self.chance(), avoided)
+        return key.name if key is not None and breaker.take(now) else None
+
+    def following(self, place: Place | None, failure: Failure | None) -> Place | None:
+        if failure is not None and not reaction(failure).next:
+            return None
+        start = 0 if place is None else self.places.index(place) + 1
+        return next((p for p in self.places[start:] if self.admits(p, failure)), None)
+
+    def free_at(self, place: Place, now: float) -> float:
+        at = self.health.breaker(place).free_at(now)
+        pool = self.health.pools.get(place.provider)
+        if not pool:
+            return at
+        serving = [key for key in pool if key.reserve is None or key.reserve == self.task]
+        awake = [
+            k.until if k.rests(now) else now for k in serving if k.state is not KeyState.MISSING
+        ]
+        return max(at, min(awake, default=NEVER))
+
+
+_RESTS = {
+    ErrorClass.QUOTA: KeyState.QUOTA,
+    ErrorClass.CREDENTIALS: KeyState.REFUSED,
+    ErrorClass.RATE_LIMIT: KeyState.COOLING,
+}
+
+
+def note_failure(
+    health: Health, place: Place, key: str, failure: Failure, now: float
+) -> list[Change]:
+    """Enter a failed attempt into `health`; return what that changed."""
+    changes: list[Change] = []
+    breaker = health.breaker(place)
+    if reaction(failure).counts:
+        if breaker.failed(now, failure.reason):
+            rest = breaker.free_at(now) - now
+            changes.append(
+                Change("breaker.opened", place.provider, place.model, "", failure.reason, rest)
+            )
+    else:
+        breaker.give_back()  # somebody answered: what came tells nothing against the provider
+    state, held = _RESTS.get(failure.kind), health.key(place.provider, key)
+    if state is not None and held is not None:
+        news = held.rest(now, state, failure.reason, failure.retry_after_s)
+        if news:
+            rest = held.until - now
+            changes.append(
+                Change(f"key.{state.value}", place.provider, place.model, key, failure.reason, rest)
+            )
+    return changes
+
+
+def note_answer(health: Health, place: Place, key: str, now: float) -> list[Change]:
+    """Enter an answer into `health`; return what that changed."""
+    held = health.key(place.provider, key)
+    if held is not None:
+        held.answered(now)
+    if health.breaker(place).answered():
+        return [Change("breaker.closed", place.provider, place.model)]
+    return []
