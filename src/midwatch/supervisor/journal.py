@@ -4,20 +4,32 @@ Lines of `wire.journal`; a torn one is skipped and counted. Each line updates on
 the supervisor's own. The file is rewritten at each start and when it grows, by an atomic rename.
 Appends reach the kernel at once (they survive our death); what a person decided is also synced to
 the disk (it survives the machine's).
+
+An agent that left the fleet is forgotten when the file is rewritten: its record says nothing that
+anybody needs, except for what a person decided about it, and for a single start that was made. Those
+are kept for a year, should it come back, and not more than so many.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from midwatch.core.errors import SetupError
+from midwatch.core.schedule import ONCE
 from midwatch.wire import journal as lines
 
 COMPACT_BYTES: Final = 1024 * 1024
-"""Size at which the file is rewritten."""
+"""Size at which the file is rewritten, unless what is known fills half of it."""
+
+MEMORY_S: Final = 366 * 86_400.0
+"""How long what is needed of an agent that left the fleet is kept."""
+
+MEMORY_MAX: Final = 1000
+"""Of so many such agents, those that left last."""
 
 ALIVE_EVERY_S: Final = 2.0
 """How often the supervisor notes that it lives: the error of the gap that an incident shows."""
@@ -47,6 +59,13 @@ class Record:
     """The last time of its schedule that is settled: started, missed and told, or before the rule was known."""
     owed: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """Starts that are to be made, the next one first: (time in the rule, `core.schedule.Kind`)."""
+    left: float | None = None
+    """When it left the fleet; None: it is in it, or nothing of this record was needed then."""
+
+    @property
+    def needed(self) -> bool:
+        """Something of it would count, should the agent come back: a person's decision, a single start."""
+        return self.held is not None or self.plan.startswith(ONCE)
 
 
 @dataclass(slots=True)
@@ -63,6 +82,9 @@ class Book:
 
 RECENT_RUNS: Final = 1000
 
+POST: Final = "/"
+"""Begins the names of hub and gateway, and of no agent."""
+
 
 class Journal:
     """The journal of one data directory; opening it reads and compacts it."""
@@ -74,6 +96,9 @@ class Journal:
         self.book = Book()
         self._fd = -1
         self._size = 0
+        self._compact_at = COMPACT_BYTES
+        self._fleet: Collection[str] | None = None
+        """The agents of the fleet; None: not known yet, and nobody is forgotten."""
         self._torn = False
         """Whether the file no longer holds all that is known: the next write rewrites it."""
         self._read()
@@ -118,6 +143,26 @@ class Journal:
         """Remember what changed of `plan`, `fired` and `owed`."""
         self._update(name, change)
 
+    def begin(self, names: Collection[str], at: float) -> None:
+        """Take which agents there are. What an earlier supervisor had left of others has been ended."""
+        for name, record in list(self.book.records.items()):
+            if record.run_id is not None and self._is_stranger(name, names):
+                self.ended(name, 0)
+        self.fleet(names, at)
+
+    def fleet(self, names: Collection[str], at: float) -> None:
+        """Take which agents there are from now on; others are forgotten when nothing of them is needed."""
+        self._fleet = frozenset(names)
+        for name, record in list(self.book.records.items()):
+            gone = record.needed and self._is_stranger(name, names)
+            left = (record.left or at) if gone else None
+            if left != record.left:
+                self._update(name, {"left": left})
+
+    @staticmethod
+    def _is_stranger(name: str, names: Collection[str]) -> bool:
+        return name not in names and not name.startswith(POST)
+
     def alive(self, at: float) -> None:
         self._own({"alive_at": at, "clean": False})
 
@@ -126,7 +171,8 @@ class Journal:
         self._own({"alive_at": at, "clean": True}, sync=True)
 
     def compact(self) -> None:
-        """Rewrite the file with what is known. Raises OSError and leaves the old file as it was."""
+        """Rewrite the file with what is needed. Raises OSError and leaves the old file as it was."""
+        self._forget()
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = self.path.with_name(self.path.name + ".new")
         own = {
@@ -150,6 +196,24 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._size = fd, len(body)
+        self._compact_at = max(COMPACT_BYTES, 2 * len(body))
+
+    def _forget(self) -> None:
+        """Drop the records of agents that left the fleet, once no run of theirs lives."""
+        if self._fleet is None:
+            return
+        records, now = self.book.records, self.book.alive_at or 0.0
+        needed: list[tuple[float, str]] = []
+        for name, record in list(records.items()):
+            if record.run_id is not None or not self._is_stranger(name, self._fleet):
+                continue
+            left = now if record.left is None else record.left
+            if record.needed and now - left <= MEMORY_S:
+                needed.append((left, name))
+            else:
+                del records[name]
+        for _, name in sorted(needed, reverse=True)[MEMORY_MAX:]:
+            del records[name]
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -199,7 +263,7 @@ class Journal:
     def _append(self, item: dict[str, Any], *, sync: bool) -> None:
         try:
             line = lines.encode(item)
-            if self._torn or self._size + len(line) > COMPACT_BYTES:
+            if self._torn or self._size + len(line) > self._compact_at:
                 self.compact()  # a line after a torn one would be lost with it
                 self._torn = False
                 return

@@ -173,6 +173,8 @@ class Supervisor:
         await self._sweep()
         self.journal.alive(self.system.wall())
         forget_strangers(self.journal, self.fleet.agents)
+        self.journal.begin(self.fleet.agents, self.system.wall())
+        self.versions.keep_only(self.fleet.agents)
         for name, agent in self.fleet.agents.items():
             if not agent.external:
                 self.make_keeper(name, agent)

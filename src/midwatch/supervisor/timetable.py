@@ -57,7 +57,7 @@ class Subject(Protocol):
 def forget_strangers(journal: Journal, known: Collection[str]) -> None:
     """Let agents that the fleet file no longer names have missed nothing, should they come back. A single start
     that was made stays made."""
-    for name, record in journal.book.records.items():
+    for name, record in list(journal.book.records.items()):
         if record.plan and name not in known and not record.plan.startswith(schedule.ONCE):
             journal.schedule(name, plan="")
 

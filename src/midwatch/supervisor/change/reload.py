@@ -275,6 +275,7 @@ class Changes:
         )
         house.data.write_json("fleet.json", fresh.model_dump(mode="json"))
         house.fleet = fresh
+        house.journal.fleet(agents, house.system.wall())
         house.around.timezone = fresh.timezone
         # ports keep counting as they were at the start: they are still in force
         first = {"hub": self._loaded.fleet.hub, "gateway": self._loaded.fleet.gateway}

@@ -173,6 +173,10 @@ class Versions:
             if self._kept.pop(name, None) is not None:
                 self._save_soon()
 
+    def keep_only(self, names: Collection[str]) -> None:
+        """Drop what is known of agents that left the fleet file while nobody was there."""
+        self.forget([name for name in self._kept if name not in names])
+
     # -- file --------------------------------------------------------------------------------
 
     def _read(self) -> None:
