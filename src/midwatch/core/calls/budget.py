@@ -232,22 +232,25 @@ def _refuse(
     known = [r for r in renewals if r is not None]
     renews_at = max(known) if len(known) == len(renewals) and not never else None
     retry = IN_FLIGHT_RETRY_S if held else None if renews_at is None else max(1.0, renews_at - at)
+    then = _then([one for _, one, _ in short], limit)
     if limit.window is Window.CALL:
         reason = Reason.PER_CALL
     else:
         reason = Reason.IN_FLIGHT if held else Reason.BUDGET
+    if reason is not Reason.BUDGET and then == PARK:
+        then = REFUSE  # nothing is used up: no person is needed
+    own = _renews(limit, worst_nusd, at, tally, calendar)
+    sentence = _sentence(limit, spent, worst_nusd, at, own, calendar, held=held)
     return Refused(
         reason,
-        _sentence(
-            limit, spent, worst_nusd, at, _renews(limit, worst_nusd, at, tally, calendar), calendar
-        ),
+        sentence,
         retry,
         renews_at,
         limit,
         spent.spent,
         spent.reserved,
         max(0, left),
-        _then([one for _, one, _ in short], limit),
+        then,
     )
 
 
@@ -287,6 +290,8 @@ def _sentence(
     at: float,
     renews_at: float | None,
     calendar: Calendar,
+    *,
+    held: bool,
 ) -> str:
     cost = f"the call may cost {dollars(worst_nusd)}"
     if limit.window is Window.CALL:
@@ -294,10 +299,15 @@ def _sentence(
             f"{cost}, and one call of {limit.whose} may cost {dollars(limit.limit_nusd)} at most;"
             " ask for a shorter answer or a cheaper model, or raise per_call"
         )
-    held = f", {dollars(spent.reserved)} of it held by calls in flight" if spent.reserved else ""
+    flight = f", {dollars(spent.reserved)} of it held by calls in flight" if spent.reserved else ""
+    until = (
+        "ask again when they have ended"
+        if held
+        else _renewal(limit, worst_nusd, at, renews_at, calendar)
+    )
     return (
         f"{limit.whose} has used {dollars(spent.charged)} of {dollars(limit.limit_nusd)}"
-        f"{_WHEN[limit.window]}{held}; {cost}; {_renewal(limit, worst_nusd, at, renews_at, calendar)}"
+        f"{_WHEN[limit.window]}{flight}; {cost}; {until}"
     )
 
 

@@ -1,0 +1,65 @@
+"""What the ledger is asked to do: one order each, decided in the order of their arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from midwatch.core.calls.budget import Limit
+from midwatch.core.calls.charge import Charge, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Answered with Admitted or Refused."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Answered with Settled. `exact` is True for figures that correct those of a settled call."""
+
+    call_id: str
+    charge: Charge
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Answered with Settled."""
+
+    call_id: str
+    at: float
+    why: str = "not sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Answered with the ids of the calls that were counted at their worst case."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Answered with a tuple of Left."""
+
+    limits: tuple[Limit, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """Answered with how many rows were rolled into daily sums or forgotten; 0: nothing is left to do."""
+
+    at: float
+    keep_days: int
+    at_most: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Answered with None, when all that was asked before is committed."""
+
+
+Order = Reserve | Settle | Release | Expire | Look | Roll | Pass

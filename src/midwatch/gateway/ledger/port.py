@@ -1,0 +1,81 @@
+"""The seam between the gateway and its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused
+from midwatch.core.calls.charge import By, Call, CallQuery, Charge, Cost, Reservation
+from midwatch.core.calls.period import Calendar
+
+
+class Ledger(Protocol):
+    """Budgets and charges. Used from the event loop alone.
+
+    Fails closed: while the database does not take a reservation, the answer is Refused with the reason
+    `unavailable`, within `ANSWER_S`. What has been admitted is never forgotten: settlements wait until the
+    database takes them.
+    """
+
+    calendar: Calendar
+    """Days and months; may be replaced when the fleet's time zone changes."""
+
+    on_notice: Callable[[Notice], None]
+    """Called in the event loop with each warning, once per period among all gateways."""
+
+    async def start(self) -> None:
+        """Open. Raises LedgerUnusable when the database can never be this ledger; LedgerDown is waited out."""
+        ...
+
+    async def stop(self) -> None:
+        """Write what waits, for at most `STOP_S`, and close."""
+        ...
+
+    async def reserve(self, reservation: Reservation) -> Admitted | Refused:
+        """Return whether the call may be made. Admitted: its worst case is reserved, durably. A caller that is
+        cancelled meanwhile leaves no reservation behind."""
+        ...
+
+    def settle(self, call_id: str, charge: Charge) -> None:
+        """Replace the reservation by what the call came to; soon, and without waiting. A second settlement has
+        no effect; one that comes after a release or an expiry counts."""
+        ...
+
+    def release(self, call_id: str, at: float, why: str = "not sent") -> None:
+        """Take the reservation back: nothing was sent upstream, nothing is charged. `at` is Unix time."""
+        ...
+
+    async def reconcile(self, call_id: str, charge: Charge) -> str:
+        """Correct a call by exact figures that came later, in either direction. Returns `corrected`, `settled`
+        (it was still open) or `unknown`. Raises LedgerDown."""
+        ...
+
+    async def expire(self, at: float) -> list[str]:
+        """Count open calls whose deadline has passed at their worst case, marked estimated; return their ids.
+        Raises LedgerDown."""
+        ...
+
+    async def left(self, limits: Sequence[Limit], at: float) -> tuple[Left, ...]:
+        """Return how limits stand. Raises LedgerDown."""
+        ...
+
+    async def call(self, call_id: str) -> Call | None:
+        """Return a call; what was settled before this question is in the answer. Raises LedgerDown."""
+        ...
+
+    async def calls(self, query: CallQuery) -> list[Call]:
+        """Return calls, the newest first. Raises LedgerDown."""
+        ...
+
+    async def unsettled(self) -> list[Call]:
+        """Return every open call. Raises LedgerDown."""
+        ...
+
+    async def cost(self, by: By, query: CallQuery) -> list[Cost]:
+        """Return settled cost by a name, the dearest first. Raises LedgerDown."""
+        ...
+
+    async def audit(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return where balances and calls differ, by account and day; empty when all is well."""
+        ...
