@@ -73,7 +73,17 @@ def test_a_model_is_found_under_its_other_names(seller: str, model: str, name: s
 
 @pytest.mark.parametrize(
     "model",
-    ["", "qwen3", "ft:some-model:acme", "x" * 10_000, "/" * 5000, "gpt\n4o", "..", "\x00", "a/b/c/d/e/f/g"],
+    [
+        "",
+        "qwen3",
+        "ft:some-model:acme",
+        "x" * 10_000,
+        "/" * 5000,
+        "gpt\n4o",
+        "..",
+        "\x00",
+        "a/b/c/d/e/f/g",
+    ],
 )
 def test_a_model_that_nobody_knows_has_no_price(model: str) -> None:
     assert [book.find("somebody", model) for book in bundled()] == [None, None]
@@ -115,7 +125,7 @@ def test_a_price_changes_on_its_day_and_by_the_hour() -> None:
 
 
 def test_every_price_of_both_lists_can_be_reckoned_with() -> None:
-    usage = Usage(**{part: 1000 for part in ("input_text", "cache_read", "output_text", "reasoning")})
+    usage = Usage(**dict.fromkeys(("input_text", "cache_read", "output_text", "reasoning"), 1000))
     for book in bundled():
         models = 0
         for seller in book.sellers:

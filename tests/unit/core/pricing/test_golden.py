@@ -76,7 +76,9 @@ def test_usage_is_taken_apart_as_the_provider_means_it(case: dict[str, Any]) -> 
     assert usage == (None if case.get("none") else expected(case))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not c.get("none")], ids=lambda case: case["id"])
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.get("none")], ids=lambda case: case["id"]
+)
 def test_the_cost_is_right_to_the_nano_dollar(case: dict[str, Any]) -> None:
     price = price_of(case["price"])
     bill = cost.bill(expected(case), price)
@@ -89,6 +91,8 @@ def test_the_cost_is_right_to_the_nano_dollar(case: dict[str, Any]) -> None:
         assert inner == case["cost_aside"] == by_hand(case["sum_aside"])
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not c.get("none")], ids=lambda case: case["id"])
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.get("none")], ids=lambda case: case["id"]
+)
 def test_what_is_stored_comes_back(case: dict[str, Any]) -> None:
     assert Usage.from_json(expected(case).to_json()) == expected(case)
