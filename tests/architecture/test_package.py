@@ -67,7 +67,7 @@ def test_the_wheel_requires_nothing_without_an_extra(wheel: Path) -> None:
     bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert bare == []
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"server", "examples"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"server", "cluster", "examples"}
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
