@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "drill": "drill",
     "install-service": "install_service",
     "doctor": "doctor",
+    "prices": "prices",
     "token": "token",
     "link": "link",
     "version": "version",

@@ -207,3 +207,27 @@ class OwnPrices:
 
     def __len__(self) -> int:
         return len(self._exact)
+
+
+FILE_VERSION: Final = 1
+"""Of `gateway/prices.json`: {"v": 1, "prices": {MODEL: entry}}."""
+
+SET: Final = "prices set"
+FLEET: Final = "fleet file"
+
+
+def merge(fleet: object, document: object) -> dict[str, Own]:
+    """Return the prices of one's own: those of `models.prices`, and over them those of the document that
+    `midwatch prices set` wrote (None: there is none). Raises Unexpected."""
+    own = read_prices(fleet, FLEET) if fleet else {}
+    return own if document is None else {**own, **read_prices(entries(document), SET)}
+
+
+def entries(document: object) -> dict[str, Any]:
+    """Return the entries of a decoded `gateway/prices.json`. Raises Unexpected."""
+    said = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    prices = said.get("prices")
+    if said.get("v") != FILE_VERSION or not isinstance(prices, dict):
+        expected = f"prices that version {FILE_VERSION} of `midwatch prices set` wrote"
+        raise Unexpected(expected, said or "something else")
+    return cast("dict[str, Any]", prices)

@@ -91,8 +91,6 @@ def test_the_cost_is_right_to_the_nano_dollar(case: dict[str, Any]) -> None:
         assert inner == case["cost_aside"] == by_hand(case["sum_aside"])
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.get("none")], ids=lambda case: case["id"]
-)
-def test_what_is_stored_comes_back(case: dict[str, Any]) -> None:
-    assert Usage.from_json(expected(case).to_json()) == expected(case)
+def test_what_is_stored_comes_back() -> None:
+    usages = [expected(case) for case in CASES if not case.get("none")]
+    assert [Usage.from_json(usage.to_json()) for usage in usages] == usages
