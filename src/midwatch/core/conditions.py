@@ -45,7 +45,7 @@ class Condition:
             raise BadCondition(
                 f"{self.source!r} cannot be decided: there is no {error}; ask has(…) first"
             ) from None
-        except (ValueError, RuntimeError, TypeError) as error:
+        except (ValueError, RuntimeError, TypeError, ArithmeticError) as error:
             raise BadCondition(f"{self.source!r} cannot be decided: {_first_line(error)}") from None
         if not isinstance(value, bool):
             raise BadCondition(f"{self.source!r} gives {value!r}; it must give true or false")

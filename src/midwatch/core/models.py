@@ -352,6 +352,8 @@ class Calls(Model):
     """True: an agent that begins to repeat itself is told so once, by a note in its next prompt, before calls
     are refused."""
     rate: Annotated[Ratio, Field(gt=1)] = 10.0
-    """Tokens, and dollars, of one minute as a multiple of the usual, from which on calls are refused."""
+    """Tokens, and dollars, of one `window` as a multiple of the usual, from which on `loop.action` is taken."""
+    window: Annotated[Duration, Field(ge=1)] = 60.0
+    """See rate."""
     same_request: Annotated[int, Field(ge=2)] = 12
-    """The same request so many times within ten minutes, answered alike, counts as a loop."""
+    """The same request so many times within ten minutes counts as a loop. A call with the tag `poll` never does."""

@@ -101,6 +101,9 @@ def test_conditions_tell_what_is_wrong_with_them() -> None:
         Condition("a b")
     with pytest.raises(BadCondition, match="must give true or false"):
         Condition("count").holds({"count": 1})
+    for broken in ("count / 0 > 1", "count * 9223372036854775807 > 1", "tags.customer == 1"):
+        with pytest.raises(BadCondition):
+            Condition(broken).holds({"count": 2, "tags": {}})
 
 
 OPS = [Target("ops", 3_600.0)]

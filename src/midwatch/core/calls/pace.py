@@ -1,0 +1,234 @@
+"""The loop breaker: one agent's calls against its own pace, and against what it has asked before.
+
+Three measures, each against the agent itself, none against a fixed number alone:
+
+- tokens and dollars of the running window (a minute) against the usual window. What exceeds the usual is
+  not learned, so a runaway never becomes usual.
+- the newest tool result (tool, arguments and result together) again and again, one after the other or in
+  turns of two. The same call with a result that changes is honest polling and counts for nothing.
+- the whole request again and again within ten minutes.
+
+Decisions are for the gateway, which acts where the power is; the sentence is for the person.
+Times are monotonic seconds. After `forgive` everything counts anew, so that a resumed agent is not held
+by what it did before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from midwatch.core.baseline import Baseline
+from midwatch.core.calls.ask import Ask
+from midwatch.core.loop import FIRST_CYCLES
+from midwatch.core.models import Calls
+from midwatch.core.terms import Loop
+from midwatch.core.units import show_money
+
+SLOTS: Final = 12
+"""Parts of a window: its sum is right to a twelfth."""
+
+WARN_SHARE: Final = 0.5
+"""A warning is told at this share of the limit."""
+
+WARN_REPEATS: Final = 3
+"""The same call with the same result, so many times in a row: told, not yet stopped."""
+
+REQUESTS_S: Final = 600.0
+"""How long a request is remembered."""
+
+REQUESTS: Final = 256
+"""Different requests that are remembered; the oldest goes first."""
+
+POLLING_TAG: Final = "poll"
+"""A call with this tag says that it repeats on purpose."""
+
+
+class Level(IntEnum):
+    """How far it has come."""
+
+    FINE = 0
+    WARN = 1
+    LOOP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one call, or its end, shows."""
+
+    level: Level = Level.FINE
+    kind: str = ""
+    """The incident's kind: runaway-loop or same-call-loop."""
+    sentence: str = ""
+    """`41,200 tokens within 60 s, usual 190`, without the agent's name."""
+    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+FINE: Final = Judgement()
+
+
+@dataclass(slots=True)
+class _Window:
+    """A sum over the last `length_s`, and the usual sum of those before."""
+
+    length_s: float
+    usual: Baseline = field(default_factory=Baseline)
+    _slots: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]])
+    _sum: int = 0
+    _began: float | None = None
+    _in_window: int = 0
+    _over: bool = False
+
+    def add(self, value: int, now: float) -> int:
+        """Add to the running window; return its sum."""
+        self._close(now)
+        slot = int(now * SLOTS / self.length_s)
+        if self._slots and self._slots[-1][0] == slot:
+            self._slots[-1] = (slot, self._slots[-1][1] + value)
+        else:
+            self._slots.append((slot, value))
+        self._sum += value
+        while self._slots[0][0] <= slot - SLOTS:
+            self._sum -= self._slots.popleft()[1]
+        self._in_window += value
+        return self._sum
+
+    def exceeded(self) -> None:
+        """The running window is no usual one: it will not be learned."""
+        self._over = True
+
+    def forget(self) -> None:
+        self._slots.clear()
+        self._sum = self._in_window = 0
+        self._began, self._over = None, False
+
+    def _close(self, now: float) -> None:
+        """Windows for the baseline lie side by side, from the first call after a pause on."""
+        if self._began is None:
+            self._began = now
+        elif now >= self._began + self.length_s:
+            if not self._over:
+                self.usual.add(self._in_window)
+            self._began, self._in_window, self._over = now, 0, False
+
+
+@dataclass(slots=True)
+class Pace:
+    """What is remembered of one agent's calls."""
+
+    loop: Loop
+    calls: Calls
+    _tokens: _Window = field(init=False)
+    _cost: _Window = field(init=False)
+    _results: deque[str] = field(default_factory=lambda: deque[str](maxlen=64))
+    _requests: dict[str, deque[float]] = field(default_factory=dict[str, "deque[float]"])
+
+    def __post_init__(self) -> None:
+        self._tokens = _Window(self.calls.window)
+        self._cost = _Window(self.calls.window)
+
+    def asked(self, ask: Ask, now: float) -> Judgement:
+        """Judge a call before it is made, by what it repeats."""
+        if POLLING_TAG in ask.tags:
+            self._results.clear()
+            return FINE
+        by_request = self._request(ask.request_hash, now)
+        by_result = self._result(ask.result_hash)
+        return max(by_result, by_request, key=lambda judgement: judgement.level)
+
+    def settled(self, tokens: int, cost_nusd: int, now: float) -> Judgement:
+        """Judge a call when its usage is known, by the pace of the running window."""
+        return max(
+            self._spent("tokens", tokens, self._tokens, self.loop.floor_tokens, now),
+            self._spent("cost", cost_nusd, self._cost, self.loop.floor_cost, now),
+            key=lambda judgement: judgement.level,
+        )
+
+    def forgive(self) -> None:
+        """Begin to count anew; what is usual stays known."""
+        for window in (self._tokens, self._cost):
+            window.forget()
+        self._results.clear()
+        self._requests.clear()
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Return what is usual, to be given to `recall` after a restart."""
+        return {"tokens": self._tokens.usual.to_json(), "cost": self._cost.usual.to_json()}
+
+    def recall(self, data: dict[str, list[int]]) -> None:
+        self._tokens.usual = Baseline(data.get("tokens", ()))
+        self._cost.usual = Baseline(data.get("cost", ()))
+
+    def _spent(
+        self, measure: str, value: int, window: _Window, floor: int, now: float
+    ) -> Judgement:
+        usual = window.usual.usual
+        total = window.add(value, now)
+        limit = self.calls.rate * (FIRST_CYCLES * floor if usual is None else usual)
+        limit = max(limit, float(floor))
+        if total < limit * WARN_SHARE or total < floor:
+            return FINE
+        window.exceeded()
+        shown = _show(measure, total)
+        compared = "and nothing known to compare it with" if usual is None else f"usual {_show(measure, usual)}"  # fmt: skip
+        level = Level.LOOP if total >= limit and usual is not None else Level.WARN
+        evidence = {
+            "measure": measure, "value": total, "usual": usual, "threshold": round(limit),
+            "window_s": window.length_s,
+        }  # fmt: skip
+        return Judgement(
+            level, "runaway-loop", f"{shown} within {window.length_s:g} s, {compared}", evidence
+        )
+
+    def _result(self, result: str | None) -> Judgement:
+        if result is None:
+            self._results.clear()  # a person, or new work, came in between
+            return FINE
+        self._results.append(result)
+        count, what = _run_length(self._results)
+        if count < WARN_REPEATS:
+            return FINE
+        level = Level.LOOP if count >= self.loop.same_call else Level.WARN
+        said = f"{what} {count} times in a row"
+        return Judgement(level, "same-call-loop", said, {"count": count, "hash": result[:16]})
+
+    def _request(self, request: str, now: float) -> Judgement:
+        times = self._requests.pop(request, None) or deque[float]()
+        times.append(now)
+        while times[0] <= now - REQUESTS_S:
+            times.popleft()
+        while len(times) > self.calls.same_request:
+            times.popleft()
+        self._requests[request] = times
+        if len(self._requests) > REQUESTS:
+            del self._requests[next(iter(self._requests))]
+        if len(times) < self.calls.same_request:
+            return FINE
+        over_s = times[-1] - times[0]
+        said = f"the same request {len(times)} times within {max(over_s, 1):.0f} s"
+        evidence = {"count": len(times), "hash": request[:16], "seconds": round(over_s, 1)}
+        return Judgement(Level.LOOP, "same-call-loop", said, evidence)
+
+
+def _run_length(results: deque[str]) -> tuple[int, str]:
+    """Return how often the end of a row repeats: one result, or two in turns."""
+    newest = results[-1]
+    count = 0
+    for result in reversed(results):
+        if result != newest:
+            break
+        count += 1
+    if count > 1 or len(results) < 4:
+        return count, "the same tool call with the same result"
+    other, pairs = results[-2], 0
+    row = list(results)
+    while len(row) >= 2 and row[-1] == newest and row[-2] == other:
+        pairs += 1
+        del row[-2:]
+    return pairs, "the same two tool calls in turns with the same results"
+
+
+def _show(measure: str, value: float) -> str:
+    return f"{round(value):,} tokens" if measure == "tokens" else show_money(round(value))
