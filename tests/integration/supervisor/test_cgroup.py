@@ -103,6 +103,7 @@ def test_a_directory_with_only_us_in_it_is_claimed(base: Path) -> None:
     assert (claimed.base, claimed.controllers) == (base, ALL)
     assert (base / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
     assert (base / LEAF / "cgroup.procs").read_text() == str(os.getpid())
+    assert (base / LEAF / "cpu.weight").read_text() == "1000"  # one run has 100
 
 
 def test_why_there_is_no_cgroup_is_said(base: Path) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from midwatch.core.fleet import Fleet
+from midwatch.core.starving import Turns
 from midwatch.gateway.__main__ import answer, refusal
 from midwatch.supervisor import http
 from midwatch.supervisor.address import Address, reserve
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.machine.linux import LinuxSystem, supported
 from midwatch.supervisor.machine.portable import PortableSystem
+from midwatch.supervisor.machine.system import Process, System
 from midwatch.supervisor.output.capture import Capture, Writer
 from midwatch.supervisor.post import PATIENCE_S, Gap, Plan, Post
 
@@ -34,9 +36,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Kept:
-    def __init__(self, folder: Path, command: tuple[str, ...], url: str) -> None:
+    def __init__(
+        self, folder: Path, command: tuple[str, ...], url: str, system: System | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
-        self.system = LinuxSystem(loop, adopt=False) if supported() else PortableSystem(loop)
+        self.system: System = system or (
+            LinuxSystem(loop, adopt=False) if supported() else PortableSystem(loop)
+        )
         self.said: list[str] = []
         self.gaps: list[Gap] = []
         self.rises: list[int] = []
@@ -205,4 +211,40 @@ async def test_a_post_that_works_without_answering_is_given_more_time(
     began = asyncio.get_running_loop().time()
     await until(lambda: one.post.hangs == 1)
     assert asyncio.get_running_loop().time() - began > 4.0
+    await one.close()
+
+
+class Crowded(LinuxSystem):
+    """A machine on which everybody waits for the processor, or nobody."""
+
+    crowd = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop, adopt=False)
+        self.asked = 0
+        self.given: list[float] = []
+
+    def turns(self, process: Process) -> Turns | None:
+        self.asked += 1
+        return Turns(0.01 * self.asked, 0.5 * self.asked if self.crowd else 0.0)
+
+    def give_way(self, seconds: float) -> bool:
+        self.given.append(seconds)
+        return True
+
+
+@pytest.mark.skipif(not supported(), reason="a Linux system stands for the crowded machine")
+@pytest.mark.parametrize("crowd", [True, False])
+async def test_agents_give_way_to_a_post_that_waits_for_the_processor_and_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: bool
+) -> None:
+    monkeypatch.setattr("midwatch.supervisor.post.LOOK_S", 0.0)
+    monkeypatch.setattr(Crowded, "crowd", crowd)
+    sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
+    one = Kept(tmp_path, sleeper, "http://127.0.0.1:9", Crowded(asyncio.get_running_loop()))
+    assert isinstance(one.system, Crowded)
+    system = one.system
+    await until(lambda: system.asked > 3)
+    assert [bool(system.given), len(one.said)] == [crowd, int(crowd)]  # told once
+    assert not crowd or one.said[0].startswith("gateway: the agents leave it too little")
     await one.close()

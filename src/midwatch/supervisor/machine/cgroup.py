@@ -27,6 +27,10 @@ PREFIX: Final = "run."
 
 WANTED: Final = ("memory", "pids", "cpu")
 
+LEAF_WEIGHT: Final = 1000
+"""`cpu.weight` of supervisor, hub and gateway: ten runs' worth. They use little of it, and what they do
+not use is the runs'."""
+
 REMOVE_S: Final = 2.0
 """How long the removal of what an earlier supervisor left may take."""
 
@@ -246,6 +250,9 @@ def claim(found: Survey) -> Cgroups | Survey:
     held = frozenset(given) & found.controllers
     if not held:
         return Survey(None, f"{base} gives no controllers to its children")
+    if "cpu" in held:
+        with contextlib.suppress(OSError):  # without it they are one among the runs
+            (leaf / "cpu.weight").write_text(str(LEAF_WEIGHT))
     return Cgroups(base, held)
 
 
