@@ -43,9 +43,21 @@ class Caller:
         return self.agent is None or agent == self.agent or agent.startswith(f"{self.agent}:")
 
 
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Whose calls a signed key carries."""
+
+    agent: str
+    run_id: str
+    entry: str = ""
+    """The agent's name in the fleet file where it differs."""
+
+
 RUN_PREFIX = "mwr_"
 NODE_PREFIX = "mwn_"
 API_PREFIX = "mwt_"
+KEY_PREFIX = "mwk_"
+"""Keys for the gateway: a run's is signed and needs no look-up, a long-lived one is random and has no dot."""
 
 
 def _sign(secret: bytes, body: bytes) -> bytes:
@@ -75,6 +87,19 @@ def mint_run(secret: bytes, agent: str, run_id: str) -> str:
 def mint_node(secret: bytes, node: str) -> str:
     """Return the token by which a supervisor reports and takes commands."""
     return _mint(secret, NODE_PREFIX, {"n": node})
+
+
+def mint_key(secret: bytes, agent: str, run_id: str, entry: str = "") -> str:
+    """Return the key by which a run's model calls are carried; `entry` is the agent's name in the fleet file
+    where it differs (`inbox` of `inbox.2`). It is no token: it reads and reports nothing."""
+    claims = {"a": agent, "r": run_id}
+    return _mint(secret, KEY_PREFIX, {**claims, "e": entry} if entry not in ("", agent) else claims)
+
+
+def verify_key(secret: bytes, key: str) -> RunKey | None:
+    """Return whose key it is, or None when the signature is not ours."""
+    claims = _verify(secret, KEY_PREFIX, key)
+    return None if claims is None else RunKey(claims["a"], claims["r"], claims.get("e", ""))
 
 
 def verify(secret: bytes, token: str) -> Caller | None:

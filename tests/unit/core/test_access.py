@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.core.access import Caller, Scope, mint_node, mint_run, verify
+from midwatch.core.access import (
+    Caller,
+    RunKey,
+    Scope,
+    mint_key,
+    mint_node,
+    mint_run,
+    verify,
+    verify_key,
+)
 
 SECRET = b"s" * 32
 
@@ -51,3 +60,13 @@ def test_a_changed_character_invalidates_a_token(position: int, character: str) 
     changed = token[:index] + character + token[index + 1 :]
     if changed != token and index != len(token) - 1:  # the last base64 digit carries unused bits
         assert verify(SECRET, changed) is None
+
+
+def test_a_runs_key_names_agent_and_run_and_is_no_token() -> None:
+    key = mint_key(SECRET, "inbox.2", "r1", "inbox")
+    assert verify_key(SECRET, key) == RunKey("inbox.2", "r1", "inbox")
+    assert verify_key(SECRET, mint_key(SECRET, "inbox", "r1", "inbox")) == RunKey("inbox", "r1")
+    assert verify(SECRET, key) is None
+    assert verify_key(SECRET, mint_run(SECRET, "inbox", "r1")) is None
+    assert verify_key(b"t" * 32, key) is None
+    assert verify_key(SECRET, "mwk_" + "a" * 40) is None
