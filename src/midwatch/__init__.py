@@ -1,8 +1,9 @@
 """Midwatch runs AI agents unattended and keeps the night watch over them.
 
 `import midwatch as mw` is the SDK: what an agent says about itself. Standard library only;
-it never raises, never waits, and does nothing without a hub. `midwatch.testing` is for
-tests of agents that use it.
+it never raises, never waits, and does nothing without a hub. Two names do what they were asked
+for, watched or not: `spawn` starts a process and raises what `subprocess.Popen` raises, and a
+`tool` with `timeout_s` raises `ToolTimeout`. `midwatch.testing` is for tests of agents that use it.
 """
 
 from midwatch.sdk.cycle import Cycle, beat, cycle

@@ -92,6 +92,7 @@ class Cycle(scope.Scope):
 
     def _begin(self) -> None:
         if runtime.current is None:
+            runtime.missing("cycle")
             return
         if self._running:
             raise RuntimeError("this cycle is running already; make one for each pass")
@@ -188,6 +189,7 @@ def beat(
     """
     now = runtime.current
     if now is None:
+        runtime.missing("beat")
         return
     within = _current.get()
     if within is not None and within._running:  # pyright: ignore[reportPrivateUsage]

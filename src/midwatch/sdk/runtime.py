@@ -103,6 +103,45 @@ class Runtime:
 current: Runtime | None = None
 """None: nothing is done."""
 
+asked = False
+"""`init` was called, whatever came of it: that nothing is done is then as it should be."""
+
+_missed = False
+
+
+def missing(verb: str) -> None:
+    """Say once in this process that what the agent tells is lost, because `init` was forgotten.
+
+    Only where somebody would hear it: without a hub and a supervisor `init` would change nothing.
+    There is no worker yet that could say it, so it is said here, and never waited for.
+    """
+    global _missed
+    if asked or _missed:
+        return
+    _missed = True
+    with shield.kept("missing"):
+        if any(os.environ.get(name) for name in ("MIDWATCH_URL", "NOTIFY_SOCKET")):
+            _write(
+                f"midwatch: {verb}() before init(): nothing is recorded; call midwatch.init() first\n"
+            )
+
+
+def _write(line: str) -> None:
+    stream = sys.stderr
+    if stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # as under pythonw
+        return
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError, AttributeError):  # a test's, or an editor's: in memory
+        stream.write(line)
+        return
+    import select
+
+    # a pipe that nobody reads would make the agent wait; one that takes anything takes a line
+    if select.select((), (number,), (), 0)[1]:
+        os.write(number, line.encode())
+
+
 _arranged = False
 
 

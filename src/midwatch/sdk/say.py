@@ -32,6 +32,7 @@ def step(description: str, expect_s: float | None = None) -> None:
     """
     now = runtime.current
     if now is None:
+        runtime.missing("step")
         return
     said = text(description, MAX_STEP)
     data: dict[str, Any] = {"text": said}
@@ -53,6 +54,7 @@ def progress(done: float, total: float | None = None) -> None:
     global _progress_at
     now = runtime.current
     if now is None:
+        runtime.missing("progress")
         return
     finished, whole = number(done), number(total)
     if finished is None:
@@ -76,6 +78,7 @@ def outcome(status: str, goal_met: bool | None = None) -> None:
     """
     now = runtime.current
     if now is None:
+        runtime.missing("outcome")
         return
     said = label(status)
     data: dict[str, Any] = {"status": said}
@@ -98,6 +101,7 @@ def event(kind: str, data: object = None) -> None:
     """
     now = runtime.current
     if now is None:
+        runtime.missing("event")
         return
     copied, clipped = plain({} if data is None else data)
     if clipped:
@@ -109,7 +113,10 @@ def event(kind: str, data: object = None) -> None:
 def draining() -> None:
     """Say that what follows is clean-up: it is not judged as a loop, and the end is wanted."""
     now = runtime.current
-    if now is None or now.draining:
+    if now is None:
+        runtime.missing("draining")
+        return
+    if now.draining:
         return
     now.draining = True
     if now.notifier is not None:

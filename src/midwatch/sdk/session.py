@@ -34,6 +34,7 @@ class Session(scope.Scope):
 
     def _begin(self) -> None:
         if runtime.current is None:
+            runtime.missing("session")
             return
         if self.id is None:
             from midwatch.wire.ids import new_id
@@ -64,7 +65,9 @@ class Turn(scope.Scope):
 
     def _begin(self) -> None:
         now = runtime.current
-        if now is not None and now.traces:
+        if now is None:
+            runtime.missing("turn")
+        elif now.traces:
             self._span = span.Span(
                 f"invoke_agent {now.agent}",
                 {

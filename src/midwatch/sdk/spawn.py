@@ -86,7 +86,10 @@ def spawn(
 def _identify(env: dict[str, str], name: str) -> str | None:
     """Give the child's environment a name and a run of its own; None when nobody watches."""
     now = runtime.current
-    if now is None or now.notifier is None:
+    if now is None:
+        runtime.missing("spawn")
+        return None
+    if now.notifier is None:
         return None
     from midwatch.wire.ids import new_id
 

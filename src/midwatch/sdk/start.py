@@ -35,10 +35,12 @@ def init(
     """Begin to tell the hub and the supervisor what this process does.
 
     All is read from the environment that `midwatch up` sets; arguments win. Without a hub
-    and a supervisor this and every other name does nothing. `track` names the model clients
+    and a supervisor this and every other name does nothing; with them, what is told before
+    `init` is lost, and a line on stderr says so, once. `track` names the model clients
     whose tokens and cost are counted by themselves: `("openai", "anthropic")`. They may be
     imported before or after. Calling it again with the same values changes nothing.
     """
+    runtime.asked = True
     from midwatch.sdk.settings import Settings
 
     settings = Settings(os.environ, agent=agent, url=url, token=token, spool=spool, run_id=run_id)

@@ -14,6 +14,8 @@ from midwatch.sdk.testing import Recording, recording
 def _clean_sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(shield, "RAISE", True)
     monkeypatch.setattr(runtime, "current", None)
+    monkeypatch.setattr(runtime, "asked", False)
+    monkeypatch.setattr(runtime, "_missed", False)
     monkeypatch.setattr(start, "_begun_with", None)
     monkeypatch.setattr(usage, "tracking", False)
     monkeypatch.setattr(usage, "counting_tools", False)

@@ -11,11 +11,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import midwatch as mw
+import midwatch.sdk
 from midwatch.sdk import runtime, shield
 from midwatch.sdk.scope import Scope
 from midwatch.sdk.testing import MemoryNotifier, recording
@@ -255,3 +257,17 @@ def test_every_scope_works_in_sync_and_async_code() -> None:
 def test_all_public_names_are_documented() -> None:
     for name in mw.__all__:
         assert getattr(mw, name).__doc__, f"{name} has no docstring"
+
+
+def test_what_does_raise_is_written_where_the_promise_is() -> None:
+    """`spawn` fails as `subprocess.Popen` does; who reads only the promise must not be surprised."""
+    readme = Path(__file__).resolve().parents[3].joinpath("README.md").read_text(encoding="utf-8")
+    for text in (mw.__doc__ or "", midwatch.sdk.__doc__ or "", readme):
+        assert "never raises" in text
+        assert "spawn" in text
+        assert "raises what `subprocess.Popen` raises" in text.replace("\n", " ") or (
+            "fails as `subprocess.Popen` does" in text
+        )
+        assert "ToolTimeout" in text
+    with pytest.raises(FileNotFoundError):
+        mw.spawn(["/no/such/program"], name="x")
