@@ -13,6 +13,9 @@ from midwatch.core.pricing.parts import split_input, split_output
 from midwatch.core.pricing.price import Price, Table
 from midwatch.core.pricing.usage import FEES, MAX_COUNT, TOKENS, Doubt, Part, Tier, Usage, counts
 
+FEW = settings(max_examples=35, deadline=None)
+"""Each example is cheap, and there are many properties."""
+
 KEYS = sorted(
     {
         *(
@@ -72,12 +75,13 @@ JSON = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)
     ),
-    max_leaves=25,
+    max_leaves=12,
 )
 COUNTS = st.integers(0, 5000)
 READERS = (openai, anthropic, gemini)
 
 
+@FEW
 @given(JSON)
 def test_no_answer_makes_a_reader_raise(answer: Any) -> None:
     for reader in READERS:
@@ -88,6 +92,7 @@ def test_no_answer_makes_a_reader_raise(answer: Any) -> None:
                 assert cost.cost(usage, PRICE) >= 0
 
 
+@FEW
 @given(st.lists(JSON, max_size=5))
 def test_no_stream_makes_an_accumulator_raise(events: list[Any]) -> None:
     for reader in READERS:
@@ -101,6 +106,7 @@ def test_no_stream_makes_an_accumulator_raise(events: list[Any]) -> None:
         assert usage is None or min(counts(usage)) >= 0
 
 
+@FEW
 @given(*[COUNTS] * 10)
 def test_the_parts_of_an_input_add_up_to_it(
     total: int,
@@ -134,6 +140,7 @@ def test_the_parts_of_an_input_add_up_to_it(
         assert doubts == {Doubt.CLIPPED}
 
 
+@FEW
 @given(*[COUNTS] * 4)
 def test_the_parts_of_an_output_add_up_to_it(
     total: int, reasoning: int, audio: int, image: int
@@ -145,6 +152,7 @@ def test_the_parts_of_an_output_add_up_to_it(
     assert bool(doubts) == (reasoning + audio + image > total)
 
 
+@FEW
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
 def test_a_consistent_chat_usage_keeps_its_totals(
     fresh: int, cached: int, text: int, thought: int
@@ -163,6 +171,7 @@ def test_a_consistent_chat_usage_keeps_its_totals(
     assert usage == Usage(input_text=fresh, cache_read=cached, output_text=text, reasoning=thought)
 
 
+@FEW
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
 def test_the_same_call_in_three_dialects_is_the_same_usage(
     fresh: int, cached: int, text: int, thought: int
@@ -210,6 +219,7 @@ PRICES = RATES.map(lambda rates: Price(Table(rates)))
 PRICE = Price(Table({Part.INPUT_TEXT: 3_000_000_000, Part.OUTPUT_TEXT: 15_000_000_000}))
 
 
+@FEW
 @given(USAGES, USAGES, PRICES)
 def test_costs_add_up_to_the_cost_of_the_sum(a: Usage, b: Usage, price: Price) -> None:
     """Exactly, but for rounding up each of them once."""
@@ -217,6 +227,7 @@ def test_costs_add_up_to_the_cost_of_the_sum(a: Usage, b: Usage, price: Price) -
     assert apart - 1 <= cost.cost(a + b, price) <= apart
 
 
+@FEW
 @given(USAGES, PRICES, st.sampled_from(TOKENS), st.integers(0, 10**6))
 def test_more_of_anything_never_costs_less(
     usage: Usage, price: Price, part: Part, more: int
@@ -225,11 +236,13 @@ def test_more_of_anything_never_costs_less(
     assert cost.cost(grown, price) >= cost.cost(usage, price)
 
 
+@FEW
 @given(USAGES, PRICES)
 def test_the_lines_of_a_bill_add_up_to_it(usage: Usage, price: Price) -> None:
     assert sum(line.nusd for line in cost.lines(usage, price)) == cost.cost(usage, price)
 
 
+@FEW
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**9), st.integers(0, 10**9))
 def test_the_cost_is_the_exact_sum_rounded_up(
     count: int, out: int, rate: int, out_rate: int
@@ -239,6 +252,7 @@ def test_the_cost_is_the_exact_sum_rounded_up(
     assert cost.cost(Usage(input_text=count, output_text=out), price) == math.ceil(exact)
 
 
+@FEW
 @given(
     st.integers(0, 10**6),
     PRICES,
@@ -251,10 +265,10 @@ def test_a_tier_that_no_list_knows_never_costs_less_than_the_usual_one(
     assert cost.cost(Usage(input_text=count, output_text=count, tier=tier), price) >= usual
 
 
+@FEW
 @given(
     st.integers(1, 10**6), st.integers(0, 10**6), PRICES, st.sampled_from(["", "5m", "1h", "12h"])
 )
-@settings(max_examples=50)
 def test_the_worst_case_bounds_plain_calls(
     length: int, longest: int, price: Price, writes: str
 ) -> None:
@@ -264,6 +278,7 @@ def test_the_worst_case_bounds_plain_calls(
             assert cost.cost(Usage(**{part.value: length, out.value: longest}), price) <= worst
 
 
+@FEW
 @given(USAGES, USAGES, USAGES)
 def test_adding_usages_is_associative_and_counts_everything_once(
     a: Usage, b: Usage, c: Usage
