@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from midwatch.drills.rehearsal.behave import (
+    PRESETS,
     Asked,
     Mode,
     read,
@@ -127,3 +128,53 @@ def test_behaviours_are_bounded() -> None:
         orders.add(read("ok"))
     with pytest.raises(ValueError, match="DELETE some first"):
         orders.add(read("ok"))
+
+
+@pytest.mark.parametrize(
+    ("order", "holds"),
+    [
+        ({"path": "/a/*"}, True),
+        ({"path": "/b/*"}, False),
+        ({"stream": True}, True),
+        ({"stream": False}, False),
+        ({"prefill": True}, False),
+        ({"has": "top_k"}, True),
+        ({"has": "seed"}, False),
+    ],
+)
+def test_a_behaviour_may_be_about_a_path_a_form_or_a_field(
+    order: dict[str, object], holds: bool
+) -> None:
+    who = Asked(
+        "chat", "m", "", "", "", "f", path="/a/v1", stream=True, fields=frozenset({"top_k"})
+    )
+    assert read({"mode": "error", **order}).holds_for(who) is holds
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_short_name_is_a_behaviour(name: str) -> None:
+    model, behaviour = split_model(f"m:{name}")
+    assert model == "m"
+    assert behaviour == read(PRESETS[name]) == read_header(name)
+
+
+def test_a_status_must_be_told() -> None:
+    with pytest.raises(ValueError, match="needs status"):
+        read("status")
+    assert split_model("m:status") == ("m:status", None)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"mode": "shape", "headers": {"x y": "1"}},
+        {"mode": "shape", "headers": {"x": "1\r\ny: 2"}},
+        {"mode": "shape", "type": "text/html\r\nx: y"},
+        {"mode": "redirect", "location": "/a\r\nx: y"},
+        {"mode": "shape", "sse": "upside-down"},
+        {"mode": "status", "status": 999},
+    ],
+)
+def test_an_order_cannot_break_out_of_its_place(order: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"\w+"):
+        read(order)

@@ -68,3 +68,27 @@ def test_a_text_ends_at_a_stop_sequence_or_at_its_length() -> None:
     assert end_text("12345678", (), 1) == ("1234", None, True)
     assert end_text("ééé", (), 1) == ("éé", None, True)
     assert end_text("short", ("",), 100) == ("short", None, False)
+
+
+def test_what_is_written_for_an_hour_is_told_apart() -> None:
+    cache = PromptCache()
+    blocks = [Block("a" * 8000, 0, "1h"), Block("b" * 8000, 0, "5m"), LONG]
+    first = cache.look("m", blocks, explicit=True)
+    assert (first.written, first.written_1h, first.cached) == (4008, 2004, 0)
+    second = cache.look("m", blocks, explicit=True, now=299.0)
+    assert (second.written, second.written_1h, second.cached) == (0, 0, 4008)
+
+
+def test_a_cache_is_forgotten_when_its_time_is_over_and_kept_by_use() -> None:
+    cache = PromptCache()
+    blocks = [Block("a" * 8000, 0, "1h"), Block("b" * 8000, 0, "5m")]
+    cache.look("m", blocks, explicit=True, now=0.0)
+    later = cache.look("m", blocks, explicit=True, now=301.0)  # five minutes are over, the hour not
+    assert (later.cached, later.written, later.written_1h) == (2004, 2004, 0)
+    assert cache.look("m", blocks, explicit=True, now=600.0).cached == 4008
+    assert cache.look("m", blocks, explicit=True, now=9_999.0).cached == 0
+
+
+def test_pictures_and_sounds_count_and_are_told_apart() -> None:
+    usage = PromptCache().look("m", [Block("abcd", 2, sounds=1)], explicit=False)
+    assert (usage.image, usage.audio, usage.input) == (2 * 765, 100, 1 + 4 + 2 * 765 + 100)

@@ -60,7 +60,7 @@ def chunks(events: Sequence[bytes], form: str | None, padding: int = 0) -> list[
     """Return for each event the chunks in which it travels; it may travel with a later one."""
     if form == "packed":
         return [
-            [b"".join(events[max(n - PACKED + 1, 0) // PACKED * PACKED : n + 1])]
+            [b"".join(events[n // PACKED * PACKED : n + 1])]
             if n % PACKED == PACKED - 1 or n == len(events) - 1
             else []
             for n in range(len(events))

@@ -7,14 +7,17 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from midwatch.drills.rehearsal.answering import CALL_HEADER
 from midwatch.drills.rehearsal.model import Rehearsal
 from midwatch.drills.rehearsal.script import Script
 
 
 @contextmanager
-def running(playing: Script | None = None, *, seed: int = 0) -> Generator[Rehearsal]:
+def running(
+    playing: Script | None = None, *, seed: int = 0, call_header: str = CALL_HEADER
+) -> Generator[Rehearsal]:
     """Run a rehearsal model while the block lasts; `.url` is where it listens."""
-    model = Rehearsal(playing, seed=seed)
+    model = Rehearsal(playing, seed=seed, call_header=call_header)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="rehearsal", daemon=True)
     thread.start()
