@@ -179,6 +179,8 @@ class AgentShape(Shape):
     """What runs against what the fleet file, the env file and git say now, in sentences."""
     unwalled: str | None = None
     """Why the run that lives does not have the walls that `sandbox` asks for."""
+    unmeasured: str | None = None
+    """Which limit of the run that lives is judged later than it should be, and why."""
     incidents: list[IncidentShape]
     recent_cycles: list[StripShape]
 

@@ -152,6 +152,8 @@ def _print_agent(agent: dict[str, Any], runs: list[dict[str, Any]]) -> None:
         show.out(f"{show.paint('drift', 'yellow')}: {show.line(sentence)}")
     if unwalled := agent.get("unwalled"):
         show.out(f"{show.paint('no walls', 'yellow')}: {show.line(unwalled)}")
+    if unmeasured := agent.get("unmeasured"):
+        show.out(f"{show.paint('limit held late', 'yellow')}: {show.line(unmeasured)}")
     _print_runs(runs)
     for incident in records(agent.get("incidents")):
         severity = show.line(incident.get("severity", ""))

@@ -105,6 +105,8 @@ class AgentView:
         self.error: str | None = None
         self.sample: Item | None = None
         self.drift: list[str] = []
+        self.unmeasured: Item | None = None
+        """The last word on a limit of its that is judged later than it should be."""
         self.incidents: list[dict[str, Any]] = []
         self.open_kinds: dict[str, float] = {}
         self._skew_s: float | None = None

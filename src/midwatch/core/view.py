@@ -183,6 +183,8 @@ class FleetView:
             agent.take_revision(item)
         elif event == "agent.drift":
             agent.drift = texts_of(data_of(item), "drift", MAX_DRIFT)
+        elif event == "run.unmeasured":
+            agent.unmeasured = item
         elif event in ("agent.step", "agent.progress"):
             agent.take_step(item, now)
         elif event == "agent.draining" and not agent.managed:
@@ -407,6 +409,7 @@ class FleetView:
             "version": shown(data_of(agent.started)) if agent.started is not None else None,
             "drift": agent.drift,
             "unwalled": _unwalled(agent),
+            "unmeasured": _unmeasured(agent),
             "incidents": agent.incidents,
             "recent_cycles": agent.strip(),
         }
@@ -417,6 +420,16 @@ def _unwalled(agent: AgentView) -> str | None:
     if agent.started is None or agent.state not in ALIVE:
         return None
     return text_of(data_of(agent.started), "unwalled", 500)
+
+
+def _unmeasured(agent: AgentView) -> str | None:
+    """Return which limit of the run that lives is judged later than it should be."""
+    if agent.unmeasured is None or agent.state not in ALIVE:
+        return None
+    data = data_of(agent.unmeasured)
+    if data.get("over") is True or data.get("run_id") != agent.run_id:
+        return None
+    return text_of(data, "reason", 500)
 
 
 def _is_gone(agent: AgentView, now: float) -> bool:

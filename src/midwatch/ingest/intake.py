@@ -36,6 +36,7 @@ SUPERVISOR_KINDS: Final = frozenset(
         "run.revision",
         "run.ended",
         "run.hung",
+        "run.unmeasured",
         "hub.down",
         "gateway.down",
         "supervisor.lost",

@@ -33,7 +33,7 @@ from midwatch.supervisor.link import Link
 from midwatch.supervisor.machine import hostdown
 from midwatch.supervisor.machine.sandbox import Walls
 from midwatch.supervisor.machine.system import System
-from midwatch.supervisor.machine.weighing import Scales, own_directories
+from midwatch.supervisor.machine.weighing import Scales
 from midwatch.supervisor.notices import Notices
 from midwatch.supervisor.orders import Orders
 from midwatch.supervisor.output.capture import Capture, Writer
@@ -127,8 +127,7 @@ class Supervisor:
         self.journal = Journal(data.path / "supervisor" / "journal")
         self.writer = Writer()
         self.scales = Scales(
-            lambda: own_directories(self.fleet, str(data.path)),
-            asyncio.get_running_loop().call_soon_threadsafe,
+            asyncio.get_running_loop(), lambda: self.fleet, str(data.path), system.counters
         )
         self.notices = Notices(data.folder("run"), asyncio.get_running_loop())
         self.captures: dict[str, Capture] = {}
@@ -406,6 +405,7 @@ class Supervisor:
             "leftovers_killed": system.leftovers_killed,
             "exit_status_lost": system.status_lost,
             "cgroups_failed": system.cgroups_failed,
+            "asides_failed": system.asides_failed,
             "starts_failed": sum(system.by_errno.values()),
             "orders_obeyed": self.orders.obeyed,
             "orders_refused": self.orders.refused,

@@ -34,7 +34,7 @@ class Surroundings:
     timezone: str = "UTC"
     away_since: float | None = None
     """When the supervisor before this one was last alive; None when there was none."""
-    weigh: Callable[[str, Callable[[int | None], None]], None] = lambda _name, _done: None
+    weigh: Callable[[str, Callable[[int | None], None]], None] = lambda _name, done: done(None)
     """(name, done): measure the agent's own directory aside, as `Helm.weigh` says."""
     leases: Leases | None = None
     """None: whoever asks may run."""

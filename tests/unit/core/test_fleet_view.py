@@ -127,6 +127,7 @@ def test_an_agent_is_told_in_the_shape_of_the_contract() -> None:
         "version": None,
         "drift": [],
         "unwalled": None,
+        "unmeasured": None,
         "incidents": [],
     }
     assert strip == [STRIP]
@@ -140,6 +141,17 @@ def test_an_agent_that_runs_without_its_walls_says_so_while_it_lives() -> None:
     assert _agent(view)["unwalled"] == "bubblewrap is not installed"
     _feed(view, _state("stopped", run_id="r1"))
     assert _agent(view)["unwalled"] is None
+
+
+def test_a_limit_that_is_judged_late_is_said_as_long_as_that_lasts() -> None:
+    view = _view()
+    _feed(view, _event("run.started", run_id="r1"), _state("running", run_id="r1"))
+    _feed(view, _event("run.unmeasured", run_id="r1", over=False, reason="takes long\x1b"))
+    assert _agent(view)["unmeasured"] == "takes long"
+    _feed(view, _event("run.unmeasured", run_id="r1", over=True, reason="in time"))
+    assert _agent(view)["unmeasured"] is None
+    _feed(view, _event("run.unmeasured", run_id="r0", over=False, reason="of another run"))
+    assert _agent(view)["unmeasured"] is None
 
 
 def test_what_nobody_reported_is_none_and_never_zero() -> None:

@@ -280,3 +280,58 @@ def test_a_directory_that_cannot_be_measured_stops_nobody(make: Any) -> None:
     house.keeper.begin(resumed=False)
     house.system.advance(HOUR)
     assert house.events("run.over_limit") == []
+
+
+def test_a_directory_that_could_not_be_measured_once_is_measured_again(make: Any) -> None:
+    house = make(limits={"disk": 100 * MIB})
+    weigh(house, None, None, 10 * MIB, 120 * MIB)
+    house.keeper.begin(resumed=False)
+    house.system.advance(200.0)
+    assert house.events("run.over_limit")[0]["held"] == "killed"
+
+
+def slowly(house: Any, took_s: float, *sizes: int) -> list[float]:
+    """Answer measurements after so long; return when each was asked for."""
+    queue, asked = list(sizes), []
+
+    def answer(_name: str, done: Callable[[int | None], None]) -> None:
+        asked.append(house.system.now())
+        used = queue.pop(0) if len(queue) > 1 else queue[0]
+        house.system.call_at(house.system.now() + took_s, lambda: done(used))
+
+    house.keeper._around.weigh = answer
+    return asked
+
+
+def test_a_directory_that_takes_long_is_held_to_its_limit_and_that_is_told_once(make: Any) -> None:
+    house = make(limits={"disk": 100 * MIB})
+    asked = slowly(house, 300.0, 10 * MIB, 10 * MIB, 120 * MIB)
+    house.keeper.begin(resumed=False)
+    house.system.advance(1500.0 + 60.0)
+    told = house.events("run.unmeasured")
+    assert [(e["limit"], e["over"]) for e in told[:1]] == [("disk", False)]
+    assert "takes longer than 1 minute to measure" in told[0]["reason"]
+    assert [at - asked[0] for at in asked[:3]] == [0.0, 600.0, 1200.0]  # it rests as long
+    ended = house.events("run.ended")[0]
+    assert ended["reason"] == "120 MiB in its directory, limits.disk is 100 MiB"
+    assert len({e["run_id"] for e in told}) == len(told)
+
+
+def test_a_measurement_that_is_in_time_again_is_told_too(make: Any) -> None:
+    house = make(limits={"disk": 100 * MIB})
+    slowly(house, 90.0, 10 * MIB)
+    house.keeper.begin(resumed=False)
+    house.system.advance(100.0)
+    slowly(house, 2.0, 10 * MIB)
+    house.system.advance(HOUR)
+    assert [e["over"] for e in house.events("run.unmeasured")] == [False, True]
+
+
+def test_a_host_that_stood_still_measured_nothing_meanwhile(make: Any) -> None:
+    house = make(limits={"disk": 100 * MIB})
+    slowly(house, 40.0, 10 * MIB)
+    house.keeper.begin(resumed=False)
+    house.system.advance(30.0)
+    house.system.stand_still(HOUR)
+    house.system.advance(HOUR)
+    assert house.events("run.unmeasured") == []
