@@ -73,3 +73,17 @@ class Ask:
     """Of system prompt and tools: what stays the same from call to call."""
     system_tokens: int = 0
     """Their share of `input_tokens`."""
+    structured: bool = False
+    """The answer must have a form (a schema, JSON): what is cut cannot be continued."""
+    audio: bool = False
+    """Sound goes in or comes out, which has prices of its own."""
+    draws: bool = False
+    """The answer may contain images, which have prices of their own."""
+    cache_write: str = ""
+    """The longest time for which the client asks the provider to keep a part of the prompt: 5m, 1h, 24h."""
+    unseen: tuple[str, ...] = ()
+    """What of the input is not in the request, such as previous_response_id: reckon with the whole window."""
+    unbounded: tuple[str, ...] = ()
+    """What has no bound at all, such as a web search without max_uses: the cost cannot be known beforehand."""
+    searches: int = 0
+    """Paid searches that the provider may make, where the client bounds them."""

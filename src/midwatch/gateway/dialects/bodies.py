@@ -1,0 +1,223 @@
+"""Bodies of requests: read strictly, and changed by splices that leave every other byte as it came.
+
+The parser is the one that pydantic carries: measured with this machine's typical bodies it takes 1.2 µs for
+400 bytes and 57 µs for 97 KB (json 2.9 and 232, orjson 1.1 and 73, msgspec 1.0 and 77), so that no further
+dependency pays. It refuses what providers refuse: NaN, lone surrogates, control characters, broken UTF-8,
+text behind the end, nesting deeper than 200.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, NoReturn, cast
+
+from pydantic_core import from_json
+
+Json = dict[str, Any]
+
+MAX_VALUES: Final = 2_000_000
+"""Values in one body. OpenAI takes 300,000 tokens in one request for embeddings; each may be a number."""
+
+COUNTED_FROM: Final = 1_000_000
+"""Bytes from which a body's values are counted before it is read: small ones cannot hold too many."""
+
+MAX_SHOWN: Final = 60
+"""Characters of a wrong value that an error repeats."""
+
+
+class BadRequest(ValueError):
+    """A request that no provider could answer. `reason` is for the client; `param` names the field."""
+
+    def __init__(self, reason: str, param: str | None = None, status: int = 400) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.param = param
+        self.status = status
+
+
+def wrong(param: str, expected: str, value: object) -> NoReturn:
+    """Raise BadRequest: what stands under `param` is not what was expected."""
+    raise BadRequest(f"{param}: expected {expected}, got {show(value)}", param)
+
+
+def show(value: object) -> str:
+    """Return a value of a stranger for an error's text: bounded, in one line."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = ascii(value[:MAX_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def decode(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """Return a body as it was before its `content-encoding`. Raises BadRequest, never unpacks beyond the limit."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise BadRequest(
+            f"content-encoding {show(encoding)} is not understood; send the body as it is, or as gzip",
+            status=415,
+        )
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        plain = unpacker.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is no {name}: {error}") from None
+    if len(plain) > limit_bytes:
+        raise BadRequest(f"the body is larger than {limit_bytes} bytes when unpacked", status=413)
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest(f"the body's {name} does not end where the body ends")
+    return plain
+
+
+def load(headers: Mapping[str, str], body: bytes) -> Json:
+    """Return the object that a body is. Raises BadRequest."""
+    kind = headers.get("content-type")
+    if kind is not None and "json" not in kind.partition(";")[0].lower():
+        raise BadRequest(f"content-type: expected application/json, got {show(kind)}", status=415)
+    if len(body) > COUNTED_FROM and values_of(body) > MAX_VALUES:
+        raise BadRequest(f"the body holds more than {MAX_VALUES} values", status=413)
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"the body is no JSON that can be read: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        wrong("the body", "an object", value)
+    found = _CRITICAL.findall(body)
+    if len(found) != len(set(found)):
+        members(body)  # raises when it is this object's own keys that occur twice
+    return cast("Json", value)
+
+
+def values_of(body: bytes) -> int:
+    """Return a bound for the number of values in a body."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+_CRITICAL: Final = re.compile(
+    rb'"(model|stream|messages|input|contents|max_tokens|max_completion_tokens|max_output_tokens|n|tools|'
+    rb'stream_options|generationConfig|generation_config|service_tier|background)"\s*:'
+)
+"""Keys that decide on money and policy. Twice in one object they would mean one thing to us and another to
+the provider; elsewhere in the body they mean nothing."""
+
+
+class Member(NamedTuple):
+    """One member of an object: where its key begins, and where its value stands."""
+
+    key: str
+    at: int
+    start: int
+    end: int
+
+
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BLANK: Final = re.compile(rb"[ \t\r\n]*+")
+_SCALAR: Final = re.compile(rb"[^,}\] \t\r\n]++")
+_NEXT_BRACKET: Final = re.compile(
+    rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([\[\]{}])', re.DOTALL
+)
+
+
+def members(body: bytes, start: int = 0) -> list[Member]:
+    """Return the members of the object that begins at or after `start`, without those within it.
+
+    `body` is JSON that was read before. Raises BadRequest when a key occurs twice. Linear; strings and nested
+    values are passed over without a look inside.
+    """
+    found: dict[str, Member] = {}
+    at = body.index(b"{", start) + 1
+    while True:
+        at = _after(_BLANK, body, at)
+        if body[at] == 0x7D:
+            return list(found.values())
+        if body[at] == 0x2C:
+            at = _after(_BLANK, body, at + 1)
+        end = _after(_STRING, body, at)
+        key = cast("str", json.loads(body[at:end]))
+        begins = _after(_BLANK, body, _after(_BLANK, body, end) + 1)
+        ends = _end_of(body, begins)
+        if key in found:
+            raise BadRequest(f"the key {show(key)} occurs twice", key[:MAX_SHOWN])
+        found[key] = Member(key, at, begins, ends)
+        at = ends
+
+
+def _after(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
+    match = pattern.match(body, at)
+    if match is None:
+        raise BadRequest("the body is no JSON that can be read")
+    return match.end()
+
+
+def _end_of(body: bytes, at: int) -> int:
+    """Return where the value that begins at `at` ends."""
+    first = body[at]
+    if first == 0x22:
+        return _after(_STRING, body, at)
+    if first not in (0x5B, 0x7B):
+        return _after(_SCALAR, body, at)
+    depth, at = 1, at + 1
+    while depth:
+        match = _NEXT_BRACKET.match(body, at)
+        if match is None:
+            raise BadRequest("the body is no JSON that can be read")
+        depth += 1 if match[1] in b"[{" else -1
+        at = match.end()
+    return at
+
+
+def text(value: str) -> bytes:
+    """Return a string as JSON."""
+    return json.dumps(value).encode()
+
+
+_MODEL: Final = re.compile(rb'"model"\s*:\s*(?=")')
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a body with another model, every other byte as it was. Raises BadRequest when it has none."""
+    places = [match.end() for match in _MODEL.finditer(body)]
+    if len(places) == 1 and b"\\u00" not in body:
+        # a string cannot hold the pattern unescaped, and no key is written with escapes: this is the one
+        start = places[0]
+        end = _after(_STRING, body, start)
+    else:
+        own = next((member for member in members(body) if member.key == "model"), None)
+        if own is None:
+            raise BadRequest("model: expected a name, got nothing", "model")
+        start, end = own.start, own.end
+    return body[:start] + text(model) + body[end:]
+
+
+def with_usage(body: bytes) -> bytes:
+    """Return the body of a streamed chat with `stream_options.include_usage`, every other byte as it was."""
+    first = body.index(b"{") + 1
+    if b'"stream_options"' not in body and b"\\u00" not in body:
+        return body[:first] + b'"stream_options":{"include_usage":true},' + body[first:]
+    own = next((member for member in members(body) if member.key == "stream_options"), None)
+    if own is None:
+        return body[:first] + b'"stream_options":{"include_usage":true},' + body[first:]
+    if body[own.start : own.start + 1] != b"{":  # null
+        return body[: own.start] + b'{"include_usage":true}' + body[own.end :]
+    inner = members(body, own.start)
+    option = next((member for member in inner if member.key == "include_usage"), None)
+    if option is not None:
+        return body[: option.start] + b"true" + body[option.end :]
+    comma = b"," if inner else b""
+    return body[: own.start + 1] + b'"include_usage":true' + comma + body[own.start + 1 :]
+
+
+def without(raw: bytes, key: str, start: int = 0) -> bytes:
+    """Return an object as it was sent, without one of its members and the comma that belongs to it."""
+    listed = members(raw, start)
+    for number, member in enumerate(listed):
+        if member.key == key:
+            if number:
+                return raw[: listed[number - 1].end] + raw[member.end :]
+            rest = listed[1].at if len(listed) > 1 else member.end
+            return raw[: member.at] + raw[rest:]
+    return raw

@@ -1,0 +1,115 @@
+"""Which headers pass in either direction, and where a key stands in them. Names are in lower case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import parse_qs
+
+from midwatch.core.calls.ask import Kind
+
+Pairs = list[tuple[str, str]]
+
+_HOP: Final = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    )
+)
+"""Of one connection alone (RFC 9110 section 7.6.1)."""
+
+_OURS: Final = _HOP | frozenset(
+    (
+        "host",
+        "content-length",
+        "content-encoding",
+        "expect",
+        "accept-encoding",
+        "authorization",
+        "x-api-key",
+        "x-goog-api-key",
+        "api-key",
+        "cookie",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+    )
+)
+"""What a client says to us and not to the provider. The body goes on unpacked."""
+
+_DROPPED: Final = ("x-midwatch-", "x-forwarded-")
+
+_NOT_BACK: Final = _HOP | frozenset(
+    ("content-length", "set-cookie", "alt-svc", "strict-transport-security")
+)
+"""What a provider says to us and not to the client."""
+
+
+def onward(headers: Iterable[tuple[str, str]], *, rehearsed: bool = False) -> Pairs:
+    """Return the headers of a request that pass to the provider; the key is added by `credentials`.
+
+    `rehearsed`: the rehearsal model may see x-midwatch-*, by which its behaviour is chosen; nobody else.
+    The answer is asked for unpacked, so that its usage can be read.
+    """
+    listed = list(headers)
+    named = _named(listed)
+    dropped = _DROPPED[1:] if rehearsed else _DROPPED
+    passed = [
+        (name, value)
+        for name, value in listed
+        if name not in _OURS and name not in named and not name.startswith(dropped)
+    ]
+    passed.append(("accept-encoding", "identity"))
+    return passed
+
+
+def back(headers: Iterable[tuple[str, str]]) -> Pairs:
+    """Return the headers of an answer that pass to the client."""
+    listed = list(headers)
+    named = _named(listed)
+    return [
+        (name, value)
+        for name, value in listed
+        if name not in _NOT_BACK and name not in named and not name.startswith("x-midwatch-")
+    ]
+
+
+def _named(headers: Pairs) -> frozenset[str]:
+    """Return the headers that Connection names as belonging to the connection."""
+    said = [value for name, value in headers if name == "connection"]
+    return frozenset(part.strip().lower() for value in said for part in value.split(","))
+
+
+def credentials(kind: Kind, key: str) -> Pairs:
+    """Return the headers by which a provider of this kind is shown a key; none without one."""
+    if not key:
+        return []
+    if kind is Kind.ANTHROPIC:
+        return [("x-api-key", key)]
+    if kind is Kind.GEMINI:
+        return [("x-goog-api-key", key)]
+    return [("authorization", f"Bearer {key}")]
+
+
+def presented(headers: Mapping[str, str], query: str = "") -> str:
+    """Return the key that a client shows, wherever its SDK puts it; "" when it shows none."""
+    for name in ("x-api-key", "x-goog-api-key", "api-key"):
+        value = headers.get(name, "").strip()
+        if value:
+            return value
+    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    if value and scheme.lower() == "bearer":
+        return value.strip()
+    if "key=" in query:
+        return parse_qs(query).get("key", [""])[0].strip()
+    return ""

@@ -1,0 +1,211 @@
+"""Which dialect a request speaks: a table of paths. What is known and not carried is refused by name.
+
+A path that is not metered is never forwarded: what goes past the ledger goes past the budget.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from midwatch.core.calls.ask import Dialect, Kind
+from midwatch.gateway.dialects.bodies import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request belongs."""
+
+    kind: Kind
+    dialect: Dialect
+    model: str = ""
+    """From the path: Gemini's, or the one model that is asked about."""
+    stream: bool = False
+    """Gemini's streamGenerateContent."""
+    array: bool = False
+    """That stream as one JSON array instead of server-sent events."""
+    version: str = "v1beta"
+    """Of Gemini's interface, as the client wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A path that is known and not served."""
+
+    kind: Kind
+    what: str
+    """How it is called, for counting."""
+    reason: str
+    status: int = 404
+
+
+_POSTS: Final = {
+    "chat/completions": Dialect.CHAT,
+    "responses": Dialect.RESPONSES,
+    "embeddings": Dialect.EMBEDDINGS,
+    "messages": Dialect.MESSAGES,
+    "messages/count_tokens": Dialect.COUNT,
+}
+
+_UNMETERED: Final = (
+    # path below /v1, how it is called
+    ("messages/batches", "batches"),
+    ("chat/completions/", "stored completions"),
+    ("responses/", "stored responses"),
+    ("completions", "legacy completions"),
+    ("images", "images"),
+    ("videos", "videos"),
+    ("audio", "audio"),
+    ("files", "files"),
+    ("uploads", "uploads"),
+    ("batches", "batches"),
+    ("moderations", "moderations"),
+    ("assistants", "assistants"),
+    ("threads", "threads"),
+    ("conversations", "conversations"),
+    ("containers", "containers"),
+    ("vector_stores", "vector stores"),
+    ("fine_tuning", "fine-tuning"),
+    ("evals", "evals"),
+    ("realtime", "realtime"),
+    ("rerank", "rerank"),
+    ("organization", "organization"),
+    ("organizations", "organization"),
+    ("skills", "skills"),
+    ("complete", "legacy completions"),
+    ("experimental", "experimental"),
+)
+
+_GEMINI: Final = re.compile(
+    r"/(v1beta|v1alpha|v1)/((?:models|tunedModels)/[^:]+|models|[^:]+)(?::([A-Za-z]+))?/?"
+)
+_GEMINI_CALLS: Final = {
+    "generateContent": Dialect.GENERATE,
+    "streamGenerateContent": Dialect.GENERATE,
+    "countTokens": Dialect.COUNT,
+}
+_V1: Final = re.compile(r"(?:/openai)?/v1/(.+?)/?")
+
+
+def find(method: str, path: str, query: str, headers: Mapping[str, str]) -> Route | Closed | None:
+    """Return where a request belongs; None for a path that is no provider's. Raises BadRequest.
+
+    `path` and `query` as they came, still encoded; `headers` by lower-case names.
+    """
+    if path.startswith(("/v1beta/", "/v1alpha/")) or (
+        ":" in path and path.startswith("/v1/models/")
+    ):
+        return _gemini(method, path, query)
+    match = _V1.fullmatch(path)
+    if match is None:
+        return None
+    rest = match[1]
+    anthropic = rest.startswith("messages") or "anthropic-version" in headers
+    kind = Kind.ANTHROPIC if anthropic else Kind.OPENAI
+    dialect = _POSTS.get(rest)
+    if dialect is not None:
+        return (
+            Route(kind if anthropic else Kind.OPENAI, dialect)
+            if method == "POST"
+            else _method(kind, method)
+        )
+    if rest == "models" or rest.startswith("models/"):
+        if method not in ("GET", "HEAD"):
+            return _closed(kind, "changes to models")
+        return Route(kind, Dialect.MODELS, _name(rest[7:]))
+    for prefix, what in _UNMETERED:
+        if rest == prefix or rest.startswith(prefix if prefix.endswith("/") else prefix + "/"):
+            return _closed(kind, what)
+    return None
+
+
+def _gemini(method: str, path: str, query: str) -> Route | Closed | None:
+    match = _GEMINI.fullmatch(path)
+    if match is None:
+        return None
+    version, rest, call = match[1], match[2], match[3]
+    if call is None:
+        if rest == "models" or rest.startswith("models/"):
+            if method not in ("GET", "HEAD"):
+                return _closed(Kind.GEMINI, "changes to models")
+            return Route(Kind.GEMINI, Dialect.MODELS, _name(rest[7:]), version=version)
+        return _closed(Kind.GEMINI, rest.partition("/")[0][:40])
+    dialect = _GEMINI_CALLS.get(call)
+    if dialect is None or not rest.startswith("models/"):
+        return _closed(Kind.GEMINI, call[:40])
+    if method != "POST":
+        return _method(Kind.GEMINI, method)
+    stream = call == "streamGenerateContent"
+    alt = dict(parse_qsl(query)).get("alt", "json")
+    if alt not in ("sse", "json"):
+        raise BadRequest(f"alt: expected sse or json, got {alt[:40]!r}", "alt")
+    return Route(
+        Kind.GEMINI,
+        dialect,
+        _name(rest[7:]),
+        stream=stream,
+        array=stream and alt != "sse",
+        version=version,
+    )
+
+
+def _name(encoded: str) -> str:
+    return unquote(encoded, errors="replace")
+
+
+def _closed(kind: Kind, what: str) -> Closed:
+    return Closed(
+        kind,
+        what,
+        f"{what}: this gateway does not carry them, since their cost cannot be held to a budget;"
+        " talk to the provider itself for these",
+    )
+
+
+def _method(kind: Kind, method: str) -> Closed:
+    return Closed(kind, "method", f"expected POST here, got {method[:10]}", 405)
+
+
+def target(
+    kind: Kind,
+    dialect: Dialect,
+    model: str,
+    *,
+    stream: bool = False,
+    array: bool = False,
+    version: str = "v1beta",
+    query: str = "",
+) -> str:
+    """Return path and query below a provider's base URL, for a call or a look at the models.
+
+    OpenAI's base URLs end in /v1, Anthropic's and Gemini's do not. Of the client's query everything passes but
+    the key.
+    """
+    if kind is Kind.OPENAI:
+        path = {
+            Dialect.CHAT: "/chat/completions",
+            Dialect.RESPONSES: "/responses",
+            Dialect.EMBEDDINGS: "/embeddings",
+            Dialect.MODELS: "/models",
+        }[dialect]
+    elif kind is Kind.ANTHROPIC:
+        path = {
+            Dialect.MESSAGES: "/v1/messages",
+            Dialect.COUNT: "/v1/messages/count_tokens",
+            Dialect.MODELS: "/v1/models",
+        }[dialect]
+    elif dialect is Dialect.MODELS:
+        path = f"/{version}/models"
+    else:
+        call = "countTokens" if dialect is Dialect.COUNT else "generateContent"
+        call = "streamGenerateContent" if stream else call
+        path = f"/{version}/models/{quote(model, safe='-._~@')}:{call}"
+    if kind is not Kind.GEMINI and not query:
+        return path
+    pairs = [(k, v) for k, v in parse_qsl(query, keep_blank_values=True) if k not in ("key", "alt")]
+    if kind is Kind.GEMINI and stream and not array:
+        pairs.append(("alt", "sse"))
+    return f"{path}?{urlencode(pairs)}" if pairs else path

@@ -1,0 +1,165 @@
+"""OpenAI's responses. Source: platform.openai.com/docs/api-reference/responses/create.
+
+The input may be elsewhere (an earlier response, a conversation, a stored prompt), and tools that run at the
+provider may go round and round at the client's expense: both are told to whoever reserves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from midwatch.core.calls.ask import Ask, Dialect, Kind
+from midwatch.gateway.dialects import counting, reading
+from midwatch.gateway.dialects.bodies import Json, wrong
+from midwatch.gateway.dialects.reading import Contents, objects_of
+
+_ELSEWHERE: Final = ("previous_response_id", "conversation", "prompt")
+
+_SEARCHES: Final = ("web_search", "file_search")
+_UNBOUNDED: Final = ("code_interpreter", "image_generation", "computer", "mcp", "shell")
+_OWN: Final = ("function", "custom", "local_shell", "apply_patch", "namespace", "tool_search")
+"""Kinds of tools that the client runs itself."""
+
+_RESULTS: Final = (
+    "function_call_output",
+    "custom_tool_call_output",
+    "local_shell_call_output",
+    "shell_call_output",
+    "computer_call_output",
+    "apply_patch_call_output",
+)
+_TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
+
+
+def read(headers: Mapping[str, str], body: Json) -> Ask:
+    """Return what a request for a response asks. Raises BadRequest."""
+    contents = Contents(Kind.OPENAI, reading.model_of(body.get("model")))
+    given, items = body.get("input"), list[Any]()
+    if isinstance(given, str):
+        contents.prompt = contents.text(given, "input")
+    elif given is not None:
+        items = reading.list_of(given, "input")
+        for number, item in enumerate(items):
+            if not isinstance(item, dict):
+                wrong(f"input[{number}]", "an object", item)
+            _item(contents, cast("Json", item), number)
+        _results(contents, items)
+    for name in _ELSEWHERE:
+        if body.get(name) is not None:
+            contents.elsewhere(name)
+    tools = objects_of(body.get("tools"), "tools")
+    instructions = body.get("instructions")
+    if instructions is not None and not isinstance(instructions, str):
+        wrong("instructions", "text", instructions)
+    return reading.ask_of(
+        contents,
+        Dialect.RESPONSES,
+        headers,
+        system=instructions or "",
+        tools=tools,
+        messages=max(len(items), 1),
+        stream=reading.flag(body, "stream"),
+        max_output=reading.bound(body, "max_output_tokens"),
+        tier=reading.tier_of(body.get("service_tier")),
+        **_tools(body, tools),
+        **_form(contents, body),
+    )
+
+
+def _item(contents: Contents, item: Json, number: int) -> None:
+    """Gather one item of the input."""
+    kind = item.get("type", "message")
+    if kind == "message":
+        said = _content(contents, item.get("content"), f"input[{number}].content")
+        if item.get("role") == "user":
+            contents.prompt = said or contents.prompt
+    elif kind == "item_reference":
+        contents.elsewhere("item_reference")
+    elif kind in _RESULTS:
+        output: object = item.get("output")
+        if isinstance(output, list):
+            _content(contents, cast("list[Any]", output), f"input[{number}].output")
+        elif isinstance(output, dict) and cast("Json", output).get("type") == "computer_screenshot":
+            contents.image(cast("Json", output).get("image_url"))
+        else:
+            contents.anything(cast("object", output))
+    else:
+        _other(contents, item)
+
+
+def _other(contents: Contents, item: Json) -> None:
+    for key, value in item.items():
+        if key == "encrypted_content":
+            contents.sealed(value)
+        elif key == "result" and item.get("type") == "image_generation_call":
+            contents.image(value)
+        elif key not in ("id", "call_id", "type", "status"):
+            contents.anything(value)
+
+
+def _content(contents: Contents, content: object, param: str) -> str:
+    if isinstance(content, str):
+        contents.texts.append(content)
+        return content
+    said = ""
+    for part in objects_of(content, param):
+        kind = part.get("type")
+        if kind in _TEXTS:
+            said += contents.text(part.get("text", part.get("refusal")), f"{param}.text")
+        elif kind == "input_image":
+            contents.image(part.get("image_url") or part.get("file_id"), part.get("detail"))
+        elif kind == "input_audio":
+            audio = part.get("input_audio")
+            contents.sound(cast("Json", audio).get("data") if isinstance(audio, dict) else None)
+        elif kind == "input_file":
+            if part.get("file_data") is None:
+                contents.elsewhere("file")
+            else:
+                contents.document(part["file_data"])
+        else:
+            contents.anything(part)
+    return said
+
+
+def _results(contents: Contents, items: list[Any]) -> None:
+    """Note the tool results that the input ends with, each with its call where that is in the input, too."""
+    end = len(items)
+    while end and items[end - 1].get("type") in _RESULTS:
+        end -= 1
+    calls: dict[str, str] = {}
+    for item in items[max(end - 64, 0) : end] if end < len(items) else ():
+        if "call_id" in item:
+            given = item.get("arguments", item.get("input", item.get("action")))
+            calls[str(item["call_id"])] = f"{item.get('name')}({reading.arguments(given)})"
+    for item in items[end:]:
+        call = calls.get(str(item.get("call_id")), "")
+        contents.results.append(f"{call}={reading.plain(item.get('output'))}")
+
+
+def _tools(body: Json, tools: list[Json]) -> dict[str, Any]:
+    """Return what the provider's own tools may cost: paid searches, and what has no bound."""
+    rounds = reading.bound(body, "max_tool_calls")
+    searches, unbounded = 0, ["background"] if reading.flag(body, "background") else []
+    for tool in tools:
+        kind = str(tool.get("type"))[:64]
+        if kind.startswith(_OWN):
+            continue
+        if rounds is None or kind.startswith(_UNBOUNDED) or not kind.startswith(_SEARCHES):
+            unbounded.append(kind)
+        else:
+            searches = rounds
+    return {"searches": searches, "unbounded": tuple(dict.fromkeys(unbounded))}
+
+
+def _form(contents: Contents, body: Json) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    text = body.get("text")
+    if text is not None:
+        form: object = reading.object_of(text, "text").get("format")
+        if isinstance(form, dict):
+            shape = cast("Json", form)
+            facts["structured"] = shape.get("type") != "text"
+            contents.texts.append(reading.plain(shape))
+            contents.tokens += counting.PER_MESSAGE
+    return facts
