@@ -16,7 +16,7 @@ _SHAPES: Final = (
     rb"xox[abeprs]-[A-Za-z0-9-]{20,}",  # Slack
     rb"(?:AKIA|ASIA)[A-Z0-9]{16}",  # AWS key id
     rb"hf_[A-Za-z0-9]{30,}|gsk_[A-Za-z0-9]{40,}|glpat-[A-Za-z0-9_-]{20,}|[rs]k_live_[A-Za-z0-9]{20,}",
-    rb"mw[rnt]_[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]{20,})?",  # our own
+    rb"mw[rntk]_[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]{20,})?",  # our own
     rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",  # JSON web tokens
     # the whole key, also one whose end is missing; in JSON its lines end in a written \\n
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]|\\n)*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
