@@ -225,6 +225,28 @@ async def test_a_sub_agent_that_may_outlive_its_run_is_spared(ground: Ground) ->
             sub_agent.wait()
 
 
+@pytest.mark.parametrize("parted", [False, True], ids=["lives", "has parted"])
+async def test_a_sub_agent_is_of_the_run_until_it_has_parted(ground: Ground, parted: bool) -> None:
+    process = ground.launch("print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    sub = new_id()
+    ground.system.belongs(process, sub, outlive=False)
+    if parted:
+        ground.system.parts(process, sub)
+    if isinstance(ground.system, FakeSystem):
+        assert (sub in ground.system.belonging) is not parted
+        return
+    env = {**os.environ, "MIDWATCH_RUN_ID": sub}
+    # as one that gave up its parents does: a child of ours that we did not start
+    with subprocess.Popen(["sleep", "600"], env=env, start_new_session=True) as stray:
+        try:
+            await ground.until(lambda: carriers(sub) == [stray.pid])
+            found = {member.pid for member in ground.system.members(process)}
+            assert (stray.pid in found) is not parted
+        finally:
+            stray.kill()
+
+
 async def test_only_a_terminal_takes_input(ground: Ground) -> None:
     process = ground.launch("print up; live")
     await ground.until(lambda: b"up" in ground.output)

@@ -184,3 +184,17 @@ def test_the_next_run_is_told_again_what_it_does(make: Any) -> None:
     house.system.advance(10)
     house.keeper.hear(Notice(child="{"))
     assert len(house.recorder.events("run.sub_agents")) == 2
+
+
+def test_sub_agents_that_ended_are_not_remembered_but_what_still_carries_their_id_is(
+    make: Any,
+) -> None:
+    house = begun(make, member(90, "n7"))
+    for number in range(3000):
+        say(house, run=f"n{number}", agent="inbox:x", outlive=True)
+        say(house, run=f"n{number}", code=0)
+    assert len(house.system.belonging) < 250
+    assert len(house.system.outliving[house.process.run_id]) < 250
+    assert "n7" in house.system.belonging
+    house.system.end(house.process, code=0)
+    assert [m.pid for m in house.process.members] == [90]  # it was declared to outlive the run

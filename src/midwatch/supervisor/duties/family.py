@@ -66,6 +66,10 @@ class Family(Duty):
         self._slighted: set[Slight] = set()
         """What was said in this run."""
         self._kin: dict[str, Kin] = {}
+        self._parted: dict[str, Run] = {}
+        """Run ids of sub-agents that have ended; something of them may still carry it."""
+        self._enough = MAX_CHILDREN
+        """With so many it is looked which of them may be forgotten."""
         self._timer: Timer | None = None
         self._looks = 0
 
@@ -103,11 +107,25 @@ class Family(Duty):
         data = {"run_id": run.run_id, "why": slight, "reason": reason}
         self.helm.tell.event("run.sub_agents", data, run.run_id)
 
+    def _forget(self) -> None:
+        """Let go of sub-agents that ended and of which nothing lives: a run may start any number."""
+        carried: dict[str, set[str]] = {}  # by the run of the parent
+        for run_id, run in list(self._parted.items()):
+            if run.run_id not in carried:
+                found = self.helm.system.members(run.process)
+                carried[run.run_id] = {member.run_id for member in found}
+            if run_id not in carried[run.run_id]:
+                self.helm.system.parts(run.process, run_id)
+                del self._parted[run_id]
+        self._enough = len(self._parted) + MAX_CHILDREN
+
     def over(self, run: Run, exit_: Exit) -> None:  # noqa: ARG002
         for kin in list(self._kin.values()):
             if not kin.born.outlive:
                 kin.wish, kin.reason = kin.wish or Wish.STOP, kin.reason or "ended with its parent"
                 self._end(kin, None)
+        # what is known of a run is forgotten with its last process
+        self._parted = {r: of for r, of in self._parted.items() if of is not run}
 
     def _welcome(self, run: Run, born: Born, *, aloud: bool) -> None:
         system = self.helm.system
@@ -115,6 +133,7 @@ class Family(Duty):
         now, at = system.now(), system.wall()
         kin = Kin(born, run, tell, now, at, seen=now, aloud=aloud)
         self._kin[born.run_id] = kin
+        self._parted.pop(born.run_id, None)
         run.kin[born.run_id] = born
         system.belongs(run.process, born.run_id, outlive=born.outlive)
         why = f"started by {self.helm.name}"
@@ -179,6 +198,9 @@ class Family(Duty):
         """Tell the end of a sub-agent; `code` is None when its parent did not say it."""
         del self._kin[kin.born.run_id]
         kin.run.kin.pop(kin.born.run_id, None)
+        self._parted[kin.born.run_id] = kin.run
+        if len(self._parted) > self._enough:
+            self._forget()
         system = self.helm.system
         exit_ = Exit(None, None)
         if code is not None:

@@ -104,6 +104,8 @@ class FakeSystem:
         self.behind_until = float("-inf")
         """Until when agents give way to posts."""
         self.killed_members: list[Member] = []
+        self.belonging: set[str] = set()
+        """Run ids of sub-agents that are remembered."""
         self.outliving: dict[str, set[str]] = {}
         """Run ids of sub-agents that outlive their run, by run."""
         self._now = now
@@ -252,8 +254,13 @@ class FakeSystem:
         return mine.members[-1]
 
     def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
+        self.belonging.add(run_id)
         if outlive:
             self.outliving.setdefault(process.run_id, set()).add(run_id)
+
+    def parts(self, process: Process, run_id: str) -> None:
+        self.belonging.discard(run_id)
+        self.outliving.get(process.run_id, set()).discard(run_id)
 
     def kill_member(self, member: Member) -> bool:
         for process in self.launched:

@@ -53,6 +53,10 @@ class Lineage:
         elif process.run_id in self._outlive:
             self._outlive[process.run_id].discard(run_id)
 
+    def parts(self, process: Process, run_id: str) -> None:
+        self.kin.part(run_id)
+        self._outlive.get(process.run_id, set()).discard(run_id)
+
     def outliving(self, run_id: str) -> Collection[str]:
         return self._outlive.get(run_id, ())
 

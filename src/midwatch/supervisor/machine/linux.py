@@ -225,6 +225,9 @@ class LinuxSystem:
     def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
         self._lineage.belongs(process, run_id, outlive=outlive)
 
+    def parts(self, process: Process, run_id: str) -> None:
+        self._lineage.parts(process, run_id)
+
     def kill_member(self, member: Member) -> bool:
         return tree.kill(member.pid, int(member.started))
 

@@ -143,6 +143,9 @@ class PortableSystem:
     def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
         self._subs.setdefault(process.run_id, {})[run_id] = outlive
 
+    def parts(self, process: Process, run_id: str) -> None:
+        self._subs.get(process.run_id, {}).pop(run_id, None)
+
     def kill_member(self, member: Member) -> bool:
         with contextlib.suppress(psutil.Error):
             found = psutil.Process(member.pid)

@@ -251,6 +251,10 @@ class System(Protocol):
         `outlive`: neither `kill_tree` nor the end of the run ends them, only the instance's end."""
         ...
 
+    def parts(self, process: Process, run_id: str) -> None:
+        """Nothing carries that run id any more: what `belongs` said of it is forgotten."""
+        ...
+
     def kill_member(self, member: Member) -> bool:
         """SIGKILL exactly that process; False when it is gone or its number is another's."""
         ...

@@ -47,6 +47,10 @@ class Kin:
         """A sub-agent has a run id of its own, and belongs to this run."""
         self._aliases[run_id] = of
 
+    def part(self, run_id: str) -> None:
+        """Nothing carries that run id any more."""
+        self._aliases.pop(run_id, None)
+
     def enrol(self, run_id: str) -> mark.Mark | None:
         """Return the mark that the run's first process is to be given."""
         made = self.mark_for(run_id)
