@@ -3,9 +3,9 @@
     python bench/_upstream.py [--listen HOST:PORT] [--events N] [--gap-ms MS]
 
 It speaks OpenAI chat completions, Anthropic messages and Gemini generateContent, whole and streamed, as
-little of HTTP as clients and proxies need, straight on an asyncio transport: a server library would cost
-five times as much and take the processor away from what is measured (86,000 calls a second against
-17,000 with granian RSGI, one process of two cores).
+little of HTTP as clients and proxies need, straight on an asyncio transport. A server library would take
+the processor away from what is measured: on two cores an empty answer is served 86,000 times a second
+this way, 18,000 times by granian's RSGI with its threads beside ours.
 
 A whole answer costs `WHOLE_TOKENS` of output, a stream one token an event; input is a quarter of the
 body's bytes. A stream whose client leaves is billed for what was sent. Every event carries `sent_ns`,
@@ -45,6 +45,7 @@ _STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _WANTS_USAGE: Final = re.compile(rb'"include_usage"\s*:\s*true')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"]{1,200})"')
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
+_CLOSE: Final = re.compile(rb"\r\nconnection:\s*close", re.IGNORECASE)
 _CALL: Final = re.compile(rb"\r\nx-midwatch-call:\s*([^\r]{1,200})", re.IGNORECASE)
 _SAID: Final = "The tide is low now and will be high at noon. "
 
@@ -317,6 +318,7 @@ class Connection(asyncio.Protocol):
         self._up = upstream
         self._buffer = b""
         self._stream: Stream | None = None
+        self._close = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -351,6 +353,7 @@ class Connection(asyncio.Protocol):
         if len(buffer) < end + 4 + length:
             return False
         self._buffer = buffer[end + 4 + length :]
+        self._close = _CLOSE.search(head) is not None
         self._answer(head, buffer[end + 4 : end + 4 + length])
         return True
 
@@ -401,6 +404,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"%x\r\n%b%b" % (len(data), data, end))
         if last:
             self._stream = None
+            if self._close:
+                self._transport.close()
             while self._stream is None and self._buffer and self._next():
                 pass
 

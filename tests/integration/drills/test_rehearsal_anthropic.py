@@ -152,3 +152,21 @@ def test_a_wrong_request_is_refused_in_the_dialects_own_body(
     body: Any = caught.value.body
     assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
     assert message in body["error"]["message"]
+
+
+def test_thinking_is_streamed_as_it_is_answered(client: anthropic.Anthropic) -> None:
+    ask: Any = {**BASE, "messages": ASK, "thinking": {"type": "enabled", "budget_tokens": 64}}
+    whole = client.messages.create(**ask)
+    with client.messages.stream(**ask) as stream:
+        final = stream.get_final_message()
+    assert [block.type for block in final.content] == ["thinking", "text"]
+    assert [getattr(b, "thinking", None) for b in final.content] == [
+        getattr(b, "thinking", None) for b in whole.content
+    ]
+    assert final.usage.output_tokens == whole.usage.output_tokens > 64
+
+
+def test_a_refusal_has_its_own_stop_reason(client: anthropic.Anthropic) -> None:
+    headers = {"x-rehearsal-behave": "refusal"}
+    with client.messages.stream(**BASE, messages=ASK, extra_headers=headers) as stream:
+        assert stream.get_final_message().stop_reason == "refusal"

@@ -153,7 +153,7 @@ def test_an_error_in_mid_stream_is_the_dialects_own(model: Rehearsal, api: str) 
     assert (reply.status, reply.broke) == (200, "")
     last = reply.events[-1]
     assert (last.get("error") or last)["message"] == "slow down"
-    assert not (last == "[DONE]")
+    assert last != "[DONE]"
 
 
 @pytest.mark.parametrize(("off", "broke"), [(50, True), (-20, False)])

@@ -288,3 +288,36 @@ def test_a_wrong_request_is_refused_by_its_field(
 def test_a_response_that_is_forgotten_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="resp_gone"):
         client.responses.create(model="m", input="x", previous_response_id="resp_gone")
+
+
+def test_reasoning_is_streamed_as_it_is_answered(client: openai.OpenAI) -> None:
+    ask: Any = {"model": "o4-mini", "input": "tides", "reasoning": {"effort": "low", "summary": "auto"}}  # fmt: skip
+    whole = client.responses.create(**ask)
+    kinds: list[str] = []
+    with client.responses.stream(**ask) as stream:
+        kinds += [event.type for event in stream]
+        final = stream.get_final_response()
+    assert "response.reasoning_summary_text.delta" in kinds
+    assert [item.type for item in final.output] == ["reasoning", "message"]
+    assert final.output_text == whole.output_text
+    assert final.usage is not None
+    assert final.usage.output_tokens_details.reasoning_tokens == 64
+
+
+def test_the_tier_is_that_which_was_asked_for(client: openai.OpenAI) -> None:
+    ask: Any = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "tides"}]}
+    tiers = [
+        client.chat.completions.create(**ask, **more).service_tier
+        for more in ({}, {"service_tier": "auto"}, {"service_tier": "flex"})
+    ]
+    assert tiers == ["default", "default", "flex"]
+
+
+def test_usage_comes_with_a_stream_only_when_asked(client: openai.OpenAI) -> None:
+    ask: Any = {"model": "m", "messages": [{"role": "user", "content": "tides"}], "stream": True}
+    without = list(client.chat.completions.create(**ask))
+    asked = list(client.chat.completions.create(**ask, stream_options={"include_usage": True}))
+    assert all(chunk.usage is None and chunk.choices for chunk in without)
+    assert all("usage" not in chunk.model_fields_set for chunk in without)
+    assert [chunk.usage is None for chunk in asked] == [True] * (len(asked) - 1) + [False]
+    assert asked[-1].choices == []
