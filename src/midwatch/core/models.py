@@ -24,6 +24,7 @@ from pydantic_core import CoreSchema
 
 from midwatch.core import units
 from midwatch.core.calls.ask import Kind
+from midwatch.core.pricing.own import FLEET, read_prices
 from midwatch.core.quantities import Duration, Model, Money, Range, Ratio, Word
 
 BASE_URLS: Final = {
@@ -301,7 +302,10 @@ class Models(Model):
     answer begins alike; `error` ends the stream with an error, in the client's dialect. None of them passes a
     part on as the whole."""
     prices: dict[str, dict[str, Any]] = {}
-    """Your own prices by model, as {input: $0.20/M, cached_input: $0.02/M, output: $0.80/M}; they win."""
+    """Your own prices by model, as {input: $0.20/M, cached_input: $0.02/M, output: $0.80/M}; they win. More keys:
+    cache_write, cache_write_1h, cache_write_12h, reasoning, input_audio, output_audio, input_image, output_image,
+    request, web_search; batch, flex, priority and fast as a share (50%) or prices; above: {200k: prices};
+    {like: OTHER-MODEL} alone."""
     unknown_price: Literal["refuse", "worst", "cap"] = "refuse"
     """What a model without a known price means for agents with a budget: `refuse` the call, reckon with the
     `worst` price of its provider, or let it have `unknown_cap` tokens a day at most."""
@@ -313,6 +317,12 @@ class Models(Model):
     """Rules, in order, also asked at each fallback."""
     limits: CallLimits = CallLimits()
     """Of each agent."""
+
+    @field_validator("prices")
+    @classmethod
+    def _priced(cls, prices: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        read_prices(prices, FLEET)
+        return prices
 
     @field_validator("providers")
     @classmethod

@@ -1,4 +1,5 @@
-"""Every price there is, in the order in which it holds: one's own, what the provider reports, the lists.
+"""Every price there is, in the order in which it holds: one's own, what a provider reports that is known to
+report what it charges, the lists.
 
 `Shelf.quote` says what a call costs, and why it says so. Both lists are asked; where they differ by more
 than 2 % the cost is disputed, and the higher one is charged. A model that no list knows has no cost, which
@@ -8,7 +9,7 @@ is not a cost of 0: what follows is a policy, and decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +23,12 @@ from midwatch.core.pricing.usage import Part, Tier, Usage, counts
 
 DISPUTE_PERCENT: Final = 2
 """Lists that differ by more of the lower amount disagree; below that they round."""
+
+REPORTERS: Final = frozenset(
+    ("openrouter", "x-ai", "perplexity", "deepinfra", "vercel", "requesty", "nanogpt")
+)
+"""Sellers whose answers say what they charge, by their own documents: their word is the invoice. Whoever
+else reports a cost (a proxy, an upstream that lies) is not believed when a list says more."""
 
 MAX_FOUND: Final = 8_192
 """Models whose prices are kept at hand. Names come from clients; whoever makes up new ones pays with
@@ -183,20 +190,28 @@ class Shelf:
                 reported,
                 bill.assumed,
             )
-        if reported is not None:
+        if reported is not None and (seller in REPORTERS or not bills):
             return Quote(
                 reported, Basis.REPORTED, bills, "reported by the provider", self.version, reported
             )
         if not bills:
             reason = f"no list knows the model {model[:80]!r} of {seller[:40]!r}; add it under models.prices"
             return Quote(None, Basis.UNKNOWN, (), reason, self.version)
-        if len(bills) == 1:
-            return self._by(bills[0], Basis.SINGLE, bills)
-        return self._compare(bills)
+        listed = self._compare(bills)
+        if reported is None or listed.nusd is None:
+            return listed
+        if reported > listed.nusd:
+            reason = f"reported by the provider, above {listed.reason}"
+            return replace(
+                listed, nusd=reported, basis=Basis.REPORTED, reason=reason, reported_nusd=reported
+            )
+        return replace(listed, reported_nusd=reported)
 
     def _compare(self, bills: tuple[Bill, ...]) -> Quote:
-        """Return the cost by two lists. One that does not know the tier gives way to one that does."""
-        sure = [bill for bill in bills if "tier" not in bill.assumed]
+        """Return the cost by the lists. Of two, one that does not know the tier gives way to one that does."""
+        sure = bills
+        if len(bills) > 1:
+            sure = tuple(bill for bill in bills if "tier" not in bill.assumed)
         if len(sure) == 1:
             return self._by(sure[0], Basis.SINGLE, bills)
         high = max(bills, key=lambda bill: bill.nusd)

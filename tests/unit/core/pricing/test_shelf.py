@@ -15,7 +15,7 @@ AT = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 CALL = Usage(input_text=1000, output_text=100)
 
 
-def book(source: str, **models: dict[str, Any]) -> Book:
+def book(source: str, seller: str = "shop", **models: dict[str, Any]) -> Book:
     """Return a list of one shop; each model is given as {i: "1", o: "2"} or a whole price."""
     prices = [entry if "r" in entry else {"r": entry} for entry in models.values()]
     return Book(
@@ -26,7 +26,7 @@ def book(source: str, **models: dict[str, Any]) -> Book:
             "prices": prices,
             "entries": [[name, 1000 + n, 100 + n, [[0, 0, n]]] for n, name in enumerate(models)],
             "sellers": {
-                "shop": {
+                seller: {
                     "else": [],
                     "exact": {name: n for n, name in enumerate(models)},
                     "rules": [],
@@ -101,11 +101,26 @@ def test_a_price_of_ones_own_wins_over_lists_and_over_what_is_reported() -> None
     assert quoted.reported_nusd == 5
 
 
-def test_what_the_provider_reports_wins_over_the_lists_which_are_still_shown() -> None:
-    shelf = Shelf(books=[book("a", one={"i": "1", "o": "2"}), book("b", one={"i": "1", "o": "2"})])
-    quoted = quote(shelf, Usage(input_text=1000, reported_nusd=123))
+def test_what_a_seller_that_is_known_to_report_says_wins_over_the_lists_which_are_still_shown() -> (
+    None
+):
+    shelf = Shelf(
+        books=[book(name, seller="openrouter", one={"i": "1", "o": "2"}) for name in ("a", "b")]
+    )
+    usage = Usage(input_text=1000, reported_nusd=123)
+    quoted = shelf.quote(usage, "router", "openrouter", "one", AT)
     assert (quoted.nusd, quoted.basis) == (123, Basis.REPORTED)
     assert [bill.nusd for bill in quoted.bills] == [1_000_000, 1_000_000]
+
+
+@pytest.mark.parametrize(
+    ("reported", "charged"), [(0, 1_000_000), (999_999, 1_000_000), (1_500_000, 1_500_000)]
+)
+def test_anybody_else_is_believed_only_upwards(reported: int, charged: int) -> None:
+    shelf = Shelf(books=[book("a", one={"i": "1", "o": "2"}), book("b", one={"i": "1", "o": "2"})])
+    quoted = quote(shelf, Usage(input_text=1000, reported_nusd=reported))
+    assert (quoted.nusd, quoted.reported_nusd) == (charged, reported)
+    assert quoted.basis is (Basis.REPORTED if reported == charged else Basis.AGREED)
 
 
 def test_a_reported_cost_makes_an_unknown_model_known() -> None:
