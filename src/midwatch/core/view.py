@@ -28,6 +28,9 @@ from midwatch.core.times import zone_of
 from midwatch.core.versions import shown
 from midwatch.wire.items import Item, Kind
 
+MAX_ENDED: Final = 20
+"""Sub-agents of one agent that have ended and are still shown, besides those with open incidents."""
+
 MAX_AGENTS: Final = 5_000
 """Agents that are kept, named by the fleet file or not; more unknown names are counted and left out."""
 
@@ -148,6 +151,8 @@ class FleetView:
                 return None
         before = agent.state
         is_news, cycle = self._fold(agent, kind, item, now)
+        if before in ALIVE and agent.state not in ALIVE and ":" in name:
+            self._thin(name)
         if agent.due_at is not None and name not in self._queued:
             self._queue(agent)
         return Change(agent, is_news, before, cycle)
@@ -200,6 +205,20 @@ class FleetView:
         for name, sub in self._agents.items():
             if name.startswith(head) and sub.state in ALIVE and (sub.state_at or 0.0) < item["at"]:
                 sub.end_with(agent.name, item["at"])
+
+    def _thin(self, name: str) -> None:
+        """Keep, of an agent's sub-agents that have ended, those that ended last: an orchestrator may
+        give each a name of its own."""
+        head = name.split(":")[0] + ":"
+        ended = [
+            sub
+            for sub in self._agents.values()
+            if sub.name.startswith(head) and sub.state not in ALIVE and not sub.incidents
+        ]
+        if len(ended) > MAX_ENDED:
+            for sub in sorted(ended, key=lambda sub: sub.state_at or 0.0)[:-MAX_ENDED]:
+                del self._agents[sub.name]
+            self._names = None
 
     def _take_lost(self, item: Item, by: str) -> None:
         counts: Any = data_of(item).get("counts")

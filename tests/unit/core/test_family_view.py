@@ -58,3 +58,27 @@ def test_what_outlives_its_parent_shows_it_by_its_next_sample() -> None:
     sample = {"id": new_id(), "agent": "inbox:search", "at": NOW + 9, "state": "running", "pid": 7}
     fleet.apply(Kind.SAMPLE, sample, NOW + 9)
     assert shown(fleet, "inbox:search", NOW + 9)["state"] == "running"
+
+
+def test_of_sub_agents_that_ended_the_last_are_shown_and_those_with_incidents() -> None:
+    fleet = view()
+    state(fleet, "inbox:forever", NOW)
+    for number in range(200):  # an orchestrator that gives each a name of its own
+        name = f"inbox:job-{number}"
+        state(fleet, name, NOW + number)
+        if number == 3:
+            agent = fleet.apply(Kind.SAMPLE, _sample(name, NOW + number), NOW + number)
+            assert agent is not None
+            agent.agent.incidents = [{"kind": "crash-loop"}]
+        state(fleet, name, NOW + number + 0.5, "stopped")
+    jobs = [name for name in fleet.names() if name.startswith("inbox:job-")]
+    assert sorted(jobs, key=lambda name: int(name.split("-")[1])) == [
+        "inbox:job-3",
+        *(f"inbox:job-{number}" for number in range(180, 200)),
+    ]
+    assert shown(fleet, "inbox:forever", NOW + 300)["state"] == "running"
+    assert len([name for name in fleet.names() if ":" not in name]) == 3
+
+
+def _sample(name: str, at: float) -> dict[str, Any]:
+    return {"id": new_id(), "agent": name, "at": at, "state": "running", "pid": 7}
