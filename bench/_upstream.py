@@ -398,6 +398,8 @@ class Connection(asyncio.Protocol):
             b"HTTP/1.1 %d OK\r\ncontent-type: application/json\r\nx-request-id: req_%d\r\n"
             b"content-length: %d\r\n\r\n%b" % (status, self._up.numbers, len(body), body)
         )
+        if self._close:
+            self._transport.close()
 
     def chunk(self, data: bytes, *, last: bool = False) -> None:
         end = b"\r\n0\r\n\r\n" if last else b"\r\n"

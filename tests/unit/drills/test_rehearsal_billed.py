@@ -13,7 +13,7 @@ from midwatch.drills.rehearsal.tokens import Usage, so_far
 
 
 def bill(call: str = "", model: str = "m", usage: Usage | None = None, end: str = "done") -> Bill:
-    return Bill(call, "req", "chat", model, "default", False, end, usage or Usage(10, 5))
+    return Bill(call, "req", "chat", model, model, "default", False, end, usage or Usage(10, 5))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.integers(0, 99))))

@@ -302,14 +302,16 @@ class Answering:
         record.output_tokens = usage.output
         if how == "nothing":
             return
-        served = order.tier if order is not None and order.tier else exchange.question.tier
+        tier = order.tier if order is not None and order.tier else exchange.question.tier
+        served = order.served if order is not None and order.served else record.model
         self.billed.add(
             Bill(
                 call=record.call,
                 request_id=record.request_id,
                 api=record.api,
                 model=record.model[:200],
-                tier=served[:100],
+                served=served[:200],
+                tier=tier[:100],
                 stream=record.stream,
                 end=record.end,
                 usage=usage,

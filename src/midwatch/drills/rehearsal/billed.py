@@ -33,6 +33,9 @@ class Bill:
     request_id: str
     api: str
     model: str
+    """The model that was asked for; the sums are by it."""
+    served: str
+    """The model that the answer named."""
     tier: str
     stream: bool
     end: str
