@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -164,6 +165,157 @@ def test_without_a_mount_there_is_none(tmp_path: Path) -> None:
     assert survey(tmp_path) == Survey(None, "no cgroup v2 is mounted")
 
 
+def mark(folder: Path) -> None:
+    try:
+        os.setxattr(folder, "user.delegate", b"1")
+    except OSError as error:
+        pytest.skip(f"no extended attributes here: {error}")
+
+
+@pytest.fixture
+def unit(tmp_path: Path, base: Path) -> Path:
+    """The directory as that of a service in a user's manager, which is delegated to the user."""
+    manager = tmp_path / "user@1000.service"
+    manager.mkdir()
+    mark(manager)
+    return base.rename(manager / "midwatch.service")
+
+
+def look(tmp_path: Path, base: Path, *, systemd: bool = True) -> Survey:
+    return inspect(base, tmp_path, tmp_path if systemd else tmp_path / "no such thing")
+
+
+def test_what_systemd_keeps_for_itself_is_left_to_it_though_we_may_write(
+    tmp_path: Path, unit: Path
+) -> None:
+    found = look(tmp_path, unit)
+    assert found.base is None
+    assert "systemd keeps the cgroup of midwatch.service for itself" in found.why
+    assert "Delegate=yes" in found.why
+    assert look(tmp_path, unit, systemd=False).base == unit
+    mark(unit)
+    assert look(tmp_path, unit).base == unit
+
+
+def test_a_directory_below_a_unit_is_the_units(tmp_path: Path, unit: Path) -> None:
+    inner = unit / "supervisor"
+    unit.rename(tmp_path / "inner")
+    unit.mkdir()
+    (tmp_path / "inner").rename(inner)
+    assert "midwatch.service" in look(tmp_path, inner).why
+    mark(unit)
+    assert look(tmp_path, inner).base == inner
+
+
+@pytest.mark.parametrize(("uid", "ours"), [(0, False), (1000, True)], ids=["root", "a user"])
+def test_without_any_mark_root_keeps_away_and_a_user_was_given_it(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, uid: int, ours: bool
+) -> None:
+    """A systemd before 251 marks for root only; but what it keeps a user may not write."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    unit = base.rename(tmp_path / "midwatch.service")
+    assert (look(tmp_path, unit).base == unit) is ours
+
+
+class Kernel:
+    """Writes to a made-up tree what the kernel would: a process is in one cgroup, and one that holds
+    processes gives no controllers to others."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.newborn = [4_000_000]
+        """Who is forked in the base as soon as we leave it."""
+        self.refused = 0
+
+    def put(self, path: Path, text: str) -> None:
+        procs = self.base / "cgroup.procs"
+        inside = procs.read_text().split()
+        if path.name == "cgroup.procs":
+            inside.remove(text)
+            inside += [str(self.newborn.pop())] if self.newborn else []
+            procs.write_text("".join(f"{pid}\n" for pid in inside))
+            with path.open("a") as file:
+                file.write(f"{text}\n")
+        elif inside:
+            self.refused += 1
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        else:
+            given = set(path.read_text().split())
+            for word in text.split():
+                (given.add if word[0] == "+" else given.discard)(word[1:])
+            path.write_text(" ".join(sorted(given)))
+
+
+def test_who_is_forked_while_we_leave_is_taken_along(base: Path) -> None:
+    kernel = Kernel(base)
+    claimed = claim(inspect(base), kernel.put)
+    assert isinstance(claimed, Cgroups)
+    assert (claimed.controllers, kernel.refused > 0) == (ALL, True)
+    moved = (base / LEAF / "cgroup.procs").read_text().split()
+    assert moved == [str(os.getpid()), "4000000"]
+
+
+def test_who_forks_without_end_leaves_us_without_cgroups_and_with_a_reason(base: Path) -> None:
+    kernel = Kernel(base)
+    kernel.newborn = list(range(4_000_000, 4_001_000))
+    claimed = claim(inspect(base), kernel.put)
+    assert isinstance(claimed, Survey)
+    assert "gives no controllers" in claimed.why
+
+
+def test_at_the_end_the_directory_may_hold_processes_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(base)
+    monkeypatch.setattr(cgroup, "_put", kernel.put)
+    claimed = claim(inspect(base), kernel.put)
+    assert isinstance(claimed, Cgroups)
+    (base / "cgroup.subtree_control").write_text("cpu io memory pids")
+    assert claimed.make("stuck", "run", Caps()) is not None  # nothing ends it
+    claimed.release()
+    assert (base / "cgroup.subtree_control").read_text() == "io"
+
+
+def test_a_kernel_that_cannot_kill_a_cgroup_freezes_it_and_kills_each(base: Path) -> None:
+    """Linux before 5.14."""
+    made = Cgroups(base, ALL).make("inbox", "run", Caps())
+    assert made is not None
+    inside = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(3)]
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        write(made.path, cgroup__procs="".join(f"{child.pid}\n" for child in inside))
+        assert not made.kills
+        assert made.kill() == 3
+        assert [child.wait(5) for child in inside] == [-9, -9, -9]
+        assert (made.path / "cgroup.freeze").read_text() == "0"
+        assert stranger.poll() is None
+    finally:
+        for child in (*inside, stranger):
+            child.kill()
+            child.wait()
+
+
+def test_a_number_that_left_the_cgroup_before_it_was_pinned_is_spared(base: Path) -> None:
+    class Moving(Cgroup):
+        """Its only process is gone at the second look, and its number is a stranger's."""
+
+        looks = 0
+
+        def pids(self) -> list[int]:
+            self.looks += 1
+            return [stranger.pid] if self.looks <= 2 else []
+
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        moving = Moving(base, ALL)
+        assert moving.kill() == 1
+        assert moving.looks > 2
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        assert stranger.wait(5) == -9
+
+
 # -- the kernel's own ----------------------------------------------------------------------------
 
 
@@ -289,6 +441,43 @@ async def test_a_run_without_its_cgroup_goes_on_and_is_counted(own: Path) -> Non
     await ground.until(lambda: ground.exits)
     assert (ground.exits[0].code, ground.system.counters.cgroups_failed) == (0, 1)
     ground.system.close()
+
+
+FORKS = """
+import os, time
+while True:
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+    time.sleep(0.001)
+"""
+
+
+@real
+def test_frozen_and_killed_one_by_one_a_crowd_that_forks_dies_too(own: Path) -> None:
+    class Older(Cgroup):
+        @property
+        def kills(self) -> bool:
+            return False
+
+    made = Older(own / "run.inbox.run", frozenset())
+    made.path.mkdir()
+    run = subprocess.Popen([sys.executable, "-c", FORKS])
+    (made.path / "cgroup.procs").write_text(str(run.pid))
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while len(made.pids()) < 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        while made.kill() or not made.remove():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert run.wait(5) == -9
+    finally:
+        if made.path.exists():
+            (made.path / "cgroup.kill").write_text("1")
+        run.kill()
+        run.wait()
 
 
 @real

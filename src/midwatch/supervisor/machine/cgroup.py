@@ -4,6 +4,9 @@ The kernel then does what sampling can only follow: it holds memory and processe
 shares the processor, kills a whole run at once however fast it forks, and says which run it killed
 for memory. Layout below the delegated directory: a leaf `midwatch.supervisor` for ourselves and the
 hub, because a cgroup with controllers may hold no processes of its own, and `run.AGENT.RUN` per run.
+
+Under systemd a directory that we may write is not yet ours: root may write all of them, a user all of
+its own manager's. Whose it is, systemd writes onto the unit's cgroup (`user.delegate`).
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +34,25 @@ WANTED: Final = ("memory", "pids", "cpu")
 LEAF_WEIGHT: Final = 1000
 """`cpu.weight` of supervisor, hub and gateway: ten runs' worth. They use little of it, and what they do
 not use is the runs'."""
+
+SYSTEMD: Final = Path("/run/systemd/system")
+"""There while systemd is the machine's manager: sd_booted(3)."""
+
+UNITS: Final = (".service", ".scope", ".slice")
+"""What the cgroup of a unit of systemd's ends with."""
+
+MARKS: Final = ("trusted.delegate", "user.delegate")
+"""What systemd writes onto a cgroup that is delegated: the second one since 251, for those who may not
+read the first."""
+
+ATTEMPTS: Final = 5
+"""How often we try to leave a cgroup in which processes are being made."""
+
+KILL_S: Final = 0.03
+"""How long the killing of one process after the other may keep the loop; the rest is for the next call."""
+
+BATCH: Final = 256
+"""Processes that are pinned at one time."""
 
 REMOVE_S: Final = 2.0
 """How long the removal of what an earlier supervisor left may take."""
@@ -73,9 +96,36 @@ class Cgroup:
     def kill(self) -> int:
         """SIGKILL all processes at once, those that are being forked too; return how many there were."""
         found = len(self.pids())
-        if found:
+        if found and self.kills:
             self._write("cgroup.kill", "1")
+        elif found:
+            self._kill_each()
         return found
+
+    @property
+    def kills(self) -> bool:
+        """The kernel kills it as a whole: Linux 5.14."""
+        return (self.path / "cgroup.kill").exists()
+
+    def _kill_each(self) -> None:
+        """Do the same on an older kernel: what is frozen forks no more, and SIGKILL reaches it there.
+
+        Each is pinned before the list is read again, so that no number has become a stranger's."""
+        until = time.monotonic() + KILL_S
+        self._write("cgroup.freeze", "1")
+        killed: set[int] = set()
+        while fresh := [pid for pid in self.pids() if pid not in killed][:BATCH]:
+            with contextlib.ExitStack() as stack:
+                pinned = dict(_pin(fresh, stack))
+                inside = set(self.pids())
+                for pid, fd in pinned.items():
+                    if pid in inside:
+                        with contextlib.suppress(OSError):
+                            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            killed.update(fresh)
+            if time.monotonic() > until:
+                break
+        self._write("cgroup.freeze", "0")
 
     def memory_bytes(self) -> int | None:
         """Return the memory that cannot be given back: all but the cache of files."""
@@ -129,6 +179,14 @@ class Cgroup:
         return len(self.holds_to) == len(due)
 
 
+def _pin(pids: Iterable[int], stack: contextlib.ExitStack) -> Iterator[tuple[int, int]]:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(pid)
+            stack.callback(os.close, fd)
+            yield pid, fd
+
+
 def _numbers(text: bytes) -> dict[bytes, int]:
     pairs = (line.split() for line in text.split(b"\n"))
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
@@ -170,7 +228,18 @@ class Cgroups:
             count += cgroup.kill()
             while not cgroup.remove() and time.monotonic() < until:
                 time.sleep(0.005)
+                cgroup.kill()
         return count
+
+    def release(self) -> None:
+        """Take the controllers back, at our end.
+
+        Who starts the service again puts its first process into this very directory, which the kernel
+        refuses (EBUSY) as long as children of it have controllers; and a run that not even SIGKILL ends
+        would keep them."""
+        for name in sorted(self.controllers):
+            with contextlib.suppress(OSError):
+                _put(self.base / "cgroup.subtree_control", f"-{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +267,11 @@ def survey(proc: Path = Path("/proc/self")) -> Survey:
     base = point / os.path.relpath(ours, root) if ours != root else point
     if base.name == LEAF:
         base = base.parent
-    return inspect(base)
+    return inspect(base, point)
 
 
-def inspect(base: Path) -> Survey:
-    """Tell whether this directory can hold cgroups of ours."""
+def inspect(base: Path, point: Path = ROOT, systemd: Path = SYSTEMD) -> Survey:
+    """Tell whether this directory can hold cgroups of ours. `point`: where its file system begins."""
     try:
         there = frozenset((base / "cgroup.controllers").read_text().split())
     except OSError as error:
@@ -212,6 +281,12 @@ def inspect(base: Path) -> Survey:
         return Survey(None, "cgroup v2 has no controllers here: they belong to cgroup v1")
     if not os.access(base, os.W_OK) or not os.access(base / "cgroup.subtree_control", os.W_OK):
         return Survey(None, f"{base} is not ours to write; under systemd use Delegate=yes")
+    if systemd.exists() and (unit := _kept(base, point)) is not None:
+        return Survey(
+            None,
+            f"systemd keeps the cgroup of {unit} for itself; give it Delegate=yes, or start Midwatch "
+            "as a service (midwatch install-service)",
+        )
     others = _strangers(base)
     if others:
         return Survey(
@@ -219,30 +294,51 @@ def inspect(base: Path) -> Survey:
             f"{base} also holds {others} processes that are not ours: start Midwatch as a service, "
             "or by `systemd-run --user --scope -p Delegate=yes`",
         )
-    if not (base / "cgroup.type").exists() and Path("/run/systemd/system").exists():
+    if not (base / "cgroup.type").exists() and systemd.exists():
         return Survey(None, "the machine's root cgroup belongs to systemd")
     return Survey(base, f"cgroup v2 at {base}", controllers)
 
 
-def claim(found: Survey) -> Cgroups | Survey:
+def _kept(base: Path, point: Path) -> str | None:
+    """Return the unit whose cgroup this is part of, when systemd has not delegated it."""
+    up = [path for path in (base, *base.parents) if path.is_relative_to(point) and path != point]
+    unit = next((path for path in up if path.name.endswith(UNITS)), None)
+    if unit is None or _is_marked(unit):
+        return None
+    # a user may write what its own manager has for itself, and that one is marked; where nothing above
+    # is, the directory was given to this user, maybe by a systemd that does not mark for users
+    owns_all = os.geteuid() == 0 or any(_is_marked(path) for path in up)
+    return unit.name if owns_all else None
+
+
+def _is_marked(path: Path) -> bool:
+    for name in MARKS:
+        with contextlib.suppress(OSError):
+            if os.getxattr(path, name) == b"1":
+                return True
+    return False
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def claim(found: Survey, put: Callable[[Path, str], None] = _put) -> Cgroups | Survey:
     """Move ourselves into a leaf and hand the controllers to the runs' cgroups.
 
-    Returns the survey with a reason when the kernel refuses."""
+    Returns the survey with a reason when the kernel refuses. `put` writes to the kernel."""
     base = found.base
     if base is None:
         return found
     leaf = base / LEAF
     try:
         leaf.mkdir(exist_ok=True)
-        _move(_pids(base), leaf)
         control = base / "cgroup.subtree_control"
-        given = set(_read_words(control))
-        wanted = [f"+{name}" for name in sorted(found.controllers - given)]
-        for words in ([" ".join(wanted)], wanted) if wanted else ():
-            for word in words:  # together; when one cannot be had, one by one
-                with contextlib.suppress(OSError):
-                    control.write_text(word)
-            if found.controllers <= set(_read_words(control)):
+        for _ in range(ATTEMPTS):
+            _move(_pids(base), leaf, put)
+            _enable(control, found.controllers, put)
+            # who was being made meanwhile is still in it, and then nothing can be had (EBUSY)
+            if found.controllers <= set(_read_words(control)) or not _pids(base):
                 break
         given = _read_words(control)
     except OSError as error:
@@ -269,10 +365,20 @@ def _read_words(path: Path) -> list[str]:
     return path.read_text().replace("+", " ").split()
 
 
-def _move(pids: Iterable[int], leaf: Path) -> None:
+def _enable(control: Path, controllers: frozenset[str], put: Callable[[Path, str], None]) -> None:
+    wanted = [f"+{name}" for name in sorted(controllers - set(_read_words(control)))]
+    for words in ([" ".join(wanted)], wanted) if wanted else ():
+        for word in words:  # together; when one cannot be had, one by one
+            with contextlib.suppress(OSError):
+                put(control, word)
+        if controllers <= set(_read_words(control)):
+            return
+
+
+def _move(pids: Iterable[int], leaf: Path, put: Callable[[Path, str], None]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            (leaf / "cgroup.procs").write_text(str(pid))
+            put(leaf / "cgroup.procs", str(pid))
 
 
 def _pids(path: Path) -> list[int]:

@@ -87,7 +87,7 @@ class LinuxSystem:
         self._adopt = adopt
         self._cgroups = cgroups
         self._without = without
-        self._emptying: list[Cgroup] = []
+        self._emptying = cgroups.left() if cgroups is not None else []
         self._oom_read = float("-inf")
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
@@ -403,6 +403,8 @@ class LinuxSystem:
         for process in list(self._processes.values()):
             self._forget(process)
         self._discard(None)
+        if self._cgroups is not None:
+            self._cgroups.release()
 
     def _ended(self, process: LinuxProcess) -> None:
         """The pidfd is readable: the process is a zombie, or somebody else reaped it."""
