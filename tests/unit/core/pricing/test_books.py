@@ -100,6 +100,12 @@ def test_a_fine_tuned_model_never_costs_what_it_was_made_from() -> None:
         assert cost.cost(usage, listing.at(at)) > cost.cost(usage, base.at(at))
 
 
+def test_a_fine_tuned_model_that_is_not_listed_has_no_price() -> None:
+    book = Book(_book({"one": "1"}))
+    assert book.find("shop", "one-2026-01-01") is not None
+    assert book.find("shop", "ft:one:acme::id") is None
+
+
 def test_a_free_variant_does_not_get_the_price_of_the_paid_one_by_guess() -> None:
     book = Book(_book({"m/one": "1"}))
     assert book.find("shop", "m/one:free") is None

@@ -50,6 +50,12 @@ def test_two_lists_that_agree_within_two_percent_give_the_higher() -> None:
     assert quoted.version == "a 1 + b 1"
 
 
+@pytest.mark.parametrize(("other", "disputed"), [("1", False), ("0.981", False), ("0.98", True)])
+def test_two_percent_of_the_lower_is_the_edge(other: str, disputed: bool) -> None:
+    shelf = Shelf(books=[book("a", one={"i": "1"}), book("b", one={"i": other})])
+    assert quote(shelf, Usage(input_text=1_000_000)).disputed is disputed
+
+
 def test_two_lists_that_differ_by_more_are_disputed_and_the_higher_is_charged() -> None:
     shelf = Shelf(books=[book("a", one={"i": "2", "o": "2"}), book("b", one={"i": "1", "o": "2"})])
     quoted = quote(shelf)
@@ -221,6 +227,33 @@ def test_the_sellers_own_price_outweighs_a_borrowed_one() -> None:
     assert not any(listing.borrowed for listing in found.listings)
     lent = shelf.find("somewhere", "somewhere", "claude-sonnet-4-5")
     assert all(listing.borrowed for listing in lent.listings)
+
+
+def test_a_price_that_is_only_lent_does_not_dispute_the_sellers_own() -> None:
+    dear = {"i": "2", "o": "2"}
+    shelf = Shelf(
+        books=[
+            book("a", seller="reseller", **{"gpt-x": {"i": "1", "o": "1"}}),
+            book("b", seller="openai", **{"gpt-x": dear}),
+        ]
+    )
+    quoted = shelf.quote(CALL, "r", "reseller", "gpt-x", AT)
+    assert (quoted.nusd, quoted.basis, len(quoted.bills)) == (1_100_000, Basis.SINGLE, 1)
+
+
+def test_what_is_reserved_is_reckoned_at_the_tier_asked_for_and_never_below_the_usual() -> None:
+    tiers = {
+        "r": {"i": "2", "o": "2"},
+        "t": {"flex": {"r": {"i": "1", "o": "1"}}, "priority": {"r": {"i": "4", "o": "4"}}},
+    }
+    shelf = Shelf(books=[book("a", one=tiers)])
+    reserved = [
+        shelf.worst_case(
+            "shop", "shop", "one", AT, input_tokens=1000, max_output=0, tier=tier, writes=""
+        )
+        for tier in (Tier.FLEX, Tier.DEFAULT, Tier.PRIORITY)
+    ]
+    assert reserved == [2_000_000, 2_000_000, 4_000_000]
 
 
 def test_what_is_reserved_covers_whatever_the_call_turns_out_to_be() -> None:
