@@ -19,16 +19,27 @@ from collections.abc import Mapping
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.gateway.dialects import bodies, chat, embeddings, generate, messages, responses
+from midwatch.gateway.dialects.answers import Answer as Answer
+from midwatch.gateway.dialects.answers import answer as answer
 from midwatch.gateway.dialects.bodies import BadRequest as BadRequest
 from midwatch.gateway.dialects.bodies import decode as decode
 from midwatch.gateway.dialects.headers import back as back
 from midwatch.gateway.dialects.headers import credentials as credentials
 from midwatch.gateway.dialects.headers import onward as onward
 from midwatch.gateway.dialects.headers import presented as presented
+from midwatch.gateway.dialects.listeners import listener as listener
 from midwatch.gateway.dialects.paths import Closed as Closed
 from midwatch.gateway.dialects.paths import Route as Route
 from midwatch.gateway.dialects.paths import find as find
 from midwatch.gateway.dialects.paths import target as target
+from midwatch.gateway.dialects.refusals import Refusal as Refusal
+from midwatch.gateway.dialects.refusals import error_event as error_event
+from midwatch.gateway.dialects.refusals import of_bad_request as of_bad_request
+from midwatch.gateway.dialects.refusals import refusal as refusal
+from midwatch.gateway.dialects.refusals import sentinel as sentinel
+from midwatch.gateway.dialects.stream import Event as Event
+from midwatch.gateway.dialects.stream import Listener as Listener
+from midwatch.gateway.dialects.stream import What as What
 
 
 def read(route: Route, headers: Mapping[str, str], body: bytes) -> Ask:

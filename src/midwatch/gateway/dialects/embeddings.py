@@ -38,7 +38,7 @@ def _list(contents: Contents, given: list[Any]) -> int:
         elif isinstance(item, list):
             _tokens(contents, cast("list[Any]", item))
         elif isinstance(item, dict):
-            contents.anything(item)  # pictures, where a provider takes them
+            contents.anything(cast("Json", item))  # pictures, where a provider takes them
         else:
             wrong(f"input[{number}]", "text or a list of tokens", item)
     return len(given)

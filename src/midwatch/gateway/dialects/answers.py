@@ -1,0 +1,119 @@
+"""What a whole answer says: usage, who served it, why it ended. The bytes pass on as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from pydantic_core import from_json
+
+from midwatch.core.calls.ask import Ask, Dialect, Kind
+from midwatch.core.calls.classes import Failure, broken, classify
+from midwatch.core.pricing import anthropic, gemini, openai
+from midwatch.core.pricing.usage import Usage
+from midwatch.gateway.dialects.bodies import Json
+from midwatch.gateway.dialects.listeners import tier_of
+from midwatch.gateway.dialects.stream import MAX_NAME, objects
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, or the failure that it is."""
+
+    usage: Usage | None = None
+    """None: the provider told none."""
+    model: str = ""
+    """The one that served, in the provider's word."""
+    response_id: str = ""
+    finish: str | None = None
+    """Why the first answer ended, in the provider's word."""
+    refused: bool = False
+    """The model, or a filter, declined to answer."""
+    failure: Failure | None = None
+
+
+_DECLINED: Final = frozenset(
+    (
+        "content_filter",
+        "refusal",
+        "SAFETY",
+        "RECITATION",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+    )
+)
+"""Reasons for an end that mean: not answered for what it says."""
+
+
+def answer(
+    ask: Ask, status: int, headers: Iterable[tuple[str, str]], body: bytes, *, now: float
+) -> Answer:
+    """Return what an answer says. `now` in Unix seconds, for Retry-After. Nothing raises.
+
+    A status of success with something else than an answer behind it is a failure, too: HTML of a proxy, half a
+    body, an error in disguise.
+    """
+    if not 200 <= status < 300:
+        return Answer(failure=classify(ask.kind, status, headers, body, now=now))
+    try:
+        decoded = from_json(body)
+    except ValueError:
+        start = body[:64].lstrip()[:1]
+        what = "half an answer" if start in (b"{", b"[") else "no answer but something else"
+        return Answer(failure=broken(f"status {status} with {what}", code="malformed"))
+    value = cast("Json", decoded) if isinstance(decoded, dict) else {}
+    if value.get("error") and not value.get("choices"):
+        return Answer(failure=classify(ask.kind, status, headers, body, now=now))
+    if ask.kind is Kind.OPENAI:
+        return _openai(ask, value)
+    return _anthropic(ask, value) if ask.kind is Kind.ANTHROPIC else _gemini(ask, value)
+
+
+def _openai(ask: Ask, value: Json) -> Answer:
+    usage = openai.read(value, tier_of(ask))
+    model, identity = _text(value, "model"), _text(value, "id")
+    if ask.dialect is Dialect.RESPONSES:
+        if value.get("status") == "failed":
+            failure = classify(ask.kind, 200, (), {"response": value}, now=0.0, stream_event=True)
+            return Answer(usage, model, identity, "failed", failure=failure)
+        details: Any = value.get("incomplete_details")
+        reason = cast("Json", details).get("reason") if isinstance(details, dict) else None
+        finish = reason if isinstance(reason, str) else _text(value, "status")
+        return Answer(usage, model, identity, finish[:64] or None, finish in _DECLINED)
+    choices = objects(value.get("choices"))
+    if not choices:
+        return Answer(usage, model, identity)
+    reason = choices[0].get("finish_reason")
+    message = choices[0].get("message")
+    said = isinstance(message, dict) and bool(cast("Json", message).get("refusal"))
+    finish = reason[:64] if isinstance(reason, str) else None
+    return Answer(usage, model, identity, finish, said or finish in _DECLINED)
+
+
+def _anthropic(ask: Ask, value: Json) -> Answer:
+    finish = _text(value, "stop_reason") or None
+    usage = anthropic.read(value, tier_of(ask))
+    return Answer(usage, _text(value, "model"), _text(value, "id"), finish, finish in _DECLINED)
+
+
+def _gemini(ask: Ask, value: Json) -> Answer:
+    candidates = objects(value.get("candidates"))
+    feedback: Any = value.get("promptFeedback")
+    blocked = cast("Json", feedback).get("blockReason") if isinstance(feedback, dict) else None
+    reason = candidates[0].get("finishReason") if candidates else blocked
+    finish = reason[:64] if isinstance(reason, str) else None
+    return Answer(
+        gemini.read(value, tier_of(ask)),
+        _text(value, "modelVersion"),
+        _text(value, "responseId"),
+        finish,
+        isinstance(blocked, str) or finish in _DECLINED,
+    )
+
+
+def _text(value: Json, key: str) -> str:
+    found = value.get(key)
+    return found[:MAX_NAME] if isinstance(found, str) else ""

@@ -1,0 +1,305 @@
+"""What the chunks of each dialect mean."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from midwatch.core.calls.ask import Ask, Dialect
+from midwatch.core.pricing import anthropic, gemini, openai
+from midwatch.core.pricing.usage import Tier
+from midwatch.gateway.dialects import sse
+from midwatch.gateway.dialects.bodies import BadRequest, Json, without
+from midwatch.gateway.dialects.stream import Event, Listener, What, objects
+
+
+def tier_of(ask: Ask) -> Tier:
+    """Return the tier that was asked for, for readers of usage."""
+    return openai.TIERS.get(ask.tier, Tier.OTHER)
+
+
+class ChatListener(Listener):
+    """OpenAI's chat: chunks of choices, a chunk with the usage when it is asked for, [DONE].
+
+    Ends that occur: the reason in a chunk of its own or with the last content; the usage with it, after it, or
+    not at all; [DONE] without any reason, which the provider means as the end.
+    """
+
+    def __init__(self, ask: Ask, *, expects_usage: bool = True) -> None:
+        super().__init__(ask, sse.Events(), openai.Stream(tier_of(ask)))
+        self.expects_usage = expects_usage
+        self._reasons: dict[int, str] = {}
+
+    def _take(self, raw: bytes, value: Json) -> Event | None:
+        if value.get("error"):
+            return self._error(raw, value)
+        choices = objects(value.get("choices"))
+        if not self.response_id:
+            self._name(value.get("id"), value.get("model"))
+        what = What.META
+        for choice in choices:
+            if self._choice(choice):
+                what = What.CONTENT
+        usage = value.get("usage")
+        if usage or "x_groq" in value or (choices and choices[0].get("usage")):
+            self._tell(value)
+        if "usage" in value and not self.ask.usage_asked:
+            if usage is None:
+                raw = _stripped(raw)
+            elif not choices:
+                return None  # the chunk that only we asked for
+        return Event(raw, what)
+
+    def _choice(self, choice: Json) -> bool:
+        """Note what a choice says; return whether that is something for the client."""
+        index = choice.get("index", 0)
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and isinstance(index, int):
+            self._reasons[index] = reason[:64]
+            self.finished = len(self._reasons) >= self.ask.choices
+            self.finish = self._reasons.get(0, self.finish)
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return False
+        content = False
+        for key, said in cast("Json", delta).items():
+            if key == "role" or not said:
+                continue
+            content = True
+            if key == "content" and isinstance(said, str):
+                if index == 0:
+                    self._say(said)
+            elif key not in _THOUGHTS:
+                self.continuable = False
+        return content
+
+
+_THOUGHTS: Final = frozenset(
+    ("reasoning_content", "reasoning", "reasoning_details", "thinking", "annotations")
+)
+"""What stands beside the text and does not belong to it."""
+
+
+_NO_USAGE: Final = b',"usage":null'
+
+
+def _stripped(raw: bytes) -> bytes:
+    """Return a chunk without the `"usage":null` that it has because we asked for usage.
+
+    Within a string its quotes would be escaped: one that is found alone is the chunk's own.
+    """
+    if raw.count(_NO_USAGE) == 1:
+        return raw.replace(_NO_USAGE, b"")
+    try:
+        return without(raw, "usage", raw.index(b"data:"))
+    except (BadRequest, ValueError, IndexError):
+        return raw
+
+
+class MessagesListener(Listener):
+    """Anthropic's messages: message_start, blocks with their deltas, message_delta, message_stop."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask, sse.Events(), anthropic.Stream(tier_of(ask)))
+        self.block = -1
+        """The index of the newest block."""
+        self.block_open = False
+
+    def _take(self, raw: bytes, value: Json) -> Event | None:
+        kind = value.get("type")
+        if kind == "content_block_delta":
+            return self._delta(raw, value.get("delta"))
+        if kind == "content_block_start":
+            return self._start(raw, value)
+        if kind == "content_block_stop":
+            self.block_open = False
+        elif kind == "message_start":
+            message = value.get("message")
+            if isinstance(message, dict):
+                shown = cast("Json", message)
+                self._name(shown.get("id"), shown.get("model"))
+                self._tell(value)
+        elif kind == "message_delta":
+            delta = value.get("delta")
+            reason = cast("Json", delta).get("stop_reason") if isinstance(delta, dict) else None
+            if isinstance(reason, str):
+                self.finish, self.finished = reason[:64], True
+            self._tell(value)
+        elif kind == "message_stop":
+            return self._done(raw)
+        elif kind == "ping":
+            return Event(raw, What.PING)
+        elif kind == "error":
+            return self._error(raw, value)
+        return Event(raw, What.META)
+
+    def _start(self, raw: bytes, value: Json) -> Event:
+        index, block = value.get("index"), value.get("content_block")
+        self.block = index if isinstance(index, int) else self.block + 1
+        self.block_open = True
+        shown = cast("Json", block) if isinstance(block, dict) else {}
+        kind, text = shown.get("type"), shown.get("text")
+        if kind == "text":
+            if isinstance(text, str) and text:
+                self._say(text)
+                return Event(raw, What.CONTENT)
+            return Event(raw, What.META)
+        # a tool call cannot be continued, and a thought that is cut has no signature
+        self.continuable = False
+        return Event(raw, What.META if kind == "thinking" else What.CONTENT)
+
+    def _delta(self, raw: bytes, delta: object) -> Event:
+        if isinstance(delta, dict):
+            text = cast("Json", delta).get("text")
+            if isinstance(text, str):
+                self._say(text)
+        return Event(raw, What.CONTENT)
+
+
+_FAILED: Final = ("error", "response.failed", "response.cancelled")
+_OVER: Final = ("response.completed", "response.incomplete")
+
+
+class ResponsesListener(Listener):
+    """OpenAI's responses: numbered events, of which the last carries the whole response."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask, sse.Events(), openai.Stream(tier_of(ask)))
+        self.sequence = -1
+        """The number of the newest event."""
+
+    def _done(self, raw: bytes) -> Event:
+        # some servers add it; only the whole response ends a response
+        return Event(raw, What.META)
+
+    def _take(self, raw: bytes, value: Json) -> Event | None:
+        kind, number = value.get("type"), value.get("sequence_number")
+        if isinstance(number, int):
+            self.sequence = number
+        if not isinstance(kind, str):
+            return self._error(raw, value) if value.get("error") else Event(raw, What.META)
+        if kind.endswith(".delta"):
+            delta = value.get("delta")
+            if kind == "response.output_text.delta" and isinstance(delta, str):
+                self._say(delta)
+            elif not kind.startswith("response.reasoning"):
+                self.continuable = False
+            return Event(raw, What.CONTENT)
+        response: object = value.get("response")
+        if isinstance(response, dict) and not self.response_id:
+            shown = cast("Json", response)
+            self._name(shown.get("id"), shown.get("model"))
+        return self._other(raw, kind, value, cast("object", response))
+
+    def _other(self, raw: bytes, kind: str, value: Json, response: object) -> Event:
+        if kind in _FAILED:
+            self._tell(value)
+            return self._error(raw, value)
+        if kind in _OVER:
+            self._tell(value)
+            self.finished = self.ended = True
+            self.finish = _reason(response)
+            return Event(raw, What.END)
+        if kind == "keepalive":
+            return Event(raw, What.PING)
+        if kind in ("response.output_item.added", "response.output_item.done"):
+            item = value.get("item")
+            if isinstance(item, dict) and cast("Json", item).get("type") not in (
+                "message",
+                "reasoning",
+            ):
+                self.continuable = False
+            if kind.endswith("done"):
+                self._accumulator.feed(value)  # searches are billed by the item
+        return Event(raw, What.META)
+
+
+def _reason(response: object) -> str:
+    """Return `completed`, or why the response is not whole: max_output_tokens, content_filter."""
+    shown = cast("Json", response) if isinstance(response, dict) else {}
+    details = shown.get("incomplete_details")
+    reason = cast("Json", details).get("reason") if isinstance(details, dict) else None
+    return reason[:64] if isinstance(reason, str) else str(shown.get("status", "completed"))[:64]
+
+
+class GenerateListener(Listener):
+    """Gemini: each chunk is an answer of its own, with parts, perhaps the reason, and the usage so far.
+
+    There is no sentinel; as a JSON array the closing bracket is one.
+    """
+
+    def __init__(self, ask: Ask, *, array: bool = False) -> None:
+        super().__init__(
+            ask, sse.Elements() if array else sse.Events(), gemini.Stream(tier_of(ask))
+        )
+        self.array = array
+        self._opened = False
+        self._reasons: dict[int, str] = {}
+
+    def _read(self, raw: bytes) -> Event | None:
+        if not self.array:
+            return super()._read(raw)
+        shown = raw.strip().lstrip(b"[,").strip()
+        if not raw.lstrip().startswith(b"[") and not self._opened:
+            # the element with the opening bracket was left out
+            raw = b"[" + raw.lstrip().removeprefix(b",")
+        if shown == b"]":
+            return self._done(raw)
+        event = super()._read(b"data:" + shown) if shown.startswith(b"{") else None
+        if event is None or event.what is What.MALFORMED:
+            return Event(raw, What.MALFORMED)
+        self._opened = True
+        # the brackets and commas around it belong to what the client gets
+        return event._replace(raw=raw)
+
+    def _take(self, raw: bytes, value: Json) -> Event | None:
+        if value.get("error"):
+            return self._error(raw, value)
+        if not self.response_id:
+            self._name(value.get("responseId"), value.get("modelVersion"))
+        what = What.META
+        for candidate in objects(value.get("candidates")):
+            if self._candidate(candidate):
+                what = What.CONTENT
+        if "usageMetadata" in value:
+            self._tell(value)
+        feedback = value.get("promptFeedback")
+        blocked = cast("Json", feedback).get("blockReason") if isinstance(feedback, dict) else None
+        if isinstance(blocked, str):
+            self.finish, self.finished = blocked[:64], True
+        return Event(raw, what)
+
+    def _candidate(self, candidate: Json) -> bool:
+        index, reason = candidate.get("index", 0), candidate.get("finishReason")
+        if isinstance(reason, str) and isinstance(index, int):
+            self._reasons[index] = reason[:64]
+            self.finished = len(self._reasons) >= self.ask.choices
+            self.finish = self._reasons.get(0, self.finish)
+        content = candidate.get("content")
+        said = False
+        for part in (
+            objects(cast("Json", content).get("parts")) if isinstance(content, dict) else ()
+        ):
+            text: Any = part.get("text")
+            if isinstance(text, str):
+                said = said or bool(text)
+                if index == 0 and part.get("thought") is not True:
+                    self._say(text)
+            elif part:
+                said = True
+                self.continuable = False
+        return said
+
+
+def listener(ask: Ask, *, array: bool = False, expects_usage: bool = True) -> Listener:
+    """Return a listener for the stream that a call asks for.
+
+    `array`: Gemini's JSON array. `expects_usage`: a chat provider sends the usage in a chunk of its own at the
+    end, since it was asked for.
+    """
+    if ask.dialect is Dialect.CHAT:
+        return ChatListener(ask, expects_usage=expects_usage)
+    if ask.dialect is Dialect.MESSAGES:
+        return MessagesListener(ask)
+    if ask.dialect is Dialect.RESPONSES:
+        return ResponsesListener(ask)
+    return GenerateListener(ask, array=array)

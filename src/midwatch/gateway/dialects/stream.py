@@ -1,0 +1,204 @@
+"""Listens to a stream: cuts it into whole events, and knows at any time what was said and whether it is over.
+
+Each event is parsed once. Measured, that costs what searching it for five markers costs (1.0 µs and 0.8 µs for
+an event of 281 bytes), and unlike a marker it cannot be forged by what the model says; a malformed event is
+known as such, and the text needs no second reading at a cut.
+
+After an error and after the end nothing comes out any more: what follows them would tell the client that all
+is well.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, cast
+
+from pydantic_core import from_json
+
+from midwatch.core.calls.ask import Ask
+from midwatch.core.calls.classes import Failure, classify
+from midwatch.core.pricing.reader import Accumulator
+from midwatch.core.pricing.usage import Usage
+from midwatch.gateway.dialects import sse
+from midwatch.gateway.dialects.bodies import Json
+
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters of an answer that are kept for continuing it. A longer one is not continued."""
+
+MAX_NAME: Final = 200
+
+
+class What(StrEnum):
+    """What an event is to whoever passes it on."""
+
+    CONTENT = "content"  # text, reasoning, a tool call: something for the client
+    META = "meta"  # belongs to the answer and says nothing by itself
+    PING = "ping"  # a comment or a ping: resets no timer
+    ERROR = "error"  # the provider's own error, classified
+    END = "end"  # the sentinel
+    MALFORMED = "malformed"  # not to be passed on
+
+
+class Event(NamedTuple):
+    """One whole event as it came (and without what only we asked for)."""
+
+    raw: bytes
+    what: What
+    failure: Failure | None = None
+
+
+class Listener:
+    """One stream. A dialect's own listener says what its chunks mean in `_take`."""
+
+    def __init__(self, ask: Ask, splitter: sse.Splitter, accumulator: Accumulator) -> None:
+        self.ask = ask
+        self.model = ""
+        self.response_id = ""
+        self.finish: str | None = None
+        """Why the first answer ended, in the provider's word."""
+        self.finished = False
+        """Every answer that was asked for has its reason."""
+        self.ended = False
+        """The sentinel came."""
+        self.failure: Failure | None = None
+        self.malformed = 0
+        """Events that could not be read, or were too long."""
+        self.events = 0
+        """Events that came out, without pings."""
+        self.continuable = not ask.structured and ask.choices == 1
+        """So far there is only text, which another model could go on from."""
+        self.expects_usage = False
+        """A chunk with the usage is to come after the reasons."""
+        self._splitter = splitter
+        self._accumulator = accumulator
+        self._told = False
+        self._texts: list[str] = []
+        self._length = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes; return the events that are whole now. Never raises."""
+        found: list[Event] = []
+        before = self._splitter.oversized
+        for raw in self._splitter.feed(chunk):
+            if self.ended or self.failure is not None:
+                break
+            event = self._event(raw)
+            if event is not None:
+                found.append(event)
+        if self._splitter.oversized > before:
+            self.malformed += self._splitter.oversized - before
+        return found
+
+    def close(self) -> list[Event]:
+        """The stream is over: return what is left when it is whole but for its last empty line."""
+        rest = self._splitter.rest()
+        if not rest.strip() or self.ended or self.failure is not None:
+            return []
+        count = self.malformed
+        event = self._event(rest + b"\n\n")
+        if self.malformed > count or event is None or event.what is What.PING:
+            self.malformed = count
+            return []
+        return [event]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more has to come: the sentinel, or every reason and the usage when it comes apart."""
+        if self.failure is not None:
+            return False
+        return self.ended or (self.finished and (self._told or not self.expects_usage))
+
+    def usage(self) -> Usage | None:
+        """Return what was told of the usage so far; None when nothing was."""
+        return self._accumulator.usage()
+
+    def text(self) -> str:
+        """Return what the answer says so far: text alone, of the first answer."""
+        return "".join(self._texts)
+
+    def _event(self, raw: bytes) -> Event | None:
+        """Return the event, or None when it is kept back."""
+        event = self._read(raw)
+        if event is None:
+            return None
+        if event.what is What.MALFORMED:
+            self.malformed += 1
+        elif event.what is not What.PING:
+            self.events += 1
+        return event
+
+    def _read(self, raw: bytes) -> Event | None:
+        """Return an event of server-sent events.
+
+        1. one line of data that is an object; 2. an event's name and one such line; 3. whatever else it may be.
+        """
+        name, value = b"", None
+        if raw.startswith(b"data:"):
+            value = _object(raw[5:])
+        elif raw.startswith(b"event:"):
+            line = raw.find(b"\n")
+            if raw.startswith(b"data:", line + 1):
+                name, value = raw[6:line].strip(), _object(raw[line + 6 :])
+        if value is None:
+            name, data = sse.fields(raw)
+            if data is None or not data.strip():
+                return Event(raw, What.PING)
+            if data.strip() == b"[DONE]":
+                return self._done(raw)
+            value = _object(data)
+            if value is None:
+                return Event(raw, What.MALFORMED)
+        if name == b"error":
+            return self._error(raw, value)
+        return self._take(raw, value)
+
+    def _done(self, raw: bytes) -> Event:
+        self.ended = True
+        return Event(raw, What.END)
+
+    def _take(self, raw: bytes, value: Json) -> Event | None:
+        """Return what a chunk is, having noted what it says."""
+        raise NotImplementedError
+
+    def _error(self, raw: bytes, value: Json) -> Event:
+        # there are no headers here, and so no date to reckon from
+        self.failure = classify(self.ask.kind, 200, (), value, now=0.0, stream_event=True)
+        return Event(raw, What.ERROR, self.failure)
+
+    def _say(self, text: str) -> None:
+        """Note text of the first answer."""
+        self._texts.append(text)
+        self._length += len(text)
+        if self._length > MAX_TEXT:
+            self._texts.clear()
+            self._length = 0
+            self.continuable = False
+
+    def _tell(self, value: object) -> None:
+        """Note what a chunk says of the usage."""
+        self._accumulator.feed(value)
+        self._told = True
+
+    def _name(self, identity: object, model: object) -> None:
+        if isinstance(identity, str) and not self.response_id:
+            self.response_id = identity[:MAX_NAME]
+        if isinstance(model, str) and not self.model:
+            self.model = model[:MAX_NAME]
+
+
+def _object(data: bytes) -> Json | None:
+    try:
+        value = from_json(data)
+    except ValueError:
+        return None
+    return cast("Json", value) if isinstance(value, dict) else None
+
+
+def objects(value: object) -> list[Any]:
+    """Return the objects of a list; none for anything else."""
+    if not isinstance(value, list):
+        return []
+    listed = cast("list[Any]", value)
+    if len(listed) == 1 and isinstance(listed[0], dict):
+        return listed
+    return [item for item in listed if isinstance(item, dict)]
