@@ -17,6 +17,7 @@ from midwatch.core.pricing.price import MILLION, PER_MILLE, Card, Price
 from midwatch.core.pricing.usage import INPUTS, OUTPUTS, Part, Tier, Usage, counts
 
 _PARTS: Final = tuple(Part)
+_NAMES: Final = tuple(part.value for part in Part)
 _PIECES: Final = len(_PARTS) - 4
 """Where the pieces begin: a region makes tokens dearer, not searches."""
 
@@ -69,7 +70,7 @@ def bill_by(usage: Usage, figures: tuple[int, ...], price: Price, card: Card) ->
     """Return the bill by a card; `figures` are the counts of the usage."""
     assumed: tuple[str, ...] = ()
     if card.assumed:
-        assumed = tuple(_PARTS[place].value for place in card.assumed if figures[place])
+        assumed = tuple([_NAMES[place] for place in card.assumed if figures[place]])
     if card.assumed_tier:
         assumed = (*assumed, "tier")
     if usage.region and usage.region not in price.uplift:

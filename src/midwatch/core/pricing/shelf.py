@@ -19,7 +19,7 @@ from midwatch.core.pricing.cost import Bill
 from midwatch.core.pricing.names import maker
 from midwatch.core.pricing.own import Own, OwnPrices
 from midwatch.core.pricing.price import FREE, Card, Price, complete, named
-from midwatch.core.pricing.usage import Part, Tier, Usage, counts
+from midwatch.core.pricing.usage import INPUTS, Part, Tier, Usage, counts
 
 DISPUTE_PERCENT: Final = 2
 """Lists that differ by more of the lower amount disagree; below that they round."""
@@ -85,22 +85,20 @@ class Found:
     def bills(self, usage: Usage, at: float) -> tuple[Bill, ...]:
         """Return what each list says that a usage costs. A part that one list does not name costs there
         what it costs by the other: so they differ by what they say, not by what they leave out."""
-        prices, figures, length = self.prices(at), counts(usage), usage.input_tokens
-        cards = tuple([price.card(usage.tier, length) for price in prices])
-        if len(cards) == 2:
-            key = (id(cards[0]), id(cards[1]))
-            pair = self._pairs.get(key)
-            if pair is None:
-                first, second = cards
-                # the cards are kept along, so that no others can take their ids
-                pair = (complete(first, second), complete(second, first), first, second)
-                self._pairs[key] = pair
-            cards = pair
-        return tuple(
-            [
-                cost.bill_by(usage, figures, price, card)
-                for price, card in zip(prices, cards, strict=False)
-            ]
+        figures: tuple[int, ...] = counts(usage)
+        length, tier, prices = sum(figures[: len(INPUTS)]), usage.tier, self.prices(at)
+        if len(prices) != 2:
+            return tuple([cost.bill_by(usage, figures, p, p.card(tier, length)) for p in prices])
+        one, two = prices
+        first, second = one.card(tier, length), two.card(tier, length)
+        pair = self._pairs.get((id(first), id(second)))
+        if pair is None:
+            # the cards are kept along, so that no others can take their ids
+            pair = (complete(first, second), complete(second, first), first, second)
+            self._pairs[id(first), id(second)] = pair
+        return (
+            cost.bill_by(usage, figures, one, pair[0]),
+            cost.bill_by(usage, figures, two, pair[1]),
         )
 
     def prices(self, at: float) -> list[Price]:
