@@ -6,8 +6,11 @@
     target(kind, dialect, model, …)    → path and query for the provider
     onward(headers), back(headers), credentials(kind, key), presented(headers, query)
     answer(ask, status, headers, body) → Answer                    of a whole answer
-    listener(ask, …)                   → Listener                  of a stream
-    refusal(kind, …), error_event(…), sentinel(…)                  in the client's own words
+    streams(route, content_type)       → bool                      whether an answer is the stream asked for
+    listener(ask)                      → Listener                  of a stream: bytes in, whole events out
+    refusal(kind, refused)             → status, headers, body     a whole answer that says no
+    error_event(route, type, message, listener)                    the same in mid-stream
+    sentinel(route, listener)                                      the end of a complete stream without one
 
 Headers of requests are mappings by lower-case names where one value is looked for, and lists of pairs where
 all of them pass.
@@ -37,6 +40,7 @@ from midwatch.gateway.dialects.refusals import error_event as error_event
 from midwatch.gateway.dialects.refusals import of_bad_request as of_bad_request
 from midwatch.gateway.dialects.refusals import refusal as refusal
 from midwatch.gateway.dialects.refusals import sentinel as sentinel
+from midwatch.gateway.dialects.refusals import streams as streams
 from midwatch.gateway.dialects.stream import Event as Event
 from midwatch.gateway.dialects.stream import Listener as Listener
 from midwatch.gateway.dialects.stream import What as What
@@ -55,7 +59,9 @@ def read(route: Route, headers: Mapping[str, str], body: bytes) -> Ask:
     if dialect is Dialect.CHAT:
         return chat.read(headers, given)
     if route.kind is Kind.GEMINI:
-        return generate.read(headers, given, route.model, stream=route.stream, dialect=dialect)
+        return generate.read(
+            headers, given, route.model, dialect=dialect, stream=route.stream, array=route.array
+        )
     if dialect in (Dialect.MESSAGES, Dialect.COUNT):
         return messages.read(headers, given, dialect)
     return (responses if dialect is Dialect.RESPONSES else embeddings).read(headers, given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from pydantic_core import from_json
@@ -14,6 +14,7 @@ from midwatch.core.pricing import anthropic, gemini, openai
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway.dialects.bodies import Json
 from midwatch.gateway.dialects.listeners import tier_of
+from midwatch.gateway.dialects.reading import Contents
 from midwatch.gateway.dialects.stream import MAX_NAME, objects
 
 
@@ -31,6 +32,8 @@ class Answer:
     refused: bool = False
     """The model, or a filter, declined to answer."""
     failure: Failure | None = None
+    text: str = ""
+    """What was said, as far as it can be told; only without usage, for an estimate of it."""
 
 
 _DECLINED: Final = frozenset(
@@ -49,7 +52,7 @@ _DECLINED: Final = frozenset(
 
 
 def answer(
-    ask: Ask, status: int, headers: Iterable[tuple[str, str]], body: bytes, *, now: float
+    ask: Ask, status: int, headers: Iterable[tuple[str, str]], body: bytes, *, now: float = 0.0
 ) -> Answer:
     """Return what an answer says. `now` in Unix seconds, for Retry-After. Nothing raises.
 
@@ -67,9 +70,13 @@ def answer(
     value = cast("Json", decoded) if isinstance(decoded, dict) else {}
     if value.get("error") and not value.get("choices"):
         return Answer(failure=classify(ask.kind, status, headers, body, now=now))
-    if ask.kind is Kind.OPENAI:
-        return _openai(ask, value)
-    return _anthropic(ask, value) if ask.kind is Kind.ANTHROPIC else _gemini(ask, value)
+    read = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}[ask.kind]
+    found = read(ask, value)
+    if found.usage is not None or ask.dialect in (Dialect.COUNT, Dialect.EMBEDDINGS):
+        return found
+    said = Contents(ask.kind, ask.model)
+    said.anything([value.get(key) for key in ("choices", "output", "content", "candidates")])
+    return replace(found, text="\n".join(said.texts))
 
 
 def _openai(ask: Ask, value: Json) -> Answer:

@@ -18,7 +18,13 @@ _OWN: Final = ("functionDeclarations", "function_declarations")
 
 
 def read(
-    headers: Mapping[str, str], body: Json, model: str, *, stream: bool, dialect: Dialect
+    headers: Mapping[str, str],
+    body: Json,
+    model: str,
+    *,
+    dialect: Dialect = Dialect.GENERATE,
+    stream: bool = False,
+    array: bool = False,
 ) -> Ask:
     """Return what a request to Gemini asks. Raises BadRequest."""
     contents = Contents(Kind.GEMINI, reading.model_of(model))
@@ -45,6 +51,7 @@ def read(
         tools=tools,
         messages=len(turns),
         stream=stream,
+        array=array,
         max_output=0
         if dialect is Dialect.COUNT
         else reading.bound(config, "maxOutputTokens", "max_output_tokens"),

@@ -164,8 +164,6 @@ class ResponsesListener(Listener):
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask, sse.Events(), openai.Stream(tier_of(ask)))
-        self.sequence = -1
-        """The number of the newest event."""
 
     def _done(self, raw: bytes) -> Event:
         # some servers add it; only the whole response ends a response
@@ -232,14 +230,14 @@ class GenerateListener(Listener):
             ask, sse.Elements() if array else sse.Events(), gemini.Stream(tier_of(ask))
         )
         self.array = array
-        self._opened = False
+        self.opened = False
         self._reasons: dict[int, str] = {}
 
     def _read(self, raw: bytes) -> Event | None:
-        if not self.array:
+        if not self.ask.array:
             return super()._read(raw)
         shown = raw.strip().lstrip(b"[,").strip()
-        if not raw.lstrip().startswith(b"[") and not self._opened:
+        if not raw.lstrip().startswith(b"[") and not self.opened:
             # the element with the opening bracket was left out
             raw = b"[" + raw.lstrip().removeprefix(b",")
         if shown == b"]":
@@ -247,7 +245,7 @@ class GenerateListener(Listener):
         event = super()._read(b"data:" + shown) if shown.startswith(b"{") else None
         if event is None or event.what is What.MALFORMED:
             return Event(raw, What.MALFORMED)
-        self._opened = True
+        self.opened = True
         # the brackets and commas around it belong to what the client gets
         return event._replace(raw=raw)
 
@@ -290,11 +288,10 @@ class GenerateListener(Listener):
         return said
 
 
-def listener(ask: Ask, *, array: bool = False, expects_usage: bool = True) -> Listener:
+def listener(ask: Ask, *, expects_usage: bool = True) -> Listener:
     """Return a listener for the stream that a call asks for.
 
-    `array`: Gemini's JSON array. `expects_usage`: a chat provider sends the usage in a chunk of its own at the
-    end, since it was asked for.
+    `expects_usage`: a chat provider sends the usage in a chunk of its own at the end, since it was asked for.
     """
     if ask.dialect is Dialect.CHAT:
         return ChatListener(ask, expects_usage=expects_usage)
@@ -302,4 +299,4 @@ def listener(ask: Ask, *, array: bool = False, expects_usage: bool = True) -> Li
         return MessagesListener(ask)
     if ask.dialect is Dialect.RESPONSES:
         return ResponsesListener(ask)
-    return GenerateListener(ask, array=array)
+    return GenerateListener(ask)

@@ -12,9 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from midwatch.core.calls.ask import Ask, Dialect, Kind
+from midwatch.core.calls.ask import Dialect, Kind
 from midwatch.gateway.dialects.bodies import BadRequest
 from midwatch.gateway.dialects.headers import Pairs
+from midwatch.gateway.dialects.paths import Route
 from midwatch.gateway.dialects.stream import Listener
 
 MAX_MESSAGE: Final = 2_000
@@ -106,49 +107,50 @@ def shape(kind: Kind, refused: Refusal) -> dict[str, Any]:
     return {"error": {**error, "details": details}}
 
 
+def streams(route: Route, content_type: str) -> bool:
+    """Tell whether an answer is the stream that was asked for, by its type. One without a type is listened to."""
+    kind = content_type.partition(";")[0].strip().lower()
+    wanted = "application/json" if route.array else "text/event-stream"
+    return kind in ("", wanted)
+
+
 def error_event(
-    ask: Ask,
-    refused: Refusal,
-    *,
-    listener: Listener | None = None,
-    array: bool = False,
-    opened: bool = False,
+    route: Route, type_: str, message: str, listener: Listener | None = None, *, status: int = 502
 ) -> bytes:
     """Return the event that tells a client in mid-stream that the rest will not come.
 
     It goes out between two whole events. `listener`: of what went out so far; without one, nothing did.
-    `opened`: of a JSON array, that its bracket and an element went out.
     """
-    body = shape(ask.kind, refused)
-    if ask.dialect is Dialect.MESSAGES:
+    body = shape(route.kind, Refusal(type_, message, status))
+    if route.dialect is Dialect.MESSAGES:
         return b"event: error\ndata: " + _dump(body) + b"\n\n"
-    if ask.dialect is Dialect.RESPONSES:
-        sequence = getattr(listener, "sequence", -1) + 1
+    if route.dialect is Dialect.RESPONSES:
         event = {
             "type": "error",
-            "sequence_number": sequence,
-            "code": refused.type,
+            "sequence_number": 0 if listener is None else listener.sequence + 1,
+            "code": type_,
             "message": body["error"]["message"],
-            "param": refused.param,
+            "param": None,
             **body,
         }
         return b"event: error\ndata: " + _dump(event) + b"\n\n"
-    if array:
+    if route.array:
+        opened = listener is not None and listener.opened
         return (b"," if opened else b"[") + _dump(body) + b"]"
     return b"data: " + _dump(body) + b"\n\n"
 
 
-def sentinel(ask: Ask, *, array: bool = False, opened: bool = True) -> bytes:
+def sentinel(route: Route, listener: Listener) -> bytes:
     """Return what ends a complete stream that came without its end.
 
     Nothing for responses, whose last event is the response itself, and for Gemini, which has no sentinel.
     """
-    if ask.dialect is Dialect.CHAT:
+    if route.dialect is Dialect.CHAT:
         return b"data: [DONE]\n\n"
-    if ask.dialect is Dialect.MESSAGES:
+    if route.dialect is Dialect.MESSAGES:
         return b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-    if array:
-        return b"]" if opened else b"[]"
+    if route.array:
+        return b"]" if listener.opened else b"[]"
     return b""
 
 

@@ -67,6 +67,10 @@ class Listener:
         """Events that came out, without pings."""
         self.continuable = not ask.structured and ask.choices == 1
         """So far there is only text, which another model could go on from."""
+        self.opened = False
+        """An element of a JSON array came out, with the bracket before it."""
+        self.sequence = -1
+        """The number of the newest event, where events have one (responses)."""
         self.expects_usage = False
         """A chunk with the usage is to come after the reasons."""
         self._splitter = splitter
