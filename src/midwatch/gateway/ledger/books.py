@@ -94,8 +94,8 @@ class _Batch:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.ends: list[tuple[Any, ...]] = []
-        self.deltas: dict[Cell, list[int]] = {}
-        self.days: dict[Cell, str] = {}
+        self.sums: dict[tuple[tuple[str, ...], Periods], list[int]] = {}
+        """Accounts and periods → by how much they change: spent, reserved."""
         self.opened: dict[str, _Known] = {}
         self.found: dict[str, _Known] = {}
         self.ended: set[str] = set()
@@ -213,9 +213,10 @@ class Books:
             tables[account].append((period, spent, reserved))
         for account, table in tables.items():
             self._tally.load(account, at, periods, table)
-        for (account, period), (spent, reserved) in batch.deltas.items():
-            if account in tables:
-                self._tally.add(account, period, spent, reserved)
+        for (charged, then), (spent, reserved) in batch.sums.items():
+            for account, period in cells(charged, then):
+                if account in tables:
+                    self._tally.add(account, period, spent, reserved)
 
     # -- deciding -------------------------------------------------------------------------------
 
@@ -321,16 +322,10 @@ class Books:
         self._charge(ended, charge.cost_nusd - spent, -reserved, batch)
 
     def _charge(self, known: _Known, spent: int, reserved: int, batch: _Batch) -> None:
-        for cell in cells(known.accounts, known.periods):
-            self._tally.add(cell[0], cell[1], spent, reserved)
-            delta = batch.deltas.get(cell)
-            if delta is None:
-                batch.deltas[cell] = [spent, reserved]
-                batch.days[cell] = known.periods.day
-            else:
-                delta[0] += spent
-                delta[1] += reserved
-                batch.days[cell] = max(batch.days[cell], known.periods.day)
+        self._tally.charge(cells(known.accounts, known.periods), spent, reserved)
+        total = batch.sums.setdefault((known.accounts, known.periods), [0, 0])
+        total[0] += spent
+        total[1] += reserved
 
     # -- warnings -------------------------------------------------------------------------------
 
@@ -352,20 +347,31 @@ class Books:
             engine.run_many(sql["open"], batch.calls)
         if batch.ends:
             engine.run_many(sql["end"], batch.ends)
-        if batch.deltas:
-            # in one order, so that rows are locked in one order
-            engine.run_many(
-                sql["charge"],
-                [
-                    (account, period, delta[0], delta[1], batch.days[account, period])
-                    for (account, period), delta in sorted(batch.deltas.items())
-                ],
-            )
+        if batch.sums:
+            engine.run_many(sql["charge"], _changes(batch))
         return [
             notice
             for notice in batch.notices.values()
             if engine.run(sql["tell"], (*notice.key, notice.at))
         ]
+
+
+def _changes(batch: _Batch) -> list[tuple[str, str, int, int, str]]:
+    """Return the values of `charge`, sorted, so that rows are locked in one order."""
+    changes: dict[Cell, list[int]] = {}
+    days: dict[Cell, str] = {}
+    for (accounts, periods), (spent, reserved) in batch.sums.items():
+        for cell in cells(accounts, periods):
+            change = changes.get(cell)
+            if change is None:
+                changes[cell] = [spent, reserved]
+                days[cell] = periods.day
+            else:
+                change[0] += spent
+                change[1] += reserved
+                if days[cell] < periods.day:
+                    days[cell] = periods.day
+    return [(*cell, *changes[cell], days[cell]) for cell in sorted(changes)]
 
 
 def _known(row: Sequence[Any]) -> _Known:

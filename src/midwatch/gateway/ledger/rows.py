@@ -67,12 +67,15 @@ _FIELDS: Final = tuple(field.name for field in fields(Call))
 SELECT_CALLS: Final = f"SELECT {', '.join(_COLUMN.get(f, f) for f in _FIELDS)} FROM calls"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def pack(value: object) -> str:
     """Return JSON text that every engine takes; what is too long or no JSON is replaced by a note of that."""
     if not value:
         return "[]" if isinstance(value, list | tuple) else "{}"
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _encode(value)
         text.encode()
         if len(text) <= MAX_JSON and "\\u0000" not in text:
             return text
@@ -84,7 +87,7 @@ def pack(value: object) -> str:
 
 @lru_cache(4096)
 def _accounts_out(accounts: tuple[str, ...]) -> str:
-    return json.dumps(accounts, separators=(",", ":"), ensure_ascii=False)
+    return _encode(accounts)
 
 
 @lru_cache(4096)

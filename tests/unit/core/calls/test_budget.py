@@ -45,8 +45,7 @@ class Spending:
             self.tally.load(account, NOON, PARIS.periods(NOON), [])
 
     def charge(self, spent: int, reserved: int = 0, at: float = NOON) -> Spending:
-        for account, period in cells(self.payer.accounts(), PARIS.periods(at)):
-            self.tally.add(account, period, spent, reserved)
+        self.tally.charge(cells(self.payer.accounts(), PARIS.periods(at)), spent, reserved)
         return self
 
     def admit(self, *limits: Limit, worst: int, at: float = NOON) -> Admitted | Refused:
