@@ -84,7 +84,7 @@ def asked(
     worst: int = 10 * CENT, *limits: Limit, payer: Payer = INBOX, at: float = NOON, **more: Any
 ) -> Reservation:
     values = {"deadline_at": at + 600, "model_asked": "openai/gpt-4o-mini", "gateway": "g1"}
-    return Reservation(new_id(), payer, worst, at, limits=limits, **{**values, **more})
+    return Reservation(new_id(int(at * 1000)), payer, worst, at, limits=limits, **{**values, **more})
 
 
 def charge(cost: int, at: float = NOON + 1, **more: Any) -> Charge:

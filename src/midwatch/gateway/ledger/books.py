@@ -371,7 +371,7 @@ def _changes(batch: _Batch) -> list[tuple[str, str, int, int, str]]:
                 change[1] += reserved
                 if days[cell] < periods.day:
                     days[cell] = periods.day
-    return [(*cell, *changes[cell], days[cell]) for cell in sorted(changes)]
+    return [(*cell, total[0], total[1], days[cell]) for cell, total in sorted(changes.items())]
 
 
 def _known(row: Sequence[Any]) -> _Known:
