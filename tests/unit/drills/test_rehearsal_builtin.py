@@ -133,10 +133,10 @@ for _ in range(6):
     ids=["a long text", "lists in lists", "itself, many times"],
 )
 def test_a_small_schema_that_asks_for_very_much_gets_a_bounded_answer(schema: Any) -> None:
-    begun = time.monotonic()
+    begun = time.thread_time()  # a busy machine takes longer, not more
     given = builtin.answer(ask("look at https://example.org " * 50_000, schema=schema), 0)
     assert len(given.text) < 1_000_000
-    assert time.monotonic() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 @pytest.mark.parametrize(

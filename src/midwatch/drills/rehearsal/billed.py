@@ -70,8 +70,8 @@ _COUNTED: Final = tuple(field.name for field in fields(Usage))
 class Billed:
     """All that was billed since the last reset."""
 
-    def __init__(self) -> None:
-        self._kept: deque[Bill] = deque(maxlen=MAX_BILLED)
+    def __init__(self, capacity: int = MAX_BILLED) -> None:
+        self._kept: deque[Bill] = deque(maxlen=capacity)
         self._last = 0
         self._models: dict[str, Sum] = {}
         self._ends: dict[str, int] = {}
