@@ -1,0 +1,127 @@
+"""One request as it comes from the wire: its head is whole, its body comes when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from midwatch.gateway.http.port import BodyRefused, ClientGone
+
+if TYPE_CHECKING:
+    from midwatch.gateway.http.connection import Connection
+
+
+class WireIncoming:
+    """Filled by its connection; `Incoming` to the handler."""
+
+    __slots__ = (
+        "_connection",
+        "_fault",
+        "_limit",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "expects",
+        "head_bytes",
+        "headed",
+        "headers",
+        "keep",
+        "length",
+        "method",
+        "modern",
+        "path",
+        "query",
+        "size",
+        "target",
+        "wanted",
+    )
+
+    def __init__(self, connection: Connection, ahead_bytes: int) -> None:
+        self._connection = connection
+        self.method = ""
+        self.target = b""
+        self.path = ""
+        self.query = ""
+        self.headers: list[tuple[str, str]] = []
+        self.head_bytes = 0
+        self.headed = False
+        self.modern = True
+        """HTTP/1.1, not 1.0."""
+        self.keep = True
+        """The client allows another request on this connection."""
+        self.expects = False
+        """The client waits for 100 before it sends the body."""
+        self.length: int | None = 0
+        """Of the body as announced, None when it is chunked."""
+        self.size = 0
+        """Of the body as it came."""
+        self.complete = False
+        self.wanted = False
+        """Somebody waits for the body."""
+        self._limit = ahead_bytes
+        self._pieces: list[bytes] = []
+        self._fault: BodyRefused | ClientGone | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def client(self) -> str:
+        return self._connection.client
+
+    def header(self, name: str) -> str | None:
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    async def body(self, limit_bytes: int) -> bytes:
+        self._limit = limit_bytes
+        if (self.length or self.size) > limit_bytes:
+            raise self._too_long()
+        while not self.complete:
+            if self._fault is not None:
+                raise self._fault
+            self.wanted = True
+            self._waiter = self._connection.service.loop.create_future()
+            self._connection.want_body(self)
+            try:
+                await self._waiter
+            finally:
+                self.wanted = False
+                self._waiter = None
+        if self._fault is not None:
+            raise self._fault
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    # -- from the connection -------------------------------------------------------------------------
+
+    def take(self, piece: bytes) -> bool:
+        """Take a piece of the body; tell whether more may come before somebody asks for it."""
+        self.size += len(piece)
+        if self._fault is None:
+            if self.size > self._limit and self.wanted:
+                self.fail(self._too_long())
+            else:
+                self._pieces.append(piece)
+        return self.wanted or self.size <= self._limit
+
+    def finish(self) -> None:
+        """Note that the body is whole."""
+        self.complete = True
+        self._wake()
+
+    def fail(self, fault: BodyRefused | ClientGone) -> None:
+        """Note that the body will not be whole; what came of it is forgotten."""
+        if not self.complete and self._fault is None:
+            self._fault = fault
+            self._pieces.clear()
+            self._wake()
+
+    def _too_long(self) -> BodyRefused:
+        self._connection.service.lose("body_size")
+        return BodyRefused(413, "too_long", f"the body is longer than {self._limit:,} bytes")
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
