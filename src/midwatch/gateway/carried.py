@@ -1,0 +1,137 @@
+"""One call under way: who asked for what, what has been tried, what it has come to so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from midwatch.core.calls.account import Payer
+from midwatch.core.calls.ask import Ask
+from midwatch.core.calls.budget import Admitted, Limit
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.classes import Failure
+from midwatch.core.calls.exchange import Try
+from midwatch.core.models import Calls
+from midwatch.gateway.dialects import Route
+from midwatch.gateway.http.port import Headers
+
+
+@dataclass(slots=True)
+class Attempted:
+    """What became of one attempt, for the ledger, the span and the client."""
+
+    place: Place
+    key: str
+    began: float
+    """Monotonic."""
+    ended: float = 0.0
+    first_s: float | None = None
+    """Seconds to the first content."""
+    status: int = 0
+    outcome: str = ""
+    """`ok`, the class of its failure, `cut`, `gone`, `killed`."""
+    reason: str = ""
+    cost_nusd: int = 0
+    tokens: int = 0
+    estimated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "place": self.place.name,
+            "key": self.key,
+            "status": self.status,
+            "outcome": self.outcome,
+            "seconds": round(self.ended - self.began, 3),
+        }
+        return {**shown, "reason": self.reason} if self.reason else shown
+
+
+@dataclass(slots=True, eq=False)
+class Carried:
+    """One call of a client."""
+
+    id: str
+    route: Route
+    ask: Ask
+    body: bytes
+    headers: Headers
+    """Of the request, as they came."""
+    query: str
+    payer: Payer
+    limits: tuple[Limit, ...]
+    calls: Calls
+    """How the agent's calls are treated."""
+    at: float
+    """Unix seconds."""
+    began: float
+    """Monotonic."""
+    attempts: list[Attempted] = field(default_factory=list[Attempted])
+    failure: Failure | None = None
+    """Of the last attempt."""
+    failed_answer: tuple[int, Headers, bytes] | None = None
+    """What the provider answered then, to be passed on."""
+    admitted: Admitted | None = None
+    waited_s: float = 0.0
+    """Spent waiting for providers: the rest of the call's time is ours."""
+    killed: str | None = None
+    """Why it is to end now."""
+    interrupt: Callable[[], object] | None = None
+    """Ends what it waits for."""
+
+    def kill(self, why: str) -> None:
+        """End the call: what its client has of a stream ends with an error."""
+        self.killed = why
+        if self.interrupt is not None:
+            self.interrupt()
+
+    def attempt_id(self, attempt: Try) -> str:
+        """Return the ledger's name of an attempt: the call's own for the first."""
+        return self.id if attempt.number == 1 else f"{self.id}.{attempt.number}"
+
+    @property
+    def tokens(self) -> int:
+        """Return tokens in and out, of all attempts."""
+        return sum(attempt.tokens for attempt in self.attempts)
+
+    @property
+    def cost_nusd(self) -> int:
+        return sum(attempt.cost_nusd for attempt in self.attempts)
+
+    def told(self, now: float, served: Place | None = None) -> list[tuple[str, str]]:
+        """Return the headers that tell the client about its call."""
+        headers = [
+            ("x-midwatch-call", self.id),
+            ("x-midwatch-attempts", str(len(self.attempts))),
+            ("x-midwatch-overhead-ms", f"{max(0.0, now - self.began - self.waited_s) * 1e3:.1f}"),
+        ]
+        if served is not None:
+            headers.append(("x-midwatch-model", served.name))
+            if served.position > 0:
+                headers.append(("x-midwatch-fallback", str(served.position)))
+        if self.admitted is not None and self.admitted.left_nusd is not None:
+            headers.append(("x-midwatch-budget-left-usd", dollars(self.admitted.left_nusd)))
+        return headers
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what conditions of chains and rules may speak of."""
+        ask = self.ask
+        return {
+            "agent": self.payer.agent,
+            "group": self.payer.group or "",
+            "model": ask.model,
+            "task": ask.task or "",
+            "tags": dict(ask.tags),
+            "prompt": ask.prompt,
+            "stream": ask.stream,
+            "tools": ask.tools,
+            "images": ask.images,
+            "input_tokens": ask.input_tokens,
+            "max_output": ask.max_output or 0,
+        }
+
+
+def dollars(nusd: int) -> str:
+    """Return nano-dollars as a decimal number of dollars, all nine digits when needed."""
+    whole, rest = divmod(nusd, 1_000_000_000)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".") if rest else str(whole)

@@ -1,0 +1,313 @@
+"""Carries one call: does as the exchange says, attempt by attempt, and settles each one.
+
+What is promised here, and tested cell by cell (status × phase × stream × policy):
+
+- an attempt is sent only when its worst case is reserved, and each attempt is settled or released once,
+  whatever happens to the client, the provider or this task;
+- the client gets one answer: the provider's bytes, the provider's last refusal, or our own in its dialect;
+- before the first content of a stream nothing has been sent, so that another place can still answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from midwatch.core.calls.budget import Refused
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.charge import Charge, Reservation
+from midwatch.core.calls.classes import ErrorClass, Failure, classify
+from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
+from midwatch.core.calls.route import Change, Route, note_answer, note_failure
+from midwatch.core.pricing.usage import Usage
+from midwatch.gateway import dialects, refusals, worth
+from midwatch.gateway.carried import Attempted, Carried, dollars
+from midwatch.gateway.dialects import Refusal
+from midwatch.gateway.house import House
+from midwatch.gateway.http.port import Headers, Outgoing
+from midwatch.gateway.relay import Ended, Relay, Verdict
+from midwatch.gateway.upstream.port import Phase, Reply, Request, UpstreamError
+
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""One whole answer. Images and sound in answers are a few megabytes."""
+
+MAX_ERROR_BYTES: Final = 256 * 1024
+ERROR_S: Final = 10.0
+"""How much of a refusal is read, and for how long."""
+
+EXPIRY_GRACE_S: Final = 60.0
+"""A reservation outlives its call's deadline by so long: the settlement may be on its way."""
+
+
+class Stopped(Exception):
+    """The call ends here with a refusal of ours."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.message)
+
+
+class Carriage:
+    """One call on its way."""
+
+    def __init__(self, house: House, call: Carried, route: Route, out: Outgoing) -> None:
+        self._house = house
+        self._call = call
+        self._route = route
+        self._out = out
+        total = route.places[0].timeouts.total or 600.0
+        self._exchange = Exchange(
+            route, house.settings.models.retries, call.began, total, house.chance
+        )
+
+    async def run(self) -> None:
+        """Carry the call to its end. Raises nothing but CancelledError."""
+        house = self._house
+        step: Step | None = self._exchange.begin(house.now())
+        try:
+            while step is not None:
+                if isinstance(step, Pause):
+                    await self._pause(step)
+                    step = self._exchange.resume(house.now())
+                elif isinstance(step, Try):
+                    step = await self._try(step)
+                else:
+                    self._give_up(step)
+                    return
+        except Stopped as stop:
+            refusals.answer(self._out, self._call, stop.refusal, house.now())
+
+    async def _pause(self, pause: Pause) -> None:
+        before = self._house.now()
+        done, _ = await asyncio.wait({self._out.gone}, timeout=max(0.0, pause.until - before))
+        self._call.waited_s += self._house.now() - before
+        if done:
+            raise Stopped(refusals.gone())
+
+    # -- one attempt ---------------------------------------------------------------------------
+
+    async def _try(self, attempt: Try) -> Step | None:
+        """Make one attempt; return what follows, None when the client has its answer."""
+        house, call = self._house, self._call
+        ledger_id = call.attempt_id(attempt)
+        noted = Attempted(attempt.place, attempt.key, house.now())
+        await self._reserve(ledger_id, attempt)
+        call.attempts.append(noted)
+        charge: Charge | None = None
+        failure: Failure | None = None
+        step: Step | None = None
+        try:
+            reply = await self._open(attempt)
+            try:
+                step, charge = await self._answered(attempt, noted, reply)
+            finally:
+                await reply.close()
+        except UpstreamError as error:
+            failure = Failure(ErrorClass.TRANSIENT, error.reason, code=error.phase.value)
+            if (
+                error.phase is not Phase.CONNECT
+            ):  # it was sent, and may have been answered to nobody
+                charge = self._charge(attempt.place, None, "", failure.kind.value)
+        except asyncio.CancelledError:
+            self._route.health.breaker(attempt.place).give_back()
+            if call.killed is None:
+                raise  # the gateway stops: what is reserved counts until somebody knows better
+            noted.outcome = Ended.KILLED.value
+            charge = self._charge(attempt.place, None, "", noted.outcome)
+        noted.ended = house.now()
+        if charge is not None:
+            noted.cost_nusd, noted.estimated = charge.cost_nusd, charge.estimated
+            noted.tokens = charge.input_tokens + charge.output_tokens
+            house.ledger.settle(ledger_id, charge)
+        else:
+            house.ledger.release(ledger_id, house.wall(), noted.outcome or "not answered")
+        if call.killed is not None:
+            raise Stopped(refusals.suspended(call.killed))
+        return step if failure is None else self._failed(attempt, noted, failure, None)
+
+    async def _reserve(self, ledger_id: str, attempt: Try) -> None:
+        house, call = self._house, self._call
+        worst = worth.worst(house.settings, call.ask, attempt.place, call.at)
+        if not worst.known and call.limits and house.settings.models.unknown_price == "refuse":
+            raise Stopped(refusals.unknown_price(attempt.place))
+        answer = await house.ledger.reserve(
+            Reservation(
+                call_id=ledger_id,
+                payer=call.payer,
+                worst_nusd=worst.nusd,
+                at=call.at,
+                deadline_at=house.wall() + (attempt.deadline - house.now()) + EXPIRY_GRACE_S,
+                limits=call.limits,
+                model_asked=call.ask.model,
+                task=call.ask.task,
+                gateway=house.name,
+            )
+        )
+        if isinstance(answer, Refused):
+            self._route.health.breaker(attempt.place).give_back()
+            house.counts[f"refused.{answer.reason.value}"] += 1
+            raise Stopped(refusals.budget(answer))
+        call.admitted = answer
+
+    async def _open(self, attempt: Try) -> Reply:
+        house, call, place = self._house, self._call, attempt.place
+        provided = house.settings.providers[place.provider]
+        times = place.timeouts
+        patience = times.first_token if call.ask.stream else times.total
+        headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
+        headers += dialects.credentials(place.kind, provided.secrets.get(attempt.key, ""))
+        headers += list(provided.given.headers.items())
+        path = dialects.target(
+            place.kind,
+            call.ask.dialect,
+            place.model,
+            stream=call.route.stream,
+            array=call.route.array,
+            version=call.route.version,
+            query=call.query,
+        )
+        request = Request(
+            method="POST",
+            url=provided.url + path,
+            headers=headers,
+            body=dialects.outgoing(call.ask, call.body, place.model),
+            connect_s=times.connect or 5.0,
+            head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
+        )
+        before = house.now()
+        try:
+            return await house.upstream.open(request)
+        finally:
+            call.waited_s += house.now() - before
+
+    async def _answered(
+        self, attempt: Try, noted: Attempted, reply: Reply
+    ) -> tuple[Step | None, Charge | None]:
+        """Return what follows a reply, and what it is charged (None: nothing)."""
+        noted.status = reply.status
+        if reply.status >= 300:
+            return await self._refused(attempt, noted, reply), None
+        if self._call.ask.stream:
+            return await self._stream(attempt, noted, reply)
+        return await self._whole(attempt, noted, reply)
+
+    async def _refused(self, attempt: Try, noted: Attempted, reply: Reply) -> Step:
+        body = await self._read(reply, min(ERROR_S, self._left(attempt)), MAX_ERROR_BYTES)
+        failure = classify(
+            attempt.place.kind, reply.status, reply.headers, body, now=self._house.wall()
+        )
+        return self._failed(attempt, noted, failure, (reply.status, reply.headers, body))
+
+    async def _whole(
+        self, attempt: Try, noted: Attempted, reply: Reply
+    ) -> tuple[Step | None, Charge | None]:
+        call, house = self._call, self._house
+        body = await self._read(reply, self._left(attempt), MAX_ANSWER_BYTES)
+        answer = dialects.answer(call.ask, reply.status, reply.headers, body, now=house.wall())
+        if answer.failure is not None:  # an error in the clothes of a success
+            told = (reply.status, reply.headers, body)
+            return self._failed(attempt, noted, answer.failure, told), None
+        self._succeeded(attempt, noted)
+        charge = self._charge(attempt.place, answer.usage, answer.text)
+        noted.cost_nusd = charge.cost_nusd
+        headers = dialects.back(reply.headers) + call.told(house.now(), attempt.place)
+        headers.append(("x-midwatch-cost-usd", dollars(call.cost_nusd)))
+        self._out.answer(reply.status, headers, body)
+        return None, charge
+
+    async def _stream(
+        self, attempt: Try, noted: Attempted, reply: Reply
+    ) -> tuple[Step | None, Charge | None]:
+        call = self._call
+        relay = Relay(self._house, call, attempt, reply, self._out)
+        verdict = await relay.run()
+        noted.first_s = relay.first_s
+        if verdict.ended is Ended.NOTHING:  # nothing of it has reached the client
+            failure = verdict.failure
+            assert failure is not None
+            said = relay.listener.usage()
+            charge = self._charge(attempt.place, said, "", failure.kind.value) if said else None
+            return self._failed(attempt, noted, failure, None), charge
+        if verdict.ended is Ended.WELL:
+            self._succeeded(attempt, noted)
+        else:
+            self._broke(attempt, noted, verdict)
+        text = relay.listener.text()
+        return None, self._charge(attempt.place, relay.listener.usage(), text, noted.outcome)
+
+    # -- what came of it -----------------------------------------------------------------------
+
+    def _succeeded(self, attempt: Try, noted: Attempted) -> None:
+        noted.outcome = "ok"
+        self._exchange.answered(attempt)
+        house = self._house
+        self._tell_changes(note_answer(house.health, attempt.place, attempt.key, house.now()))
+
+    def _broke(self, attempt: Try, noted: Attempted, verdict: Verdict) -> None:
+        """A stream ended badly after the client had a part of it."""
+        house = self._house
+        noted.outcome = verdict.ended.value
+        if (
+            verdict.failure is None
+        ):  # the client's doing, or a person's: it says nothing of the provider
+            house.health.breaker(attempt.place).give_back()
+            return
+        noted.reason = verdict.failure.reason
+        changes = note_failure(
+            house.health, attempt.place, attempt.key, verdict.failure, house.now()
+        )
+        self._tell_changes(changes)
+
+    def _failed(
+        self,
+        attempt: Try,
+        noted: Attempted,
+        failure: Failure,
+        told: tuple[int, Headers, bytes] | None,
+    ) -> Step:
+        house, call = self._house, self._call
+        noted.outcome, noted.reason = failure.kind.value, failure.reason
+        house.counts[f"attempt.{failure.kind.value}"] += 1
+        call.failure, call.failed_answer = failure, told
+        self._tell_changes(
+            note_failure(house.health, attempt.place, attempt.key, failure, house.now())
+        )
+        if self._out.gone.done():
+            raise Stopped(refusals.gone())
+        return self._exchange.failed(attempt, failure, house.now())
+
+    def _give_up(self, end: GiveUp) -> None:
+        """Answer with what the last provider said, or say why nobody was asked."""
+        call, house = self._call, self._house
+        told = call.failed_answer
+        if told is not None and end.why is Why.FAILED:
+            status, headers, body = told
+            place = call.attempts[-1].place
+            if place.kind is call.ask.kind:
+                passed = dialects.back(headers) + call.told(house.now(), place)
+                self._out.answer(status, passed, body)
+                return
+        refusals.answer(self._out, call, refusals.failed(end), house.now())
+
+    def _tell_changes(self, changes: list[Change]) -> None:
+        for change in changes:
+            self._house.tell.change(change, self._call)
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _left(self, attempt: Try) -> float:
+        return max(0.001, attempt.deadline - self._house.now())
+
+    async def _read(self, reply: Reply, within_s: float, limit_bytes: int) -> bytes:
+        before = self._house.now()
+        try:
+            return await reply.whole(within_s, limit_bytes)
+        finally:
+            self._call.waited_s += self._house.now() - before
+
+    def _charge(self, place: Place, usage: Usage | None, said: str, outcome: str = "ok") -> Charge:
+        house, call = self._house, self._call
+        return worth.charge(
+            house.settings, call.ask, place, usage, call.at,
+            said=said, outcome=outcome, attempts=[a.to_json() for a in call.attempts], now=house.wall(),
+        )  # fmt: skip

@@ -1,0 +1,241 @@
+"""Takes each request through the stages: whose is it, what does it ask, may it, where to, at what price.
+
+Each stage decides by a pure function and may refuse, in the client's own words. What passes them all is
+carried (`carry`). Order matters: nobody unknown makes us read a body, nothing held costs a reservation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from midwatch.core.calls.account import Payer
+from midwatch.core.calls.ask import Ask, Dialect, Kind
+from midwatch.core.calls.budget import limits_of
+from midwatch.core.calls.chain import NoPlace, Place
+from midwatch.core.calls.classes import Failure
+from midwatch.core.calls.pace import Judgement, Level, Pace
+from midwatch.core.calls.policy import Outcome
+from midwatch.core.calls.route import Route
+from midwatch.core.terms import Budget, Loop
+from midwatch.gateway import dialects, refusals, worth
+from midwatch.gateway.carried import Carried
+from midwatch.gateway.carry import Carriage
+from midwatch.gateway.dialects import BadRequest, Closed, Refusal
+from midwatch.gateway.house import House
+from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
+from midwatch.wire.ids import new_id
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+
+
+class Identity(Protocol):
+    """Who shows a key."""
+
+    payer: Payer
+    budget: Budget | None
+    """Of a long-lived key."""
+
+
+class Identify(Protocol):
+    """Whose key it is: of a run, or a long-lived one."""
+
+    def __call__(self, key: str) -> Identity | Refusal: ...
+
+
+class Holds(Protocol):
+    """Agents whose calls are refused, durably."""
+
+    def why(self, agent: str) -> str | None:
+        """Return why an agent is held, None when it is not; a sub-agent with the agent above it."""
+        ...
+
+    def hold(self, agent: str, kind: str, why: str) -> None: ...
+
+
+class Gateway:
+    """All calls of one process."""
+
+    def __init__(self, house: House, identify: Identify, holds: Holds) -> None:
+        self.house = house
+        self.paces: dict[str, Pace] = {}
+        """By agent."""
+        self.under_way: dict[str, set[Carried]] = {}
+        """By agent."""
+        self._identify = identify
+        self._holds = holds
+
+    async def handle(self, incoming: Incoming, out: Outgoing) -> None:
+        """Answer one request for a model."""
+        headers = dict(incoming.headers)
+        kind = Kind.OPENAI
+        try:
+            found = dialects.find(incoming.method, incoming.path, incoming.query, headers)
+            if found is None:
+                return _nothing_here(out)
+            kind = found.kind
+            identity = self._identify(dialects.presented(headers, incoming.query))
+            if isinstance(identity, Refusal):
+                return self._refuse(out, kind, identity)
+            if isinstance(found, Closed):
+                self.house.counts[f"closed.{found.what}"] += 1
+                refusal = Refusal("midwatch_not_carried", found.reason, found.status)
+                return self._refuse(out, kind, refusal)
+            body = await self._body(incoming, headers)
+            ask = dialects.read(found, headers, body)
+            call = self._call(incoming, found, ask, body, identity)
+            refused = self._may(call) or await self._carry(call, out)
+            if refused is not None:
+                refusals.answer(out, call, refused, self.house.now())
+        except BadRequest as bad:
+            self._refuse(out, kind, dialects.of_bad_request(bad))
+        except BodyRefused as refused:
+            refusal = Refusal("midwatch_bad_request", str(refused), refused.status)
+            self._refuse(out, kind, refusal)
+        except ClientGone:
+            self.house.counts["client.gone_early"] += 1
+        return None
+
+    async def _body(self, incoming: Incoming, headers: Mapping[str, str]) -> bytes:
+        limit = min(self.house.settings.models.limits.body, MAX_BODY_BYTES)
+        body = await incoming.body(limit)
+        return dialects.decode(body, headers.get("content-encoding", ""), limit)
+
+    def _refuse(self, out: Outgoing, kind: Kind, refusal: Refusal) -> None:
+        self.house.counts[f"refused.{refusal.type}"] += 1
+        if not out.begun:
+            out.answer(*dialects.refusal(kind, refusal))
+
+    def _call(
+        self, incoming: Incoming, route: dialects.Route, ask: Ask, body: bytes, identity: Identity
+    ) -> Carried:
+        house = self.house
+        payer = _payer(identity.payer, ask)
+        entry = payer.entry or payer.agent
+        return Carried(
+            id=new_id(),
+            route=route,
+            ask=ask,
+            body=body,
+            headers=incoming.headers,
+            query=incoming.query,
+            payer=payer,
+            limits=limits_of(payer, house.settings.budgets, identity.budget),
+            calls=house.settings.calls(entry),
+            at=house.wall(),
+            began=house.now(),
+        )
+
+    # -- may it --------------------------------------------------------------------------------
+
+    def _may(self, call: Carried) -> Refusal | None:
+        """Refuse the calls of agents that are held, and of those that turn in circles."""
+        agent = call.payer.agent
+        held = self._holds.why(agent) if agent else None
+        if held is not None:
+            return refusals.suspended(held)
+        if not agent or call.ask.dialect in (Dialect.COUNT, Dialect.MODELS):
+            return None
+        return self._judged(call, self._pace(call).asked(call.ask, self.house.now()))
+
+    def _pace(self, call: Carried) -> Pace:
+        agent = call.payer.agent
+        pace = self.paces.get(agent)
+        if pace is None:
+            entry = self.house.settings.agent(call.payer.entry or agent)
+            loop = entry.loop if entry is not None else Loop()
+            pace = self.paces[agent] = Pace(loop, call.calls)
+        return pace
+
+    def _judged(self, call: Carried, judged: Judgement) -> Refusal | None:
+        """Act on what an agent's pace shows."""
+        if judged.level is Level.FINE:
+            return None
+        agent = call.payer.agent
+        self.house.tell.loop(call, judged)
+        if judged.level is Level.WARN or self._pace(call).loop.action == "notify":
+            return None
+        self._holds.hold(agent, judged.kind, f"{agent}: {judged.sentence}")
+        return refusals.loop(agent, f"{agent}: {judged.sentence}")
+
+    # -- where to ------------------------------------------------------------------------------
+
+    async def _carry(self, call: Carried, out: Outgoing) -> Refusal | None:
+        house, settings = self.house, self.house.settings
+        try:
+            places = settings.chains.places(call.ask, call.facts)
+        except NoPlace as nowhere:
+            return Refusal("midwatch_no_provider", str(nowhere), 404)
+        verdict = (
+            settings.policy.judge(call.facts(), self._outcome(call, places[0])) if places else None
+        )
+        if verdict is not None:
+            for shadow in verdict.shadows:
+                house.tell.shadow(call, shadow)
+            if verdict.denied is not None:
+                house.tell.policy(call, verdict)
+                return refusals.policy(verdict.denied, verdict.rule)
+            if verdict.forced is not None:
+                house.tell.policy(call, verdict)
+                places = [settings.chains.place(verdict.forced)]
+        route = Route(
+            places,
+            house.health,
+            call.ask.task,
+            house.chance,
+            lambda place, failure: self._admits(call, place, failure),
+        )
+        underway = self.under_way.setdefault(call.payer.agent, set())
+        underway.add(call)
+        try:
+            await Carriage(house, call, route, out).run()
+        finally:
+            underway.discard(call)
+            if not underway:
+                self.under_way.pop(call.payer.agent, None)
+            house.tell.ended(call)
+        self._learn(call)
+        return None
+
+    def _admits(self, call: Carried, place: Place, failure: Failure | None) -> bool:
+        """Tell whether a place may serve a call: its chain's condition, the dialect, and the policy, anew."""
+        settings = self.house.settings
+        error = failure.kind.value if failure is not None else ""
+        if place.kind is not call.ask.kind:
+            return False
+        if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
+            return False
+        if place.position == 0:
+            return True
+        return settings.policy.judge(call.facts(), self._outcome(call, place)).denied is None
+
+    def _outcome(self, call: Carried, place: Place) -> Outcome:
+        settings = self.house.settings
+        worst = worth.worst(settings, call.ask, place, call.at)
+        return Outcome(
+            place.provider,
+            place.model,
+            settings.chains.about(place.model),
+            worst.nusd if worst.known else None,
+            fallback=place.position > 0,
+        )
+
+    def _learn(self, call: Carried) -> None:
+        """Let the agent's pace know what the call came to; a runaway ends here, not at the next hour's bill."""
+        if not call.payer.agent:
+            return
+        judged = self._pace(call).settled(call.tokens, call.cost_nusd, self.house.now())
+        self._judged(call, judged)
+
+
+def _payer(payer: Payer, ask: Ask) -> Payer:
+    """Return the payer with what the call itself says of session and tags."""
+    if ask.session is None and not ask.tags:
+        return payer
+    return Payer(payer.agent, payer.entry, payer.group, payer.run, ask.session, payer.key, ask.tags)
+
+
+def _nothing_here(out: Outgoing) -> None:
+    body = json.dumps({"error": {"message": "nothing here; see docs/reference/gateway.md", "type": "not_found"}})  # fmt: skip
+    out.answer(404, [("content-type", "application/json")], body.encode())

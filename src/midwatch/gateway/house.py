@@ -1,0 +1,62 @@
+"""What all calls of one gateway share. Made once; `settings` and `health` are replaced at reload."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from midwatch.core.calls.pace import Judgement
+from midwatch.core.calls.policy import Judged, Verdict
+from midwatch.core.calls.route import Change, Health
+from midwatch.gateway.carried import Carried
+from midwatch.gateway.ledger.port import Ledger
+from midwatch.gateway.settings import Settings
+from midwatch.gateway.upstream.port import Upstream
+
+
+class Tell(Protocol):
+    """Where the gateway's news goes."""
+
+    def change(self, change: Change, call: Carried) -> None:
+        """A breaker or a key changed because of a call."""
+        ...
+
+    def shadow(self, call: Carried, judged: Judged) -> None:
+        """A rule in shadow would have acted."""
+        ...
+
+    def policy(self, call: Carried, verdict: Verdict) -> None:
+        """A rule denied or moved the call."""
+        ...
+
+    def loop(self, call: Carried, judged: Judgement) -> None:
+        """The agent's pace, or what it repeats, is out of the usual."""
+        ...
+
+    def ended(self, call: Carried) -> None:
+        """A call is over."""
+        ...
+
+
+@dataclass(slots=True)
+class House:
+    """Services of a gateway, and its clocks."""
+
+    settings: Settings
+    health: Health
+    ledger: Ledger
+    upstream: Upstream
+    tell: Tell
+    name: str = "gateway"
+    """Of this process, in the ledger."""
+    rehearsed: bool = False
+    """The providers are the rehearsal model: it may see by which agent it is asked."""
+    now: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    chance: Callable[[], float] = random.random
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """What happened, by reason: for /metrics."""

@@ -1,0 +1,102 @@
+"""The gateway's own noes: each with its type, its status, and whether the client may come again by itself.
+
+402 and 403 are tried again by no official client, 429 and 5xx are, unless they are told not to. What time
+heals soon (a rate, an overload) may be tried again; what it does not (a budget, a policy, a suspension) not,
+so that no SDK sleeps until midnight inside a call and looks hung.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from midwatch.core.calls.budget import Reason, Refused
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.exchange import GiveUp, Why
+from midwatch.gateway import dialects
+from midwatch.gateway.carried import Carried, dollars
+from midwatch.gateway.dialects import Refusal
+from midwatch.gateway.http.port import Outgoing
+
+GONE = "client_gone"
+
+ALL_REST_S = 30.0
+"""Retry-After when nobody knows when a provider will answer again."""
+
+
+def answer(out: Outgoing, call: Carried, refusal: Refusal, now: float) -> None:
+    """Give a refusal to the client of a call; nothing when it has left or has a part of an answer."""
+    if out.gone.done() or out.begun:
+        return
+    status, headers, body = dialects.refusal(call.ask.kind, refusal, array=call.route.array)
+    out.answer(status, headers + call.told(now), body)
+
+
+def gone() -> Refusal:
+    """The client has left; nobody reads this."""
+    return Refusal(GONE, "the client left", 499)
+
+
+def suspended(why: str) -> Refusal:
+    """Refuse the calls of an agent that is held."""
+    return Refusal("midwatch_suspended", f"{why}. Lift it with: midwatch resume AGENT", 403)
+
+
+def loop(agent: str, sentence: str) -> Refusal:
+    """Refuse the calls of an agent that goes round in circles."""
+    said = f"{sentence}: this looks like a loop, and no further call is carried. When it is none: midwatch resume {agent}"
+    return Refusal("midwatch_loop", said, 429)
+
+
+def policy(denied: str, rule: str) -> Refusal:
+    """Refuse a call that the fleet file's rules do not allow."""
+    return Refusal("midwatch_policy", f"{denied} ({rule})", 403, facts=(("rule", rule),))
+
+
+def busy(what: str, retry_after_s: float) -> Refusal:
+    """Refuse a call above a rate; it may come again."""
+    return Refusal("midwatch_limit", what, 429, retry_after_s, retry=True)
+
+
+def unknown_price(place: Place) -> Refusal:
+    """Refuse a call under a budget to a model whose price nobody knows."""
+    said = (
+        f"the price of {place.name} is not known, and a budget holds here; add it under models.prices,"
+        " or choose another models.unknown_price"
+    )
+    return Refusal("midwatch_budget", said, 403)
+
+
+def budget(refused: Refused) -> Refusal:
+    """Refuse a call that does not fit into its budgets."""
+    limit = refused.limit
+    facts: list[tuple[str, str]] = []
+    if limit is not None:
+        facts = [
+            ("scope", limit.account),
+            ("window", limit.window.value),
+            ("limit_usd", dollars(limit.limit_nusd)),
+            ("spent_usd", dollars(refused.spent_nusd)),
+            ("reserved_usd", dollars(refused.reserved_nusd)),
+        ]
+        if refused.renews_at is not None:
+            facts.append(("renews_at", datetime.fromtimestamp(refused.renews_at, UTC).isoformat()))
+    if refused.reason is Reason.UNAVAILABLE:
+        return Refusal("midwatch_budget", refused.sentence, 503, refused.retry_after_s, retry=True)
+    soon = refused.reason is Reason.IN_FLIGHT
+    status = 429 if refused.retry_after_s is not None else 403
+    return Refusal(
+        "midwatch_budget", refused.sentence, status, refused.retry_after_s, soon, facts=tuple(facts)
+    )
+
+
+def failed(end: GiveUp) -> Refusal:
+    """Say that no provider answered."""
+    if end.why is Why.NO_PLACE:
+        wait = ALL_REST_S if end.retry_after_s is None else end.retry_after_s
+        said = "every provider of this model rests after failures; see midwatch status"
+        return Refusal("midwatch_no_provider", said, 503, wait)
+    failure = end.failure
+    reason = failure.reason if failure is not None else "no answer"
+    status = 504 if failure is not None and failure.code in ("head", "total") else 502
+    said = f"the provider gave no answer: {reason}"
+    return Refusal("midwatch_upstream", said, status, end.retry_after_s)

@@ -1,0 +1,191 @@
+"""Passes a stream on, event by event, and judges how it ended.
+
+Held back until there is something for the client: a stream that fails before its first content has not
+been seen by anybody, and another place can answer. From then on whole events pass as they come. It ends well
+by its sentinel, or when nothing more has to come; everything else is a cut, which is told in the stream:
+a part is never passed on as the whole.
+
+Pings and comments reset no timer: a stream that only pings says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from midwatch.core.calls.classes import ErrorClass, Failure
+from midwatch.core.calls.exchange import Try
+from midwatch.gateway import dialects, refusals
+from midwatch.gateway.carried import Carried
+from midwatch.gateway.dialects import Event, Refusal, What
+from midwatch.gateway.house import House
+from midwatch.gateway.http.port import ClientGone, Outgoing
+from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
+
+SENTINEL_S: Final = 1.0
+"""How long a complete answer may take to say so; then it is ended here."""
+
+MAX_HELD_BYTES: Final = 4 * 1024 * 1024
+"""Held back before the first content; more is passed on."""
+
+
+class Ended(StrEnum):
+    """How a stream ended."""
+
+    WELL = "ok"
+    NOTHING = "nothing"  # badly, before anything of it reached the client
+    CUT = "cut"  # badly, in the middle
+    GONE = "gone"  # the client left
+    KILLED = "killed"  # somebody stopped the agent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    ended: Ended
+    failure: Failure | None = None
+
+
+class Relay:
+    """One stream from a provider to a client."""
+
+    def __init__(
+        self, house: House, call: Carried, attempt: Try, reply: Reply, out: Outgoing
+    ) -> None:
+        self.listener = dialects.listener(call.ask)
+        self.first_s: float | None = None
+        self._house = house
+        self._call = call
+        self._attempt = attempt
+        self._reply = reply
+        self._out = out
+        self._began = house.now()
+        self._deadline = self._began + (attempt.place.timeouts.first_token or attempt.deadline)
+        self._held: list[bytes] | None = []
+        self._held_bytes = 0
+
+    async def run(self) -> Verdict:
+        """Relay to the end. What broke it is told to the client, when it has a part of it."""
+        kind = dict(self._reply.headers).get("content-type", "")
+        if not dialects.streams(self._call.route, kind):
+            failure = Failure(ErrorClass.TRANSIENT, f"a stream was asked for, {kind[:60]!r} came")
+            return Verdict(Ended.NOTHING, failure)
+        task = asyncio.current_task()
+        assert task is not None
+
+        def interrupt(_: object = None) -> None:
+            task.cancel()
+
+        # a callback and no waiting: a task for each piece would cost more than the piece
+        self._call.interrupt = interrupt
+        self._out.gone.add_done_callback(interrupt)
+        try:
+            failure = await self._relay()
+        except (asyncio.CancelledError, ClientGone) as error:
+            if self._call.killed is None and not self._out.gone.done():
+                raise
+            if isinstance(error, asyncio.CancelledError):
+                task.uncancel()
+            failure = None
+        finally:
+            self._call.interrupt = None
+            self._out.gone.remove_done_callback(interrupt)
+        return await self._end(failure)
+
+    async def _relay(self) -> Failure | None:
+        """Pass on until the end; return what broke it, None for a good end."""
+        while True:
+            chunk = await self._next()
+            if isinstance(chunk, Failure):
+                return None if self.listener.complete else chunk
+            events = self.listener.close() if chunk is None else self.listener.feed(chunk)
+            if events:
+                await self._pass(events)
+            if self.listener.failure is not None:
+                return self.listener.failure
+            if self.listener.ended:
+                return None
+            if chunk is None:
+                return (
+                    None if self.listener.complete else self._cut("it ended without its end mark")
+                )
+            if self.listener.complete:
+                self._deadline = min(self._deadline, self._house.now() + SENTINEL_S)
+
+    async def _next(self) -> bytes | Failure | None:
+        now = self._house.now()
+        within = min(self._deadline, self._attempt.deadline) - now
+        try:
+            chunk = await self._reply.chunk(max(0.0, within))
+        except UpstreamError as error:
+            return self._cut(error.reason, error.phase)
+        finally:
+            self._call.waited_s += self._house.now() - now
+        return chunk
+
+    async def _pass(self, events: list[Event]) -> None:
+        data = b"".join([e.raw for e in events if e.what not in (What.MALFORMED, What.ERROR)])
+        if any(e.what is not What.PING for e in events):
+            between = self._attempt.place.timeouts.between or 60.0
+            if self._held is None or any(e.what is What.CONTENT for e in events):
+                self._deadline = self._house.now() + between
+        if self._held is not None:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            content = any(e.what is What.CONTENT for e in events)
+            over = self.listener.complete or self._held_bytes > MAX_HELD_BYTES
+            if not (content or over) or self.listener.failure is not None:
+                return
+            data = self._begin(content)
+        if data:
+            await self._out.send(data)
+
+    def _begin(self, content: bool) -> bytes:
+        """Begin the client's answer; return what was held back for it."""
+        assert self._held is not None
+        now = self._house.now()
+        if content:
+            self.first_s = now - self._began
+        headers = dialects.back(self._reply.headers)
+        self._out.begin(self._reply.status, headers + self._call.told(now, self._attempt.place))
+        data, self._held = b"".join(self._held), None
+        return data
+
+    def _cut(self, reason: str, phase: Phase = Phase.BODY) -> Failure:
+        return Failure(ErrorClass.TRANSIENT, reason, code=phase.value)
+
+    async def _end(self, failure: Failure | None) -> Verdict:
+        call, house = self._call, self._house
+        if self._out.gone.done():
+            return Verdict(Ended.GONE)
+        if call.killed is not None:
+            if self._held is None:
+                await self._tell(refusals.suspended(call.killed))
+            return Verdict(Ended.KILLED)
+        if failure is None:
+            if self._held is not None:
+                await self._try_send(self._begin(content=False))
+            if not self.listener.ended:
+                await self._try_send(dialects.sentinel(call.route, self.listener))
+            self._out.end()
+            return Verdict(Ended.WELL)
+        if self._held is not None:
+            return Verdict(Ended.NOTHING, failure)
+        house.counts["stream.cut"] += 1
+        message = f"The answer broke off: {failure.reason}. What came before is not the whole."
+        await self._tell(Refusal("midwatch_cut", message, 502))
+        return Verdict(Ended.CUT, failure)
+
+    async def _tell(self, refusal: Refusal) -> None:
+        """Say within the stream why it ends here."""
+        event = dialects.error_event(self._call.route, refusal.type, refusal.message, self.listener)
+        await self._try_send(event)
+        self._out.end()
+
+    async def _try_send(self, data: bytes) -> None:
+        try:
+            if data:
+                await self._out.send(data)
+        except ClientGone:
+            self._house.counts["client.gone_at_end"] += 1

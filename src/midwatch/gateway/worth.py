@@ -1,0 +1,127 @@
+"""What a call may cost at a place, and what it came to. Arithmetic on prices; nothing is stored here.
+
+Reserved is the most that the call can cost; charged is what the provider's own count comes to. Where that is
+missing, the charge is estimated from above and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from midwatch.core.calls.ask import Ask
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.charge import Charge
+from midwatch.core.pricing import cost
+from midwatch.core.pricing.shelf import Basis
+from midwatch.core.pricing.usage import Tier, Usage
+from midwatch.gateway.settings import Settings
+
+UNTOLD_OUTPUT: Final = 32_768
+"""Tokens of an answer of which neither client, fleet file nor price lists say a bound."""
+
+UNTOLD_WINDOW: Final = 200_000
+"""Tokens of input that may come from elsewhere (previous_response_id) into a window of unknown size."""
+
+SEARCHES: Final = 10
+"""Paid searches that are reckoned with where nobody bounds them; more are charged when they are known."""
+
+_TIERS: Final = {tier.value: tier for tier in Tier}
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The most that a call can cost at a place."""
+
+    nusd: int
+    known: bool = True
+    """False: no price is known, and `nusd` is a guess by the provider's dearest model, or 0."""
+
+
+def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
+    """Return what is to be reserved. `at`: Unix seconds."""
+    provided = settings.providers[place.provider]
+    found = settings.shelf.find(place.provider, provided.seller, place.model)
+    about = settings.chains.about(place.model)
+    window = about.context or found.window
+    longest = about.max_output or found.max_output
+    tokens = max(ask.input_tokens, window or UNTOLD_WINDOW) if ask.unseen else ask.input_tokens
+    output = ask.max_output if ask.max_output is not None else longest or UNTOLD_OUTPUT
+    if longest is not None:
+        output = min(output, longest)
+    facts: dict[str, Any] = {
+        "tier": _TIERS.get(ask.tier, Tier.OTHER),
+        "writes": ask.cache_write or "5m",
+        "media_in": ask.images or ask.audio,
+        "media_out": ask.draws or ask.audio,
+        "searches": ask.searches or (SEARCHES if ask.unbounded else 0),
+    }
+    tokens = min(tokens, window) if window is not None else tokens
+    bound = settings.shelf.worst_case(
+        place.provider,
+        provided.seller,
+        place.model,
+        at,
+        input_tokens=tokens,
+        max_output=output * ask.choices,
+        **facts,
+    )
+    if bound is not None:
+        return Worst(bound)
+    dearest = settings.shelf.dearest(provided.seller, at)
+    if dearest is None:
+        return Worst(0, known=False)
+    guess = cost.worst_case(dearest, tokens, output * ask.choices, **facts)
+    return Worst(guess, known=False)
+
+
+def charge(
+    settings: Settings,
+    ask: Ask,
+    place: Place,
+    usage: Usage | None,
+    at: float,
+    *,
+    said: str = "",
+    outcome: str = "ok",
+    attempts: Sequence[dict[str, Any]] = (),
+    now: float,
+) -> Charge:
+    """Return what an attempt is charged. `usage` None: the provider told nothing, so that input and what was
+    `said` are counted here. `at`: when it began, `now`: when it ended, both Unix seconds."""
+    provided = settings.providers[place.provider]
+    counted = usage if usage is not None else estimate(ask, said)
+    quote = settings.shelf.quote(counted, place.provider, provided.seller, place.model, at)
+    amount = quote.nusd
+    estimated = counted.estimated
+    if amount is None:  # unknown: the dearest of the provider, or 0 where nothing is known of it
+        dearest = settings.shelf.dearest(provided.seller, at)
+        worst_of = settings.models.unknown_price == "worst" and dearest is not None
+        amount = cost.cost(counted, dearest) if worst_of and dearest is not None else 0
+        estimated = True
+    return Charge(
+        cost_nusd=amount,
+        at=now,
+        model=place.model,
+        provider=place.provider,
+        usage=counted.to_json(),
+        input_tokens=counted.input_tokens,
+        output_tokens=counted.output_tokens,
+        price_version=quote.version,
+        costs={bill.source: bill.nusd for bill in quote.bills},
+        disputed=quote.basis is Basis.DISPUTED,
+        estimated=estimated,
+        attempts=attempts,
+        outcome=outcome,
+    )
+
+
+def estimate(ask: Ask, said: str) -> Usage:
+    """Return what a call used of which the provider told nothing: the bound of its input, and at most two
+    bytes for a token of what was said."""
+    return Usage(
+        input_text=ask.input_tokens,
+        output_text=(len(said.encode("utf-8", "replace")) + 1) // 2,
+        estimated=True,
+    )
