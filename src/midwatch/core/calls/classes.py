@@ -166,8 +166,11 @@ _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     529: ErrorClass.OVERLOADED,  # Anthropic
 }
 
+_START: Final = "^(?:provider returned error: )?"
+"""The beginning of what a provider says, also where a router quotes it."""
+
 _OVERRULES: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), kind)
+    (re.compile(pattern.replace("^", _START), re.IGNORECASE), kind)
     for pattern, kind in (
         # what is too large for a limit never fits, however long one waits
         (r"^request too large for\b", ErrorClass.CONTEXT_LENGTH),
@@ -177,7 +180,7 @@ _OVERRULES: Final = tuple(
 """Words that say more than the code beside them (OpenAI and Groq put both under rate_limit_exceeded)."""
 
 _WORDS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), kind)
+    (re.compile(pattern.replace("^", _START), re.IGNORECASE), kind)
     for pattern, kind in (
         (r"^your credit balance is too low\b", ErrorClass.QUOTA),
         (r"^you have reached your specified (?:workspace )?api usage limits\b", ErrorClass.QUOTA),

@@ -225,12 +225,9 @@ class GenerateListener(Listener):
     There is no sentinel; as a JSON array the closing bracket is one.
     """
 
-    def __init__(self, ask: Ask, *, array: bool = False) -> None:
-        super().__init__(
-            ask, sse.Elements() if array else sse.Events(), gemini.Stream(tier_of(ask))
-        )
-        self.array = array
-        self.opened = False
+    def __init__(self, ask: Ask) -> None:
+        splitter = sse.Elements() if ask.array else sse.Events()
+        super().__init__(ask, splitter, gemini.Stream(tier_of(ask)))
         self._reasons: dict[int, str] = {}
 
     def _read(self, raw: bytes) -> Event | None:
@@ -245,7 +242,7 @@ class GenerateListener(Listener):
         event = super()._read(b"data:" + shown) if shown.startswith(b"{") else None
         if event is None or event.what is What.MALFORMED:
             return Event(raw, What.MALFORMED)
-        self.opened = True
+        self.opened = self.opened or event.what is not What.ERROR
         # the brackets and commas around it belong to what the client gets
         return event._replace(raw=raw)
 
