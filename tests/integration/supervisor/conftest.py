@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -230,3 +231,61 @@ async def walled(own: House) -> AsyncIterator[Callable[..., Kept]]:
             await asyncio.sleep(0.01)
         await one.end()
     system.close()
+
+
+class Nursling:
+    """A process that the nursery started; what a test needs of `Popen`."""
+
+    def __init__(self, ask: Callable[[dict[str, Any]], Any], pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ask = ask
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask({"of": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("a supervisor", timeout)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:  # until then its number is no one else's
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Callable[..., Nursling]]:
+    """Start supervisors in processes of their own, without waiting for their imports: see nursery.py."""
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "nursery.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        orders, answers = server.stdin, server.stdout
+
+        def ask(order: dict[str, Any]) -> Any:
+            orders.write(json.dumps(order).encode() + b"\n")
+            orders.flush()
+            return json.loads(answers.readline())
+
+        def start(code: str, *args: object, console: Path, session: bool = False) -> Nursling:
+            console.touch()  # it may be read at once
+            words = [str(arg) for arg in args]
+            order = {"code": code, "args": words, "console": str(console), "session": session}
+            return Nursling(ask, ask(order))
+
+        yield start
+        orders.close()
+        server.wait(30)

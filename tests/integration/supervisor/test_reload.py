@@ -40,12 +40,13 @@ except MidwatchError as error:
 class Instance:
     """One supervisor in a process of its own, without a terminal, as a service has none."""
 
-    def __init__(self, folder: Path, data: str = "data") -> None:
+    def __init__(self, folder: Path, nursery: Callable[..., Any], data: str = "data") -> None:
         self.folder = folder
         self.file = folder / "midwatch.yaml"
         self.data = folder / data
         self.console_file = folder / f"console.{data}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Any = None
+        self._nursery = nursery
 
     def write(self, agents: dict[str, Any], **fleet: Any) -> None:
         defaults = {
@@ -57,11 +58,21 @@ class Instance:
         fresh.write_text(text)
         fresh.rename(self.file)
 
-    def up(self, **how: Any) -> None:
+    def up(self) -> None:
+        self.process = self._nursery(
+            RUN, self.file, self.data, console=self.console_file, session=True
+        )
+
+    def up_at(self, terminal: int) -> None:
+        """Start with a terminal that is its own."""
+
+        def take() -> None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
         with self.console_file.open("ab") as console:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(self.file), str(self.data)],
-                stderr=console, stdout=console, start_new_session=True, **how,
+                [sys.executable, "-c", RUN, str(self.file), str(self.data)], preexec_fn=take,
+                stdin=terminal, stderr=console, stdout=console, start_new_session=True,
             )  # fmt: skip
 
     @property
@@ -80,7 +91,6 @@ class Instance:
     def reload(self, says: str = "was read again") -> str:
         """Ask for a reload; return what the console said from then on."""
         before = len(self.console)
-        assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
         self.until(lambda: says in self.console[before:], says)
         return self.console[before:]
@@ -91,17 +101,16 @@ class Instance:
         return int(lines[-1].split("pid ")[1].split()[0].rstrip(","))
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(DEADLINE_S)
 
 
 @pytest.fixture
-def instances(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+def instances(tmp_path: Path, nursery: Callable[..., Any]) -> Iterator[Callable[..., Instance]]:
     made: list[Instance] = []
 
     def make(data: str = "data") -> Instance:
-        made.append(Instance(tmp_path, data))
+        made.append(Instance(tmp_path, nursery, data))
         return made[-1]
 
     yield make
@@ -112,7 +121,7 @@ def instances(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
                 one.process.wait(10)
             except subprocess.TimeoutExpired:
                 one.process.kill()
-                one.process.wait()
+                one.process.wait(10)
 
 
 def sleep(seconds: int = 600, **entry: Any) -> dict[str, Any]:
@@ -213,7 +222,6 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(instances: Any) 
     one.says("a2: started")
     pids = [one.pid(name) for name in agents]
     whole = one.file.read_text() + "  b:\n    command: [sleep, '600']\n"
-    assert one.process is not None
     with one.file.open("w") as file:
         for number, line in enumerate(whole.splitlines(keepends=True)):
             file.write(line)
@@ -261,7 +269,6 @@ def test_two_reloads_at_once_follow_one_another_and_one_while_stopping_does_noth
     one.write({"slow": stubborn})
     one.up()
     one.says("slow: started")
-    assert one.process is not None
     one.write({"slow": {**stubborn, "env": {"A": "1"}}, "new": sleep()})
     for _ in range(3):
         one.process.send_signal(signal.SIGHUP)
@@ -286,7 +293,6 @@ def test_an_agent_that_left_and_came_back_while_it_ended_runs_once(instances: An
     one.up()
     one.says("other: started")
     first = one.pid("slow")
-    assert one.process is not None
     one.write({"other": sleep()})
     one.process.send_signal(signal.SIGHUP)
     # its end takes a second: the next file comes before that
@@ -353,7 +359,6 @@ def test_a_second_supervisor_waits_and_takes_over(instances: Any) -> None:
     first.up()
     first.says("inbox: started")
     second.up()
-    assert first.process is not None
     second.says(f"inbox: not started: runs already under pid {first.process.pid} (data directory")
     first.end(signal.SIGKILL)
     second.says("inbox: started")
@@ -364,15 +369,10 @@ def test_with_a_terminal_the_end_of_it_is_the_end(instances: Any) -> None:
     one = instances()
     one.write({"inbox": sleep()})
     ours, theirs = os.openpty()
-
-    def take() -> None:
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    one.up(stdin=theirs, preexec_fn=take)
+    one.up_at(theirs)
     os.close(theirs)
     one.says("inbox: started")
     os.close(ours)  # the kernel tells the leader of the session
-    assert one.process is not None
     assert one.process.wait(DEADLINE_S) == 0
     assert "nothing is left running" in one.console
 
@@ -388,7 +388,6 @@ def test_an_agent_that_is_enabled_again_while_it_ends_runs_and_keeps_its_lease(
     one.up()
     one.says("slow: started")
     first = one.pid("slow")
-    assert one.process is not None
     one.write({"slow": {"command": SLOW, "enabled": False}})
     one.process.send_signal(signal.SIGHUP)
     kept = one.data / "fleet.json"
@@ -412,7 +411,6 @@ def test_an_agent_that_comes_back_comes_as_the_file_has_it_then_and_the_stop_wai
     kept = one.data / "fleet.json"
 
     def write(**agents: Any) -> None:
-        assert one.process is not None
         one.write(agents)
         one.process.send_signal(signal.SIGHUP)
         wanted = {name: agent["command"] for name, agent in agents.items()}
