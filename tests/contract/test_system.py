@@ -130,6 +130,21 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     ground.system.close()
 
 
+async def test_turns_at_the_processor_are_told_of_the_living_or_not_at_all(ground: Ground) -> None:
+    process = ground.launch("live")
+    own = ground.system.turns()
+    assert own is None or (own.ran_s > 0 and own.waited_s >= 0)
+    assert ground.system.turns(process) is None or own is not None
+    ground.system.kill_tree(process)
+    await ground.until(lambda: len(ground.exits) == 1)
+    assert ground.system.turns(process) is None
+
+
+async def test_without_agents_there_is_nobody_to_give_way(ground: Ground) -> None:
+    ground.launch("live")
+    assert not ground.system.give_way(600.0)
+
+
 async def test_an_exit_is_told_once_with_its_code_after_all_output(ground: Ground) -> None:
     ground.launch("print first; print last; exit 3")
     await ground.until(lambda: bool(ground.exits))

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-LEAST_S: Final = 0.05
-"""Waiting between two looks that is worth a thought: less is not noticed by anybody."""
+LEAST_S: Final = 0.25
+"""Waiting in a second that is worth a thought. A post that is asked for little waits 0.05 s in a second
+beside one agent for each processor, and 0.1 s beside fifty: nobody notices."""
 
-RATIO: Final = 3.0
-"""Waiting beside running from which on it starves: as much as one among four that want one processor.
+RATIO: Final = 5.0
+"""Waiting beside running from which on it starves: as much as one among six that want one processor.
 A post's own threads, and the posts that start beside it, stay below that by themselves."""
 
 
@@ -28,7 +29,7 @@ class Turns:
 
 
 def starves(before: Turns, now: Turns) -> bool:
-    """Tell whether the process waited much longer than it ran between two looks. What the threads that
+    """Tell whether the process waited much longer than it ran between two looks, a second apart. What the threads that
     ended had is gone from the counts, so that they may fall: that is no sign of anything."""
     ran_s, waited_s = now.ran_s - before.ran_s, now.waited_s - before.waited_s
     return ran_s >= 0.0 and waited_s >= LEAST_S and waited_s >= RATIO * ran_s

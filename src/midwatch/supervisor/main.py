@@ -30,6 +30,7 @@ from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.machine import linux
 from midwatch.supervisor.machine.portable import PortableSystem
 from midwatch.supervisor.machine.system import System
+from midwatch.supervisor.precedence import Precedence
 from midwatch.supervisor.pulse import Pulse
 from midwatch.supervisor.reporter import Silence
 from midwatch.supervisor.service_notify import ServiceManager
@@ -105,6 +106,8 @@ async def _live(
     if "reload" in supervisor.orders.own:
         supervisor.orders.own["reload"] = manager.telling(supervisor.changes.reload)
     problem: SetupError | None = None
+    ours = Precedence("midwatch", supervisor.system, supervisor.say)
+    supervisor.tasks.spawn(ours.keep(), "precedence")
     starting = supervisor.tasks.spawn(_start(supervisor), "start")
     stopped = supervisor.tasks.spawn(stop.wait(), "wait for a signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,11 +16,11 @@ from midwatch.core import units
 from midwatch.core.errors import LinkError
 from midwatch.core.excerpt import show_lines
 from midwatch.core.exits import last_words, signal_name
-from midwatch.core.starving import Turns, starves
 from midwatch.supervisor import http
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.machine.system import Exit, Launch, Process, StartError, System
 from midwatch.supervisor.output.capture import Capture
+from midwatch.supervisor.precedence import Precedence
 from midwatch.wire.ids import new_id
 
 CHECK_EVERY_S: Final = 1.0
@@ -38,12 +38,6 @@ it anew would only cost more."""
 
 WORK_S: Final = 0.01
 """Processor time in one pause that tells who works slowly from who hangs."""
-
-GIVE_WAY_S: Final = 600.0
-"""How long agents give way to a post after it was last seen to get too little of the processor."""
-
-LOOK_S: Final = 1.0
-"""Least distance of two looks at that: in less time one wait of many is no proportion."""
 
 START_PATIENCE_S: Final = 60.0
 """A post that has not answered yet may need this long: a big database is opened, a disk is slow."""
@@ -150,9 +144,7 @@ class Post:
         self._ever_ready = False
         self._cpu_s = 0.0
         """Of the process, when it was last asked whether it works."""
-        self._turns: tuple[float, Turns] | None = None
-        """What it had of the processor, and when that was asked."""
-        self._gave_way_told = False
+        self._precedence = Precedence(plan.name, system, say)
         self._stopping = False
 
     async def keep(self) -> None:
@@ -192,7 +184,7 @@ class Post:
     def _start(self) -> bool:
         run_id = new_id()
         self._exited.clear()
-        self._turns = None
+        self._precedence.begin()
         self._capture.begin()
         env = {**self.plan.env, "MIDWATCH_RUN_ID": run_id}
         launch = Launch(self.plan.command, env, self.plan.cwd, run_id, self._printed, self._ended)
@@ -256,7 +248,7 @@ class Post:
             patience = PATIENCE_S if answered else START_PATIENCE_S
             process = self.process
             if process is not None:
-                self._see_to_processor(process)
+                self._precedence.look(process)
             if answered and process is not None and self._works(process):
                 patience = STARVED_PATIENCE_S
             if self._system.now() - since > patience and process is not None and not self._stopping:
@@ -281,21 +273,6 @@ class Post:
         sample = self._system.sample([process], light=True).get(process.pid)
         before, self._cpu_s = self._cpu_s, sample.cpu_s if sample is not None else 0.0
         return self._cpu_s - before >= WORK_S or self._system.standing(process).state == "R"
-
-    def _see_to_processor(self, process: Process) -> None:
-        """Let the agents give way when this process mostly waits for the processor."""
-        now, turns = self._system.now(), self._system.turns(process)
-        if self._turns is not None and now - self._turns[0] < LOOK_S:
-            return
-        before, self._turns = self._turns, (now, turns) if turns is not None else None
-        if before is None or turns is None or not starves(before[1], turns):
-            return
-        if self._system.give_way(GIVE_WAY_S) and not self._gave_way_told:
-            self._gave_way_told = True
-            self._say(
-                f"{self.plan.name}: the agents leave it too little of the processor; they come after it"
-                f" until it was well for {units.show_duration(GIVE_WAY_S)}"
-            )
 
     async def _answers(self) -> bool:
         try:

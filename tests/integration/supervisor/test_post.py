@@ -224,7 +224,7 @@ class Crowded(LinuxSystem):
         self.asked = 0
         self.given: list[float] = []
 
-    def turns(self, process: Process) -> Turns | None:
+    def turns(self, process: Process | None = None) -> Turns | None:
         self.asked += 1
         return Turns(0.01 * self.asked, 0.5 * self.asked if self.crowd else 0.0)
 
@@ -238,7 +238,7 @@ class Crowded(LinuxSystem):
 async def test_agents_give_way_to_a_post_that_waits_for_the_processor_and_to_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: bool
 ) -> None:
-    monkeypatch.setattr("midwatch.supervisor.post.LOOK_S", 0.0)
+    monkeypatch.setattr("midwatch.supervisor.precedence.LOOK_S", 0.0)
     monkeypatch.setattr(Crowded, "crowd", crowd)
     sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
     one = Kept(tmp_path, sleeper, "http://127.0.0.1:9", Crowded(asyncio.get_running_loop()))

@@ -10,11 +10,12 @@ from midwatch.core.starving import Turns, starves
 @pytest.mark.parametrize(
     ("ran_s", "waited_s", "told"),
     [
-        pytest.param(0.002, 0.1, True, id="one request beside a hundred that burn"),
+        pytest.param(0.02, 0.6, True, id="ten requests beside a hundred that burn"),
         pytest.param(0.02, 1.0, True, id="a start beside a hundred that burn"),
         pytest.param(0.6, 0.4, False, id="three programs that start on two processors"),
         pytest.param(0.5, 1.0, False, id="its own threads on one processor"),
-        pytest.param(0.001, 0.04, False, id="a wait that nobody notices"),
+        pytest.param(0.047, 0.404, True, id="a page beside eight that burn"),
+        pytest.param(0.0106, 0.0541, False, id="its usual work beside one for each processor"),
         pytest.param(0.0, 0.0, False, id="idle"),
         pytest.param(-0.5, 0.2, False, id="a thread ended and took its count with it"),
     ],

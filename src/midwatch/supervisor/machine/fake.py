@@ -101,6 +101,7 @@ class FakeSystem:
             "disk": "rlimit",
         }
         """What `enforcement` tells."""
+        self.own_turns: Turns | None = None
         self.behind_until = float("-inf")
         """Until when agents give way to posts."""
         self.killed_members: list[Member] = []
@@ -232,14 +233,16 @@ class FakeSystem:
             if (p := self._living.get(process.pid)) is not None
         }
 
-    def turns(self, process: Process) -> Turns | None:
+    def turns(self, process: Process | None = None) -> Turns | None:
+        if process is None:
+            return self.own_turns
         mine = self._living.get(process.pid)
         return mine.turns if mine is not None else None
 
     def give_way(self, seconds: float) -> bool:
         began = self._now >= self.behind_until
         self.behind_until = max(self.behind_until, self._now + seconds)
-        return began
+        return began and any(p.launch.agent for p in self._living.values())
 
     def members(self, process: Process) -> list[Member]:
         return list(self._known(process).members)

@@ -8,6 +8,7 @@ declared to outlive it are spared when the run is killed, and end with the insta
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
@@ -43,8 +44,10 @@ class Lineage:
         self._met: set[int] = set()
         """Strays that were there when we last reaped."""
         # a shell that started something and then became us by exec: its children are not ours to end
-        children = procfs.stats(procfs.children_of(os.getpid())).values()
-        self._before = {(entry.pid, entry.started) for entry in children}
+        children = procfs.children_of(os.getpid())
+        seen = procfs.stats(children)
+        self._before = {(entry.pid, entry.started) for entry in seen.values()}
+        self._hidden_before = set(children) - seen.keys()
 
     def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
         self.kin.alias(run_id, process.run_id)
@@ -208,7 +211,23 @@ class Lineage:
 
     def kill_strays(self) -> int:
         """SIGKILL whatever was re-parented to us: it came from a run, also when nothing tells which."""
-        return sum(tree.kill_below(entry) for entry in self.strays())
+        return sum(tree.kill_below(entry) for entry in self.strays()) + self._kill_hidden()
+
+    def _kill_hidden(self) -> int:
+        """SIGKILL our children that we did not start and that /proc does not show, and those that they
+        leave to us: what our children are is told of us, not of them."""
+        if not self._adopt or not procfs.hides():
+            return 0
+        us, found = os.getpid(), set[int]()
+        until = time.monotonic() + tree.WORK_S
+        while time.monotonic() < until:
+            for pid in set(procfs.children_of(us)) - self._processes.keys() - self._hidden_before:
+                if procfs.stat(pid) is None and tree.send(
+                    pid, signal.SIGKILL, lambda p: p in procfs.children_of(us)
+                ):
+                    found.add(pid)
+            time.sleep(0.002)
+        return len(found)
 
     def reap(self) -> int:
         """Reap zombies that are our children and not of our own starting, whose ends are read

@@ -239,11 +239,16 @@ class LinuxSystem:
         mine = self._processes.get(process.pid)
         spared = self._lineage.outliving(process.run_id)
         in_cgroup = 0
-        if mine is not None and mine is process and not spared:
-            if mine.cgroup is not None:
-                in_cgroup = mine.cgroup.kill()
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGSTOP)  # all of the group in one call
+        if mine is not None and mine is process:
+            hidden = procfs.hides() and procfs.stat(process.pid) is None
+            if hidden:  # it is not found again to be killed later
+                self.signal_one(process, signal.SIGKILL)
+            if not spared:
+                if mine.cgroup is not None:
+                    in_cgroup = mine.cgroup.kill()
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    # all of the group in one call
+                    os.killpg(process.pid, signal.SIGKILL if hidden else signal.SIGSTOP)
         hunt = self._hunts.get(process.run_id)
         if hunt is None:
             hunt = self._hunts[process.run_id] = tree.Hunt(
@@ -307,7 +312,9 @@ class LinuxSystem:
                 self._sharing.see(process.pid, below)
         return self._meter.measure(wanted, light=light)
 
-    def turns(self, process: Process) -> Turns | None:
+    def turns(self, process: Process | None = None) -> Turns | None:
+        if process is None:
+            return turns(os.getpid())
         return turns(process.pid) if self._living(process) is not None else None
 
     def give_way(self, seconds: float) -> bool:

@@ -131,7 +131,7 @@ class PortableSystem:
                 found[process.pid] = _sample(root, below, mine.files)
         return found
 
-    def turns(self, process: Process) -> Turns | None:  # noqa: ARG002
+    def turns(self, process: Process | None = None) -> Turns | None:  # noqa: ARG002
         return None
 
     def give_way(self, seconds: float) -> bool:  # noqa: ARG002

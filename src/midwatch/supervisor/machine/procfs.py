@@ -1,12 +1,13 @@
 """Reads /proc: who is whose child, what it uses, what its environment says.
 
 A process is named by (pid, start time): a pid alone may already belong to somebody else. Whatever
-vanishes while it is read counts as gone. One stat costs about 10 microseconds, nearly all of it in
+vanishes while it is read counts as gone, and so does what is hidden from us (`hides`). One stat costs about 10 microseconds, nearly all of it in
 the kernel, so what is called for every process of the machine does nothing else.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -110,6 +111,41 @@ def stats(wanted: Iterable[int]) -> dict[int, Stat]:
 def everyone() -> dict[int, Stat]:
     """Return all processes by pid: one pass, about 11 microseconds each."""
     return stats(pids())
+
+
+_CAP_SYS_PTRACE: Final = 19
+
+
+@functools.cache
+def hides() -> bool:
+    """Tell whether /proc is mounted so that processes which we may not trace are not shown to us.
+
+    Of our own children those are the ones that run as another user or are not dumpable: a program that
+    we may execute but not read, or one that wants to keep its memory to itself (ssh-agent)."""
+    return is_hiding(
+        read_all("/proc/self/mountinfo"), read("/proc/self/status") or b"", os.getgroups()
+    )
+
+
+def is_hiding(mounts: bytes, status: bytes, groups: Collection[int]) -> bool:
+    """Judge by /proc/self/mountinfo, /proc/self/status and our groups. Source: proc(5), hidepid."""
+    options: list[bytes] = []
+    for line in mounts.split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        fields = before.split()
+        if len(fields) > 4 and fields[4] == b"/proc" and after.startswith(b"proc "):
+            options = after.split()[-1].split(b",")  # the last one lies on top
+    values = {name: value for name, _, value in (option.partition(b"=") for option in options)}
+    how = values.get(b"hidepid", b"0")
+    if how in (b"0", b"off"):
+        return False
+    for line in status.split(b"\n"):
+        if line.startswith(b"CapEff:") and int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1:
+            return False
+    if how in (b"4", b"ptraceable"):
+        return True  # from everybody, whatever `gid` says
+    spared = values.get(b"gid", b"0")
+    return not (spared.isdigit() and int(spared) in groups)
 
 
 def children_of(pid: int) -> list[int]:

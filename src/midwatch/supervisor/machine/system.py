@@ -231,8 +231,9 @@ class System(Protocol):
         alone, in one cheap pass for all; the rest is what the last full sample found."""
         ...
 
-    def turns(self, process: Process) -> Turns | None:
-        """Return what the process has had of the processor; None where that is not told."""
+    def turns(self, process: Process | None = None) -> Turns | None:
+        """Return what the process has had of the processor, without one, what we have; None where that
+        is not told."""
         ...
 
     def give_way(self, seconds: float) -> bool:

@@ -27,6 +27,9 @@ WORK_S: Final = 0.03
 SEEN_MAX: Final = 50_000
 """Processes that are remembered as seen below a run."""
 
+WAITS: Final = 50
+"""For how many steps the ends of hidden processes are waited for."""
+
 CROWD: Final = 512
 """From so many processes on, those that carry the mark are not asked for their children."""
 
@@ -159,6 +162,10 @@ class Hunt:
        by which they are found. 2. Look again, until a look finds nothing new: whoever was forking when
        it was stopped may have had one more child. 3. Kill, the run's own process last.
 
+    Where /proc hides processes (`procfs.hides`) those are known by the mark, and found among the
+    children of who is seen and among our own: so all of it is repeated until nobody is left without
+    parents who was hidden below somebody hidden.
+
     A step goes on where the last one ended; a hunt that is over is not used again.
     """
 
@@ -175,7 +182,8 @@ class Hunt:
         """The next step is arranged for."""
         self.leftovers = False
         """Its run had ended before it began."""
-        self._work: Generator[None] | None = None
+        self._work: Generator[bool] | None = None
+        """Yields True when it has nothing to do before the next step."""
 
     @property
     def begun(self) -> bool:
@@ -189,17 +197,37 @@ class Hunt:
         until = time.monotonic() + WORK_S
         if self._work is None:
             self._work = self._steps(roots)
-        for _ in self._work:
-            if time.monotonic() > until:
+        for waits in self._work:
+            if waits or time.monotonic() > until:
                 return max(1, len(self._held) + self._killed), False
         return self._killed, True
 
-    def _steps(self, roots: Iterable[Stat | None]) -> Generator[None]:
+    def _steps(self, roots: Iterable[Stat | None]) -> Generator[bool]:
         fresh: list[int] = []
         for root in roots:
             if root and self._hold(root.pid, root.started, is_started(root.started)):
                 fresh.append(root.pid)
-            yield
+            yield False
+        done: set[int] = set()
+        while True:
+            yield from self._hold_all(fresh)
+            new = [pid for pid in reversed(self._held) if pid not in done]
+            for pid in new:
+                started = self._held[pid]
+                is_it = self._is_marked if started is None else is_started(started)
+                self._killed += send(pid, signal.SIGKILL, is_it)
+                yield False
+            if not new or not procfs.hides():
+                return
+            done.update(new)
+            for _ in range(WAITS):  # whoever was below them becomes our child, and is seen then
+                if not any(lives(pid) for pid in new):
+                    break
+                yield True
+            fresh = []
+
+    def _hold_all(self, fresh: list[int]) -> Generator[bool]:
+        """Stop everything below and beside these."""
         last: list[int] = []
         while True:
             walk = [*fresh, *last]
@@ -210,24 +238,24 @@ class Hunt:
                     if child not in self._held and self._hold_child(child):
                         walk.append(child)
                         fresh.append(child)
-                    yield
-                yield
+                    yield False
+                yield False
             last, fresh = fresh, []
-            others = (pid for pid in procfs.pids() if pid not in self._held)
-            for pid in self._kin.marked(self._run_id, others):
+            listed = procfs.pids()
+            if procfs.hides():
+                listed += procfs.children_of(os.getpid())
+            for pid in self._kin.marked(self._run_id, (p for p in listed if p not in self._held)):
                 if self._hold(pid, None, self._is_marked):
                     fresh.append(pid)
-                yield
+                yield False
             if not fresh and not last:
-                break
-        for pid, started in reversed(self._held.items()):
-            is_it = self._is_marked if started is None else is_started(started)
-            self._killed += send(pid, signal.SIGKILL, is_it)
-            yield
+                return
 
     def _hold(self, pid: int, started: int | None, is_it: Callable[[int], bool]) -> bool:
-        if self._spared and procfs.run_of(pid) in self._spared:
-            return False
+        if self._spared and (
+            procfs.run_of(pid) in self._spared or (procfs.hides() and procfs.stat(pid) is None)
+        ):
+            return False  # of who is hidden nobody can tell that it is not to be spared
         if not send(pid, signal.SIGSTOP, is_it):
             return False
         self._held[pid] = started
@@ -265,6 +293,11 @@ def send(pid: int, number: int, is_it: Callable[[int], bool]) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process has not ended yet, seen or hidden."""
+    return send(pid, 0, lambda _: True)
 
 
 def is_started(started: int) -> Callable[[int], bool]:
