@@ -98,7 +98,7 @@ def _fleet(file: Path) -> tuple[list[Check], Fleet | None]:
 
 
 def _host(directory: Path, fleet: Fleet | None, running: Mapping[str, Any] | None) -> HostFacts:
-    from midwatch.supervisor.machine import linux
+    from midwatch.supervisor.machine import linux, procfs
 
     # a running instance may stand in another cgroup than we do: what it says counts
     told = limits_of(directory) if running else None
@@ -120,6 +120,7 @@ def _host(directory: Path, fleet: Fleet | None, running: Mapping[str, Any] | Non
         zones=_has_zones(fleet.timezone if fleet else "Europe/Paris"),
         lingers=_lingers(),
         sandboxed=walled,
+        hides=sys.platform == "linux" and procfs.hides(),
     )
 
 

@@ -73,6 +73,8 @@ class HostFacts:
     """None: no service of this user's is installed, so it does not matter."""
     sandboxed: Sequence[str] = ()
     """Agents that ask for walls."""
+    hides: bool = False
+    """/proc does not show the processes that we may not trace."""
 
 
 def host(facts: HostFacts) -> Iterator[Check]:
@@ -80,6 +82,8 @@ def host(facts: HostFacts) -> Iterator[Check]:
     yield _system(facts)
     yield from _limits(facts)
     yield _walls(facts)
+    if facts.hides:
+        yield _hidden(facts)
     yield from _room(facts)
     if facts.now < EARLIEST:
         yield Check(
@@ -143,6 +147,18 @@ def held(held_by: Mapping[str, str]) -> str:
 def is_full(held_by: Mapping[str, str]) -> bool:
     """Tell whether the operating system itself holds runs to every limit."""
     return all(STRENGTH.get(how, 2) == 0 for how in held_by.values())
+
+
+def _hidden(facts: HostFacts) -> Check:
+    text = "/proc hides what nobody may trace (hidepid), such as an agent's ssh-agent"
+    if all(facts.held_by.get(name) == "cgroup" for name in ("memory", "processes")):
+        return Check("host", "hidden processes", "ok", f"{text}; its cgroup counts and ends it")
+    return Check(
+        "host", "hidden processes", "warn",
+        f"{text}: it ends with its run, but counts for no limit, and outlives a kill -9 of Midwatch",
+        "start Midwatch as a service (midwatch install-service), or mount /proc with gid= of a group "
+        "that it is in",
+    )  # fmt: skip
 
 
 def _walls(facts: HostFacts) -> Check:

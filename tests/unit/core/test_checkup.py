@@ -43,8 +43,10 @@ def test_a_good_machine_has_nothing_to_do() -> None:
         ({"now": 1000.0}, "clock", "bad"),
         ({"zones": False}, "time zones", "bad"),
         ({"lingers": False}, "lingering", "warn"),
+        ({"hides": True}, "hidden processes", "ok"),
+        ({"hides": True, "held_by": {"memory": "sampling"}}, "hidden processes", "warn"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_each_weakness_is_told_with_what_to_do(
     changed: dict[str, object], name: str, level: str

@@ -215,7 +215,7 @@ class Lineage:
 
     def _kill_hidden(self) -> int:
         """SIGKILL our children that we did not start and that /proc does not show, and those that they
-        leave to us: what our children are is told of us, not of them."""
+        leave to us. Who our children are stands in our own folder there, which nobody hides from us."""
         if not self._adopt or not procfs.hides():
             return 0
         us, found = os.getpid(), set[int]()
