@@ -91,12 +91,14 @@ class Events:
 class Elements:
     """Splits a JSON array: an event is an element with what stands before it, the last one the closing bracket."""
 
-    __slots__ = ("_at", "_depth", "_kept", "_over", "_text", "oversized")
+    __slots__ = ("_at", "_depth", "_kept", "_over", "_text", "_within", "oversized")
 
     def __init__(self) -> None:
         self._kept = bytearray()
         self._at = 0
         self._depth = 0
+        self._within = 1
+        """The depth at which elements stand: 0 where an object came instead of an array."""
         self._text = False
         """Whether `_at` stands within a string."""
         self._over = False
@@ -121,10 +123,12 @@ class Elements:
             if mark == 0x22:
                 self._text = not self._text
             elif mark in b"[{":
+                if self._depth <= 0:
+                    self._within = int(mark == 0x5B)
                 self._depth += 1
             else:
                 self._depth -= 1
-                if self._depth == 1 or self._depth <= 0:
+                if self._depth <= self._within:
                     self._add(found, bytes(kept[start:at]))
                     start = at
         del kept[:start]
