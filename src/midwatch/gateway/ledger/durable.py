@@ -12,6 +12,7 @@ they stay in memory, in order, until a transaction has taken them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -46,14 +47,17 @@ ANSWER_S: Final = 2.0
 STOP_S: Final = 5.0
 """How long the end waits for what is still to be written."""
 
-INTERVAL_S: Final = 0.002
-"""Distance of transactions under load: each costs as much as ten orders in it."""
+INTERVAL_S: Final = 0.001
+"""Distance of transactions under load: each costs as much as four orders in it."""
 
 BURST: Final = 4
 """Transactions that go at once before the distance holds: a call now and then never waits."""
 
 LINGER_S: Final = 0.01
 """How long settlements wait for company when nobody waits for them."""
+
+CROWD: Final = 16
+"""Orders that are enough company: they go at once."""
 
 MAX_BATCH: Final = 500
 """Orders of one transaction."""
@@ -63,6 +67,9 @@ MAX_WAITING: Final = 20_000
 
 RETRY_S: Final = (0.05, 1.0)
 """Pause before a failed batch of settlements is tried again: from, to, doubled each time."""
+
+NOTHING, AN_ANSWER, ANYTHING = range(3)
+"""What the thread waits for."""
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +123,11 @@ class DurableLedger:
         self._books = Books(engine, calendar)
         self._disk = disk
         self._clock = clock
-        self._queue: queue.SimpleQueue[_Ask | None] = queue.SimpleQueue()
+        self._orders: deque[_Ask] = deque()
+        self._awaited = False
+        """True when somebody waits for an answer to one of `_orders`."""
+        self._asleep = NOTHING
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._kept: deque[_Ask] = deque()
         self._waiting: deque[_Ask] = deque()
         self._watching = False
@@ -169,7 +180,7 @@ class DurableLedger:
             return
         self._stopping = True
         self._stop_by = self._clock() + STOP_S
-        self._queue.put(None)
+        self._wake.put(None)
         await asyncio.to_thread(self._thread.join, STOP_S + ANSWER_S)
         self._readers.submit(self._reader.close)
         self._readers.shutdown(wait=False)
@@ -242,13 +253,20 @@ class DurableLedger:
         return await self._read(partial(reading.audit, self._reader))
 
     def _send(self, order: Order) -> None:
-        self._queue.put(_Ask(order, None, self._clock()))
+        self._orders.append(_Ask(order, None, 0.0))
+        if self._asleep == ANYTHING:
+            self._asleep = NOTHING
+            self._wake.put(None)
 
     def _ask(self, order: Order) -> _Ask:
         assert self._loop is not None, "start() comes first"
         ask = _Ask(order, self._loop.create_future(), self._clock())
         self._waiting.append(ask)
-        self._queue.put(ask)
+        self._orders.append(ask)
+        self._awaited = True
+        if self._asleep:
+            self._asleep = NOTHING
+            self._wake.put(None)
         if not self._watching:
             self._watching = True
             self._loop.call_later(ANSWER_S / 8, self._watch)
@@ -327,7 +345,7 @@ class DurableLedger:
             if batch:
                 pace.step(self._clock())
                 self._commit(batch)
-            if self._stopping and self._queue.empty():
+            if self._stopping and not self._orders:
                 if not self._kept or self._clock() > self._stop_by:
                     break
                 time.sleep(RETRY_S[0])
@@ -342,32 +360,32 @@ class DurableLedger:
 
     def _take(self, pace: Pace) -> list[_Ask]:
         """Return what is to be decided next, in order: what failed before, then what has arrived."""
-        batch: list[_Ask] = []
-        awaited = False
-        until: float | None = self._clock() + self._pause if self._kept else None
-        while len(batch) < MAX_BATCH:
-            ask = self._next(None if until is None else until - self._clock())
-            if ask is None:
-                break
-            batch.append(ask)
-            if ask.future is not None and not awaited:
-                awaited = True
-                until = self._clock() + pace.pause(self._clock())
-            elif until is None:
-                until = self._clock() + LINGER_S
-        if self._kept:
-            batch = [*self._kept, *batch]
-            self._kept.clear()
+        if not self._orders and not self._stopping:
+            self._sleep(self._pause if self._kept else None)
+        if not self._awaited:
+            self._sleep(LINGER_S)
+        pause = pace.pause(self._clock())
+        if pause > 0 and len(self._orders) < CROWD and not self._stopping:
+            time.sleep(pause)
+        self._awaited = False
+        batch = [*self._kept]
+        self._kept.clear()
+        while self._orders and len(batch) < MAX_BATCH:
+            batch.append(self._orders.popleft())
+        if self._orders:
+            self._awaited = True  # the rest of a crowd: do not linger
         return [ask for ask in batch if not (ask.gone and isinstance(ask.order, Reserve))]
 
-    def _next(self, wait_s: float | None) -> _Ask | None:
-        """Return the next order; None when none comes in time, or the end has come."""
-        try:
-            if wait_s is None and not self._stopping:
-                return self._queue.get()
-            return self._queue.get(timeout=0 if self._stopping else max(0.0, wait_s or 0.0))
-        except queue.Empty:
-            return None
+    def _sleep(self, at_most_s: float | None) -> None:
+        """Wait until somebody waits for an answer; without a bound, until there is anything to do."""
+        self._asleep = ANYTHING if at_most_s is None else AN_ANSWER
+        # what came before that line woke nobody
+        if self._stopping or self._awaited or (at_most_s is None and self._orders):
+            self._asleep = NOTHING
+            return
+        with contextlib.suppress(queue.Empty):
+            self._wake.get(timeout=at_most_s)
+        self._asleep = NOTHING
 
     def _commit(self, batch: list[_Ask]) -> None:
         told: list[Notice] = []

@@ -1,14 +1,14 @@
 """What a database must do for the ledger: one transaction at a time, alone among all gateways.
 
-Statements are one text for every engine: `?` marks a value, `{many}` a list of texts to look among, and what
-differs is a word of the engine's (`Engine.words`). One row, `ledger`, is updated first in each transaction: where
+Statements are one text for every engine: `?` marks a value, `{many}` a list of texts to look among, `{rows}` rows of
+values, and what differs is a word of the engine's (`Engine.words`). One row, `ledger`, is updated first in each transaction: where
 the database locks rows that is the lock, so that there is one order and no deadlock; and its version tells whether
 somebody else has written since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from midwatch.core.errors import MidwatchError
@@ -68,7 +68,9 @@ class Engine(Protocol):
         """Run one statement, and return how many rows it changed."""
         ...
 
-    def run_many(self, sql: str, many: Iterable[Sequence[Any]]) -> None: ...
+    def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
+        """Run a statement with `{rows}` in it for many rows of values, all of one width."""
+        ...
 
     def tidy(self) -> None:
         """Give back a little of the space that deleted rows took. Outside a transaction."""

@@ -24,18 +24,35 @@ _OPENING: Final = (
     " day, slot, reserved_at, deadline_at, reserved_nusd"
 )
 
+_ENDING: Final = [
+    "state",
+    "settled_at",
+    "cost_nusd",
+    "saved_nusd",
+    "model",
+    "provider",
+    "usage",
+    "input_tokens",
+    "output_tokens",
+    "price_version",
+    "costs",
+    "disputed",
+    "estimated",
+    "attempts",
+    "outcome",
+]
+
 _BALANCE: Final = "id, state, accounts, day, slot, reserved_nusd, cost_nusd, estimated"
 
 SQL: Final[dict[str, str]] = {
-    "open": f"INSERT INTO calls ({_OPENING}) VALUES ({', '.join('?' * 17)})",
+    "open": f"INSERT INTO calls ({_OPENING}) VALUES {{rows}}",
     "end": (
-        "UPDATE calls SET state = ?, settled_at = ?, cost_nusd = ?, saved_nusd = ?, model = ?,"
-        " provider = ?, usage = ?, input_tokens = ?, output_tokens = ?, price_version = ?, costs = ?,"
-        " disputed = ?, estimated = ?, attempts = ?, outcome = ? WHERE id = ?"
+        f"UPDATE calls SET {', '.join(f'{c} = ended.column{n}' for n, c in enumerate(_ENDING, 1))}"
+        f" FROM (VALUES {{rows}}) AS ended WHERE calls.id = ended.column{len(_ENDING) + 1}"
     ),
     "charge": (
-        "INSERT INTO balances (account, period, spent_nusd, reserved_nusd, touched)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (account, period) DO UPDATE SET"
+        "INSERT INTO balances (account, period, spent_nusd, reserved_nusd, touched) VALUES {rows}"
+        " ON CONFLICT (account, period) DO UPDATE SET"
         " spent_nusd = balances.spent_nusd + excluded.spent_nusd,"
         " reserved_nusd = balances.reserved_nusd + excluded.reserved_nusd,"
         " touched = CASE WHEN excluded.touched > balances.touched"

@@ -12,13 +12,17 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row
 from midwatch.gateway.ledger.schema import bring_forward
+
+OLDEST: Final = (3, 35, 0)
+"""The first with RETURNING."""
 
 BUSY_S: Final = 1.2
 """How long a transaction waits for that of another process, within the deadline of who asks."""
@@ -31,6 +35,10 @@ CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 
 MAX_LOG_BYTES: Final = 128 * 1024 * 1024
 """Size of the log at which writing waits until it is carried over."""
+
+ROWS_AT_ONCE: Final = (64, 16, 4, 1)
+"""Rows of one statement. The interpreter's lock is given up and fought for once per statement: a statement per row
+cost five times as much while the event loop was busy."""
 
 TIDY_PAGES: Final = 500
 """Free pages given back to the disk at a time."""
@@ -46,6 +54,13 @@ _REASONS: Final = {
     sqlite3.SQLITE_CANTOPEN: ("away", "the ledger's file cannot be opened"),
     sqlite3.SQLITE_PERM: ("read-only", "the ledger's file may not be written"),
 }
+
+
+@lru_cache(64)
+def _widened(sql: str, width: int, rows: int) -> str:
+    """Return a statement for so many rows at once."""
+    row = f"({', '.join('?' * width)})"
+    return sql.replace("{rows}", ", ".join([row] * rows))
 
 
 def _down(error: sqlite3.Error) -> LedgerDown | BadRow:
@@ -108,6 +123,11 @@ class SqliteEngine:
 
     def _configure(self) -> None:
         db = self._open_db()
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise LedgerUnusable(
+                f"this Python brings SQLite {sqlite3.sqlite_version}, and the ledger needs"
+                f" {'.'.join(map(str, OLDEST))}; use a newer Python, or a ledger on PostgreSQL"
+            )
         if self._read_only:
             db.execute("PRAGMA query_only = on")
             return
@@ -183,13 +203,13 @@ class SqliteEngine:
         except (OverflowError, UnicodeEncodeError) as error:
             raise BadRow(f"the ledger refused a value: {error}") from error
 
-    def run_many(self, sql: str, many: Iterable[Sequence[Any]]) -> None:
-        try:
-            self._open_db().executemany(sql, many)
-        except sqlite3.Error as error:
-            raise _down(error) from error
-        except (OverflowError, UnicodeEncodeError) as error:
-            raise BadRow(f"the ledger refused a value: {error}") from error
+    def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
+        done = 0
+        for size in ROWS_AT_ONCE:
+            while len(many) - done >= size:
+                values = [value for row in many[done : done + size] for value in row]
+                self.run(_widened(sql, len(many[0]), size), values)
+                done += size
 
     def tidy(self) -> None:
         self.rows(f"PRAGMA incremental_vacuum({TIDY_PAGES})")
