@@ -58,9 +58,9 @@ class Instance:
         fresh.write_text(text)
         fresh.rename(self.file)
 
-    def up(self) -> None:
+    def up(self, code: str = RUN) -> None:
         self.process = self._nursery(
-            RUN, self.file, self.data, console=self.console_file, session=True
+            code, self.file, self.data, console=self.console_file, session=True
         )
 
     def up_at(self, terminal: int) -> None:
@@ -350,6 +350,22 @@ def test_what_has_drifted_is_said(instances: Any) -> None:
     one.says("the fleet file was changed and has problems")
     one.file.unlink()
     one.says("is gone; agents go on as it was loaded")
+    assert one.end() == 0
+
+
+def test_a_file_that_was_just_written_is_not_waited_for_until_the_next_look(instances: Any) -> None:
+    one = instances()
+    one.write({"inbox": sleep()})
+    one.up(
+        RUN.replace("drift.LOOK_S", "drift.GLANCE_S, drift.LOOK_S").replace(
+            "= 0.2", "= 0.05, 600.0"
+        )
+    )
+    one.says("inbox: started")
+    for seconds in (601, 602):
+        one.write({"inbox": sleep(seconds)})
+        one.says("the fleet file was changed; midwatch reload takes it over", seconds - 600)
+        one.reload()
     assert one.end() == 0
 
 

@@ -1,12 +1,14 @@
 """Drift: what runs against what the fleet file, the env files and git say now. Looked at cheaply, told on change.
 
-Every ten seconds the times of the files are compared; only what was touched is read. All of it happens
-in a worker thread: a slow disk delays no agent.
+Every ten seconds the times of the files are compared; only what was touched is read. The fleet file's
+is compared each second: who has just written it wants to see what that means. All of it happens in a
+worker thread: a slow disk delays no agent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from midwatch.supervisor.supervisor import Supervisor
 
 LOOK_S: Final = 10.0
+
+QUIET_S: Final = 0.1
+"""A file that was written more recently than this may not be whole yet: it is looked at again."""
+
+GLANCE_S: Final = 1.0
+"""How often it is seen whether somebody wrote the fleet file."""
 
 PREPARE_S: Final = 1.0
 """How long the first start may wait for what git says; slower disks are heard later."""
@@ -55,7 +63,11 @@ class Drift:
         """Look until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_S)
+            until = time.monotonic() + LOOK_S
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(GLANCE_S, left))
+                if await asyncio.to_thread(self._written):
+                    break
 
     async def follow_starts(self) -> None:
         """Look, just after runs were started, what they were really made of. Until cancelled.
@@ -107,6 +119,13 @@ class Drift:
         ]
 
     # -- the files, in a worker thread ---------------------------------------------------------
+
+    def _written(self) -> bool:
+        """Tell whether the fleet file is another than at the last look, and rests."""
+        source = self._changes.source
+        if source is None or not (mark := _mark(source.file)) or mark == self._seen:
+            return False
+        return not 0 <= time.time_ns() - mark[0] < QUIET_S * 1e9
 
     def _look_at_file(self) -> str | None:
         """Read the fleet file where it was touched; return what is worth a word on the console."""

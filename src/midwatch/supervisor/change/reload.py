@@ -23,16 +23,13 @@ from midwatch.core.errors import FleetFileError, MidwatchError, SetupError
 from midwatch.core.exits import Wish
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.states import State
-from midwatch.supervisor.change.drift import Drift
+from midwatch.supervisor.change.drift import QUIET_S, Drift
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.orders import PATIENCE_S, Outcome
 from midwatch.supervisor.reporter import INSTANCE
 
 if TYPE_CHECKING:
     from midwatch.supervisor.supervisor import Supervisor
-
-QUIET_S: Final = 0.1
-"""A file that was written more recently than this may not be whole yet: it is looked at again."""
 
 TRIES: Final = 20
 """How often a file that changes while it is read is read again, QUIET_S apart."""
