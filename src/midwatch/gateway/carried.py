@@ -10,6 +10,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask
 from midwatch.core.calls.budget import Admitted, Limit
 from midwatch.core.calls.chain import Place
+from midwatch.core.calls.charge import Charge
 from midwatch.core.calls.classes import Failure
 from midwatch.core.calls.exchange import Try
 from midwatch.core.models import Calls
@@ -32,6 +33,18 @@ class Attempted:
     outcome: str = ""
     """`ok`, the class of its failure, `cut`, `gone`, `killed`."""
     reason: str = ""
+    code: str = ""
+    """The provider's code of its failure, or the phase in which it broke."""
+    worst_nusd: int = 0
+    """What was reserved for it."""
+    window: int | None = None
+    """Tokens that fit into the model's window, where that is known."""
+    served: str = ""
+    """The model that served, in the provider's word."""
+    response_id: str = ""
+    finish: str | None = None
+    charge: Charge | None = None
+    """None: nothing is charged."""
     cost_nusd: int = 0
     tokens: int = 0
     estimated: bool = False
@@ -74,6 +87,10 @@ class Carried:
     admitted: Admitted | None = None
     waited_s: float = 0.0
     """Spent waiting for providers: the rest of the call's time is ours."""
+    refused: str = ""
+    """The type of the refusal that its client got from us."""
+    unpriced: str = ""
+    """A place whose price nobody knows."""
     killed: str | None = None
     """Why it is to end now."""
     interrupt: Callable[[], object] | None = None

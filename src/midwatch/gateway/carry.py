@@ -91,7 +91,7 @@ class Carriage:
         house, call = self._house, self._call
         ledger_id = call.attempt_id(attempt)
         noted = Attempted(attempt.place, attempt.key, house.now())
-        await self._reserve(ledger_id, attempt)
+        await self._reserve(ledger_id, attempt, noted)
         call.attempts.append(noted)
         charge: Charge | None = None
         failure: Failure | None = None
@@ -116,6 +116,7 @@ class Carriage:
             charge = self._charge(attempt.place, None, "", noted.outcome)
         noted.ended = house.now()
         if charge is not None:
+            noted.charge = charge
             noted.cost_nusd, noted.estimated = charge.cost_nusd, charge.estimated
             noted.tokens = charge.input_tokens + charge.output_tokens
             house.ledger.settle(ledger_id, charge)
@@ -125,9 +126,12 @@ class Carriage:
             raise Stopped(refusals.suspended(call.killed))
         return step if failure is None else self._failed(attempt, noted, failure, None)
 
-    async def _reserve(self, ledger_id: str, attempt: Try) -> None:
+    async def _reserve(self, ledger_id: str, attempt: Try, noted: Attempted) -> None:
         house, call = self._house, self._call
         worst = worth.worst(house.settings, call.ask, attempt.place, call.at)
+        noted.worst_nusd, noted.window = worst.nusd, worst.window
+        if not worst.known:
+            call.unpriced = attempt.place.name
         if not worst.known and call.limits and house.settings.models.unknown_price == "refuse":
             raise Stopped(refusals.unknown_price(attempt.place))
         answer = await house.ledger.reserve(
@@ -207,6 +211,11 @@ class Carriage:
         if answer.failure is not None:  # an error in the clothes of a success
             told = (reply.status, reply.headers, body)
             return self._failed(attempt, noted, answer.failure, told), None
+        noted.served, noted.response_id, noted.finish = (
+            answer.model,
+            answer.response_id,
+            answer.finish,
+        )
         self._succeeded(attempt, noted)
         charge = self._charge(attempt.place, answer.usage, answer.text)
         noted.cost_nusd = charge.cost_nusd
@@ -221,7 +230,8 @@ class Carriage:
         call = self._call
         relay = Relay(self._house, call, attempt, reply, self._out)
         verdict = await relay.run()
-        noted.first_s = relay.first_s
+        noted.first_s, heard = relay.first_s, relay.listener
+        noted.served, noted.response_id, noted.finish = heard.model, heard.response_id, heard.finish
         if verdict.ended is Ended.NOTHING:  # nothing of it has reached the client
             failure = verdict.failure
             assert failure is not None
@@ -252,7 +262,7 @@ class Carriage:
         ):  # the client's doing, or a person's: it says nothing of the provider
             house.health.breaker(attempt.place).give_back()
             return
-        noted.reason = verdict.failure.reason
+        noted.reason, noted.code = verdict.failure.reason, verdict.failure.code
         changes = note_failure(
             house.health, attempt.place, attempt.key, verdict.failure, house.now()
         )
@@ -267,6 +277,7 @@ class Carriage:
     ) -> Step:
         house, call = self._house, self._call
         noted.outcome, noted.reason = failure.kind.value, failure.reason
+        noted.code = failure.code
         house.counts[f"attempt.{failure.kind.value}"] += 1
         call.failure, call.failed_answer = failure, told
         self._tell_changes(

@@ -153,8 +153,9 @@ class Gateway:
         if judged.level is Level.FINE:
             return None
         agent = call.payer.agent
-        self.house.tell.loop(call, judged)
-        if judged.level is Level.WARN or self._pace(call).loop.action == "notify":
+        held = judged.level is Level.LOOP and self._pace(call).loop.action != "notify"
+        self.house.tell.loop(call, judged, held=held)
+        if not held:
             return None
         self._holds.hold(agent, judged.kind, f"{agent}: {judged.sentence}")
         return refusals.loop(agent, f"{agent}: {judged.sentence}")

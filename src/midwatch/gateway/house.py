@@ -33,8 +33,8 @@ class Tell(Protocol):
         """A rule denied or moved the call."""
         ...
 
-    def loop(self, call: Carried, judged: Judgement) -> None:
-        """The agent's pace, or what it repeats, is out of the usual."""
+    def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
+        """The agent's pace, or what it repeats, is out of the usual. `held`: its calls are refused from now on."""
         ...
 
     def ended(self, call: Carried) -> None:

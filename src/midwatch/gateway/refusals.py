@@ -25,6 +25,7 @@ ALL_REST_S = 30.0
 
 def answer(out: Outgoing, call: Carried, refusal: Refusal, now: float) -> None:
     """Give a refusal to the client of a call; nothing when it has left or has a part of an answer."""
+    call.refused = refusal.type
     if out.gone.done() or out.begun:
         return
     status, headers, body = dialects.refusal(call.ask.kind, refusal, array=call.route.array)

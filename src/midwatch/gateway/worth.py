@@ -37,6 +37,8 @@ class Worst:
     nusd: int
     known: bool = True
     """False: no price is known, and `nusd` is a guess by the provider's dearest model, or 0."""
+    window: int | None = None
+    """Tokens that fit into the model's window, where that is known."""
 
 
 def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
@@ -68,12 +70,12 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
         **facts,
     )
     if bound is not None:
-        return Worst(bound)
+        return Worst(bound, window=window)
     dearest = settings.shelf.dearest(provided.seller, at)
     if dearest is None:
-        return Worst(0, known=False)
+        return Worst(0, known=False, window=window)
     guess = cost.worst_case(dearest, tokens, output * ask.choices, **facts)
-    return Worst(guess, known=False)
+    return Worst(guess, known=False, window=window)
 
 
 def charge(
