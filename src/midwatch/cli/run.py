@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from midwatch.cli import show
+from midwatch.cli import early, show
 from midwatch.core.errors import MidwatchError
 from midwatch.core.units import Unexpected, parse_duration, parse_size
 
@@ -146,26 +144,11 @@ def _supervise(
     tty: bool,
     verbose: bool,
 ) -> int:
-    with _remembered() as early:
-        return _run_alone(name, entry, hub, data, early, tty=tty, verbose=verbose)
-
-
-@contextlib.contextmanager
-def _remembered() -> Generator[list[int]]:
-    """Remember who asks us to end before the loop can hear it: loading it takes a while.
-
-    As process 1 we would never learn of it: the kernel drops what that one has no handler for."""
-    early: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _frame: early.append(number))
-        for number in (signal.SIGTERM, signal.SIGQUIT)
-        if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
-    }
+    early.listen()  # it does already, unless somebody else's program called us
     try:
-        yield early
+        return _run_alone(name, entry, hub, data, early.heard, tty=tty, verbose=verbose)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        early.cease()
 
 
 def _run_alone(
@@ -173,7 +156,7 @@ def _run_alone(
     entry: dict[str, Any],
     hub: str | None,
     data: Path | None,
-    early: list[int],
+    heard: list[int],
     *,
     tty: bool,
     verbose: bool,
@@ -190,7 +173,7 @@ def _run_alone(
         # where we have a terminal the command simply gets it
         tty=tty and not os.isatty(0),
         verbose=verbose,
-        early=early,
+        early=heard,
     )
     return run(order)
 

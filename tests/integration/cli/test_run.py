@@ -353,7 +353,7 @@ import asyncio, importlib.abc, os, signal, sys
 
 class WhileLoading(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "midwatch.supervisor.alone":
+        if name == {loading!r}:
             os.kill(os.getpid(), signal.{name})
 
 def while_starting():
@@ -365,7 +365,7 @@ def while_starting():
         await start(self)
     Supervisor.start = asked_meanwhile
 
-if {loading}:
+if {loading!r}:
     sys.meta_path.insert(0, WhileLoading())
 else:
     while_starting()
@@ -375,10 +375,14 @@ main()
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["as any process", "as process 1"])
-@pytest.mark.parametrize("loading", [True, False], ids=["while loading", "while starting"])
+@pytest.mark.parametrize(
+    "loading",
+    ["typer", "midwatch.supervisor.alone", ""],
+    ids=["at the first import", "while loading", "while starting"],
+)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
 def test_who_asks_for_the_end_before_the_command_runs_is_heard(
-    name: str, loading: bool, first: bool
+    name: str, loading: str, first: bool
 ) -> None:
     if first and not _works(UNSHARE):
         pytest.skip("unshare makes no process namespace here")
