@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ def build(agent: Agent, journal: Journal, system: FakeSystem, capture: Capture) 
     )
     keeper = Keeper("inbox", agent, around, capture)
     return House(system, journal, recorder, said, keeper, around)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_disk_is_waited_for() -> Iterator[None]:
+    """What survives the machine's death is not tested here, and a busy disk takes seconds to say."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        patched.setattr(os, "fdatasync", lambda _: None, raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
