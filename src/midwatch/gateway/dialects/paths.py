@@ -87,6 +87,8 @@ _GEMINI_CALLS: Final = {
     "streamGenerateContent": Dialect.GENERATE,
     "countTokens": Dialect.COUNT,
 }
+_GEMINI_V1: Final = re.compile(r"/v1/models/.+:[a-z]+(?:Content|Contents|Tokens)/?")
+"""A colon alone does not tell: names of fine-tuned models have some."""
 _V1: Final = re.compile(r"(?:/openai)?/v1/(.+?)/?")
 
 
@@ -95,9 +97,7 @@ def find(method: str, path: str, query: str, headers: Mapping[str, str]) -> Rout
 
     `path` and `query` as they came, still encoded; `headers` by lower-case names.
     """
-    if path.startswith(("/v1beta/", "/v1alpha/")) or (
-        ":" in path and path.startswith("/v1/models/")
-    ):
+    if path.startswith(("/v1beta/", "/v1alpha/")) or _GEMINI_V1.fullmatch(path):
         return _gemini(method, path, query)
     match = _V1.fullmatch(path)
     if match is None:

@@ -302,6 +302,7 @@ def ask_of(
 ) -> Ask:
     """Return the `Ask` of what was gathered. `system` is the system prompt, `tools` as they were sent."""
     kind, count = contents.kind, 0
+    prompt_alone = counting.of_text(system) if tools and system else 0
     if tools:
         count = counting.TOOLS[kind] + counting.PER_TOOL * len(tools)
         system = f"{system}\x1f{plain(tools)}"
@@ -326,6 +327,7 @@ def ask_of(
         prompt=contents.prompt[:MAX_PROMPT],
         system_hash=digest(system) if system else "",
         system_tokens=fixed,
+        tool_tokens=fixed - prompt_alone if tools else 0,
         cache_write=contents.kept,
         unseen=tuple(contents.unseen),
         **facts,

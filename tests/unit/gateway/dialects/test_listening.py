@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
@@ -446,6 +446,7 @@ NAMES = ["chat", "messages", "responses", "gemini", "array"]
 
 
 @pytest.mark.parametrize(("ask", "wire"), WIRE, ids=NAMES)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 2_000), max_size=10), single=st.booleans())
 def test_any_split_of_the_bytes_is_heard_alike(
     ask: Ask, wire: bytes, cuts: list[int], single: bool
@@ -475,6 +476,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("ask", [ask for ask, _ in WIRE], ids=NAMES)
+@settings(max_examples=25)
 @given(
     value=JSON,
     kind=st.sampled_from(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.gateway.dialects import sse
@@ -31,6 +31,7 @@ def through(splitter: Splitter, chunks: list[bytes]) -> tuple[list[bytes], bytes
     return events, splitter.rest()
 
 
+@settings(max_examples=25)
 @given(STREAMS, st.lists(st.integers(0, 200), max_size=12))
 def test_any_split_of_server_sent_events_gives_the_same_events(
     data: bytes, cuts: list[int]
@@ -41,6 +42,7 @@ def test_any_split_of_server_sent_events_gives_the_same_events(
     assert b"".join(whole[0]) + whole[1] == data
 
 
+@settings(max_examples=25)
 @given(ARRAYS, st.lists(st.integers(0, 200), max_size=12))
 def test_any_split_of_a_json_array_gives_the_same_elements(data: bytes, cuts: list[int]) -> None:
     whole = through(Elements(), [data] if data else [])
