@@ -2,11 +2,13 @@
 
 Bodies pass unchanged in both directions, whatever their encoding. Redirects are not followed, proxies of
 the environment are not used. Time limits are the implementation's to keep, by the monotonic clock.
+Whoever is cancelled in `open`, or closes a reply before its end, has closed the connection by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -20,7 +22,7 @@ class Phase(StrEnum):
 
     CONNECT = "connect"  # nothing was sent
     HEAD = "head"  # sent; no answer began
-    BODY = "body"  # the answer broke off
+    BODY = "body"  # the answer broke off, or is not what its head says
     BETWEEN = "between"  # the answer stopped, and the connection stays open
     TOTAL = "total"  # the time for the whole is over
 
@@ -40,23 +42,33 @@ class Request:
     method: str
     url: str
     headers: Headers
+    """Without those of one connection and `host`, `content-length`: they are the implementation's."""
     body: bytes
     connect_s: float
-    """Until the connection stands."""
+    """Until the connection stands: name, TCP and TLS."""
     head_s: float
-    """From then until the head of the answer."""
-    late_s: float = 60.0
-    """How long an answer that nobody waits for may still take to begin."""
+    """From when the body was taken until the head of the answer; also how long none of the body may be taken."""
+    total_s: float = math.inf
+    """From the call of `open` until the end of the answer; phase `total` when it is over."""
 
 
 class Reply(Protocol):
     """An answer that has begun. Closed by whoever opened it, always."""
 
-    status: int
-    headers: Headers
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+    @property
+    def ends_by_close(self) -> bool:
+        """The answer says neither its length nor where it ends: a cut looks like its end, so that only what
+        it says (a sentinel, a bracket that closes) tells whether it is whole."""
+        ...
 
     async def chunk(self, within_s: float) -> bytes | None:
-        """Return the next piece as it comes, None at the end. Raises UpstreamError."""
+        """Return what has come since the last call, at least one byte; None at the end. Raises UpstreamError."""
         ...
 
     async def whole(self, within_s: float, limit_bytes: int) -> bytes:
@@ -68,20 +80,11 @@ class Reply(Protocol):
         ...
 
 
-Late = Callable[[Reply], None]
-"""Takes an answer that began after nobody waited for it any more: to be read to its end, because it is
-paid for, or closed."""
-
-
 class Upstream(Protocol):
-    async def open(self, request: Request, late: Late) -> Reply:
-        """Send a request and return the answer when its head is here. Raises UpstreamError.
-
-        What was sent cannot be called back before its answer begins. When the time is up, or the caller
-        is cancelled, the request goes on for `late_s` at the most, and its answer goes to `late`.
-        """
+    async def open(self, request: Request) -> Reply:
+        """Send a request and return the answer when its head is here. Raises UpstreamError."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything, also of what is late."""
+        """Let go of everything, also of what is under way."""
         ...

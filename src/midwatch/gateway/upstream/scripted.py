@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from midwatch.gateway.upstream.port import Headers, Late, Phase, Request, UpstreamError
+from midwatch.gateway.upstream.port import Headers, Phase, Request, UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Answer:
     status: int = 200
     chunks: Sequence[bytes | Break | Silence] = ()
     headers: Headers = (("content-type", "application/json"),)
+    ends_by_close: bool = False
+    """Neither length nor chunks: a break looks like the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class ScriptedReply:
     @property
     def headers(self) -> Headers:
         return self.answer.headers
+
+    @property
+    def ends_by_close(self) -> bool:
+        return self.answer.ends_by_close
 
     async def chunk(self, within_s: float) -> bytes | None:
         await asyncio.sleep(0)
@@ -92,7 +98,7 @@ class ScriptedUpstream:
     def __post_init__(self) -> None:
         self.script = iter(self.script)
 
-    async def open(self, request: Request, late: Late) -> ScriptedReply:  # noqa: ARG002
+    async def open(self, request: Request) -> ScriptedReply:
         self.asked.append(request)
         await asyncio.sleep(0)
         said = next(iter(self.script), None)

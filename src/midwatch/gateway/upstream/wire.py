@@ -1,187 +1,98 @@
-"""Providers over HTTP, by pyreqwest."""
+"""Providers over HTTP/1.1, by connections of our own.
+
+A resting connection may be closed by the provider in the moment of our sending. Only then, with not one
+byte of an answer, is a request sent again, once, and on a fresh connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import timedelta
+import ssl
 from typing import Final
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response, ResponseBodyReader
+from midwatch.gateway.http.heads import FRAMING, block
+from midwatch.gateway.upstream.address import Address, Place, address_of
+from midwatch.gateway.upstream.dial import Dialer
+from midwatch.gateway.upstream.line import Line
+from midwatch.gateway.upstream.pool import Pool
+from midwatch.gateway.upstream.port import Phase, Request, UpstreamError
+from midwatch.gateway.upstream.reply import WireReply
 
-from midwatch.gateway.upstream.port import Headers, Late, Phase, Request, UpstreamError
+DROPPED: Final = FRAMING | {"host", "expect"}
+"""Headers of a request that are ours to write, or not to write."""
 
-IDLE_S: Final = 50.0
-"""Connections that nobody uses are kept this long: below the minute after which load balancers drop them."""
-
-IDLE_CONNECTIONS: Final = 1_024
-"""Of one provider."""
-
-AT_ONCE_BYTES: Final = 65_536
-"""A body that says it is no longer than this is read in one step."""
-
-_ADDRESS: Final = re.compile(r"https?://[^\s\")]+")
-
-
-class WireReply:
-    """One answer under way."""
-
-    def __init__(self, request: StreamRequest, response: Response) -> None:
-        self.status = response.status
-        self.headers: Headers = list(response.headers.items())
-        self._request = request
-        self._reader: ResponseBodyReader = response.body_reader
-        length = response.get_header("content-length")
-        self._length = int(length) if length is not None and length.isdigit() else None
-
-    async def chunk(self, within_s: float) -> bytes | None:
-        try:
-            async with asyncio.timeout(within_s):
-                piece = await self._reader.read_chunk()
-        except TimeoutError:
-            raise UpstreamError(Phase.BETWEEN, f"nothing came for {within_s:g} s") from None
-        except PyreqwestError as error:
-            raise UpstreamError(Phase.BODY, _reason(error)) from None
-        return None if piece is None else bytes(piece)
-
-    async def whole(self, within_s: float, limit_bytes: int) -> bytes:
-        if self._length is not None and self._length > limit_bytes:
-            raise UpstreamError(Phase.BODY, f"the answer is longer than {limit_bytes:,} bytes")
-        try:
-            async with asyncio.timeout(within_s):
-                if self._length is not None and self._length <= AT_ONCE_BYTES:
-                    return bytes(await self._reader.bytes())
-                return await self._gather(limit_bytes)
-        except TimeoutError:
-            raise UpstreamError(
-                Phase.TOTAL, f"the answer was not whole within {within_s:g} s"
-            ) from None
-        except PyreqwestError as error:
-            raise UpstreamError(Phase.BODY, _reason(error)) from None
-
-    async def _gather(self, limit_bytes: int) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while (piece := await self._reader.read_chunk()) is not None:
-            size += len(piece)
-            if size > limit_bytes:
-                raise UpstreamError(Phase.BODY, f"the answer is longer than {limit_bytes:,} bytes")
-            pieces.append(bytes(piece))
-        return b"".join(pieces)
-
-    async def close(self) -> None:
-        await self._request.__aexit__(None, None, None)
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class WireUpstream:
-    """One client for all providers; connections are pooled by address.
+    """All providers of one process. `tls`: None is what this machine trusts."""
 
-    The connection's own limit is the client's: one client per limit, made when first needed.
-    """
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._dialer = Dialer(tls)
+        self._pool = Pool()
+        self.dialled = 0
+        """Connections that were made."""
+        self.repeated = 0
+        """Requests sent again because a resting connection was closed."""
 
-    def __init__(self) -> None:
-        self._clients: dict[float, Client] = {}
-        self._late: set[asyncio.Task[Response]] = set()
+    @property
+    def connections(self) -> int:
+        """Open now, resting ones included."""
+        return len(self._pool)
 
-    async def open(self, request: Request, late: Late) -> WireReply:
-        client = self._clients.get(request.connect_s) or self._make(request.connect_s)
+    @property
+    def resting(self) -> int:
+        """Open and used by nobody."""
+        return self._pool.resting
+
+    async def open(self, request: Request) -> WireReply:
+        address = address_of(request.url)
+        head = head_of(address, request)
+        total_due = asyncio.get_running_loop().time() + request.total_s
+        line = self._pool.take(address.place)
+        if line is not None:
+            reply = WireReply(line, total_due, bodiless=request.method == "HEAD")
+            try:
+                return await self._ask(reply, head, request)
+            except UpstreamError:
+                if not reply.stale:
+                    raise
+                self.repeated += 1
+        line = await self._dial(address.place, request, total_due)
+        reply = WireReply(line, total_due, bodiless=request.method == "HEAD")
+        return await self._ask(reply, head, request)
+
+    async def _ask(self, reply: WireReply, head: bytes, request: Request) -> WireReply:
         try:
-            builder = client.request(request.method, request.url).headers(list(request.headers))
-            if request.body:
-                builder = builder.body_bytes(request.body)
-            # 0: by default it reads ahead, and the first token waits for the whole answer
-            stream = builder.streamed_read_buffer_limit(0).build_streamed()
-        except (PyreqwestError, ValueError) as error:
-            raise UpstreamError(Phase.CONNECT, f"the request cannot be sent: {error}") from None
-        # a task of its own: the library cannot abort a request whose answer has not begun, so that
-        # cancelling it would only lose what the answer costs
-        opening = asyncio.get_running_loop().create_task(_enter(stream))
-        try:
-            in_time = await _wait(opening, request.connect_s + request.head_s)
-        except asyncio.CancelledError:
-            self._let_go_on(opening, stream, request, late)
+            await reply.ask(head, request.body, request.head_s)
+        except BaseException:
+            # also when cancelled: what nobody waits for is called back at once
+            reply.drop()
             raise
-        if not in_time:
-            self._let_go_on(opening, stream, request, late)
-            raise UpstreamError(Phase.HEAD, f"no answer within {request.head_s:g} s")
-        try:
-            return WireReply(stream, opening.result())
-        except (ConnectError, ConnectTimeoutError) as error:
-            raise UpstreamError(Phase.CONNECT, _reason(error)) from None
-        except PyreqwestError as error:
-            raise UpstreamError(Phase.HEAD, _reason(error)) from None
+        return reply
 
-    def _let_go_on(
-        self, opening: asyncio.Task[Response], stream: StreamRequest, request: Request, late: Late
-    ) -> None:
-        self._late.add(opening)
-        limit = asyncio.get_running_loop().call_later(request.late_s, opening.cancel)
-
-        def done(task: asyncio.Task[Response]) -> None:
-            limit.cancel()
-            self._late.discard(task)
-            if not task.cancelled() and task.exception() is None:
-                late(WireReply(stream, task.result()))
-
-        opening.add_done_callback(done)
+    async def _dial(self, place: Place, request: Request, total_due: float) -> Line:
+        left_s = total_due - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise UpstreamError(Phase.TOTAL, "the time for the whole call is over")
+        within_s = min(request.connect_s, left_s)
+        line = await self._dialer.connect(place, lambda: Line(self._pool, place), within_s)
+        self.dialled += 1
+        if not line.usable:
+            raise UpstreamError(Phase.CONNECT, f"{place.host} closed the connection at once")
+        return line
 
     async def close(self) -> None:
-        for opening in list(self._late):
-            opening.cancel()
-        for client in self._clients.values():
-            await client.close()
-
-    def _make(self, connect_s: float) -> Client:
-        client = self._clients[connect_s] = (
-            ClientBuilder()
-            .no_proxy()
-            .follow_redirects(False)
-            .referer(False)
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .connect_timeout(timedelta(seconds=connect_s))
-            .pool_idle_timeout(timedelta(seconds=IDLE_S))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_only()
-            .tcp_nodelay(True)
-            .build()
-        )
-        return client
+        await self._dialer.close()
+        await self._pool.close()
 
 
-async def _enter(stream: StreamRequest) -> Response:
-    return await stream.__aenter__()
-
-
-async def _wait(task: asyncio.Task[Response], for_s: float) -> bool:
-    """Wait for a task without cancelling it; return whether it is done in time."""
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    task.add_done_callback(wake)
-    limit = loop.call_later(for_s, wake)
-    try:
-        await over
-    finally:
-        limit.cancel()
-        task.remove_done_callback(wake)
-    return task.done()
-
-
-def _reason(error: PyreqwestError) -> str:
-    """Return the innermost cause in words, without the address: it may hold a key."""
-    details: object = error.args[1] if len(error.args) > 1 else None
-    causes: object = details.get("causes") if isinstance(details, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    text = error.message
-    if isinstance(causes, list) and causes and isinstance(causes[-1], dict):
-        text = str(causes[-1].get("message", text))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    return _ADDRESS.sub("the provider", text)[:200]
+def head_of(address: Address, request: Request) -> bytes:
+    """Return a request's head. Raises UpstreamError when its method is not one."""
+    if not request.method.isalpha() or not request.method.isascii():
+        raise UpstreamError(Phase.CONNECT, f"{request.method[:20]!r} is not a method")
+    last = ""
+    if request.body or request.method in _WITH_BODY:
+        last = f"content-length: {len(request.body)}\r\n"
+    first = f"{request.method} {address.target} HTTP/1.1\r\nhost: {address.host}\r\n"
+    return block(first, request.headers, last, DROPPED)
