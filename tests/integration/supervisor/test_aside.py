@@ -99,17 +99,18 @@ async def test_who_is_stuck_in_the_kernel_is_left_behind(
 
 
 async def test_after_the_end_nobody_is_told_and_the_work_stops(bench: Bench) -> None:
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def endless() -> Generator[None]:
         try:
             while True:
+                begun.set()
                 yield
         finally:
             done.set()
 
     bench.do(endless())
-    await asyncio.sleep(0)
+    await bench.until(begun.is_set)
     bench.aside.close()
     await bench.until(done.is_set)
     bench.do(steps(0, "too late"))
