@@ -1,8 +1,8 @@
 """Renders spans as OTLP/JSON, so that any collector can take them.
 
 Used by the worker only. A span waits in queue and spool as one OTLP span object plus the
-run it belongs to (`_run`), because a later run may deliver it; `wrap` puts resource and
-scope around a batch. No message content is ever in a span: only names, counts and costs.
+run it belongs to (`_run`), because a later run may deliver it, and the agent (`_agent`) where
+one sender speaks for many; `wrap` puts resource and scope around a batch. No message content is ever in a span: only names, counts and costs.
 Source: opentelemetry-proto 1.x, JSON mapping; semantic conventions for generative AI.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-SCOPE = {"name": "midwatch.sdk"}
+SCOPE = "midwatch.sdk"
 
 
 def attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -25,19 +25,32 @@ def attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def wrap(spans: Sequence[dict[str, Any]], resource: Mapping[str, str]) -> dict[str, Any]:
+def wrap(
+    spans: Sequence[dict[str, Any]], resource: Mapping[str, str], scope: str = SCOPE
+) -> dict[str, Any]:
     """Return the body of one POST to /v1/traces. The spans are left as they are."""
     blocks: list[dict[str, Any]] = []
-    for run_id, group in groupby(spans, key=lambda span: span.get("_run")):
+    for (run_id, agent), group in groupby(spans, key=_owner):
         described = {**resource, "midwatch.run_id": run_id}
-        bare = [{name: value for name, value in span.items() if name != "_run"} for span in group]
+        if agent is not None:
+            described["midwatch.agent"] = agent
+        bare = [
+            {name: value for name, value in span.items() if name not in _OWNER} for span in group
+        ]
         blocks.append(
             {
                 "resource": {"attributes": attributes(described)},
-                "scopeSpans": [{"scope": SCOPE, "spans": bare}],
+                "scopeSpans": [{"scope": {"name": scope}, "spans": bare}],
             }
         )
     return {"resourceSpans": blocks}
+
+
+_OWNER = ("_run", "_agent")
+
+
+def _owner(span: dict[str, Any]) -> tuple[Any, Any]:
+    return span.get("_run"), span.get("_agent")
 
 
 def _value(value: Any) -> dict[str, Any]:

@@ -87,12 +87,15 @@ class Transport:
         traces_headers: Mapping[str, str] | None = None,
         resource: Mapping[str, str] | None = None,
         gather: bool = False,
+        scope: str = "midwatch.sdk",
+        spool_bytes: tuple[int, int] | None = None,
     ) -> None:
         """`url` is the hub's base address; `spool_dir` None keeps unsent items in memory only.
 
         `agent` and `run_id` stand in where an item names none. `traces_url` is the full
         address of an OTLP/HTTP endpoint, by default the hub's own. `resource` are OTLP
-        resource attributes. `gather`: see `Lane`. Raises ValueError for an address that cannot be used.
+        resource attributes. `gather`: see `Lane`. `scope` names who makes the spans. `spool_bytes`: what
+        items and spans may take on disk. Raises ValueError for an address that cannot be used.
         """
         # here and not in the worker: it takes part in forks from the moment it is imported
         __import__("logging")
@@ -101,6 +104,8 @@ class Transport:
         self.agent = agent
         self.run_id = run_id
         self._gather = gather
+        self._scope = scope
+        self._spool_bytes = spool_bytes
         self._spool_dir = None if spool_dir is None else os.fspath(spool_dir)
         self._resource = dict(resource or {})
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -312,16 +317,17 @@ class Transport:
         from midwatch.sdk.spool import CAP_BYTES, Spool
 
         (url, headers), (traces_url, traces_headers) = self._addresses
+        items_bytes, traces_bytes = self._spool_bytes or (CAP_BYTES * 3 // 4, CAP_BYTES // 4)
         items = Lane(
             Poster(url, headers),
-            Spool(self._spool_dir, "items", self._lost.add, CAP_BYTES * 3 // 4),
+            Spool(self._spool_dir, "items", self._lost.add, items_bytes),
             self._lost,
             list,
             gather=self._gather,
         )
         traces = Lane(
             Poster(traces_url, traces_headers),
-            Spool(self._spool_dir, "traces", self._lost.add, CAP_BYTES // 4),
+            Spool(self._spool_dir, "traces", self._lost.add, traces_bytes),
             self._lost,
             self._wrap_spans,
         )
@@ -385,7 +391,7 @@ class Transport:
     def _wrap_spans(self, spans: Sequence[Item]) -> Item:
         from midwatch.sdk.otlp import wrap
 
-        return wrap(spans, self._resource)
+        return wrap(spans, self._resource, self._scope)
 
     def _tell_losses(self) -> None:
         """Put `sdk.lost` into the queue when there is news and somebody to hear it."""

@@ -73,6 +73,8 @@ class Ask:
     """Of system prompt and tools: what stays the same from call to call."""
     system_tokens: int = 0
     """Their share of `input_tokens`."""
+    tool_tokens: int = 0
+    """The share of the tools' definitions in `system_tokens`."""
     structured: bool = False
     """The answer must have a form (a schema, JSON): what is cut cannot be continued."""
     audio: bool = False
