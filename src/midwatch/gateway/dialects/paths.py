@@ -87,7 +87,7 @@ _GEMINI_CALLS: Final = {
     "streamGenerateContent": Dialect.GENERATE,
     "countTokens": Dialect.COUNT,
 }
-_GEMINI_V1: Final = re.compile(r"/v1/models/.+:[a-z]+(?:Content|Contents|Tokens)/?")
+_GEMINI_V1: Final = re.compile(r"/v1/models/.+:[A-Za-z]+(?:Content|Contents|Tokens)/?")
 """A colon alone does not tell: names of fine-tuned models have some."""
 _V1: Final = re.compile(r"(?:/openai)?/v1/(.+?)/?")
 
@@ -97,7 +97,8 @@ def find(method: str, path: str, query: str, headers: Mapping[str, str]) -> Rout
 
     `path` and `query` as they came, still encoded; `headers` by lower-case names.
     """
-    if path.startswith(("/v1beta/", "/v1alpha/")) or _GEMINI_V1.fullmatch(path):
+    google = path.startswith(("/v1beta/", "/v1alpha/")) or _GEMINI_V1.fullmatch(path)
+    if google or (path.startswith("/v1/models") and "x-goog-api-key" in headers):
         return _gemini(method, path, query)
     match = _V1.fullmatch(path)
     if match is None:

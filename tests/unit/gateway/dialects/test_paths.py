@@ -83,6 +83,27 @@ def test_what_is_not_metered_is_refused_by_name(method: str, path: str, kind: Ki
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", "/v1/models", "", Route(Kind.GEMINI, Dialect.MODELS, version="v1")),
+        ("GET", "/v1/models/g", "", Route(Kind.GEMINI, Dialect.MODELS, "g", version="v1")),
+        ("POST", "/v1/models/g:streamGenerateContent", "alt=sse", Route(Kind.GEMINI, Dialect.GENERATE, "g", stream=True, version="v1")),
+        ("POST", "/v1/models/g:countTokens", "", Route(Kind.GEMINI, Dialect.COUNT, "g", version="v1")),
+    ],
+)  # fmt: skip
+def test_googles_client_speaks_version_one_since_3_4(
+    method: str, path: str, query: str, expected: Route
+) -> None:
+    assert find(method, path, query, {"x-goog-api-key": "k"}) == expected
+
+
+def test_a_fine_tuned_model_has_colons_in_its_name() -> None:
+    assert find("GET", "/v1/models/ft:gpt-4o:acme::x", "", {}) == Route(
+        Kind.OPENAI, Dialect.MODELS, "ft:gpt-4o:acme::x"
+    )
+
+
+@pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/messages", "/v1beta/models/g:generateContent"]
 )
 def test_another_method_is_refused(path: str) -> None:
