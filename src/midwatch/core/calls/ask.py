@@ -82,7 +82,7 @@ class Ask:
     draws: bool = False
     """The answer may contain images, which have prices of their own."""
     cache_write: str = ""
-    """The longest time for which the client asks the provider to keep a part of the prompt: 5m, 1h, 24h."""
+    """The longest time for which the client asks the provider to keep a part of the prompt: 5m or 1h."""
     unseen: tuple[str, ...] = ()
     """What of the input is not in the request, such as previous_response_id: reckon with the whole window."""
     unbounded: tuple[str, ...] = ()
