@@ -100,6 +100,7 @@ NOT_EVENTS = {
     "agent.html",
     "fleet.html",
     "fleet.json",
+    "gateway.ledger",
     "gateway.listen",
     "hub.listen",
     "hub.otlp_grpc",

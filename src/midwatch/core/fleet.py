@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from midwatch.core import units
 from midwatch.core.models import Calls, Models
@@ -157,11 +157,26 @@ class HubListen(Model):
     """OTLP over gRPC; 127.0.0.1:4317 for example."""
 
 
+def _check_ledger(value: str) -> str:
+    if value.startswith("env:") and value[4:].strip():
+        return value
+    if not value.startswith(("postgresql://", "postgres://")):
+        raise units.Unexpected("postgresql://… or env:NAME", value)
+    name, colon, _ = value.partition("://")[2].rpartition("@")[0].partition(":")
+    if colon:
+        hint = f"a password shows here: put the address of {name} into a variable, as env:NAME"
+        raise units.Unexpected("an address without a password", "***", hint)
+    return value
+
+
 class GatewayListen(Model):
-    """Address of the gateway that carries model calls."""
+    """The gateway that carries model calls."""
 
     listen: Listen = "127.0.0.1:8701"
     """host:port."""
+    ledger: Annotated[str, AfterValidator(_check_ledger)] | None = None
+    """Where budgets and charges are kept: a PostgreSQL database that gateways of several machines share, as
+    postgresql://…, or env:NAME when its address holds a password. Left out: a file in the data directory."""
 
 
 class Fleet(Model):

@@ -1,135 +1,109 @@
-"""Placeholder of the gateway: answers 503 in the client's dialect, so that a client sees a clear error.
+"""`python -m midwatch.gateway --data DIR --listen HOST:PORT`: the gateway's process.
 
-It takes no model calls; agents talk to their providers themselves until the gateway is part of
-Midwatch. Standard library only.
+SIGTERM and SIGINT end it in good order: calls under way have a few seconds, then they are cut with a word to
+their clients. Exit codes: 0 ended in order, 2 it cannot run as things are (one message on stderr says why),
+1 it died of a fault.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import gc
+import logging
+import os
 import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-MESSAGE: Final = (
-    "The Midwatch gateway is not part of this version. Let the client talk to its provider:"
-    " take the base URL that points here out of its settings."
-)
+from midwatch.core.errors import MidwatchError, SetupError
+from midwatch.gateway.app import App, Options
+from midwatch.gateway.http.server import bind, serve
+from midwatch.gateway.router import Router
 
-MAX_HEAD_BYTES: Final = 65_536
-TIMEOUT_S: Final = 10.0
-"""A client that does not finish its request in time is let go."""
+GC_YOUNG: Final = 10_000
+"""Allocations between two looks of the collector: a call makes hundreds, and almost no cycles."""
 
-MAX_CONNECTIONS: Final = 256
+STOP_S: Final = 5.0
+"""How long calls under way may go on when the gateway stops."""
 
-RETRY_AFTER_S: Final = 60
-
-
-def refusal(path: str) -> bytes:
-    """Return the error body of the dialect that `path` belongs to."""
-    if path.startswith("/v1/messages"):
-        body: dict[str, object] = {
-            "type": "error",
-            "error": {"type": "api_error", "message": MESSAGE},
-        }
-    elif path.startswith("/v1beta"):
-        body = {"error": {"code": 503, "message": MESSAGE, "status": "UNAVAILABLE"}}
-    else:
-        body = {
-            "error": {
-                "message": MESSAGE,
-                "type": "server_error",
-                "param": None,
-                "code": "gateway_unavailable",
-            }
-        }
-    return json.dumps(body).encode()
+LAST_WORD_S: Final = 2.0
+"""Then this long for telling their clients. The supervisor kills after ten seconds."""
 
 
-def answer(path: str) -> bytes:
-    """Return the whole answer to a request for `path`."""
-    if path == "/healthz":
-        status, body = "200 OK", b'{"status": "ok"}'
-    elif path == "/readyz":
-        status, body = (
-            "503 Service Unavailable",
-            json.dumps({"status": "unavailable", "why": MESSAGE}).encode(),
-        )
-    else:
-        status, body = "503 Service Unavailable", refusal(path)
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        + (f"Retry-After: {RETRY_AFTER_S}\r\n" if status[0] == "5" else "")
-        + "Connection: close\r\n\r\n"
+def read_arguments(arguments: Sequence[str]) -> Options:
+    """Return how to run. Raises SetupError, or SystemExit with 2 for what argparse refuses."""
+    parser = argparse.ArgumentParser(prog="python -m midwatch.gateway", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the instance's data directory")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:8701", help="HOST:PORT; port 0 takes a free one"
     )
-    return head.encode() + body
+    parser.add_argument("--name", help="of this process in the ledger; host and port when left out")
+    parser.add_argument("--rehearsal", metavar="URL", help="the rehearsal model, for all providers")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which this gateway is called (Host header)",
+    )
+    read = parser.parse_args(arguments)
+    host, colon, port = read.listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise SetupError(f"--listen {read.listen!r}: expected HOST:PORT, such as 127.0.0.1:8701")
+    names = {name.strip().lower() for name in read.allow_host}
+    # whoever listens everywhere is called by the machine's name
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, nothing is bound
+    names.add((socket.gethostname() if everywhere else host).lower())
+    name = read.name or f"{socket.gethostname()}:{port}"
+    return Options(read.data, host, int(port), name, frozenset(names), read.rehearsal)
 
 
-class Server:
-    """One request per connection; the body is read and ignored."""
-
-    def __init__(self) -> None:
-        self._open = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
-        try:
-            if self._open <= MAX_CONNECTIONS:
-                async with asyncio.timeout(TIMEOUT_S):
-                    writer.write(answer(await self._path(reader)))
-                    await writer.drain()
-        except (
-            TimeoutError,
-            OSError,
-            ValueError,
-            asyncio.IncompleteReadError,
-            asyncio.LimitOverrunError,
-        ):
-            pass  # a client that went away, or is not one
-        finally:
-            self._open -= 1
-            writer.close()
-
-    async def _path(self, reader: asyncio.StreamReader) -> str:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        lines = head.split("\r\n")
-        parts = lines[0].split(" ")
-        if len(parts) != 3:
-            raise ValueError("not a request line")
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            if name.strip().lower() == "content-length" and value.strip().isdigit():
-                # an unread body would reset the connection before the client reads the answer
-                await self._skip(reader, int(value))
-        return parts[1].split("?", 1)[0]
-
-    async def _skip(self, reader: asyncio.StreamReader, left: int) -> None:
-        while left > 0 and (data := await reader.read(min(left, MAX_HEAD_BYTES))):
-            left -= len(data)
-
-
-async def run(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+async def run(options: Options) -> None:
+    """Run one gateway until it is told to stop. Raises MidwatchError when it cannot start."""
+    app = App(options, os.environ)
+    listener = bind(options.host, options.port)
+    await app.start()
+    server = await serve(Router(app).handle, listener, hosts=options.hosts)
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = await asyncio.start_server(Server().serve, host, port, limit=MAX_HEAD_BYTES)
-    async with server:
-        await stop.wait()
+        loop.add_signal_handler(number, told.set)
+    # what start-up made lives as long as the process; the collector need not look at it again
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG, 20, 50)
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"gateway: listening on http://{shown}:{server.port}", flush=True)  # noqa: T201  the supervisor's console
+    for problem in app.house.settings.problems:
+        print(f"gateway: {problem}", flush=True)  # noqa: T201
+    await told.wait()
+    gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
+    cutting = loop.create_task(_cut_after(app, STOP_S))
+    await server.stop(STOP_S + LAST_WORD_S)
+    cutting.cancel()
+    await app.stop()
 
 
-def main() -> None:
-    """Read the command line and serve."""
-    parser = argparse.ArgumentParser(
-        prog="midwatch.gateway", description="placeholder of the gateway"
-    )
-    parser.add_argument("--data", help="the data directory; not used yet")
-    parser.add_argument("--listen", default="127.0.0.1:8701", help="HOST:PORT")
-    host, _, port = parser.parse_args().listen.rpartition(":")
-    asyncio.run(run(host.strip("[]"), int(port)))
+async def _cut_after(app: App, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await app.cut_all()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the gateway and return the exit code."""
+    logging.basicConfig(format="gateway: %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        asyncio.run(run(read_arguments(arguments)))
+    except MidwatchError as error:
+        print(f"gateway: {error}", file=sys.stderr)  # noqa: T201  the one message
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

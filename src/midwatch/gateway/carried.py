@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from midwatch.core.calls.account import Payer
-from midwatch.core.calls.ask import Ask
-from midwatch.core.calls.budget import Admitted, Limit
+from midwatch.core.calls.ask import Ask, Dialect
+from midwatch.core.calls.budget import Admitted, Limit, Refused
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
 from midwatch.core.calls.classes import Failure
 from midwatch.core.calls.exchange import Try
 from midwatch.core.models import Calls
-from midwatch.gateway.dialects import Route
+from midwatch.gateway.dialects import Refusal, Route
 from midwatch.gateway.http.port import Headers
+from midwatch.gateway.settings import Settings
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ class Carried:
     limits: tuple[Limit, ...]
     calls: Calls
     """How the agent's calls are treated."""
+    settings: Settings
+    """Those in force when it began: a reload in the middle of a call does not move its ground."""
     at: float
     """Unix seconds."""
     began: float
@@ -91,16 +94,29 @@ class Carried:
     """The type of the refusal that its client got from us."""
     unpriced: str = ""
     """A place whose price nobody knows."""
-    killed: str | None = None
+    models: tuple[str, ...] = ()
+    """Patterns of the models that its key may use; all when empty."""
+    exhausted: Refused | None = None
+    """The budget that it did not fit into."""
+    killed: Refusal | None = None
     """Why it is to end now."""
     interrupt: Callable[[], object] | None = None
     """Ends what it waits for."""
+    over: Callable[[], object] | None = None
+    """Called when it has ended."""
 
-    def kill(self, why: str) -> None:
-        """End the call: what its client has of a stream ends with an error."""
+    def kill(self, why: Refusal) -> None:
+        """End the call: what its client has of a stream ends with an error. Again is no change."""
+        if self.killed is not None:
+            return
         self.killed = why
         if self.interrupt is not None:
             self.interrupt()
+
+    @property
+    def metered(self) -> bool:
+        """Whether it costs anything: to have tokens counted is free."""
+        return self.ask.dialect is not Dialect.COUNT
 
     def attempt_id(self, attempt: Try) -> str:
         """Return the ledger's name of an attempt: the call's own for the first."""

@@ -11,6 +11,8 @@ What is promised here, and tested cell by cell (status × phase × stream × pol
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Generator
 from typing import Final
 
 from midwatch.core.calls.budget import Refused
@@ -47,6 +49,10 @@ class Stopped(Exception):
         super().__init__(refusal.message)
 
 
+class Killed(Exception):
+    """Somebody ended the call."""
+
+
 class Carriage:
     """One call on its way."""
 
@@ -57,7 +63,7 @@ class Carriage:
         self._out = out
         total = route.places[0].timeouts.total or 600.0
         self._exchange = Exchange(
-            route, house.settings.models.retries, call.began, total, house.chance
+            route, call.settings.models.retries, call.began, total, house.chance
         )
 
     async def run(self) -> None:
@@ -79,8 +85,15 @@ class Carriage:
 
     async def _pause(self, pause: Pause) -> None:
         before = self._house.now()
-        done, _ = await asyncio.wait({self._out.gone}, timeout=max(0.0, pause.until - before))
-        self._call.waited_s += self._house.now() - before
+        try:
+            with self._interruptible():
+                done, _ = await asyncio.wait(
+                    {self._out.gone}, timeout=max(0.0, pause.until - before)
+                )
+        except Killed:
+            raise Stopped(self._killed()) from None
+        finally:
+            self._call.waited_s += self._house.now() - before
         if done:
             raise Stopped(refusals.gone())
 
@@ -108,14 +121,18 @@ class Carriage:
                 error.phase is not Phase.CONNECT
             ):  # it was sent, and may have been answered to nobody
                 charge = self._charge(attempt.place, None, "", failure.kind.value)
-        except asyncio.CancelledError:
+        except Killed:
             self._route.health.breaker(attempt.place).give_back()
-            if call.killed is None:
-                raise  # the gateway stops: what is reserved counts until somebody knows better
             noted.outcome = Ended.KILLED.value
             charge = self._charge(attempt.place, None, "", noted.outcome)
+        except asyncio.CancelledError:
+            # the gateway stops: what is reserved counts until somebody knows better
+            self._route.health.breaker(attempt.place).give_back()
+            raise
         noted.ended = house.now()
-        if charge is not None:
+        if not call.metered:
+            noted.tokens = 0
+        elif charge is not None:
             noted.charge = charge
             noted.cost_nusd, noted.estimated = charge.cost_nusd, charge.estimated
             noted.tokens = charge.input_tokens + charge.output_tokens
@@ -123,16 +140,19 @@ class Carriage:
         else:
             house.ledger.release(ledger_id, house.wall(), noted.outcome or "not answered")
         if call.killed is not None:
-            raise Stopped(refusals.suspended(call.killed))
+            raise Stopped(call.killed)
         return step if failure is None else self._failed(attempt, noted, failure, None)
 
     async def _reserve(self, ledger_id: str, attempt: Try, noted: Attempted) -> None:
         house, call = self._house, self._call
-        worst = worth.worst(house.settings, call.ask, attempt.place, call.at)
+        if not call.metered:
+            return
+        settings = call.settings
+        worst = worth.worst(settings, call.ask, attempt.place, call.at)
         noted.worst_nusd, noted.window = worst.nusd, worst.window
         if not worst.known:
             call.unpriced = attempt.place.name
-        if not worst.known and call.limits and house.settings.models.unknown_price == "refuse":
+        if not worst.known and call.limits and settings.models.unknown_price == "refuse":
             raise Stopped(refusals.unknown_price(attempt.place))
         answer = await house.ledger.reserve(
             Reservation(
@@ -149,13 +169,14 @@ class Carriage:
         )
         if isinstance(answer, Refused):
             self._route.health.breaker(attempt.place).give_back()
-            house.counts[f"refused.{answer.reason.value}"] += 1
+            house.counts[f"not_admitted.{answer.reason.value}"] += 1
+            call.exhausted = answer
             raise Stopped(refusals.budget(answer))
         call.admitted = answer
 
     async def _open(self, attempt: Try) -> Reply:
         house, call, place = self._house, self._call, attempt.place
-        provided = house.settings.providers[place.provider]
+        provided = call.settings.providers[place.provider]
         times = place.timeouts
         patience = times.first_token if call.ask.stream else times.total
         headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
@@ -180,7 +201,8 @@ class Carriage:
         )
         before = house.now()
         try:
-            return await house.upstream.open(request)
+            with self._interruptible():
+                return await house.upstream.open(request)
         finally:
             call.waited_s += house.now() - before
 
@@ -217,8 +239,10 @@ class Carriage:
             answer.finish,
         )
         self._succeeded(attempt, noted)
-        charge = self._charge(attempt.place, answer.usage, answer.text)
-        noted.cost_nusd = charge.cost_nusd
+        charge = None
+        if call.metered:
+            charge = self._charge(attempt.place, answer.usage, answer.text)
+            noted.cost_nusd = charge.cost_nusd
         headers = dialects.back(reply.headers) + call.told(house.now(), attempt.place)
         headers.append(("x-midwatch-cost-usd", dollars(call.cost_nusd)))
         self._out.answer(reply.status, headers, body)
@@ -306,19 +330,42 @@ class Carriage:
 
     # -- small things --------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _interruptible(self) -> Generator[None]:
+        """While the provider is waited for, the call can be killed. Raises Killed."""
+        call, task = self._call, asyncio.current_task()
+        assert task is not None
+        if call.killed is not None:
+            raise Killed
+        call.interrupt = task.cancel
+        try:
+            yield
+        except asyncio.CancelledError:
+            if call.killed is None:
+                raise
+            task.uncancel()
+            raise Killed from None
+        finally:
+            call.interrupt = None
+
+    def _killed(self) -> Refusal:
+        assert self._call.killed is not None
+        return self._call.killed
+
     def _left(self, attempt: Try) -> float:
         return max(0.001, attempt.deadline - self._house.now())
 
     async def _read(self, reply: Reply, within_s: float, limit_bytes: int) -> bytes:
         before = self._house.now()
         try:
-            return await reply.whole(within_s, limit_bytes)
+            with self._interruptible():
+                return await reply.whole(within_s, limit_bytes)
         finally:
             self._call.waited_s += self._house.now() - before
 
     def _charge(self, place: Place, usage: Usage | None, said: str, outcome: str = "ok") -> Charge:
         house, call = self._house, self._call
         return worth.charge(
-            house.settings, call.ask, place, usage, call.at,
+            call.settings, call.ask, place, usage, call.at,
             said=said, outcome=outcome, attempts=[a.to_json() for a in call.attempts], now=house.wall(),
         )  # fmt: skip

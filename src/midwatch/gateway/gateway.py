@@ -6,52 +6,49 @@ carried (`carry`). Order matters: nobody unknown makes us read a body, nothing h
 
 from __future__ import annotations
 
+import asyncio
+import fnmatch
 import json
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from midwatch.core.calls.account import Payer
-from midwatch.core.calls.ask import Ask, Dialect, Kind
-from midwatch.core.calls.budget import limits_of
+from midwatch.core.calls.ask import Ask, Kind
+from midwatch.core.calls.budget import PARK, limits_of
 from midwatch.core.calls.chain import NoPlace, Place
 from midwatch.core.calls.classes import Failure
 from midwatch.core.calls.pace import Judgement, Level, Pace
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
-from midwatch.core.terms import Budget, Loop
+from midwatch.core.terms import Loop
 from midwatch.gateway import dialects, refusals, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
+from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
+from midwatch.gateway.identify import Identify, Known
 from midwatch.wire.ids import new_id
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
+CUT_S: Final = 1.0
+"""How long the end of calls that are stopped is waited for."""
 
-class Identity(Protocol):
-    """Who shows a key."""
-
-    payer: Payer
-    budget: Budget | None
-    """Of a long-lived key."""
+MAX_PACES: Final = 5_000
+"""Agents and sub-agents whose pace is known; the one seen first goes first."""
 
 
-class Identify(Protocol):
-    """Whose key it is: of a run, or a long-lived one."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What became of calls that were ended."""
 
-    def __call__(self, key: str) -> Identity | Refusal: ...
-
-
-class Holds(Protocol):
-    """Agents whose calls are refused, durably."""
-
-    def why(self, agent: str) -> str | None:
-        """Return why an agent is held, None when it is not; a sub-agent with the agent above it."""
-        ...
-
-    def hold(self, agent: str, kind: str, why: str) -> None: ...
+    calls: tuple[Carried, ...]
+    left: int
+    """How many had not ended in time; they end when their provider lets them."""
+    seconds: float
 
 
 class Gateway:
@@ -75,11 +72,12 @@ class Gateway:
             if found is None:
                 return _nothing_here(out)
             kind = found.kind
-            identity = self._identify(dialects.presented(headers, incoming.query))
+            shown = dialects.presented(headers, incoming.query)
+            identity = self._identify(shown, headers.get("x-midwatch-agent", ""))
             if isinstance(identity, Refusal):
                 return self._refuse(out, kind, identity)
             if isinstance(found, Closed):
-                self.house.counts[f"closed.{found.what}"] += 1
+                self.house.count("closed", found.what)
                 refusal = Refusal("midwatch_not_carried", found.reason, found.status)
                 return self._refuse(out, kind, refusal)
             body = await self._body(incoming, headers)
@@ -108,7 +106,7 @@ class Gateway:
             out.answer(*dialects.refusal(kind, refusal))
 
     def _call(
-        self, incoming: Incoming, route: dialects.Route, ask: Ask, body: bytes, identity: Identity
+        self, incoming: Incoming, route: dialects.Route, ask: Ask, body: bytes, identity: Known
     ) -> Carried:
         house = self.house
         payer = _payer(identity.payer, ask)
@@ -123,6 +121,8 @@ class Gateway:
             payer=payer,
             limits=limits_of(payer, house.settings.budgets, identity.budget),
             calls=house.settings.calls(entry),
+            settings=house.settings,
+            models=identity.models,
             at=house.wall(),
             began=house.now(),
         )
@@ -132,10 +132,10 @@ class Gateway:
     def _may(self, call: Carried) -> Refusal | None:
         """Refuse the calls of agents that are held, and of those that turn in circles."""
         agent = call.payer.agent
-        held = self._holds.why(agent) if agent else None
+        held = self._holds.find(agent) if agent else None
         if held is not None:
-            return refusals.suspended(held)
-        if not agent or call.ask.dialect in (Dialect.COUNT, Dialect.MODELS):
+            return refusals.held(held, agent)
+        if not agent or not call.metered:
             return None
         return self._judged(call, self._pace(call).asked(call.ask, self.house.now()))
 
@@ -145,6 +145,8 @@ class Gateway:
         if pace is None:
             entry = self.house.settings.agent(call.payer.entry or agent)
             loop = entry.loop if entry is not None else Loop()
+            if len(self.paces) >= MAX_PACES:
+                del self.paces[next(iter(self.paces))]
             pace = self.paces[agent] = Pace(loop, call.calls)
         return pace
 
@@ -157,13 +159,13 @@ class Gateway:
         self.house.tell.loop(call, judged, held=held)
         if not held:
             return None
-        self._holds.hold(agent, judged.kind, f"{agent}: {judged.sentence}")
+        self._holds.hold(agent, HoldKind.LOOP, judged.sentence)
         return refusals.loop(agent, f"{agent}: {judged.sentence}")
 
     # -- where to ------------------------------------------------------------------------------
 
     async def _carry(self, call: Carried, out: Outgoing) -> Refusal | None:
-        house, settings = self.house, self.house.settings
+        house, settings = self.house, call.settings
         try:
             places = settings.chains.places(call.ask, call.facts)
         except NoPlace as nowhere:
@@ -180,6 +182,10 @@ class Gateway:
             if verdict.forced is not None:
                 house.tell.policy(call, verdict)
                 places = [settings.chains.place(verdict.forced)]
+        if call.models:
+            places = [place for place in places if may_use(call.models, place)]
+            if not places:
+                return refusals.not_for_key(call.payer.key or "", call.models)
         route = Route(
             places,
             house.health,
@@ -195,13 +201,62 @@ class Gateway:
             underway.discard(call)
             if not underway:
                 self.under_way.pop(call.payer.agent, None)
+            if call.over is not None:
+                call.over()
             house.tell.ended(call)
         self._learn(call)
         return None
 
+    # -- stopping it ---------------------------------------------------------------------------
+
+    def calls_of(self, agent: str) -> list[Carried]:
+        """Return the calls under way of an agent and its sub-agents."""
+        below = f"{agent}:"
+        return [
+            call
+            for name, calls in self.under_way.items()
+            if name == agent or name.startswith(below)
+            for call in calls
+        ]
+
+    async def cut(self, calls: Sequence[Carried], why: Refusal, within_s: float = CUT_S) -> Cut:
+        """End calls: each client is told why. Return when all have ended, or `within_s` is over."""
+        loop = asyncio.get_running_loop()
+        began = self.house.now()
+        ends: list[asyncio.Future[None]] = []
+        for call in calls:
+            end = loop.create_future()
+            call.over = _once(end, call.over)
+            ends.append(end)
+            call.kill(why)
+        if ends:
+            await asyncio.wait(ends, timeout=within_s)
+        self.house.counts["call.killed"] += len(ends)
+        left = sum(1 for end in ends if not end.done())
+        return Cut(tuple(calls), left, self.house.now() - began)
+
+    def forgive(self, agent: str) -> None:
+        """What an agent did before it was resumed is not held against it again."""
+        for name, pace in self.paces.items():
+            if name == agent or name.startswith(f"{agent}:"):
+                pace.forgive()
+
+    def reloaded(self) -> None:
+        """Take over what new settings say of loops and paces; what is usual stays known."""
+        settings = self.house.settings
+        for name, pace in self.paces.items():
+            entry = settings.agent(name)
+            calls = settings.calls(name)
+            loop = entry.loop if entry is not None else Loop()
+            if calls.window == pace.calls.window:
+                pace.loop, pace.calls = loop, calls
+                continue
+            fresh = self.paces[name] = Pace(loop, calls)
+            fresh.recall(pace.to_json())
+
     def _admits(self, call: Carried, place: Place, failure: Failure | None) -> bool:
         """Tell whether a place may serve a call: its chain's condition, the dialect, and the policy, anew."""
-        settings = self.house.settings
+        settings = call.settings
         error = failure.kind.value if failure is not None else ""
         if place.kind is not call.ask.kind:
             return False
@@ -212,7 +267,7 @@ class Gateway:
         return settings.policy.judge(call.facts(), self._outcome(call, place)).denied is None
 
     def _outcome(self, call: Carried, place: Place) -> Outcome:
-        settings = self.house.settings
+        settings = call.settings
         worst = worth.worst(settings, call.ask, place, call.at)
         return Outcome(
             place.provider,
@@ -224,10 +279,34 @@ class Gateway:
 
     def _learn(self, call: Carried) -> None:
         """Let the agent's pace know what the call came to; a runaway ends here, not at the next hour's bill."""
-        if not call.payer.agent:
+        agent = call.payer.agent
+        if not agent or not call.metered:
+            return
+        refused = call.exhausted
+        if refused is not None:
+            if refused.then == PARK:
+                self._holds.hold(agent, HoldKind.BUDGET, refused.sentence)
             return
         judged = self._pace(call).settled(call.tokens, call.cost_nusd, self.house.now())
         self._judged(call, judged)
+
+
+def may_use(patterns: Sequence[str], place: Place) -> bool:
+    """Tell whether a key's patterns, `gpt-4o*` or `anthropic/*`, cover a place."""
+    return any(
+        fnmatch.fnmatchcase(place.model, pattern) or fnmatch.fnmatchcase(place.name, pattern)
+        for pattern in patterns
+    )
+
+
+def _once(end: asyncio.Future[None], before: Callable[[], object] | None) -> Callable[[], object]:
+    def over() -> None:
+        if before is not None:
+            before()
+        if not end.done():
+            end.set_result(None)
+
+    return over
 
 
 def _payer(payer: Payer, ask: Ask) -> Payer:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
@@ -42,6 +42,10 @@ class Tell(Protocol):
         ...
 
 
+MAX_COUNTS: Final = 300
+"""Different things that are counted; /metrics has no more series of them."""
+
+
 @dataclass(slots=True)
 class House:
     """Services of a gateway, and its clocks."""
@@ -60,3 +64,10 @@ class House:
     chance: Callable[[], float] = random.random
     counts: Counter[str] = field(default_factory=Counter[str])
     """What happened, by reason: for /metrics."""
+
+    def count(self, what: str, reason: str) -> None:
+        """Count something whose reason is a client's word: there are no more reasons than `MAX_COUNTS`."""
+        name = f"{what}.{reason}"
+        self.counts[
+            name if name in self.counts or len(self.counts) < MAX_COUNTS else f"{what}.other"
+        ] += 1

@@ -7,7 +7,9 @@ so that no SDK sleeps until midnight inside a call and looks hung.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from midwatch.core.calls.budget import Reason, Refused
 from midwatch.core.calls.chain import Place
@@ -15,6 +17,7 @@ from midwatch.core.calls.exchange import GiveUp, Why
 from midwatch.gateway import dialects
 from midwatch.gateway.carried import Carried, dollars
 from midwatch.gateway.dialects import Refusal
+from midwatch.gateway.holds import Hold, HoldKind
 from midwatch.gateway.http.port import Outgoing
 
 GONE = "client_gone"
@@ -37,9 +40,38 @@ def gone() -> Refusal:
     return Refusal(GONE, "the client left", 499)
 
 
-def suspended(why: str) -> Refusal:
-    """Refuse the calls of an agent that is held."""
-    return Refusal("midwatch_suspended", f"{why}. Lift it with: midwatch resume AGENT", 403)
+def held(hold: Hold, agent: str) -> Refusal:
+    """Refuse the calls of an agent that is held, itself or with an agent above it."""
+    whose = "" if hold.agent == agent else f" with {hold.agent}"
+    what = {
+        HoldKind.SUSPENDED: f"{agent} is suspended{whose}",
+        HoldKind.KILLED: f"{agent} was stopped{whose} by the kill switch",
+        HoldKind.LOOP: f"{agent} is held{whose} since it went round in circles",
+        HoldKind.BUDGET: f"{agent} is parked{whose} since its budget is used up",
+    }[hold.kind]
+    why = f": {hold.why}" if hold.why else ""
+    facts = (("since", datetime.fromtimestamp(hold.since, UTC).isoformat()), ("by", hold.by))
+    said = f"{what}{why}. Lift it with: midwatch resume {hold.agent}"
+    return Refusal(_HELD[hold.kind], said, 403, facts=facts)
+
+
+_HELD: Final = {
+    HoldKind.SUSPENDED: "midwatch_suspended",
+    HoldKind.KILLED: "midwatch_suspended",
+    HoldKind.LOOP: "midwatch_loop",
+    HoldKind.BUDGET: "midwatch_budget",
+}
+
+
+def stopping() -> Refusal:
+    """End what is under way when the gateway stops; it comes back."""
+    return Refusal("midwatch_stopping", "the gateway stops; ask again in a moment", 503, 1, True)
+
+
+def not_for_key(key: str, models: Sequence[str]) -> Refusal:
+    """Refuse a model that a key may not use."""
+    allowed = ", ".join(models)[:300]
+    return Refusal("midwatch_policy", f"the key {key!r} may use {allowed} alone", 403)
 
 
 def loop(agent: str, sentence: str) -> Refusal:

@@ -17,7 +17,7 @@ from typing import Final
 
 from midwatch.core.calls.classes import ErrorClass, Failure
 from midwatch.core.calls.exchange import Try
-from midwatch.gateway import dialects, refusals
+from midwatch.gateway import dialects
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Event, Refusal, What
 from midwatch.gateway.house import House
@@ -26,6 +26,9 @@ from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
 SENTINEL_S: Final = 1.0
 """How long a complete answer may take to say so; then it is ended here."""
+
+FAREWELL_S: Final = 0.5
+"""How long the last word to a client whose call was stopped may take."""
 
 MAX_HELD_BYTES: Final = 4 * 1024 * 1024
 """Held back before the first content; more is passed on."""
@@ -73,6 +76,8 @@ class Relay:
             return Verdict(Ended.NOTHING, failure)
         task = asyncio.current_task()
         assert task is not None
+        if self._call.killed is not None:
+            return Verdict(Ended.KILLED)
 
         def interrupt(_: object = None) -> None:
             task.cancel()
@@ -161,7 +166,7 @@ class Relay:
             return Verdict(Ended.GONE)
         if call.killed is not None:
             if self._held is None:
-                await self._tell(refusals.suspended(call.killed))
+                await self._tell_soon(call.killed)
             return Verdict(Ended.KILLED)
         if failure is None:
             if self._held is not None:
@@ -182,6 +187,15 @@ class Relay:
         event = dialects.error_event(self._call.route, refusal.type, refusal.message, self.listener)
         await self._try_send(event)
         self._out.end()
+
+    async def _tell_soon(self, refusal: Refusal) -> None:
+        """Say so to a client that may not read any more: what is stopped waits for nobody."""
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._tell(refusal)
+        except TimeoutError:
+            self._house.counts["stream.unread"] += 1
+            self._out.abort()
 
     async def _try_send(self, data: bytes) -> None:
         try:

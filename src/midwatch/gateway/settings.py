@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -73,8 +73,10 @@ class Settings:
     """What is wrong and does not keep the gateway from working: keys that are not there."""
 
     def agent(self, entry: str) -> Agent | None:
-        """Return the entry of an agent, a sub-agent's being that of the agent above it."""
-        return self.fleet.agents.get(entry.partition(":")[0])
+        """Return the entry of an agent, a sub-agent's being that of the agent above it, and of an entry
+        with `instances` that of its first."""
+        name = entry.partition(":")[0]
+        return self.fleet.agents.get(name) or self.fleet.agents.get(f"{name}.1")
 
     def calls(self, entry: str) -> Calls:
         agent = self.agent(entry)
@@ -130,12 +132,20 @@ def build(
             provided,
             Chains(models),
             Policy(models.policy),
-            Budgets.of(fleet),
+            _budgets(fleet),
             _shelf(models, overrides),
             tuple(problems),
         )
     except (BadCondition, ValueError) as error:
         raise SetupError(f"models: {error}") from None
+
+
+def _budgets(fleet: Fleet) -> Budgets:
+    """Return the fleet's budgets. The snapshot knows `inbox` with `instances` as inbox.1, inbox.2 …: they
+    share one account, that of `inbox`, and its budget."""
+    of = Budgets.of(fleet)
+    entries = {name[:-2]: budget for name, budget in of.agents.items() if name.endswith(".1")}
+    return replace(of, agents={**entries, **of.agents})
 
 
 def health(settings: Settings, before: Health | None = None) -> Health:

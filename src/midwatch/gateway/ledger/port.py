@@ -18,8 +18,13 @@ class Ledger(Protocol):
     database takes them.
     """
 
-    calendar: Calendar
-    """Days and months; may be replaced when the fleet's time zone changes."""
+    @property
+    def calendar(self) -> Calendar:
+        """Days and months; replaced when the fleet's time zone changes."""
+        ...
+
+    @calendar.setter
+    def calendar(self, calendar: Calendar) -> None: ...
 
     on_notice: Callable[[Notice], None]
     """Called in the event loop with each warning, once per period among all gateways."""

@@ -1,0 +1,211 @@
+"""The gateway put together: settings, ledger, who may call, and what is done from time to time.
+
+Start: what cannot be is told at once (SetupError, LedgerUnusable) and nothing is half open. Stop: calls under way
+get their time, then they are cut with a word to their clients, and what they came to is written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from midwatch.core.calls.period import Calendar
+from midwatch.core.errors import SetupError
+from midwatch.gateway import refusals
+from midwatch.gateway import settings as reading
+from midwatch.gateway.counted import Counted
+from midwatch.gateway.gateway import Gateway
+from midwatch.gateway.holds import Holds
+from midwatch.gateway.house import House, Tell
+from midwatch.gateway.identify import Identify
+from midwatch.gateway.keys import Keys
+from midwatch.gateway.ledger.engine import LedgerDown
+from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
+from midwatch.gateway.runs import Runs
+from midwatch.gateway.settings import Settings
+from midwatch.gateway.upstream.port import Upstream
+from midwatch.gateway.upstream.wire import WireUpstream
+
+LOOK_S: Final = 0.25
+"""How often keys, holds and runs of other processes, and calls of keys that are over, are looked at."""
+
+EXPIRE_S: Final = 5.0
+"""How often reservations whose time is over are counted."""
+
+SECRET_BYTES: Final = 32
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one gateway runs."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8701
+    name: str = "gateway"
+    """In the ledger: who carries a call."""
+    hosts: frozenset[str] = frozenset()
+    """Names by which it is called, besides those of this machine."""
+    rehearsal_url: str | None = None
+    """The rehearsal model stands in for all providers."""
+
+
+class App:
+    """One gateway. Used from the event loop."""
+
+    def __init__(
+        self,
+        options: Options,
+        environment: Mapping[str, str],
+        *,
+        upstream: Upstream | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        """Raises SetupError when the data directory does not hold what it needs. Blocking."""
+        self.options = options
+        self.began = time.monotonic()
+        self._environment = environment
+        self.secret = _secret(options.data)
+        folder = options.data / "gateway"
+        settings = reading.load(options.data, environment, options.rehearsal_url)
+        self.keys = Keys(folder / "keys.json", time.time)
+        self.holds = Holds(folder / "holds.json", time.time)
+        self.runs = Runs(folder / "runs.json", time.time)
+        for document in (self.keys, self.holds, self.runs):
+            document.open()
+        counts: Counter[str] = Counter()
+        self.ledger = ledger_at(_place(options.data, settings, environment), _calendar(settings))
+        self.house = House(
+            settings=settings,
+            health=reading.health(settings),
+            ledger=self.ledger,
+            upstream=upstream or WireUpstream(),
+            tell=tell or Counted(counts),
+            name=options.name,
+            rehearsed=options.rehearsal_url is not None,
+            counts=counts,
+        )
+        self.identify = Identify(
+            self.secret, self.keys, self.runs, lambda: self.house.settings, time.time
+        )
+        self.gateway = Gateway(self.house, self.identify, self.holds)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the ledger and begin what is done from time to time. Raises LedgerUnusable."""
+        await self.ledger.start()
+        self._every(LOOK_S, self._look)
+        self._every(EXPIRE_S, self._expire)
+
+    async def stop(self) -> None:
+        """Write what waits, and close."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.house.upstream.close()
+        await self.ledger.stop()
+        for document in (self.keys.document, self.holds.document, self.runs.document):
+            try:
+                await document.saved()
+            except OSError as error:
+                log.warning("at the end: %s", error)
+
+    async def cut_all(self) -> None:
+        """End all calls under way with a word to their clients: the gateway stops."""
+        calls = [call for calls in self.gateway.under_way.values() for call in calls]
+        await self.gateway.cut(calls, refusals.stopping())
+
+    def reload(self) -> Settings:
+        """Take over what the supervisor wrote. Raises SetupError: then the old settings stay in force."""
+        fresh = reading.load(self.options.data, self._environment, self.options.rehearsal_url)
+        if (fresh.fleet.gateway.ledger or "") != (self.house.settings.fleet.gateway.ledger or ""):
+            raise SetupError("gateway.ledger changes at a start only; restart the instance")
+        calendar = _calendar(fresh)  # before anything is changed
+        self.house.health = reading.health(fresh, self.house.health)
+        self.house.settings = fresh
+        self.ledger.calendar = calendar
+        self.gateway.reloaded()
+        self.identify.forget()
+        return fresh
+
+    def not_ready(self) -> str | None:
+        """Return why calls would be refused now, or None."""
+        return self.ledger.down
+
+    # -- from time to time ---------------------------------------------------------------------------
+
+    def _every(self, pause_s: float, do: Callable[[], Awaitable[None]]) -> None:
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(pause_s)
+                try:
+                    await do()
+                except Exception:
+                    # the loop lives as long as the gateway: without it revoked keys would go on
+                    self.house.counts[f"fault.{do.__name__.strip('_')}"] += 1
+                    log.exception("a task of the gateway failed, and is tried again")
+
+        self._tasks.append(asyncio.get_running_loop().create_task(repeat()))
+
+    async def _look(self) -> None:
+        """Take over what other processes wrote, and cut calls whose key is over or whose agent was killed."""
+        for document in (self.keys.document, self.holds.document, self.runs.document):
+            await document.look()
+        for calls in list(self.gateway.under_way.values()):
+            for call in list(calls):
+                over = self.identify.over(call.payer) or self._killed(call.payer.agent)
+                if over is not None and call.killed is None:
+                    self.house.counts["call.killed"] += 1
+                    call.kill(over)
+
+    def _killed(self, agent: str) -> refusals.Refusal | None:
+        hold = self.holds.find(agent) if agent else None
+        return refusals.held(hold, agent) if hold is not None and hold.kills else None
+
+    async def _expire(self) -> None:
+        try:
+            expired = await self.ledger.expire(time.time())
+        except LedgerDown:
+            return  # the ledger says so itself; reservations only count for longer
+        self.house.counts["reservation.expired"] += len(expired)
+
+
+def _place(data: Path, settings: Settings, environment: Mapping[str, str]) -> str | Path:
+    """Return where the ledger is. Raises SetupError."""
+    given = settings.fleet.gateway.ledger
+    if given is None:
+        return data / "gateway" / "ledger.db"
+    if not given.startswith("env:"):
+        return given
+    name = given.removeprefix("env:")
+    address = environment.get(name, "").strip()
+    if not address.startswith(SCHEMES):
+        raise SetupError(
+            f"gateway.ledger: {name} holds no postgresql://… address; export it before midwatch up"
+        )
+    return address
+
+
+def _calendar(settings: Settings) -> Calendar:
+    return Calendar(ZoneInfo(settings.fleet.timezone))
+
+
+def _secret(data: Path) -> bytes:
+    try:
+        secret = (data / "secret").read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"{data / 'secret'}: {error.strerror}; the gateway is started by midwatch up"
+        ) from None
+    if len(secret) < SECRET_BYTES:
+        raise SetupError(f"{data / 'secret'} is too short to sign keys; start midwatch up anew")
+    return secret

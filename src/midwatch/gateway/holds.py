@@ -1,0 +1,125 @@
+"""Agents whose calls are refused: suspended, killed, caught in a loop, out of a budget that parks.
+
+A hold is in force at once, survives the process, and ends when somebody resumes the agent. A sub-agent is held
+with the agents above it. Nothing lifts a hold by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from midwatch.gateway.kept import Kept
+
+MAX_WHY: Final = 500
+
+GATEWAY: Final = "gateway"
+"""Who holds an agent when no person does."""
+
+
+class HoldKind(StrEnum):
+    """Why an agent is held. A later hold of a stronger kind replaces a weaker one, never the other way."""
+
+    SUSPENDED = "suspended"  # a person, or the supervisor for one
+    KILLED = "killed"  # the kill switch
+    LOOP = "loop"  # it went round in circles
+    BUDGET = "budget"  # its budget is used up, and says park
+
+
+_WEIGHT: Final = {
+    HoldKind.BUDGET: 0,
+    HoldKind.LOOP: 1,
+    HoldKind.SUSPENDED: 2,
+    HoldKind.KILLED: 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One agent that is held."""
+
+    agent: str
+    kind: HoldKind
+    why: str
+    since: float
+    """Unix seconds."""
+    by: str
+    """Who holds it: a person's name, `gateway`, a supervisor."""
+
+    @property
+    def kills(self) -> bool:
+        """Whether calls under way end, too."""
+        return self.kind is HoldKind.KILLED
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is kept and told."""
+        return {
+            "agent": self.agent,
+            "kind": self.kind.value,
+            "why": self.why,
+            "since": self.since,
+            "by": self.by,
+        }
+
+
+class Holds:
+    """All holds of a data directory."""
+
+    def __init__(self, path: Path, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._held: dict[str, Hold] = {}
+        self.document = Kept(path, self._read)
+
+    def open(self) -> None:
+        """Read what was held. Raises SetupError. Blocking."""
+        self.document.open()
+        self._read()
+
+    def find(self, agent: str) -> Hold | None:
+        """Return the hold that is in force for an agent: its own, or one of the agents above it."""
+        if not self._held:
+            return None
+        found = self._held.get(agent)
+        while found is None and ":" in agent:
+            agent = agent.rpartition(":")[0]
+            found = self._held.get(agent)
+        return found
+
+    def hold(self, agent: str, kind: HoldKind, why: str, by: str = GATEWAY) -> Hold:
+        """Refuse an agent's calls from now on; on disk when `document.saved()` returns. Again is no change."""
+        held = self._held.get(agent)
+        if held is not None and _WEIGHT[held.kind] >= _WEIGHT[kind]:
+            return held
+        fresh = Hold(agent, kind, why[:MAX_WHY], self._wall(), by[:120])
+        self._held[agent] = fresh
+        self.document.put(agent, fresh.to_json())
+        return fresh
+
+    def lift(self, agent: str) -> list[Hold]:
+        """Let an agent and its sub-agents call again; return what was lifted."""
+        below = [name for name in self._held if name == agent or name.startswith(f"{agent}:")]
+        lifted = [self._held.pop(name) for name in below]
+        for name in below:
+            self.document.drop(name)
+        return lifted
+
+    def all(self) -> list[Hold]:
+        """Return all that is held, the newest first."""
+        return sorted(self._held.values(), key=lambda hold: hold.since, reverse=True)
+
+    def _read(self) -> None:
+        self._held = {
+            name: Hold(
+                name,
+                HoldKind(entry["kind"])
+                if entry.get("kind") in set(HoldKind)
+                else HoldKind.SUSPENDED,
+                str(entry.get("why", "")),
+                float(entry.get("since") or 0.0),
+                str(entry.get("by", "")),
+            )
+            for name, entry in self.document.entries.items()
+        }
