@@ -116,11 +116,8 @@ def test_every_choice_needs_its_reason() -> None:
     assert heard.finish == "stop"
 
 
-def test_the_sentinel_alone_is_an_end_as_its_provider_means_it() -> None:
+def test_the_sentinel_alone_is_an_end_and_without_anything_there_is_none() -> None:
     assert hear(CHAT, said("x"), DONE)[0].complete
-
-
-def test_a_chat_that_stops_in_the_middle_is_not_complete() -> None:
     heard, _ = hear(CHAT, said("x"))
     assert heard.close() == []
     assert not heard.complete
@@ -136,15 +133,13 @@ def test_the_last_event_counts_without_its_empty_line_when_it_is_whole() -> None
     assert not cut.complete
 
 
-@pytest.mark.parametrize(
-    "delta",
-    [
-        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
-        {"function_call": {"name": "f"}},
-        {"refusal": "No"},
-        {"audio": {"id": "a"}},
-    ],
-)
+NO_TEXT: list[dict[str, Any]] = [
+    {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]}, {"function_call": {"name": "f"}},
+    {"refusal": "No"}, {"audio": {"id": "a"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("delta", NO_TEXT)
 def test_what_is_no_text_is_content_and_cannot_be_continued(delta: dict[str, Any]) -> None:
     heard, events = hear(CHAT, said("x"), chunk(delta))
     assert events[-1].what is What.CONTENT
