@@ -1,0 +1,73 @@
+"""Events that may come a thousand times a second: the first is told at once, what follows within `EVERY_S` as one
+event with its `count`.
+
+Nothing is lost but detail: the first of those that were gathered speaks for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+EVERY_S: Final = 10.0
+"""The least distance of two events about the same."""
+
+MAX_KEYS: Final = 2_000
+"""Things that are told apart at one time; what is more is counted as lost."""
+
+Send = Callable[[str, str, "str | None", dict[str, Any]], None]
+"""Kind, agent, run, data."""
+Key = tuple[str, str, str]
+"""Kind, agent, and what it is about."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    told_at: float
+    run: str | None = None
+    count: int = 0
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Gathered:
+    """Of one gateway. `lose` is told of what is dropped, by reason. Times are monotonic seconds."""
+
+    def __init__(self, send: Send, lose: Callable[[str], None]) -> None:
+        self._send = send
+        self._lose = lose
+        self._waiting: dict[Key, _Waiting] = {}
+
+    def note(
+        self, key: Key, now: float, run: str | None, make: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Tell, or count for later. `make` returns the event's data, bounded and clean."""
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            if len(self._waiting) >= MAX_KEYS:
+                self._lose("news_crowded")
+                return
+            self._waiting[key] = _Waiting(now)
+            self._send(key[0], key[1], run, {**make(), "count": 1})
+            return
+        waiting.count += 1
+        if waiting.count == 1:
+            waiting.run, waiting.data = run, make()
+
+    def tick(self, now: float) -> None:
+        """Tell what was gathered long enough; forget what does not come any more."""
+        for key, waiting in list(self._waiting.items()):
+            if now - waiting.told_at < EVERY_S:
+                continue
+            if waiting.count == 0:
+                del self._waiting[key]
+                continue
+            self._send(key[0], key[1], waiting.run, {**waiting.data, "count": waiting.count})
+            waiting.told_at, waiting.count, waiting.data = now, 0, {}
+
+    def flush(self) -> None:
+        """Tell all that is gathered: the gateway ends."""
+        for (kind, agent, _), waiting in self._waiting.items():
+            if waiting.count:
+                self._send(kind, agent, waiting.run, {**waiting.data, "count": waiting.count})
+        self._waiting.clear()

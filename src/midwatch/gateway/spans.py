@@ -1,0 +1,234 @@
+"""Spans of calls, with the names of OpenTelemetry's conventions for generative AI.
+
+One call is one span, whatever it took: a child of its caller's span when the request has a `traceparent`. With
+more than one attempt each of them is a child of the call. No content is in a span, and no key: names, counts,
+cost. Made by the transport's worker from what `Told` kept; the event loop pays for the keeping alone.
+
+The ids follow from the call's own id, so that a span that is sent twice is one span.
+Source: semantic conventions for generative AI; W3C Trace Context for `traceparent`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+from midwatch.core.calls.account import Payer
+from midwatch.core.calls.ask import Ask, Dialect
+from midwatch.core.detection import MIDWATCH
+from midwatch.core.plain import clean
+from midwatch.gateway.carried import Attempted
+from midwatch.gateway.http.port import Headers
+from midwatch.sdk import otlp
+
+CLIENT: Final = 3
+_OK, _ERROR = 1, 2
+
+MAX_CHILDREN: Final = 20
+"""Attempts of one call that have spans of their own."""
+
+MAX_REASON: Final = 500
+
+OPERATIONS: Final = {
+    Dialect.CHAT: "chat",
+    Dialect.RESPONSES: "chat",
+    Dialect.MESSAGES: "chat",
+    Dialect.GENERATE: "generate_content",
+    Dialect.EMBEDDINGS: "embeddings",
+    Dialect.COUNT: "count_tokens",
+    Dialect.MODELS: "list_models",
+}
+
+PROVIDERS: Final = {"gemini": "gcp.gemini", "azure": "azure.ai.openai", "bedrock": "aws.bedrock"}
+"""Where the conventions have a name of their own for what is usually called otherwise."""
+
+_PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+
+Span = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is kept of a call for its spans: none of its content."""
+
+    call_id: str
+    at: float
+    """Unix seconds."""
+    took_s: float
+    began: float
+    """Monotonic, as the attempts' times are."""
+    ask: Ask
+    payer: Payer
+    attempts: Sequence[Attempted]
+    refused: str
+    parent: str | None
+    """`traceparent` as it came."""
+    cached: bool = False
+    saved_nusd: int = 0
+
+    def spans(self) -> list[Span]:
+        """Return the call's span, and those of its attempts when there are several."""
+        trace, parent = caller(self.parent)
+        own = self.call_id.replace("-", "")
+        trace = trace or own
+        span = self._span(trace, parent, own[16:])
+        if len(self.attempts) < 2:
+            return [span]
+        kept = self.attempts[:MAX_CHILDREN]
+        return [span, *(self._child(n, a, trace, own[16:]) for n, a in enumerate(kept, 1))]
+
+    def _span(self, trace: str, parent: str | None, span_id: str) -> Span:
+        last = self.attempts[-1] if self.attempts else None
+        error = self.error
+        reason = "" if last is None or error is None else last.reason
+        operation = OPERATIONS[self.ask.dialect]
+        found: Span = {
+            "traceId": trace,
+            "spanId": span_id,
+            "name": f"{operation} {clean(self.ask.model)}",
+            "kind": CLIENT,
+            "startTimeUnixNano": str(int(self.at * 1e9)),
+            "endTimeUnixNano": str(int((self.at + self.took_s) * 1e9)),
+            "attributes": otlp.attributes(self._facts(operation, last, error)),
+            "status": _status(error, reason),
+            "_run": self.payer.run,
+            "_agent": self.payer.agent or MIDWATCH,
+        }
+        if parent is not None:
+            found["parentSpanId"] = parent
+        return found
+
+    @property
+    def error(self) -> str | None:
+        """Return why the call was not answered: the type of our refusal, or the class of the last failure."""
+        if self.refused:
+            return self.refused
+        if not self.attempts:
+            return None if self.cached else "not_sent"
+        outcome = self.attempts[-1].outcome
+        return None if outcome == "ok" else outcome or "not_answered"
+
+    def _facts(self, operation: str, last: Attempted | None, error: str | None) -> dict[str, Any]:
+        ask, payer = self.ask, self.payer
+        facts: dict[str, Any] = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.request.model": ask.model,
+            "gen_ai.request.max_tokens": ask.max_output,
+            "gen_ai.conversation.id": payer.session,
+            "midwatch.call_id": self.call_id,
+            "midwatch.stream": ask.stream,
+            "midwatch.task": ask.task,
+            "midwatch.virtual_key": payer.key,
+            "midwatch.system_tokens": ask.system_tokens or None,
+            "error.type": error,
+        }
+        if self.cached:
+            facts |= {"midwatch.cached": True, "midwatch.saved_nusd": self.saved_nusd}
+        for name, value in payer.tags.items():
+            facts[f"midwatch.tag.{name}"] = value
+        if last is not None:
+            facts |= _served(last, self.attempts)
+        elif self.cached:
+            facts["midwatch.cost_nusd"] = 0
+        return facts
+
+    def _child(self, number: int, attempt: Attempted, trace: str, parent: str) -> Span:
+        began = self.at + (attempt.began - self.began)
+        bad = attempt.outcome != "ok"
+        facts = {
+            "midwatch.call_id": self.call_id,
+            "midwatch.attempt": number,
+            "gen_ai.provider.name": provider(attempt.place.provider),
+            "midwatch.provider": attempt.place.provider,
+            "midwatch.model": attempt.place.name,
+            "midwatch.key": attempt.key or None,
+            "http.response.status_code": attempt.status or None,
+            "midwatch.attempt.cost_nusd": attempt.cost_nusd,
+            "gen_ai.response.time_to_first_chunk": attempt.first_s,
+            "error.type": attempt.outcome if bad else None,
+            "error.code": attempt.code if bad and attempt.code else None,
+        }
+        digest = blake2b(f"{self.call_id}.{number}".encode(), digest_size=8)
+        return {
+            "traceId": trace,
+            "spanId": digest.hexdigest(),
+            "parentSpanId": parent,
+            "name": f"attempt {clean(attempt.place.name)}",
+            "kind": CLIENT,
+            "startTimeUnixNano": str(int(began * 1e9)),
+            "endTimeUnixNano": str(int((began + max(0.0, attempt.ended - attempt.began)) * 1e9)),
+            "attributes": otlp.attributes(facts),
+            "status": _status(attempt.outcome if bad else None, attempt.reason),
+            "_run": self.payer.run,
+            "_agent": self.payer.agent or MIDWATCH,
+        }
+
+
+def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
+    """Return what is known of who answered, or of who was asked last, and of the cost of all attempts."""
+    place, charge = last.place, last.charge
+    facts: dict[str, Any] = {
+        "gen_ai.provider.name": provider(place.provider),
+        "gen_ai.response.model": last.served or None,
+        "gen_ai.response.id": last.response_id or None,
+        "gen_ai.response.finish_reasons": [last.finish] if last.finish else None,
+        "gen_ai.response.time_to_first_chunk": None
+        if last.first_s is None
+        else round(last.first_s, 6),
+        "http.response.status_code": last.status or None,
+        "midwatch.provider": place.provider,
+        "midwatch.model": place.name,
+        "midwatch.key": last.key or None,
+        "midwatch.attempts": len(attempts),
+        "midwatch.fallback": place.position or None,
+        "midwatch.cost_nusd": sum([a.cost_nusd for a in attempts]),
+    }
+    if charge is None:
+        return facts
+    usage = charge.usage
+    facts |= {
+        "gen_ai.usage.input_tokens": charge.input_tokens,
+        "gen_ai.usage.output_tokens": charge.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.get("cache_read"),
+        "gen_ai.usage.cache_creation.input_tokens": _written(usage),
+        "gen_ai.usage.reasoning.output_tokens": usage.get("reasoning"),
+        "midwatch.price_version": charge.price_version or None,
+        "midwatch.estimated": charge.estimated or None,
+        "midwatch.disputed": charge.disputed or None,
+    }
+    return facts
+
+
+def _written(usage: Any) -> int | None:
+    count = sum(usage.get(f"cache_write_{kept}", 0) for kept in ("5m", "1h", "12h"))
+    return count or None
+
+
+def _status(error: str | None, reason: str) -> dict[str, Any]:
+    if error is None:
+        return {"code": _OK}
+    return {"code": _ERROR, "message": clean(reason, MAX_REASON) or error}
+
+
+def provider(name: str) -> str:
+    """Return a provider's name as the conventions have it."""
+    return PROVIDERS.get(name, name)
+
+
+def caller(parent: str | None) -> tuple[str | None, str | None]:
+    """Return trace and span of a `traceparent`; (None, None) for what is none."""
+    match = _PARENT.fullmatch(parent.strip().lower()) if parent and len(parent) < 200 else None
+    if match is None or not int(match[1], 16) or not int(match[2], 16) or match[0][:2] == "ff":
+        return None, None
+    return match[1], match[2]
+
+
+def parent_of(headers: Headers) -> str | None:
+    """Return a request's `traceparent`."""
+    for name, value in headers:
+        if name == "traceparent":
+            return value
+    return None
