@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import textwrap
 import time
 import uuid
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from midwatch.supervisor.machine.linux import LinuxSystem
 from midwatch.supervisor.machine.sandbox import find_tools
@@ -289,3 +292,114 @@ def nursery() -> Iterator[Callable[..., Nursling]]:
         yield start
         orders.close()
         server.wait(30)
+
+
+# -- supervisors that read their file again --------------------------------------------------------
+
+PATIENCE_S = 20.0
+
+RELOADING = """
+import sys
+from pathlib import Path
+from midwatch.cli.source import read_fleet
+from midwatch.core.errors import MidwatchError
+from midwatch.supervisor.change.reload import Source
+from midwatch.supervisor.change import drift, tenure
+from midwatch.supervisor.main import run
+tenure.RETRY_S, drift.LOOK_S, drift.GLANCE_S = 0.5, float(sys.argv[3]), float(sys.argv[4])
+file = Path(sys.argv[1])
+fleet = read_fleet(file).fleet
+try:
+    sys.exit(run(fleet, Path(sys.argv[2]), hub=False, source=Source(file, lambda: read_fleet(file).fleet, fleet)))
+except MidwatchError as error:
+    sys.exit(print(error, file=sys.stderr) or 2)
+"""
+
+
+class Instance:
+    """One supervisor in a process of its own, without a terminal, as a service has none."""
+
+    def __init__(self, folder: Path, nursery: Callable[..., Any], data: str = "data") -> None:
+        self.folder = folder
+        self.file = folder / "midwatch.yaml"
+        self.data = folder / data
+        self.console_file = folder / f"console.{data}"
+        self.process: Any = None
+        self._nursery = nursery
+
+    def write(self, agents: dict[str, Any], **fleet: Any) -> None:
+        defaults = {
+            "limits": {"stop_grace": "5s"},
+            "restart": {"backoff": "20ms..50ms", "attempts": 2},
+        }
+        text = yaml.safe_dump({"defaults": defaults, **fleet, "agents": agents}, sort_keys=False)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(self.file)
+
+    def up(self, look_s: float = 0.2, glance_s: float = 1.0) -> None:
+        """Start; drift is looked for so often."""
+        self.process = self._nursery(
+            RELOADING, self.file, self.data, look_s, glance_s,
+            console=self.console_file, session=True,
+        )  # fmt: skip
+
+    def up_at(self, terminal: int) -> None:
+        """Start with a terminal that is its own."""
+
+        def take() -> None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+        with self.console_file.open("ab") as console:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RELOADING, str(self.file), str(self.data), "1", "1"], preexec_fn=take,
+                stdin=terminal, stderr=console, stdout=console, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def console(self) -> str:
+        return self.console_file.read_text()
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not so in time: {what}\n{self.console}"
+            time.sleep(0.01)
+
+    def says(self, words: str, times: int = 1) -> None:
+        self.until(lambda: self.console.count(words) >= times, words)
+
+    def reload(self, says: str = "was read again") -> str:
+        """Ask for a reload; return what the console said from then on."""
+        before = len(self.console)
+        self.process.send_signal(signal.SIGHUP)
+        self.until(lambda: says in self.console[before:], says)
+        return self.console[before:]
+
+    def pid(self, agent: str) -> int:
+        """Return the pid that the console named last for this agent."""
+        lines = [x for x in self.console.splitlines() if f" {agent}: started, pid " in x]
+        return int(lines[-1].split("pid ")[1].split()[0].rstrip(","))
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def instances(tmp_path: Path, nursery: Callable[..., Any]) -> Iterator[Callable[..., Instance]]:
+    made: list[Instance] = []
+
+    def make(data: str = "data") -> Instance:
+        made.append(Instance(tmp_path, nursery, data))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process is not None and one.process.poll() is None:
+            one.process.terminate()
+            try:
+                one.process.wait(10)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait(10)

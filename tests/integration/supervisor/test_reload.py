@@ -2,126 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 DEADLINE_S = 20.0
-
-RUN = """
-import sys
-from pathlib import Path
-from midwatch.cli.source import read_fleet
-from midwatch.core.errors import MidwatchError
-from midwatch.supervisor.change.reload import Source
-from midwatch.supervisor.change import drift, tenure
-from midwatch.supervisor.main import run
-drift.LOOK_S, tenure.RETRY_S = 0.2, 0.5
-file = Path(sys.argv[1])
-fleet = read_fleet(file).fleet
-try:
-    sys.exit(run(fleet, Path(sys.argv[2]), hub=False, source=Source(file, lambda: read_fleet(file).fleet, fleet)))
-except MidwatchError as error:
-    sys.exit(print(error, file=sys.stderr) or 2)
-"""
-
-
-class Instance:
-    """One supervisor in a process of its own, without a terminal, as a service has none."""
-
-    def __init__(self, folder: Path, nursery: Callable[..., Any], data: str = "data") -> None:
-        self.folder = folder
-        self.file = folder / "midwatch.yaml"
-        self.data = folder / data
-        self.console_file = folder / f"console.{data}"
-        self.process: Any = None
-        self._nursery = nursery
-
-    def write(self, agents: dict[str, Any], **fleet: Any) -> None:
-        defaults = {
-            "limits": {"stop_grace": "5s"},
-            "restart": {"backoff": "20ms..50ms", "attempts": 2},
-        }
-        text = yaml.safe_dump({"defaults": defaults, **fleet, "agents": agents}, sort_keys=False)
-        fresh = self.file.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.rename(self.file)
-
-    def up(self, code: str = RUN) -> None:
-        self.process = self._nursery(
-            code, self.file, self.data, console=self.console_file, session=True
-        )
-
-    def up_at(self, terminal: int) -> None:
-        """Start with a terminal that is its own."""
-
-        def take() -> None:
-            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-
-        with self.console_file.open("ab") as console:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(self.file), str(self.data)], preexec_fn=take,
-                stdin=terminal, stderr=console, stdout=console, start_new_session=True,
-            )  # fmt: skip
-
-    @property
-    def console(self) -> str:
-        return self.console_file.read_text()
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline, f"not so in time: {what}\n{self.console}"
-            time.sleep(0.01)
-
-    def says(self, words: str, times: int = 1) -> None:
-        self.until(lambda: self.console.count(words) >= times, words)
-
-    def reload(self, says: str = "was read again") -> str:
-        """Ask for a reload; return what the console said from then on."""
-        before = len(self.console)
-        self.process.send_signal(signal.SIGHUP)
-        self.until(lambda: says in self.console[before:], says)
-        return self.console[before:]
-
-    def pid(self, agent: str) -> int:
-        """Return the pid that the console named last for this agent."""
-        lines = [x for x in self.console.splitlines() if f" {agent}: started, pid " in x]
-        return int(lines[-1].split("pid ")[1].split()[0].rstrip(","))
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(DEADLINE_S)
-
-
-@pytest.fixture
-def instances(tmp_path: Path, nursery: Callable[..., Any]) -> Iterator[Callable[..., Instance]]:
-    made: list[Instance] = []
-
-    def make(data: str = "data") -> Instance:
-        made.append(Instance(tmp_path, nursery, data))
-        return made[-1]
-
-    yield make
-    for one in made:
-        if one.process is not None and one.process.poll() is None:
-            one.process.terminate()
-            try:
-                one.process.wait(10)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait(10)
 
 
 def sleep(seconds: int = 600, **entry: Any) -> dict[str, Any]:
@@ -356,11 +246,7 @@ def test_what_has_drifted_is_said(instances: Any) -> None:
 def test_a_file_that_was_just_written_is_not_waited_for_until_the_next_look(instances: Any) -> None:
     one = instances()
     one.write({"inbox": sleep()})
-    one.up(
-        RUN.replace("drift.LOOK_S", "drift.GLANCE_S, drift.LOOK_S").replace(
-            "= 0.2", "= 0.05, 600.0"
-        )
-    )
+    one.up(look_s=600.0, glance_s=0.05)
     one.says("inbox: started")
     for seconds in (601, 602):
         one.write({"inbox": sleep(seconds)})
