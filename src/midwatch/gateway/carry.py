@@ -180,7 +180,10 @@ class Carriage:
         times = place.timeouts
         patience = times.first_token if call.ask.stream else times.total
         headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
-        headers += dialects.credentials(place.kind, provided.secrets.get(attempt.key, ""))
+        secret = provided.secrets.get(attempt.key, "")
+        if house.rehearsed:
+            secret = f"rehearsal:{call.payer.agent or call.payer.key}"
+        headers += dialects.credentials(place.kind, secret)
         headers += list(provided.given.headers.items())
         path = dialects.target(
             place.kind,

@@ -1,4 +1,4 @@
-"""Hub and gateway are kept without a limit; the gateway's placeholder stands for both."""
+"""Hub and gateway are kept without a limit; the gateway stands for both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 
 from midwatch.core.fleet import Fleet
 from midwatch.core.starving import Turns
-from midwatch.gateway.__main__ import answer, refusal
 from midwatch.supervisor import http
 from midwatch.supervisor.address import Address, reserve
 from midwatch.supervisor.journal import Journal
@@ -71,6 +70,8 @@ class Kept:
 
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    (tmp_path / "secret").write_bytes(bytes(32))
+    (tmp_path / "fleet.json").write_text(Fleet(agents={}).model_dump_json())
     address = reserve(Address("127.0.0.1", 0), "gateway.listen")
     command = (
         sys.executable,
@@ -162,7 +163,7 @@ async def test_a_post_stopped_while_it_waits_for_its_next_start_is_not_started(
     await one.close()
 
 
-async def test_the_placeholder_answers_in_each_dialect(kept: Kept) -> None:
+async def test_the_gateway_refuses_who_shows_no_key_in_each_dialect(kept: Kept) -> None:
     await until(kept.post.ready.is_set)
     url = kept.post.plan.url
     openai = await http.request(
@@ -170,16 +171,19 @@ async def test_the_placeholder_answers_in_each_dialect(kept: Kept) -> None:
     )
     anthropic = await http.request("POST", f"{url}/v1/messages", body=b"{}", timeout_s=5)
     ready = await http.request("GET", f"{url}/readyz", timeout_s=5)
-    assert (openai.status, anthropic.status, ready.status) == (503, 503, 503)
-    assert json.loads(openai.body)["error"]["code"] == "gateway_unavailable"
-    assert json.loads(anthropic.body)["type"] == "error"
+    assert (openai.status, anthropic.status, ready.status) == (401, 401, 200)
+    assert json.loads(openai.body)["error"]["code"] == "midwatch_key"
+    said: dict[str, Any] = json.loads(anthropic.body)
+    assert (said["type"], "no key" in said["error"]["message"]) == ("error", True)
 
 
-def test_every_refusal_says_what_to_do() -> None:
-    for path in ("/v1/responses", "/v1/messages", "/v1beta/models/gemini:generateContent", "/"):
-        body: dict[str, Any] = json.loads(refusal(path))
-        assert "not part of this version" in body["error"]["message"]
-    assert answer("/healthz").startswith(b"HTTP/1.1 200 OK\r\n")
+async def test_a_gateway_without_a_fleet_says_so_and_is_not_repeated(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "midwatch.gateway", "--data", str(tmp_path))
+    one = Kept(tmp_path, command, "http://127.0.0.1:9")
+    await until(one.post.refused.is_set)
+    assert one.post.problem.endswith("the gateway is started by midwatch up")
+    assert one.post.starts == 1
+    await one.close()
 
 
 def test_the_fleet_default_of_the_gateway_is_an_address() -> None:
