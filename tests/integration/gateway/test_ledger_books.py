@@ -260,7 +260,7 @@ class TwoGateways(RuleBasedStateMachine):
 
 TestTwoGateways = TwoGateways.TestCase
 TestTwoGateways.settings = settings(
-    max_examples=15,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -80,6 +80,8 @@ class _Known:
     estimated: bool
     limits: tuple[Limit, ...] = ()
     reservation: Reservation | None = None
+    turn: int = -1
+    """The books' turn in which it was made here."""
 
     @property
     def charged(self) -> tuple[int, int]:
@@ -111,6 +113,8 @@ class Books:
         self._engine = engine
         self._tally = Tally()
         self._version = -1
+        self._turn = 0
+        """Raised whenever another gateway has written in between."""
         self._doubt = False
         """True after the connection was lost: what is open here may be missing there."""
         self._open: dict[str, _Known] = {}
@@ -134,11 +138,13 @@ class Books:
         engine = self._engine
         try:
             version = engine.begin()
-            alone = version == self._version + 1
-            if not alone or len(self._tally) > MAX_ACCOUNTS:
+            if version != self._version + 1:
+                self._turn += 1
+                self._tally.clear()
+            elif len(self._tally) > MAX_ACCOUNTS:
                 self._tally.clear()
             batch = _Batch()
-            self._find(orders, batch, alone)
+            self._find(orders, batch)
             answers = [self._decide(order, batch) for order in orders]
             told = self._write(batch)
             self._commit()
@@ -172,10 +178,14 @@ class Books:
 
     # -- reading --------------------------------------------------------------------------------
 
-    def _find(self, orders: Iterable[Order], batch: _Batch, alone: bool) -> None:
-        """Look up the calls that are to end, unless only this process can have touched them."""
-        ending = [order.call_id for order in orders if isinstance(order, Settle | Release)]
-        wanted = [call_id for call_id in ending if not (alone and call_id in self._open)]
+    def _find(self, orders: Iterable[Order], batch: _Batch) -> None:
+        """Look up the calls that are to end, but those that nobody else can have touched since they were made."""
+        wanted: list[str] = []
+        for order in orders:
+            if isinstance(order, Settle | Release):
+                ours = self._open.get(order.call_id)
+                if ours is None or ours.turn != self._turn:
+                    wanted.append(order.call_id)
         if self._doubt:
             wanted += self._open
         if not wanted:
@@ -254,6 +264,7 @@ class Books:
             estimated=False,
             limits=asked.limits,
             reservation=asked,
+            turn=self._turn,
         )
         batch.opened[asked.call_id] = known
         batch.calls.append(rows.opening(asked, accounts, periods))
