@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._refuse(503, "busy", "too many connections are open; try again in a moment")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.service.connections.discard(self)
+        self.service.gone(self)
         self.due = math.inf
         self._closing = True
         self._leave()
@@ -168,8 +168,12 @@ class Connection(asyncio.Protocol):
             return
         reading.headed = True
         reading.keep = self._parser.should_keep_alive()
-        reading.modern = self._parser.get_http_version() == "1.1"
+        version = self._parser.get_http_version()
+        reading.modern = version == "1.1"
         reading.method = self._parser.get_method().decode()
+        if version not in ("1.1", "1.0"):
+            self._refuse(400, "malformed", f"HTTP/{version} is not spoken here, HTTP/1.1 is")
+            return
         wrong = self._wrong(reading)
         if wrong:
             self._refuse(*wrong)
@@ -418,8 +422,7 @@ class Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         """End it at once, whatever is under way."""
-        if self._serving is not None:
-            self._serving.break_off()
+        self._leave("")
         self._reset()
 
     def _reset(self) -> None:
@@ -447,13 +450,15 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _leave(self) -> None:
+    def _leave(self, reason: str = "left") -> None:
+        """Tell the handler that nobody is there any more."""
         self._deaf = True
         self._closing = True
         self._queue.clear()
         serving, self._serving = self._serving, None
         if serving is not None:
-            self.service.lose("left")
+            if reason:
+                self.service.lose(reason)
             serving.break_off()
             serving.asked.fail(ClientGone())
         rooms, self._rooms = self._rooms, []

@@ -43,7 +43,7 @@ class Limits:
     bodies_bytes: int = 1 << 29
     """Of all requests under way together. What goes past it is refused with 503."""
 
-    pipelined: int = 32
+    pipelined: int = 64
     """Requests sent ahead on one connection. It closes after the last of them when there are more."""
 
     buffer_bytes: int = 65_536

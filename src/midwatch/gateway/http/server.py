@@ -14,6 +14,9 @@ from midwatch.gateway.http.limits import BACKLOG, TICK_S, Limits
 from midwatch.gateway.http.port import Handler
 from midwatch.gateway.http.service import Service
 
+DYING_S: Final = 1.0
+"""What was broken off has this long to end."""
+
 _BIND: Final = {
     errno.EADDRINUSE: "is in use; stop what listens there, or choose another with gateway.listen",
     errno.EACCES: "needs more rights; choose a port of 1024 or more with gateway.listen",
@@ -100,8 +103,12 @@ class Server:
             self._accepting.close()
         for connection in list(service.connections):
             connection.stop()
+        await service.emptied(grace_s)
         if service.tasks:
-            await asyncio.wait(list(service.tasks), timeout=grace_s)
+            # their clients are served, and they still write down what for
+            await asyncio.wait(
+                list(service.tasks), timeout=grace_s if not service.connections else 0
+            )
         left = list(service.tasks)
         for connection in list(service.connections):
             connection.drop()
@@ -109,7 +116,8 @@ class Server:
             service.lose("stopped")
             task.cancel()
         if left:
-            await asyncio.wait(left, timeout=grace_s)
+            await asyncio.wait(left, timeout=DYING_S)
+        await service.emptied(DYING_S)
         if self._tick is not None:
             self._tick.cancel()
 

@@ -35,12 +35,25 @@ class Service:
         self.requests = 0
         """Since the start."""
         self.lost: dict[str, int] = dict.fromkeys(LOSSES, 0)
+        self._empty: asyncio.Future[None] | None = None
         self._hosts = hosts
         self._good_hosts: set[str] = set()
 
     def lose(self, reason: str) -> None:
         """Count one of `LOSSES`; a KeyError means a misspelt reason."""
         self.lost[reason] += 1
+
+    def gone(self, connection: Connection) -> None:
+        """Count a connection out that is closed."""
+        self.connections.discard(connection)
+        if self._empty is not None and not self.connections and not self._empty.done():
+            self._empty.set_result(None)
+
+    async def emptied(self, within_s: float) -> None:
+        """Return when no connection is open, or the time is over."""
+        if self.connections:
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=within_s)
 
     def ours(self, host: str) -> bool:
         """Tell whether a Host header names this machine, or one of our names.

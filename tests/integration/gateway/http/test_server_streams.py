@@ -101,12 +101,8 @@ async def test_standard_clients_see_the_broken_answer(serving: Any) -> None:
             stream = await client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": "?"}], stream=True
             )
-            said: list[Any] = []
-            with pytest.raises(Exception) as caught:  # noqa: PT012
-                async for chunk in stream:
-                    said.append(chunk.choices[0].delta.content)
-            assert said == ["hi"]
-            assert "incomplete" in str(caught.value).lower() or isinstance(caught.value, openai.APIError)  # fmt: skip
+            with pytest.raises(openai.APIConnectionError):
+                _ = [chunk async for chunk in stream]
 
 
 @pytest.mark.parametrize("begun", [False, True])
