@@ -148,20 +148,24 @@ class Carried:
 
     def facts(self) -> Mapping[str, Any]:
         """Return what conditions of chains and rules may speak of."""
-        ask = self.ask
-        return {
-            "agent": self.payer.agent,
-            "group": self.payer.group or "",
-            "model": ask.model,
-            "task": ask.task or "",
-            "tags": dict(ask.tags),
-            "prompt": ask.prompt,
-            "stream": ask.stream,
-            "tools": ask.tools,
-            "images": ask.images,
-            "input_tokens": ask.input_tokens,
-            "max_output": ask.max_output or 0,
-        }
+        return facts(self.payer, self.ask)
+
+
+def facts(payer: Payer, ask: Ask) -> Mapping[str, Any]:
+    """Return what conditions of chains and rules may speak of."""
+    return {
+        "agent": payer.agent,
+        "group": payer.group or "",
+        "model": ask.model,
+        "task": ask.task or "",
+        "tags": dict(ask.tags),
+        "prompt": ask.prompt,
+        "stream": ask.stream,
+        "tools": ask.tools,
+        "images": ask.images,
+        "input_tokens": ask.input_tokens,
+        "max_output": ask.max_output or 0,
+    }
 
 
 def dollars(nusd: int) -> str:

@@ -7,14 +7,13 @@ carried (`carry`). Order matters: nobody unknown makes us read a body, nothing h
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from midwatch.core.calls.account import Payer
-from midwatch.core.calls.ask import Ask, Kind
+from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.budget import PARK, limits_of
 from midwatch.core.calls.chain import NoPlace, Place
 from midwatch.core.calls.classes import Failure
@@ -22,7 +21,7 @@ from midwatch.core.calls.pace import Judgement, Level, Pace
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
 from midwatch.core.terms import Loop
-from midwatch.gateway import dialects, refusals, worth
+from midwatch.gateway import dialects, listing, refusals, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
@@ -30,6 +29,7 @@ from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
+from midwatch.gateway.scopes import may_use
 from midwatch.wire.ids import new_id
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -80,12 +80,16 @@ class Gateway:
                 self.house.count("closed", found.what)
                 refusal = Refusal("midwatch_not_carried", found.reason, found.status)
                 return self._refuse(out, kind, refusal)
+            if found.dialect is Dialect.MODELS:
+                return self._models(incoming, out, found, identity)
             body = await self._body(incoming, headers)
             ask = dialects.read(found, headers, body)
             call = self._call(incoming, found, ask, body, identity)
             refused = self._may(call) or await self._carry(call, out)
             if refused is not None:
                 refusals.answer(out, call, refused, self.house.now())
+            if call.refused:
+                self.house.counts[f"refused.{call.refused}"] += 1
                 self.house.tell.ended(call)
         except BadRequest as bad:
             self._refuse(out, kind, dialects.of_bad_request(bad))
@@ -100,6 +104,20 @@ class Gateway:
         limit = min(self.house.settings.models.limits.body, MAX_BODY_BYTES)
         body = await incoming.body(limit)
         return dialects.decode(body, headers.get("content-encoding", ""), limit)
+
+    def _models(
+        self, incoming: Incoming, out: Outgoing, route: dialects.Route, known: Known
+    ) -> None:
+        """Answer which models there are: nobody is asked for it, and it costs nothing."""
+        settings, kind = self.house.settings, route.kind
+        if not route.model:
+            listed = listing.models(settings, known.payer, known.models, kind)
+            return _json(out, listing.page(kind, listed, incoming.query))
+        one = listing.model(settings, known.payer, known.models, kind, route.model)
+        if one is not None:
+            return _json(out, listing.entry(kind, one))
+        said = f"the model {route.model[:100]!r} is not served here, or this agent may not use it"
+        return self._refuse(out, kind, Refusal("midwatch_no_provider", said, 404))
 
     def _refuse(self, out: Outgoing, kind: Kind, refusal: Refusal) -> None:
         self.house.counts[f"refused.{refusal.type}"] += 1
@@ -292,14 +310,6 @@ class Gateway:
         self._judged(call, judged)
 
 
-def may_use(patterns: Sequence[str], place: Place) -> bool:
-    """Tell whether a key's patterns, `gpt-4o*` or `anthropic/*`, cover a place."""
-    return any(
-        fnmatch.fnmatchcase(place.model, pattern) or fnmatch.fnmatchcase(place.name, pattern)
-        for pattern in patterns
-    )
-
-
 def _once(end: asyncio.Future[None], before: Callable[[], object] | None) -> Callable[[], object]:
     def over() -> None:
         if before is not None:
@@ -318,5 +328,9 @@ def _payer(payer: Payer, ask: Ask) -> Payer:
 
 
 def _nothing_here(out: Outgoing) -> None:
-    body = json.dumps({"error": {"message": "nothing here; see docs/reference/gateway.md", "type": "not_found"}})  # fmt: skip
-    out.answer(404, [("content-type", "application/json")], body.encode())
+    message = "nothing here; see docs/reference/gateway.md"
+    _json(out, {"error": {"message": message, "type": "not_found"}}, 404)
+
+
+def _json(out: Outgoing, value: object, status: int = 200) -> None:
+    out.answer(status, [("content-type", "application/json")], json.dumps(value).encode())
