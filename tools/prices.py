@@ -320,7 +320,9 @@ def litellm(wheel: Path, read_on: str) -> dict[str, Any]:
         # the names of Bedrock's regions stay: regions differ in price
         name = key.split("/", 1)[1] if "/" in key and key.split("/", 1)[0] in _fronts(who) else key
         window, longest = _size(item, "max_input_tokens"), _size(item, "max_output_tokens")
-        place = writer.entry([name.lower(), window, longest, [[0, 0, writer.price(price)]]])
+        entry = [name.lower(), window, longest, [[0, 0, writer.price(price)]]]
+        prefill = item.get("supports_assistant_prefill")
+        place = writer.entry([*entry, prefill] if isinstance(prefill, bool) else entry)
         listed = sellers.setdefault(
             seller, {"else": OTHERS.get(seller, []), "exact": {}, "rules": []}
         )

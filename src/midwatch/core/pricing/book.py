@@ -7,7 +7,7 @@ are, by the import system.
     {source, version, read_on,
      prices: [{r: rates, b: [[above, rates]…], t: {tier: {r, b}}, u: uplift}],
      sellers: {name: {else: [other sellers], exact: {model: entry}, rules: [[clause, entry]…]}},
-     entries: [[name, window, max_output, [[from, minute, price]…]]]}
+     entries: [[name, window, max_output, [[from, minute, price]…], prefill?]]}
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Listing:
     max_output: int | None = None
     borrowed: bool = False
     """The seller has no price of its own here; another one's stands in."""
+    prefill: bool | None = None
+    """Whether it goes on with an answer that is begun for it; None: not known."""
 
     def at(self, at: float) -> Price:
         """Return the price at a time (Unix seconds). Before the first one that is known, that."""
@@ -143,7 +145,7 @@ class Book:
     def _listing(self, place: int, seller: str, *, borrowed: bool = False) -> Listing:
         known = self._listings.get((place, seller))
         if known is None:
-            name, window, longest, periods = self._data["entries"][place]
+            name, window, longest, periods, *more = self._data["entries"][place]
             known = self._listings[place, seller] = Listing(
                 str(name),
                 seller,
@@ -154,6 +156,7 @@ class Book:
                 window,
                 longest,
                 borrowed,
+                more[0] if more else None,
             )
         return known
 

@@ -115,6 +115,13 @@ class Found:
         """Tokens of its longest answer: the largest that a list says."""
         return max((x.max_output for x in self.listings if x.max_output), default=None)
 
+    @property
+    def prefill(self) -> bool:
+        """Whether a list says of this seller's own model that it goes on with an answer that is begun for it,
+        and none says the contrary. What is not known counts as no: who rejects it says so with a 400."""
+        told = {x.prefill for x in self.listings if x.prefill is not None and not x.borrowed}
+        return told == {True}
+
 
 class Shelf:
     """Prices of one's own and price lists. Immutable but for what it remembers; make a new one at reload.
