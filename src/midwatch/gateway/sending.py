@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from midwatch.core.calls.news import SCOPE
 from midwatch.core.detection import MIDWATCH
@@ -39,8 +39,8 @@ class Recorder:
         self.items: list[tuple[str, dict[str, Any]]] = []
 
     def submit(self, kind: str, item: Any) -> bool:
-        made: dict[str, Any] = item() if callable(item) else item
-        self.items.append((kind, made))
+        made = item() if callable(item) else item
+        self.items.append((kind, cast("dict[str, Any]", made)))
         return True
 
     def events(self, kind: str, agent: str | None = None) -> list[dict[str, Any]]:

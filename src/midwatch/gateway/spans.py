@@ -11,8 +11,9 @@ Source: semantic conventions for generative AI; W3C Trace Context for `tracepare
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -50,9 +51,10 @@ _PARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]
 Span = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Told:
-    """What is kept of a call for its spans: none of its content."""
+    """What is kept of a call for its spans: none of its content. Never changed; not frozen, which would cost a
+    microsecond in the path of each call."""
 
     call_id: str
     at: float
@@ -90,9 +92,9 @@ class Told:
             "spanId": span_id,
             "name": f"{operation} {clean(self.ask.model)}",
             "kind": CLIENT,
-            "startTimeUnixNano": str(int(self.at * 1e9)),
-            "endTimeUnixNano": str(int((self.at + self.took_s) * 1e9)),
-            "attributes": otlp.attributes(self._facts(operation, last, error)),
+            "startTimeUnixNano": str(began := int(self.at * 1e9)),
+            "endTimeUnixNano": str(began + int(self.took_s * 1e9)),
+            "attributes": attributes(self._facts(operation, last, error)),
             "status": _status(error, reason),
             "_run": self.payer.run,
             "_agent": self.payer.agent or MIDWATCH,
@@ -119,7 +121,7 @@ class Told:
             "gen_ai.request.max_tokens": ask.max_output,
             "gen_ai.conversation.id": payer.session,
             "midwatch.call_id": self.call_id,
-            "midwatch.stream": ask.stream,
+            "midwatch.stream": ask.stream or None,
             "midwatch.task": ask.task,
             "midwatch.virtual_key": payer.key,
             "midwatch.system_tokens": ask.system_tokens or None,
@@ -136,7 +138,7 @@ class Told:
         return facts
 
     def _child(self, number: int, attempt: Attempted, trace: str, parent: str) -> Span:
-        began = self.at + (attempt.began - self.began)
+        began = int(self.at * 1e9) + int((attempt.began - self.began) * 1e9)
         bad = attempt.outcome != "ok"
         facts = {
             "midwatch.call_id": self.call_id,
@@ -158,9 +160,9 @@ class Told:
             "parentSpanId": parent,
             "name": f"attempt {clean(attempt.place.name)}",
             "kind": CLIENT,
-            "startTimeUnixNano": str(int(began * 1e9)),
-            "endTimeUnixNano": str(int((began + max(0.0, attempt.ended - attempt.began)) * 1e9)),
-            "attributes": otlp.attributes(facts),
+            "startTimeUnixNano": str(began),
+            "endTimeUnixNano": str(began + int(max(0.0, attempt.ended - attempt.began) * 1e9)),
+            "attributes": attributes(facts),
             "status": _status(attempt.outcome if bad else None, attempt.reason),
             "_run": self.payer.run,
             "_agent": self.payer.agent or MIDWATCH,
@@ -178,11 +180,11 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "gen_ai.response.time_to_first_chunk": None
         if last.first_s is None
         else round(last.first_s, 6),
-        "http.response.status_code": last.status or None,
+        "http.response.status_code": last.status if last.status >= 300 else None,
         "midwatch.provider": place.provider,
         "midwatch.model": place.name,
         "midwatch.key": last.key or None,
-        "midwatch.attempts": len(attempts),
+        "midwatch.attempts": len(attempts) if len(attempts) > 1 else None,
         "midwatch.fallback": place.position or None,
         "midwatch.cost_nusd": sum([a.cost_nusd for a in attempts]),
     }
@@ -200,6 +202,33 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "midwatch.disputed": charge.disputed or None,
     }
     return facts
+
+
+_OF_ONE_CALL: Final = frozenset(
+    ("midwatch.call_id", "gen_ai.response.id", "gen_ai.conversation.id", "error.code")
+)
+"""Texts that differ from call to call."""
+
+
+@lru_cache(4096)
+def _text(key: str, value: str) -> dict[str, Any]:
+    return {"key": key, "value": {"stringValue": value}}
+
+
+def attributes(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return OTLP key-values; what is None is left out. Texts that come again and again are shared: half of
+    what a span takes to make."""
+    found: list[dict[str, Any]] = []
+    for key, value in facts.items():
+        if value is None:
+            continue
+        if value.__class__ is str and key not in _OF_ONE_CALL:
+            found.append(_text(key, value))
+        elif value.__class__ is int:
+            found.append({"key": key, "value": {"intValue": str(value)}})
+        else:
+            found += otlp.attributes({key: value})
+    return found
 
 
 def _written(usage: Any) -> int | None:

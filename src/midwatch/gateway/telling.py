@@ -276,10 +276,9 @@ class Telling:
             "call": call.id,
             "dearer": last.worst_nusd > first.worst_nusd,
         }
-        if self._house is not None:
-            about = self._house.settings.chains.about
-            was, is_ = about(first.place.model).rank, about(last.place.model).rank
-            data["weaker"] = was is not None and is_ is not None and is_ < was
+        about = call.settings.chains.about
+        was, is_ = about(first.place.model).rank, about(last.place.model).rank
+        data["weaker"] = was is not None and is_ is not None and is_ < was
         return data
 
     def _look(self, call: Carried, last: Attempted) -> None:
@@ -310,16 +309,15 @@ class Telling:
     def _mismatch(self, call: Carried, last: Attempted) -> None:
         """Tell of another model than the one that was asked for, when its name is one that lists know: a
         deployment's own name says nothing."""
-        house, place = self._house, last.place
-        forbidden = None
-        if house is not None:
-            provided = house.settings.providers.get(place.provider)
-            seller = provided.seller if provided is not None else ""
-            if not house.settings.shelf.find(place.provider, seller, place.model).listings:
-                return
-            about = house.settings.chains.about(last.served)
-            outcome = Outcome(place.provider, last.served, about, None, fallback=True)
-            forbidden = house.settings.policy.judge(call.facts(), outcome).denied
+        settings, place = call.settings, last.place
+        provided = settings.providers.get(place.provider)
+        seller = "" if provided is None else provided.seller
+        if not settings.shelf.find(place.provider, seller, place.model).listings:
+            return
+        outcome = Outcome(
+            place.provider, last.served, settings.chains.about(last.served), None, fallback=True
+        )
+        forbidden = settings.policy.judge(call.facts(), outcome).denied
         self._note(News.MISMATCH, call, place.name, lambda: {
             "asked": place.name, "served": clean(last.served), "call": call.id,
             "forbidden": None if forbidden is None else clean(forbidden, 300),
