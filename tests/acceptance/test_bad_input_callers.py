@@ -110,7 +110,7 @@ def test_a_run_writes_for_its_own_agent_alone(
     foreign = "this token writes for 'inbox' only"
     is_problem(hub.post("/api/beats", {"agent": "outside"}, token=run_token), 403, foreign)
     lie = {"kind": "run.ended", "data": {"end": "done"}}
-    is_problem(hub.post("/api/events", lie, token=run_token), 403, "the supervisor's to say")
+    is_problem(hub.post("/api/events", lie, token=run_token), 403, "Midwatch's own to say")
     is_problem(hub.get("/ping/outside", token=run_token), 403, "pings for 'inbox' only")
     is_problem(hub.get("/api/agents/inbox", token=run_token), 403, "the scope 'read'")
     is_problem(hub.post("/api/agents/outside/stop", token=run_token), 403, "the scope 'act'")

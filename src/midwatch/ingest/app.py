@@ -14,6 +14,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from midwatch.core.access import Caller
+from midwatch.core.access import Scope as Access
+from midwatch.core.calls.news import SCOPE
 from midwatch.ingest import otlp, ping
 from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, header, parse
 from midwatch.ingest.intake import Intake, Taken
@@ -135,6 +137,12 @@ class IngestApp:
 
     def _span(self, span: otlp.Span, caller: Caller) -> tuple[Item, int]:
         named, service = otlp.agent_of(span)
+        if span.scope == SCOPE and not caller.may(Access.NODE):
+            raise BadItem(
+                "scope",
+                "reserved",
+                f"scope {SCOPE!r}: these spans are the ledger's word, and a node's to send",
+            )
         if caller.agent is not None:
             if named is not None and not caller.speaks_for(named):
                 raise BadItem(
@@ -150,7 +158,7 @@ class IngestApp:
             raise BadItem(
                 "resource", "missing", "the resource has neither midwatch.agent nor service.name"
             )
-        if not self._intake.roster.knows(agent):
+        if not self._intake.roster.knows(agent) and not caller.may(Access.NODE):
             raise BadItem("resource", "unknown_agent", self._intake.roster.stranger(agent).detail)
         return otlp.to_item(span, agent, None, self._intake.clock())
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from midwatch.core.access import Caller, Scope
+from midwatch.core.calls import news
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.ports import Observer
@@ -42,9 +43,11 @@ SUPERVISOR_KINDS: Final = frozenset(
         "supervisor.lost",
         "fleet.loaded",
         "node.stopping",
+        *news.ALL,
     }
 )
-"""Events that decide about an agent; a run token may not send them about itself."""
+"""Events that decide about an agent, the supervisor's and the gateway's; a run token may not send them about
+itself."""
 
 TEXT_FIELDS: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.BEAT: ("error",),
@@ -172,7 +175,7 @@ class Intake:
                 raise BadItem(
                     path + "kind",
                     "reserved",
-                    f"{path}kind: {item['kind']!r} is the supervisor's to say; choose another kind",
+                    f"{path}kind: {item['kind']!r} is Midwatch's own to say; choose another kind",
                 )
             if caller.run_id is not None and agent == caller.agent:
                 item.setdefault("run_id", caller.run_id)

@@ -47,6 +47,8 @@ STATUSES: Final = ("unset", "ok", "error")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 
+MAX_COST_NUSD: Final = round(MAX_COST_USD * NUSD_PER_USD)
+
 Attributes = dict[str, Any]
 
 
@@ -333,8 +335,8 @@ def to_item(span: Span, agent: str, run_id: str | None, now: float) -> tuple[Ite
 _TEXTS: Final = {
     "session": ("midwatch.session", "session.id", "gen_ai.conversation.id"),
     "operation": ("gen_ai.operation.name",),
-    "provider": ("gen_ai.provider.name", "gen_ai.system"),
-    "model": ("gen_ai.response.model", "gen_ai.request.model"),
+    "provider": ("midwatch.provider", "gen_ai.provider.name", "gen_ai.system"),
+    "model": ("midwatch.model", "gen_ai.response.model", "gen_ai.request.model"),
     "tool": ("gen_ai.tool.name",),
 }
 
@@ -353,8 +355,11 @@ def _usage(attributes: Attributes) -> dict[str, Any]:
         found[column] = next(
             (v for n in names if (v := _tokens(attributes.get(n))) is not None), None
         )
+    nusd = attributes.get("midwatch.cost_nusd")
     cost = attributes.get("midwatch.cost_usd")
-    if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= MAX_COST_USD:
+    if isinstance(nusd, int) and not isinstance(nusd, bool) and 0 <= nusd <= MAX_COST_NUSD:
+        found["cost_nusd"] = nusd
+    elif isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= MAX_COST_USD:
         found["cost_nusd"] = round(cost * NUSD_PER_USD)
     return found
 
