@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -59,16 +60,18 @@ def read_arguments(arguments: Sequence[str]) -> Options:
     # whoever listens everywhere is called by the machine's name
     everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, nothing is bound
     names.add((socket.gethostname() if everywhere else host).lower())
-    name = read.name or f"{socket.gethostname()}:{port}"
-    return Options(read.data, host, int(port), name, frozenset(names), read.rehearsal)
+    return Options(read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal)
 
 
 async def run(options: Options) -> None:
     """Run one gateway until it is told to stop. Raises MidwatchError when it cannot start."""
-    app = App(options, os.environ)
     listener = bind(options.host, options.port)
+    if not options.name:
+        options = replace(options, name=f"{socket.gethostname()}:{listener.getsockname()[1]}")
+    app = App(options, os.environ)
     await app.start()
-    server = await serve(Router(app).handle, listener, hosts=options.hosts)
+    router = Router(app)
+    server = router.server = await serve(router.handle, listener, hosts=options.hosts)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -102,6 +102,7 @@ class Carried:
     """Why it is to end now."""
     interrupt: Callable[[], object] | None = None
     """Ends what it waits for."""
+    ended: bool = False
     over: Callable[[], object] | None = None
     """Called when it has ended."""
 

@@ -220,6 +220,7 @@ class Gateway:
             underway.discard(call)
             if not underway:
                 self.under_way.pop(call.payer.agent, None)
+            call.ended = True
             if call.over is not None:
                 call.over()
             house.tell.ended(call)

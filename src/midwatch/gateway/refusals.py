@@ -63,6 +63,11 @@ _HELD: Final = {
 }
 
 
+def key_over(why: str) -> Refusal:
+    """Refuse, or end, the calls of a key that is good no more."""
+    return Refusal("midwatch_key", why, 401)
+
+
 def stopping() -> Refusal:
     """End what is under way when the gateway stops; it comes back."""
     return Refusal("midwatch_stopping", "the gateway stops; ask again in a moment", 503, 1, True)

@@ -91,7 +91,7 @@ def health(known: Health, now: float) -> Json:
                     }
                     for key in keys
                 ],
-                "forecast": None if told is None else asdict(told),
+                "forecast": None if told is None or not keys else asdict(told),
             }
         )
     return {"breakers": breakers, "pools": pools}

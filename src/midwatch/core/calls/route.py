@@ -13,6 +13,9 @@ from midwatch.core.models import Breaker as BreakerTerms
 
 NEVER = float("inf")
 
+MAX_BREAKERS = 10_000
+"""Places whose state is known; the one asked first goes first."""
+
 
 @dataclass(slots=True)
 class Health:
@@ -26,6 +29,10 @@ class Health:
         name = (place.provider, place.model)
         found = self.breakers.get(name)
         if found is None:
+            if (
+                len(self.breakers) >= MAX_BREAKERS
+            ):  # models are named by clients: there is no end to them
+                del self.breakers[next(iter(self.breakers))]
             found = self.breakers[name] = Breaker(self.terms)
         return found
 

@@ -11,6 +11,7 @@
     refusal(kind, refused)             → status, headers, body     a whole answer that says no
     error_event(route, type, message, listener)                    the same in mid-stream
     sentinel(route, listener)                                      the end of a complete stream without one
+    labels(headers)                    → task, session, tags       what a client says of its call; raises BadRequest
 
 Headers of requests are mappings by lower-case names where one value is looked for, and lists of pairs where
 all of them pass.
@@ -35,6 +36,7 @@ from midwatch.gateway.dialects.paths import Closed as Closed
 from midwatch.gateway.dialects.paths import Route as Route
 from midwatch.gateway.dialects.paths import find as find
 from midwatch.gateway.dialects.paths import target as target
+from midwatch.gateway.dialects.reading import labels as labels
 from midwatch.gateway.dialects.refusals import Refusal as Refusal
 from midwatch.gateway.dialects.refusals import error_event as error_event
 from midwatch.gateway.dialects.refusals import of_bad_request as of_bad_request
