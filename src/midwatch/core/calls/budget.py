@@ -23,6 +23,9 @@ from midwatch.core.units import show_money
 IN_FLIGHT_RETRY_S: Final = 2.0
 """Retry-After where a call would fit but for those in flight: they settle for less than they may cost."""
 
+UNAVAILABLE_RETRY_S: Final = 2.0
+"""Retry-After while the ledger cannot be written: it looks again each second."""
+
 REFUSE: Final = "refuse"
 PARK: Final = "park"
 
@@ -155,6 +158,15 @@ class Refused:
     then: str = REFUSE
     """What the fleet file wants done: `refuse`, `park` (hold the agent until it is resumed), or a cheaper
     model that is to be asked instead."""
+
+
+def unavailable(why: str) -> Refused:
+    """Return the refusal of a ledger that cannot be written: budgets fail closed."""
+    return Refused(
+        Reason.UNAVAILABLE,
+        f"budgets cannot be checked: {why}; the call was not made, try again in a moment",
+        UNAVAILABLE_RETRY_S,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Reason, Refused
+from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused, unavailable
 from midwatch.core.calls.charge import By, Call, CallQuery, Charge, Cost, Reservation
 from midwatch.core.calls.period import Calendar
 from midwatch.core.pace import Pace
@@ -189,9 +189,12 @@ class DurableLedger:
 
     async def reserve(self, reservation: Reservation) -> Admitted | Refused:
         """Return whether the call may be made."""
+        if self._stopping:
+            self.counts["unavailable", "closed"] += 1
+            return unavailable("the ledger is closed")
         if len(self._waiting) >= MAX_WAITING:
             self.counts["unavailable", "crowded"] += 1
-            return _unavailable(f"{MAX_WAITING} calls wait for the ledger")
+            return unavailable(f"{MAX_WAITING} calls wait for the ledger")
         ask = self._ask(Reserve(reservation))
         try:
             verdict = cast("Admitted | Refused", await cast("asyncio.Future[Answer]", ask.future))
@@ -253,6 +256,10 @@ class DurableLedger:
         return await self._read(partial(reading.audit, self._reader))
 
     def _send(self, order: Order) -> None:
+        if not self._thread.is_alive():
+            self.counts["lost", ""] += 1
+            log.error("a settlement came after the ledger had closed; its call stays reserved")
+            return
         self._orders.append(_Ask(order, None, 0.0))
         if self._asleep == ANYTHING:
             self._asleep = NOTHING
@@ -274,6 +281,8 @@ class DurableLedger:
 
     async def _answer(self, order: Order) -> Answer:
         """Return the answer to an order that is not a reservation. Raises LedgerDown."""
+        if self._stopping:
+            raise LedgerDown("the ledger is closed", "closed")
         ask = self._ask(order)
         answer = await cast("asyncio.Future[Answer]", ask.future)
         if isinstance(answer, Refused):
@@ -311,7 +320,7 @@ class DurableLedger:
                     break
                 ask.gone = True
                 self.counts["unavailable", "slow"] += 1
-                ask.future.set_result(_unavailable(f"the ledger did not answer in {ANSWER_S:g} s"))
+                ask.future.set_result(unavailable(f"the ledger did not answer in {ANSWER_S:g} s"))
             waiting.popleft()
         self._watching = bool(waiting)
         if waiting:
@@ -425,7 +434,7 @@ class DurableLedger:
         if ask.future is None:
             self.counts["unwritable", ""] += 1
         else:
-            self._call(self._deliver, [(ask, _unavailable(str(error)))], [])
+            self._call(self._deliver, [(ask, unavailable(str(error)))], [])
 
     def _put_off(self, batch: list[_Ask], error: LedgerDown | LedgerUnusable) -> None:
         """Refuse who waits, and keep what must not be lost."""
@@ -442,7 +451,7 @@ class DurableLedger:
         for ask in waiting:
             if isinstance(ask.order, Reserve):
                 self.counts["unavailable", _reason(error)] += 1
-        self._call(self._deliver, [(ask, _unavailable(str(error))) for ask in waiting], [])
+        self._call(self._deliver, [(ask, unavailable(str(error))) for ask in waiting], [])
 
     def _fail(self, error: LedgerDown | LedgerUnusable) -> None:
         if self._is_open or str(error) != str(self._why):
@@ -463,11 +472,3 @@ class DurableLedger:
 
 def _reason(error: LedgerDown | LedgerUnusable) -> str:
     return error.reason if isinstance(error, LedgerDown) else "unusable"
-
-
-def _unavailable(why: str) -> Refused:
-    return Refused(
-        Reason.UNAVAILABLE,
-        f"budgets cannot be checked: {why}; the call was not made, try again in a moment",
-        retry_after_s=2.0,
-    )

@@ -148,7 +148,7 @@ class SqliteEngine:
             self.rollback()
             raise
 
-    def _identity(self) -> tuple[int, int]:
+    def _identity(self) -> tuple[int, int] | None:
         found = self.path.stat()
         return found.st_dev, found.st_ino
 
