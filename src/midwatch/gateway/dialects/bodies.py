@@ -146,6 +146,21 @@ def members(body: bytes, start: int = 0) -> list[Member]:
         at = ends
 
 
+def elements(body: bytes, start: int) -> list[tuple[int, int]]:
+    """Return where each element of the array that begins at `start` begins and ends. Raises BadRequest."""
+    found: list[tuple[int, int]] = []
+    at = start + 1
+    while True:
+        at = _after(_BLANK, body, at)
+        if body[at] == 0x5D:
+            return found
+        if body[at] == 0x2C:
+            at = _after(_BLANK, body, at + 1)
+        ends = _end_of(body, at)
+        found.append((at, ends))
+        at = ends
+
+
 def _after(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
     match = pattern.match(body, at)
     if match is None:

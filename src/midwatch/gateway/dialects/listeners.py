@@ -35,6 +35,7 @@ class ChatListener(Listener):
         choices = objects(value.get("choices"))
         if not self.response_id:
             self._name(value.get("id"), value.get("model"))
+            self.created = value.get("created")
         what = What.META
         for choice in choices:
             if self._choice(choice):
@@ -68,8 +69,12 @@ class ChatListener(Listener):
             if key == "content" and isinstance(said, str):
                 if index == 0:
                     self._say(said)
-            elif key not in _THOUGHTS:
-                self.continuable = False
+                else:
+                    self._count(said)
+                continue
+            self._count(said)
+            if key not in _THOUGHTS:
+                self.text_only = False
         return content
 
 
@@ -144,14 +149,18 @@ class MessagesListener(Listener):
                 return Event(raw, What.CONTENT)
             return Event(raw, What.META)
         # a tool call cannot be continued, and a thought that is cut has no signature
-        self.continuable = False
+        self._count(shown.get("name"))
+        self.text_only = False
         return Event(raw, What.META if kind == "thinking" else What.CONTENT)
 
     def _delta(self, raw: bytes, delta: object) -> Event:
         if isinstance(delta, dict):
-            text = cast("Json", delta).get("text")
+            shown = cast("Json", delta)
+            text = shown.get("text")
             if isinstance(text, str):
                 self._say(text)
+            else:
+                self._count(shown.get("partial_json", shown.get("thinking")))
         return Event(raw, What.CONTENT)
 
 
@@ -179,8 +188,10 @@ class ResponsesListener(Listener):
             delta = value.get("delta")
             if kind == "response.output_text.delta" and isinstance(delta, str):
                 self._say(delta)
-            elif not kind.startswith("response.reasoning"):
-                self.continuable = False
+            else:
+                self._count(delta)
+                if not kind.startswith("response.reasoning"):
+                    self.text_only = False
             return Event(raw, What.CONTENT)
         response: object = value.get("response")
         if isinstance(response, dict) and not self.response_id:
@@ -205,7 +216,7 @@ class ResponsesListener(Listener):
                 "message",
                 "reasoning",
             ):
-                self.continuable = False
+                self.text_only = False
             if kind.endswith("done"):
                 self._accumulator.feed(value)  # searches are billed by the item
         return Event(raw, What.META)
@@ -279,9 +290,12 @@ class GenerateListener(Listener):
                 said = said or bool(text)
                 if index == 0 and part.get("thought") is not True:
                     self._say(text)
+                else:
+                    self._count(text)
             elif part:
                 said = True
-                self.continuable = False
+                self._count(part)
+                self.text_only = False
         return said
 
 

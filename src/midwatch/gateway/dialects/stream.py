@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from midwatch.core.calls.ask import Ask
 from midwatch.core.calls.classes import Failure, classify
@@ -65,8 +65,12 @@ class Listener:
         """Events that could not be read, or were too long."""
         self.events = 0
         """Events that came out, without pings."""
-        self.continuable = not ask.structured and ask.choices == 1
-        """So far there is only text, which another model could go on from."""
+        self.text_only = ask.choices == 1
+        """So far there is only text, of one answer."""
+        self.said_bytes = 0
+        """Of all that was said, thoughts and the arguments of tool calls among it: for an estimate."""
+        self.created: object = None
+        """When the answer was made, in the provider's word, where every chunk says it."""
         self.opened = False
         """An element of a JSON array came out, with the bracket before it."""
         self.sequence = -1
@@ -111,6 +115,16 @@ class Listener:
         if self.failure is not None:
             return False
         return self.ended or (self.finished and (self._told or not self.expects_usage))
+
+    @property
+    def continuable(self) -> bool:
+        """Another model could go on with what was said: text alone, and in no form that must be whole."""
+        return self.text_only and not self.ask.structured
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of text that came: the answer has at least so many tokens."""
+        return len(self._texts)
 
     def usage(self) -> Usage | None:
         """Return what was told of the usage so far; None when nothing was."""
@@ -171,12 +185,20 @@ class Listener:
 
     def _say(self, text: str) -> None:
         """Note text of the first answer."""
+        self._count(text)
         self._texts.append(text)
         self._length += len(text)
         if self._length > MAX_TEXT:
             self._texts.clear()
             self._length = 0
-            self.continuable = False
+            self.text_only = False
+
+    def _count(self, said: object) -> None:
+        """Note that something was said, whatever it is."""
+        if isinstance(said, str):
+            self.said_bytes += len(said) if said.isascii() else len(said.encode("utf-8", "replace"))
+        elif said is not None:
+            self.said_bytes += len(to_json(said, inf_nan_mode="constants"))
 
     def _tell(self, value: object) -> None:
         """Note what a chunk says of the usage."""
