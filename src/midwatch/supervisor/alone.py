@@ -30,6 +30,7 @@ from midwatch.core.states import State
 from midwatch.sdk.transport import Transport
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.environment import inherits
+from midwatch.supervisor.job import Job
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.machine import cgroup, linux
 from midwatch.supervisor.machine.portable import PortableProcess, PortableSystem
@@ -268,7 +269,8 @@ async def _run(order: Order, folder: Path) -> int:
     try:
         supervisor = Supervisor(fleet, data, Plans(node_name()), system, voice, voice.say)
         passage.say_done = lambda: supervisor.keepers[order.name].hear(Notice(done=True))
-        with Signals(supervisor, passage, order) as signals:
+        job = Job(system, lambda: passage.process)
+        with Signals(supervisor, passage, order) as signals, job:
             if order.early:  # it ends as it would without us: before it has begun
                 passage.exit = Exit(None, order.early[0])
             else:
