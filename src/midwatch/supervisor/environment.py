@@ -1,8 +1,8 @@
 """What an agent finds in its environment (CONTRACT), as a pure function; and how an env file is read.
 
-Laid over each other: what we inherited (without what is ours or another supervisor's), what
-Midwatch injects, the env file, `env` in the fleet file. The last one wins; only a rehearsal's
-addresses and keys win over the file, because a rehearsal must never spend.
+Laid over each other: what we inherited (without what is ours or another supervisor's, and without
+providers' keys), what Midwatch injects, the env file, `env` in the fleet file. The last one wins; only in
+a rehearsal the gateway's address and key win over the file, because a rehearsal must never spend.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from midwatch.core.calls import variables
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent
 from midwatch.core.sandbox import allowed
@@ -37,6 +38,17 @@ _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "
 
 
 @dataclass(frozen=True, slots=True)
+class Carrier:
+    """Who carries a run's model calls."""
+
+    url: str
+    key: str
+    kept_back: frozenset[str] = frozenset()
+    """Variables that it alone inherits."""
+    rehearses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What makes a run's environment its own."""
 
@@ -47,7 +59,7 @@ class Identity:
     spool: str
     notify_socket: str | None = None
     watchdog_s: float | None = None
-    rehearsal_url: str | None = None
+    gateway: Carrier | None = None
 
 
 def build(
@@ -57,6 +69,8 @@ def build(
     if agent.sandbox is not None and agent.sandbox.enabled:
         inherited = allowed(agent.sandbox.env, inherited)
     env = {k: v for k, v in inherited.items() if inherits(k)}
+    if identity.gateway is not None:
+        env = _carried(identity.gateway, env, {**from_file, **agent.env})
     attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
     own = f"service.instance.id={identity.run_id},midwatch.agent={quote(identity.agent)},midwatch.run_id={identity.run_id}"
     env.update(
@@ -81,8 +95,8 @@ def build(
     env["PATH"] = _path(env.get("PATH"))
     env.update(from_file)
     env.update(agent.env)
-    if identity.rehearsal_url is not None:
-        env.update(rehearsal(identity.rehearsal_url))
+    if identity.gateway is not None and identity.gateway.rehearses:
+        env = variables.rehearsed(env, identity.gateway.url, identity.gateway.key)
     _spare_loopback(env)
     return env
 
@@ -102,17 +116,18 @@ def inherits(name: str) -> bool:
     return _NOT_INHERITED.fullmatch(name) is None
 
 
-def rehearsal(url: str) -> dict[str, str]:
-    """Return the variables that send every known client to the rehearsal model."""
-    return {
-        "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_API_KEY": "rehearsal",
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": "rehearsal",
-        "GOOGLE_GEMINI_BASE_URL": url,
-        "GEMINI_API_KEY": "rehearsal",
-        "GOOGLE_API_KEY": "rehearsal",
-    }
+def _carried(
+    gateway: Carrier, inherited: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what is inherited with the way to the gateway in the place of providers' keys."""
+    env = without(gateway.kept_back, inherited)
+    env = {k: v for k, v in env.items() if not variables.astray(k)}
+    return env | variables.led(given, inherited, gateway.url, gateway.key)
+
+
+def without(names: frozenset[str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return what children other than the gateway inherit: no provider's key."""
+    return {k: v for k, v in inherited.items() if inherits(k) and k not in names}
 
 
 def _path(inherited: str | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +18,7 @@ from midwatch.core import access, units
 from midwatch.core.errors import SetupError
 from midwatch.core.family import Slight
 from midwatch.core.fleet import Agent, Fleet
-from midwatch.supervisor import environment
+from midwatch.supervisor import posted
 from midwatch.supervisor.address import Address
 from midwatch.supervisor.change import lease
 from midwatch.supervisor.change.lease import Leases
@@ -37,7 +36,7 @@ from midwatch.supervisor.machine.weighing import Scales
 from midwatch.supervisor.notices import Notices
 from midwatch.supervisor.orders import Orders
 from midwatch.supervisor.output.capture import Capture, Writer
-from midwatch.supervisor.post import Gap, Plan, Post
+from midwatch.supervisor.post import Gap, Post
 from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
 from midwatch.supervisor.sampling import Sampling
 from midwatch.supervisor.sentinel import Sentinel
@@ -151,7 +150,8 @@ class Supervisor:
             data=data.path,
             secret=self._secret,
             hub_url=plans.hub_url,
-            rehearsal_url=plans.rehearsal.url if plans.rehearsal else None,
+            gateway_url=plans.gateway.url if plans.gateway else None,
+            rehearses=plans.rehearsal is not None,
             inherited=self._inherited,
             listen=lambda name: self.notices.listen(name, self.keepers[name].hear),
             versions=self.versions,
@@ -248,26 +248,8 @@ class Supervisor:
         return keeper
 
     def _start_posts(self) -> None:
-        data = str(self.data.path)
-        for name, module, address in (
-            ("hub", "midwatch.hub", self.plans.hub),
-            ("gateway", "midwatch.gateway", self.plans.gateway),
-            ("rehearsal", "midwatch.drills.rehearsal", self.plans.rehearsal),
-        ):
-            if address is None:
-                continue
-            where = ("--listen", str(address))
-            if name != "rehearsal":
-                where += ("--data", data)
-            if name == "hub":
-                where += ("--node", self.plans.node)
-            env = {
-                **{k: v for k, v in self._inherited.items() if environment.inherits(k)},
-                "PYTHONUNBUFFERED": "1",
-                "MIDWATCH_SPOOL": str(self.data.path / "spool" / name),
-            }
-            command = (sys.executable, "-m", module, *where)
-            plan = Plan(name, command, address.url, env, self.fleet.root, echo=name == "hub")
+        for plan in posted.plans(self.plans, self.data.path, self.fleet, self._inherited):
+            name = plan.name
             post = Post(
                 plan,
                 self.system,
@@ -279,10 +261,12 @@ class Supervisor:
             )
             self.posts[name] = post
             self.tasks.spawn(post.keep(), f"post {name}")
+        for sentence in posted.notes(self.plans, self.fleet, self._inherited):
+            self.say(f"midwatch: {sentence}")
 
     async def _head_start(self) -> None:
-        """Wait for hub and rehearsal, but not for long: agents need neither to live."""
-        waited = [post for name, post in self.posts.items() if name != "gateway"]
+        """Wait for hub, gateway and rehearsal, but not for long: agents need none of them to live."""
+        waited = list(self.posts.values())
         deadline = self.system.now() + HEAD_START_S
         while waited and self.system.now() < deadline:
             for post in self.posts.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent
-from midwatch.supervisor.environment import Identity, build, parse_env, read_env_file
+from midwatch.supervisor.environment import Carrier, Identity, build, parse_env, read_env_file
 
 WHO = Identity(
     agent="inbox",
@@ -83,21 +84,59 @@ def test_the_fleet_file_wins_over_its_env_file_and_both_over_what_is_injected() 
     )
 
 
+GATEWAY = Carrier("http://127.0.0.1:8701", "mwk_run.key", frozenset({"OPENAI_API_KEY", "KEY_B"}))
+CARRIED = replace(WHO, gateway=GATEWAY)
+LED = {
+    "OPENAI_BASE_URL": "http://127.0.0.1:8701/v1",
+    "OPENAI_API_KEY": "mwk_run.key",
+    "ANTHROPIC_BASE_URL": "http://127.0.0.1:8701",
+    "ANTHROPIC_API_KEY": "mwk_run.key",
+    "GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:8701",
+    "GEMINI_API_KEY": "mwk_run.key",
+}
+
+
+def _models(env: dict[str, str]) -> dict[str, str]:
+    return {k: v for k, v in env.items() if k.startswith(("OPENAI", "ANTHROPIC", "G", "KEY_"))}
+
+
+def test_model_calls_are_led_to_the_gateway_and_no_providers_key_is_inherited() -> None:
+    inherited = {
+        "OPENAI_API_KEY": "sk-real",
+        "KEY_B": "sk-named-by-the-fleet-file",
+        "OPENAI_BASE_URL": "https://elsewhere",
+        "OPENAI_API_BASE": "https://elsewhere",
+    }
+    assert _models(build(AGENT, CARRIED, inherited, {})) == LED
+
+
+def test_an_agent_with_a_key_of_its_own_keeps_that_provider_to_itself() -> None:
+    env = build(AGENT, CARRIED, {"OPENAI_API_KEY": "sk-real"}, {"OPENAI_API_KEY": "sk-own"})
+    expected = {k: v for k, v in LED.items() if k != "OPENAI_BASE_URL"}
+    assert _models(env) == expected | {"OPENAI_API_KEY": "sk-own"}
+    inherited = {"OPENAI_BASE_URL": "https://inherited"}
+    env = build(AGENT, CARRIED, inherited, {"OPENAI_API_KEY": "sk-own"})
+    assert env["OPENAI_BASE_URL"] == "https://inherited"
+
+
+def test_an_address_of_its_own_is_never_shown_the_key_of_a_run() -> None:
+    agent = Agent(command=["agent"], env={"ANTHROPIC_BASE_URL": "https://mine"})
+    env = build(agent, CARRIED, {}, {})
+    assert env["ANTHROPIC_BASE_URL"] == "https://mine"
+    assert "ANTHROPIC_API_KEY" not in env
+
+
 def test_a_rehearsal_never_spends_whatever_the_fleet_file_says() -> None:
     agent = Agent(
-        command=["agent"], env={"OPENAI_API_KEY": "sk-real", "OPENAI_BASE_URL": "https://real"}
+        command=["agent"],
+        env={"OPENAI_API_KEY": "sk-real", "OPENAI_BASE_URL": "https://real", "GROQ_API_KEY": "g"},
     )
-    who = Identity("a", "r", "t", "http://h", "/s", rehearsal_url="http://127.0.0.1:9")
-    env = build(agent, who, {"ANTHROPIC_API_KEY": "real"}, {"GEMINI_API_KEY": "real"})
-    assert env["OPENAI_BASE_URL"] == "http://127.0.0.1:9/v1"
-    assert env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:9"
-    assert env["GOOGLE_GEMINI_BASE_URL"] == "http://127.0.0.1:9"
-    assert {env[k] for k in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")} == {
-        "rehearsal"
-    }
+    who = replace(WHO, gateway=replace(GATEWAY, rehearses=True))
+    env = build(agent, who, {"ANTHROPIC_API_KEY": "real"}, {"GOOGLE_API_KEY": "real"})
+    assert _models(env) == LED
 
 
-def test_without_a_rehearsal_keys_are_passed_on_and_no_base_url_is_set() -> None:
+def test_without_a_gateway_keys_are_passed_on_and_no_base_url_is_set() -> None:
     env = build(AGENT, WHO, {"OPENAI_API_KEY": "sk-real"}, {})
     assert env["OPENAI_API_KEY"] == "sk-real"
     assert "OPENAI_BASE_URL" not in env

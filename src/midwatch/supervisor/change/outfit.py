@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from midwatch.core import access, ground
+from midwatch.core.calls.variables import Past, kept_back, past
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
@@ -25,7 +26,9 @@ class Outfit:
     data: Path
     secret: bytes
     hub_url: str
-    rehearsal_url: str | None
+    gateway_url: str | None
+    """None: no gateway carries calls here, and agents inherit what we do."""
+    rehearses: bool
     inherited: Mapping[str, str]
     listen: Callable[[str], str]
     """Name → path of the agent's notify socket. Raises StartError."""
@@ -34,6 +37,8 @@ class Outfit:
     """Asked at each start: it may be read anew."""
     file: Path | None = None
     """The fleet file."""
+    past: dict[str, list[Past]] = field(default_factory=dict[str, list[Past]])
+    """Agent → its calls that go past the gateway, as its last run began."""
     _grounds: tuple[Fleet, tuple[ground.Ground, ...]] | None = None
 
     def environment(self, name: str, agent: Agent, run_id: str) -> dict[str, str]:
@@ -46,7 +51,7 @@ class Outfit:
             spool=str(self.data / "spool" / name),
             notify_socket=self.listen(name),
             watchdog_s=agent.heartbeat.every if agent.liveness in (None, "heartbeat") else None,
-            rehearsal_url=self.rehearsal_url,
+            gateway=self._carrier(name, run_id),
         )
         file = self.env_file(agent)
         variables: dict[str, str] = {}
@@ -54,8 +59,21 @@ class Outfit:
             self._refuse_stranger(file, name, agent)
             variables = environment.read_env_file(file, name, self.file)
         env = environment.build(agent, identity, self.inherited, variables)
+        self.past[name] = self._past(name, {**variables, **agent.env})
         self.versions.starting(name, env, None if file is None else _content(file))
         return env
+
+    def _carrier(self, name: str, run_id: str) -> environment.Carrier | None:
+        if self.gateway_url is None:
+            return None
+        fleet = self.fleet()
+        key = access.mint_key(self.secret, name, run_id, entry_of(name, fleet))
+        return environment.Carrier(self.gateway_url, key, kept_back(fleet), self.rehearses)
+
+    def _past(self, name: str, given: Mapping[str, str]) -> list[Past]:
+        if self.gateway_url is None or self.rehearses:
+            return []
+        return past(name, given, self.gateway_url)
 
     def _refuse_stranger(self, file: Path, name: str, agent: Agent) -> None:
         """Raise SetupError for an env file that a walled agent may have made, of an agent without walls."""
@@ -98,6 +116,12 @@ class Outfit:
         if file is not None:
             digest.update(_content(file))
         return digest.hexdigest()[:16]
+
+
+def entry_of(name: str, fleet: Fleet) -> str:
+    """Return the entry of the fleet file that an agent came from: `inbox` of `inbox.2`."""
+    entry, dot, number = name.rpartition(".")
+    return entry if dot and number.isdigit() and f"{entry}.1" in fleet.agents else name
 
 
 def _content(file: Path) -> bytes:

@@ -1,0 +1,76 @@
+"""What each of the instance's own servers is started with: hub, gateway, rehearsal.
+
+Of providers' keys the gateway has all, the others none; in a rehearsal nobody has any.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from midwatch.core.calls.variables import kept_back, unused
+from midwatch.core.fleet import Fleet
+from midwatch.supervisor import environment
+from midwatch.supervisor.address import Address
+from midwatch.supervisor.post import Plan
+
+if TYPE_CHECKING:
+    from midwatch.supervisor.supervisor import Plans
+
+_LEDGER: Final = "env:"
+
+
+def plans(where: Plans, data: Path, fleet: Fleet, inherited: Mapping[str, str]) -> Iterator[Plan]:
+    """Yield how each server is started, in the order in which they are."""
+    bare = environment.without(kept_back(fleet), inherited)
+    keyed = bare
+    if where.rehearsal is None:
+        keyed = environment.without(frozenset(), inherited)
+    elif (ledger := fleet.gateway.ledger or "").startswith(_LEDGER):
+        name = ledger.removeprefix(_LEDGER)
+        keyed = bare | {k: v for k, v in inherited.items() if k == name}
+    own = ("--data", str(data))
+    if where.hub is not None:
+        yield _plan(
+            "hub", "midwatch.hub", where.hub, (*own, "--node", where.node), data, fleet, bare
+        )
+    if where.gateway is not None:
+        model = ("--rehearsal", where.rehearsal.url) if where.rehearsal else ()
+        yield _plan(
+            "gateway", "midwatch.gateway", where.gateway, (*own, *model), data, fleet, keyed
+        )
+    if where.rehearsal is not None:
+        yield _plan(
+            "rehearsal", "midwatch.drills.rehearsal", where.rehearsal, (), data, fleet, bare
+        )
+
+
+def notes(where: Plans, fleet: Fleet, inherited: Mapping[str, str]) -> list[str]:
+    """Return what a person should know of keys that agents do not find any more."""
+    names = unused(fleet, inherited)
+    if where.gateway is None or where.rehearsal is not None or not names:
+        return []
+    return [
+        f"{', '.join(names)}: kept from agents, and no provider of the gateway takes it; name one under"
+        " models.providers, or set the variable in the agent's env, whose calls then go past the gateway"
+    ]
+
+
+def _plan(
+    name: str,
+    module: str,
+    address: Address,
+    options: tuple[str, ...],
+    data: Path,
+    fleet: Fleet,
+    inherited: Mapping[str, str],
+) -> Plan:
+    env = {
+        **inherited,
+        "PYTHONUNBUFFERED": "1",
+        "MIDWATCH_SPOOL": str(data / "spool" / name),
+    }
+    command = (sys.executable, "-m", module, "--listen", str(address), *options)
+    return Plan(name, command, address.url, env, fleet.root, echo=name == "hub")

@@ -1,0 +1,72 @@
+"""Whose calls go past the gateway, and which keys are kept from agents."""
+
+from __future__ import annotations
+
+import pytest
+
+from midwatch.core.calls.variables import kept_back, past, unused
+from midwatch.core.fleet import Fleet
+
+URL = "http://127.0.0.1:8701"
+
+
+def _fleet(**more: object) -> Fleet:
+    return Fleet.model_validate({"agents": {"inbox": {"command": ["x"]}}, **more})
+
+
+def _found(given: dict[str, str]) -> list[tuple[str, str | None]]:
+    return [(one.variable, one.lacks) for one in past("inbox", given, URL)]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, []),
+        ({"OPENAI_API_KEY": "sk-own"}, [("OPENAI_API_KEY", None)]),
+        ({"OPENAI_API_KEY": ""}, []),
+        ({"OPENAI_API_KEY": "mwk_team"}, []),
+        ({"OPENAI_BASE_URL": "https://mine/v1"}, [("OPENAI_BASE_URL", "OPENAI_API_KEY")]),
+        ({"OPENAI_API_BASE": "https://m", "OPENAI_API_KEY": "mwk_t"}, [("OPENAI_API_BASE", None)]),
+        ({"OPENAI_BASE_URL": "http://localhost:8701/v1", "OPENAI_API_KEY": "sk-own"}, []),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}, [("OPENAI_BASE_URL", "OPENAI_API_KEY")]),
+        ({"OPENAI_BASE_URL": "http://h:99999999/"}, [("OPENAI_BASE_URL", "OPENAI_API_KEY")]),
+        ({"ANTHROPIC_AUTH_TOKEN": "t"}, [("ANTHROPIC_AUTH_TOKEN", None)]),
+        ({"GOOGLE_API_KEY": "AIza"}, [("GOOGLE_API_KEY", None)]),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "true"}, [("GOOGLE_GENAI_USE_VERTEXAI", None)]),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "False"}, []),
+        ({"GROQ_API_KEY": "gsk", "TZ": "UTC"}, [("GROQ_API_KEY", None)]),
+    ],
+)
+def test_what_the_fleet_file_sets_leads_calls_past_the_gateway(
+    given: dict[str, str], found: list[tuple[str, str | None]]
+) -> None:
+    assert _found(given) == found
+
+
+def test_the_sentence_says_which_calls_why_and_what_it_means() -> None:
+    (one,) = past("inbox", {"OPENAI_API_KEY": "sk-secret"}, URL)
+    assert one.sentence == (
+        "inbox: its OpenAI calls go past the gateway, since its env or env_file sets OPENAI_API_KEY: budget, loop"
+        " breaker and kill switch do not reach them; to have them carried, name the provider under models.providers"
+        " and take OPENAI_API_KEY out"
+    )
+
+
+def test_what_the_fleet_file_has_the_gateway_read_is_kept_from_all_others() -> None:
+    keys = [{"name": "a", "from": "env:TEAM_KEY"}, {"name": "b", "from": "file:/run/secrets/b"}]
+    fleet = _fleet(
+        models={"providers": {"mine": {"base_url": "https://m/v1", "keys": keys}}},
+        gateway={"ledger": "env:LEDGER_URL"},
+    )
+    kept = kept_back(fleet)
+    assert {"TEAM_KEY", "LEDGER_URL", "OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN"} <= kept
+    assert "file:/run/secrets/b" not in kept
+    assert "/run/secrets/b" not in kept
+
+
+def test_a_key_that_nobody_takes_any_more_is_named() -> None:
+    there = {"OPENAI_API_KEY": "sk", "GROQ_API_KEY": "gsk"}
+    assert unused(_fleet(), there) == ["GROQ_API_KEY"]
+    keys = [{"from": "env:GROQ_API_KEY"}]
+    groq = {"groq": {"base_url": "https://g/v1", "keys": keys}}
+    assert unused(_fleet(models={"providers": groq}), there) == ["OPENAI_API_KEY"]
