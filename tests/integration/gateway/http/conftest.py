@@ -123,3 +123,33 @@ def serving() -> Serving:
 @pytest.fixture(name="until")
 def _until() -> Callable[..., Awaitable[None]]:
     return until
+
+
+@contextlib.asynccontextmanager
+async def _listening(talk: Callable[..., Awaitable[None]], **more: Any) -> AsyncIterator[int]:
+    """Serve `talk(reader, writer)` on a port; leave when all talks are over."""
+    talks: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.add(asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await talk(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20, **more)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        if talks:
+            _, stuck = await asyncio.wait(talks, timeout=10)
+            assert not stuck
+
+
+@pytest.fixture
+def listening() -> Callable[..., Any]:
+    return _listening
