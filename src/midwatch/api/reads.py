@@ -16,7 +16,8 @@ from midwatch.api.answers import Json, Room, page
 from midwatch.api.logs import MAX_LINES, Choice, choose_log, moment, read_log
 from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean
-from midwatch.store import history
+from midwatch.core.times import zone_of
+from midwatch.store import history, spending
 from midwatch.wire.problem import Refusal
 
 Limit = Annotated[int, Query(ge=1, le=500, description="items of one page")]
@@ -120,11 +121,13 @@ def _add_records(router: APIRouter, room: Room) -> None:
 def _add_telemetry(router: APIRouter, room: Room) -> None:
     @router.get("/api/cost", response_model=shapes.CostShape)
     async def cost(  # pyright: ignore[reportUnusedFunction]
-        by: Literal["agent", "day"] = "agent",
+        by: Literal["agent", "day", "model", "provider", "session", "task", "tag", "key"] = "agent",
         since: Since = None,
     ) -> Response:
-        """Dollars that beats reported, dearest first."""
-        return Json(await room.telemetry.read(lambda c: history.cost(c, by, since)))
+        """Dollars of the calls that the gateway carried, and of what agents report of other runs; dearest first.
+        Days are those of the fleet's time zone."""
+        zone = zone_of(room.reader.fleet(room.clock())["timezone"])
+        return Json(await room.telemetry.read(lambda c: spending.cost(c, by, since, zone)))
 
     @router.get("/api/beats", response_model=shapes.Beats)
     async def beats(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]

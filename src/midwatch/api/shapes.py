@@ -254,6 +254,7 @@ class WholeTrace(Shape):
 
 class CostShape(Shape):
     total_usd: float
+    total_nusd: int
     rows: list[dict[str, Any]]
 
 

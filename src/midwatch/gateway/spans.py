@@ -129,8 +129,8 @@ class Told:
         }
         if self.cached:
             facts |= {"midwatch.cached": True, "midwatch.saved_nusd": self.saved_nusd}
-        for name, value in payer.tags.items():
-            facts[f"midwatch.tag.{name}"] = value
+        if payer.tags:
+            facts["midwatch.tags"] = [f"{name}={value}" for name, value in payer.tags.items()]
         if last is not None:
             facts |= _served(last, self.attempts)
         elif self.cached:

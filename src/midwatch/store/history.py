@@ -13,7 +13,6 @@ import duckdb
 from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
 from midwatch.wire.items import Item
-from midwatch.wire.limits import NUSD_PER_USD
 
 RESTORE_BACK_S: Final = 7 * 86_400.0
 """Beats and samples older than this are not handed to the view at start; events are, at any age."""
@@ -94,35 +93,6 @@ def _today(cursor: duckdb.DuckDBPyConnection, day_start: float) -> dict[str, Day
     for agent, count in restarts.items():
         sums[agent] = DaySums(restarts=count)
     return sums
-
-
-COST_BY: Final = {"agent": "agent", "day": "strftime(ts AT TIME ZONE 'UTC', '%Y-%m-%d')"}
-"""What cost can be summed by, as SQL."""
-
-
-def cost(cursor: duckdb.DuckDBPyConnection, by: str, since: float | None) -> dict[str, Any]:
-    """Return `{"total_usd", "rows"}`: what beats reported, summed by a key of COST_BY."""
-    key = COST_BY[by]
-    rows = cursor.execute(
-        f"SELECT {key} AS key, sum(cost_nusd)::BIGINT, sum(tokens)::BIGINT, sum(model_calls)::BIGINT,"  # noqa: S608
-        " count(*) FROM beats WHERE ts >= ? GROUP BY key ORDER BY 2 DESC NULLS LAST, 1",
-        [_moment(since or 0.0)],
-    ).fetchall()
-    total = sum(row[1] or 0 for row in rows)
-    return {
-        "total_usd": total / NUSD_PER_USD,
-        "rows": [
-            {
-                by: key,
-                # no data is no data, never 0
-                "cost_usd": None if nusd is None else nusd / NUSD_PER_USD,
-                "tokens": tokens,
-                "model_calls": calls,
-                "cycles": cycles,
-            }
-            for key, nusd, tokens, calls, cycles in rows
-        ],
-    }
 
 
 def traces(

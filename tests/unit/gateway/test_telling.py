@@ -143,7 +143,7 @@ def test_a_call_is_one_span_with_the_names_of_the_conventions(scene: Scene) -> N
         "gen_ai.conversation.id": "s-1",
         "midwatch.call_id": call.id,
         "midwatch.system_tokens": 50,
-        "midwatch.tag.customer": "acme",
+        "midwatch.tags": {"values": [{"stringValue": "customer=acme"}]},
         "gen_ai.provider.name": "openai",
         "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
         "gen_ai.response.id": "chatcmpl-1",
