@@ -49,6 +49,8 @@ class Attempted:
     cost_nusd: int = 0
     tokens: int = 0
     estimated: bool = False
+    mended: bool = False
+    """It broke off in mid-stream, and another attempt went on: the client saw one whole answer."""
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {

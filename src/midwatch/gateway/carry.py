@@ -5,7 +5,8 @@ What is promised here, and tested cell by cell (status × phase × stream × pol
 - an attempt is sent only when its worst case is reserved, and each attempt is settled or released once,
   whatever happens to the client, the provider or this task;
 - the client gets one answer: the provider's bytes, the provider's last refusal, or our own in its dialect;
-- before the first content of a stream nothing has been sent, so that another place can still answer.
+- before the first content of a stream nothing has been sent, so that another place can still answer;
+- a stream that breaks off after that is gone on with by another attempt (`mending`), or ends with an error.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import contextlib
 from collections.abc import Generator
 from typing import Final
 
+from midwatch.core.calls.ask import Ask
 from midwatch.core.calls.budget import Refused
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge, Reservation
-from midwatch.core.calls.classes import ErrorClass, Failure, classify
+from midwatch.core.calls.classes import ErrorClass, Failure, broken, classify
 from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
 from midwatch.core.calls.route import Change, Route, note_answer, note_failure
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway import dialects, refusals, worth
 from midwatch.gateway.carried import Attempted, Carried, dollars
-from midwatch.gateway.dialects import Refusal
+from midwatch.gateway.dialects import BadRequest, Refusal
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import Headers, Outgoing
-from midwatch.gateway.relay import Ended, Relay, Verdict
+from midwatch.gateway.mending import Mending, begin
+from midwatch.gateway.relay import FAREWELL_S, Ended, Relay, Verdict, break_off, cut_short
 from midwatch.gateway.upstream.port import Phase, Reply, Request, UpstreamError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -65,6 +68,10 @@ class Carriage:
         self._exchange = Exchange(
             route, call.settings.models.retries, call.began, total, house.chance
         )
+        self._mending: Mending | None = None
+        """From the first cut on: the client has a part of an answer."""
+        self._told = False
+        """The client of a stream knows why it ends."""
 
     async def run(self) -> None:
         """Carry the call to its end. Raises nothing but CancelledError."""
@@ -78,10 +85,20 @@ class Carriage:
                 elif isinstance(step, Try):
                     step = await self._try(step)
                 else:
-                    self._give_up(step)
+                    await self._give_up(step)
                     return
         except Stopped as stop:
-            refusals.answer(self._out, self._call, stop.refusal, house.now())
+            await self._refuse(stop.refusal)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Say no: as the answer, or within the one that began."""
+        house, call = self._house, self._call
+        if self._mending is None or self._told or self._out.gone.done():
+            refusals.answer(self._out, call, refusal, house.now())
+            return
+        call.refused = refusal.type
+        patience = None if call.killed is None else FAREWELL_S
+        await break_off(house, call, self._out, self._mending.listener, refusal, patience)
 
     async def _pause(self, pause: Pause) -> None:
         before = self._house.now()
@@ -120,7 +137,7 @@ class Carriage:
             if (
                 error.phase is not Phase.CONNECT
             ):  # it was sent, and may have been answered to nobody
-                charge = self._charge(attempt.place, None, "", failure.kind.value)
+                charge = self._charge(attempt.place, self._unheard(noted), "", failure.kind.value)
         except Killed:
             self._route.health.breaker(attempt.place).give_back()
             noted.outcome = Ended.KILLED.value
@@ -148,7 +165,7 @@ class Carriage:
         if not call.metered:
             return
         settings = call.settings
-        worst = worth.worst(settings, call.ask, attempt.place, call.at)
+        worst = worth.worst(settings, self._ask, attempt.place, call.at)
         noted.worst_nusd, noted.window = worst.nusd, worst.window
         if not worst.known:
             call.unpriced = attempt.place.name
@@ -182,7 +199,9 @@ class Carriage:
         headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
         secret = provided.secrets.get(attempt.key, "")
         if house.rehearsed:
+            # its bill is by call, for comparison with the ledger
             secret = f"rehearsal:{call.payer.agent or call.payer.key}"
+            headers.append(("x-midwatch-call", call.attempt_id(attempt)))
         headers += dialects.credentials(place.kind, secret)
         headers += list(provided.given.headers.items())
         path = dialects.target(
@@ -198,7 +217,7 @@ class Carriage:
             method="POST",
             url=provided.url + path,
             headers=headers,
-            body=dialects.outgoing(call.ask, call.body, place.model),
+            body=self._body(place),
             connect_s=times.connect or 5.0,
             head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
         )
@@ -254,28 +273,100 @@ class Carriage:
     async def _stream(
         self, attempt: Try, noted: Attempted, reply: Reply
     ) -> tuple[Step | None, Charge | None]:
-        call = self._call
-        relay = Relay(self._house, call, attempt, reply, self._out)
+        relay = Relay(self._house, self._call, attempt, reply, self._out, self._mending)
         verdict = await relay.run()
         noted.first_s, heard = relay.first_s, relay.listener
         noted.served, noted.response_id, noted.finish = heard.model, heard.response_id, heard.finish
+        failure, graft = verdict.failure, relay.graft
+        used = heard.usage() if heard.finished else None
+        if used is None:
+            used = worth.broken_off(self._ask, heard.usage(), heard.said_bytes)
+        if graft is not None and graft.broken is not None and failure is not None:
+            self._house.health.breaker(attempt.place).give_back()  # the provider did what was asked
+            noted.outcome, noted.reason = Ended.CUT.value, failure.reason
+            charge = self._charge(attempt.place, used, "", noted.outcome)
+            await self._refuse(cut_short(failure))
+            return None, charge
         if verdict.ended is Ended.NOTHING:  # nothing of it has reached the client
-            failure = verdict.failure
             assert failure is not None
-            said = relay.listener.usage()
-            charge = self._charge(attempt.place, said, "", failure.kind.value) if said else None
+            charge = None
+            if heard.usage() is not None or (heard.failure is None and relay.heard):
+                charge = self._charge(attempt.place, used, "", failure.kind.value)
             return self._failed(attempt, noted, failure, None), charge
         if verdict.ended is Ended.WELL:
             self._succeeded(attempt, noted)
         else:
             self._broke(attempt, noted, verdict)
-        text = relay.listener.text()
-        return None, self._charge(attempt.place, relay.listener.usage(), text, noted.outcome)
+        charge = self._charge(attempt.place, used, "", noted.outcome)
+        if verdict.ended is Ended.CUT:
+            return await self._mend(attempt, relay, verdict, charge), charge
+        self._told = True
+        return None, charge
+
+    # -- after a cut ---------------------------------------------------------------------------
+
+    async def _mend(
+        self, attempt: Try, relay: Relay, verdict: Verdict, charge: Charge
+    ) -> Step | None:
+        """Return how the answer is gone on with; None: it is not, and its client knows."""
+        call, failure, heard = self._call, verdict.failure, relay.listener
+        assert failure is not None
+        fresh = begin(call.settings.models.on_cut, call.route, heard)
+        mending = self._mending or fresh
+        step: Step | None = None
+        if mending is not None:
+            used = (charge.input_tokens, charge.output_tokens)
+            mending.broke(heard, relay.graft, used)
+            if self._mending is None:
+                self._restrict(mending)
+            here = mending.may(call.settings, attempt.place)
+            if fresh is not None:
+                step = self._exchange.failed(attempt, failure, self._house.now(), here=here)
+        if step is None or isinstance(step, GiveUp):
+            refusal = cut_short(failure)
+            await break_off(self._house, call, self._out, heard, refusal)
+            self._told = True
+            return None
+        self._house.counts["stream.mended"] += 1
+        return step
+
+    def _restrict(self, mending: Mending) -> None:
+        """From now on only places are asked that can go on with what the client has."""
+        call, admits = self._call, self._route.admits
+        self._mending = mending
+        self._route.admits = lambda place, failure: (
+            mending.may(call.settings, place) and admits(place, failure)
+        )
+
+    @property
+    def _ask(self) -> Ask:
+        """What is asked now: the client's question, or the rest of its answer."""
+        ask = self._call.ask
+        return ask if self._mending is None else self._mending.ask(ask)
+
+    def _body(self, place: Place) -> bytes:
+        call, body = self._call, self._call.body
+        if self._mending is not None:
+            seller = call.settings.providers[place.provider].seller
+            try:
+                body = self._mending.body(call.ask, body, seller)
+            except BadRequest as bad:
+                raise Stopped(cut_short(broken(bad.reason))) from None
+        return dialects.outgoing(call.ask, body, place.model)
+
+    def _unheard(self, noted: Attempted) -> Usage | None:
+        """Return what an answer used whose head came and whose rest did not: it is made by then, and may be as
+        long as was asked for. None: not even its head came."""
+        if not noted.status or self._call.ask.stream:
+            return None
+        return worth.unheard(self._call.settings, self._call.ask, noted.place)
 
     # -- what came of it -----------------------------------------------------------------------
 
     def _succeeded(self, attempt: Try, noted: Attempted) -> None:
         noted.outcome = "ok"
+        for before in self._call.attempts:
+            before.mended = before.outcome == Ended.CUT.value
         self._exchange.answered(attempt)
         house = self._house
         self._tell_changes(note_answer(house.health, attempt.place, attempt.key, house.now()))
@@ -314,9 +405,13 @@ class Carriage:
             raise Stopped(refusals.gone())
         return self._exchange.failed(attempt, failure, house.now())
 
-    def _give_up(self, end: GiveUp) -> None:
+    async def _give_up(self, end: GiveUp) -> None:
         """Answer with what the last provider said, or say why nobody was asked."""
         call, house = self._call, self._house
+        if self._mending is not None:
+            failure = end.failure or broken("nobody is there to go on with it")
+            await self._refuse(cut_short(failure))
+            return
         told = call.failed_answer
         if told is not None and end.why is Why.FAILED:
             status, headers, body = told
@@ -369,6 +464,6 @@ class Carriage:
     def _charge(self, place: Place, usage: Usage | None, said: str, outcome: str = "ok") -> Charge:
         house, call = self._house, self._call
         return worth.charge(
-            call.settings, call.ask, place, usage, call.at,
+            call.settings, self._ask, place, usage, call.at,
             said=said, outcome=outcome, attempts=[a.to_json() for a in call.attempts], now=house.wall(),
         )  # fmt: skip

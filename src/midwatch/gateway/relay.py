@@ -2,8 +2,8 @@
 
 Held back until there is something for the client: a stream that fails before its first content has not
 been seen by anybody, and another place can answer. From then on whole events pass as they come. It ends well
-by its sentinel, or when nothing more has to come; everything else is a cut, which is told in the stream:
-a part is never passed on as the whole.
+by its sentinel, or when nothing more has to come; everything else is a cut, which whoever carries the call
+mends with a further stream, or tells (`break_off`): a part is never passed on as the whole.
 
 Pings and comments reset no timer: a stream that only pings says nothing.
 """
@@ -19,13 +19,17 @@ from midwatch.core.calls.classes import ErrorClass, Failure
 from midwatch.core.calls.exchange import Try
 from midwatch.gateway import dialects
 from midwatch.gateway.carried import Carried
-from midwatch.gateway.dialects import Event, Refusal, What
+from midwatch.gateway.dialects import Event, Listener, Refusal, What
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import ClientGone, Outgoing
+from midwatch.gateway.mending import Graft, Mending
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
 SENTINEL_S: Final = 1.0
 """How long a complete answer may take to say so; then it is ended here."""
+
+USAGE_S: Final = 3.0
+"""How long an answer that has said why it ends may take to tell its usage."""
 
 FAREWELL_S: Final = 0.5
 """How long the last word to a client whose call was stopped may take."""
@@ -54,10 +58,22 @@ class Relay:
     """One stream from a provider to a client."""
 
     def __init__(
-        self, house: House, call: Carried, attempt: Try, reply: Reply, out: Outgoing
+        self,
+        house: House,
+        call: Carried,
+        attempt: Try,
+        reply: Reply,
+        out: Outgoing,
+        mending: Mending | None = None,
     ) -> None:
+        """`mending`: the client has a part of an answer, and this stream is to become the rest of it."""
         self.listener = dialects.listener(call.ask)
+        self.graft = None if mending is None else Graft(mending)
+        if mending is not None:
+            self.listener.opened = True
         self.first_s: float | None = None
+        self.heard = False
+        """Something came that is a stream by its type."""
         self._house = house
         self._call = call
         self._attempt = attempt
@@ -74,6 +90,7 @@ class Relay:
         if not dialects.streams(self._call.route, kind):
             failure = Failure(ErrorClass.TRANSIENT, f"a stream was asked for, {kind[:60]!r} came")
             return Verdict(Ended.NOTHING, failure)
+        self.heard = True
         task = asyncio.current_task()
         assert task is not None
         if self._call.killed is not None:
@@ -103,20 +120,26 @@ class Relay:
         while True:
             chunk = await self._next()
             if isinstance(chunk, Failure):
-                return None if self.listener.complete else chunk
+                return None if self._over else chunk
             events = self.listener.close() if chunk is None else self.listener.feed(chunk)
             if events:
                 await self._pass(events)
             if self.listener.failure is not None:
                 return self.listener.failure
+            if self.graft is not None and self.graft.broken is not None:
+                return self._cut(self.graft.broken)
             if self.listener.ended:
                 return None
             if chunk is None:
-                return (
-                    None if self.listener.complete else self._cut("it ended without its end mark")
-                )
-            if self.listener.complete:
-                self._deadline = min(self._deadline, self._house.now() + SENTINEL_S)
+                return None if self._over else self._cut("it ended without its end mark")
+            if self._over:
+                wait = SENTINEL_S if self.listener.complete else USAGE_S
+                self._deadline = min(self._deadline, self._house.now() + wait)
+
+    @property
+    def _over(self) -> bool:
+        """All of the answer is here: what may still come is its usage and its sentinel."""
+        return self.listener.complete or (self.listener.finished and self.listener.failure is None)
 
     async def _next(self) -> bytes | Failure | None:
         now = self._house.now()
@@ -130,7 +153,10 @@ class Relay:
         return chunk
 
     async def _pass(self, events: list[Event]) -> None:
-        data = b"".join([e.raw for e in events if e.what not in (What.MALFORMED, What.ERROR)])
+        if self.graft is not None:
+            data = self.graft.feed(events)
+        else:
+            data = b"".join([e.raw for e in events if e.what not in (What.MALFORMED, What.ERROR)])
         if any(e.what is not What.PING for e in events):
             between = self._attempt.place.timeouts.between or 60.0
             if self._held is None or any(e.what is What.CONTENT for e in events):
@@ -139,8 +165,10 @@ class Relay:
             self._held.append(data)
             self._held_bytes += len(data)
             content = any(e.what is What.CONTENT for e in events)
-            over = self.listener.complete or self._held_bytes > MAX_HELD_BYTES
+            over = self._over or self._held_bytes > MAX_HELD_BYTES
             if not (content or over) or self.listener.failure is not None:
+                return
+            if self.graft is not None and (self.graft.broken is not None or not self._held_bytes):
                 return
             data = self._begin(content)
         if data:
@@ -152,8 +180,9 @@ class Relay:
         now = self._house.now()
         if content:
             self.first_s = now - self._began
-        headers = dialects.back(self._reply.headers)
-        self._out.begin(self._reply.status, headers + self._call.told(now, self._attempt.place))
+        if self.graft is None:
+            headers = dialects.back(self._reply.headers)
+            self._out.begin(self._reply.status, headers + self._call.told(now, self._attempt.place))
         data, self._held = b"".join(self._held), None
         return data
 
@@ -165,8 +194,8 @@ class Relay:
         if self._out.gone.done():
             return Verdict(Ended.GONE)
         if call.killed is not None:
-            if self._held is None:
-                await self._tell_soon(call.killed)
+            if self._held is None or self.graft is not None:
+                await self.tell_soon(call.killed)
             return Verdict(Ended.KILLED)
         if failure is None:
             if self._held is not None:
@@ -178,28 +207,44 @@ class Relay:
         if self._held is not None:
             return Verdict(Ended.NOTHING, failure)
         house.counts["stream.cut"] += 1
-        message = f"The answer broke off: {failure.reason}. What came before is not the whole."
-        await self._tell(Refusal("midwatch_cut", message, 502))
         return Verdict(Ended.CUT, failure)
 
-    async def _tell(self, refusal: Refusal) -> None:
-        """Say within the stream why it ends here."""
-        event = dialects.error_event(self._call.route, refusal.type, refusal.message, self.listener)
-        await self._try_send(event)
-        self._out.end()
-
-    async def _tell_soon(self, refusal: Refusal) -> None:
-        """Say so to a client that may not read any more: what is stopped waits for nobody."""
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await self._tell(refusal)
-        except TimeoutError:
-            self._house.counts["stream.unread"] += 1
-            self._out.abort()
+    async def tell_soon(self, refusal: Refusal) -> None:
+        """Say why it ends here to a client that may not read any more: what is stopped waits for nobody."""
+        await break_off(self._house, self._call, self._out, self.listener, refusal, FAREWELL_S)
 
     async def _try_send(self, data: bytes) -> None:
-        try:
-            if data:
-                await self._out.send(data)
-        except ClientGone:
-            self._house.counts["client.gone_at_end"] += 1
+        await _try_send(self._house, self._out, data)
+
+
+def cut_short(failure: Failure) -> Refusal:
+    """Return what a client is told whose answer broke off."""
+    message = f"The answer broke off: {failure.reason}. What came before is not the whole."
+    return Refusal("midwatch_cut", message, 502)
+
+
+async def break_off(
+    house: House,
+    call: Carried,
+    out: Outgoing,
+    listener: Listener | None,
+    refusal: Refusal,
+    within_s: float | None = None,
+) -> None:
+    """Say within a stream why it ends here, and end it. `listener`: of what went out last."""
+    event = dialects.error_event(call.route, refusal.type, refusal.message, listener)
+    try:
+        async with asyncio.timeout(within_s):
+            await _try_send(house, out, event)
+            out.end()
+    except TimeoutError:
+        house.counts["stream.unread"] += 1
+        out.abort()
+
+
+async def _try_send(house: House, out: Outgoing, data: bytes) -> None:
+    try:
+        if data:
+            await out.send(data)
+    except ClientGone:
+        house.counts["client.gone_at_end"] += 1

@@ -439,7 +439,7 @@ def _broken(call: Carried, attempt: Attempted) -> dict[str, Any]:
         "after_s": round(max(0.0, attempt.ended - attempt.began), 3),
         "first_s": None if attempt.first_s is None else round(attempt.first_s, 3),
         "stream": call.ask.stream,
-        "told": attempt.outcome == "cut",
+        "told": attempt.outcome == "cut" and not attempt.mended,
         "call": call.id,
     }
 

@@ -7,7 +7,7 @@ missing, the charge is estimated from above and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from midwatch.core.calls.ask import Ask
@@ -15,7 +15,7 @@ from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
 from midwatch.core.pricing import cost
 from midwatch.core.pricing.shelf import Basis
-from midwatch.core.pricing.usage import Tier, Usage
+from midwatch.core.pricing.usage import Doubt, Tier, Usage
 from midwatch.gateway.settings import Settings
 
 UNTOLD_OUTPUT: Final = 32_768
@@ -47,11 +47,8 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
     found = settings.shelf.find(place.provider, provided.seller, place.model)
     about = settings.chains.about(place.model)
     window = about.context or found.window
-    longest = about.max_output or found.max_output
     tokens = max(ask.input_tokens, window or UNTOLD_WINDOW) if ask.unseen else ask.input_tokens
-    output = ask.max_output if ask.max_output is not None else longest or UNTOLD_OUTPUT
-    if longest is not None:
-        output = min(output, longest)
+    output = longest(settings, ask, place)
     facts: dict[str, Any] = {
         "tier": _TIERS.get(ask.tier, Tier.OTHER),
         "writes": ask.cache_write or "5m",
@@ -78,6 +75,21 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
     return Worst(guess, known=False, window=window)
 
 
+def longest(settings: Settings, ask: Ask, place: Place) -> int:
+    """Return the tokens of the longest answer that a call can get at a place."""
+    provided = settings.providers[place.provider]
+    found = settings.shelf.find(place.provider, provided.seller, place.model)
+    limit = settings.chains.about(place.model).max_output or found.max_output
+    output = ask.max_output if ask.max_output is not None else limit or UNTOLD_OUTPUT
+    return output if limit is None else min(output, limit)
+
+
+def unheard(settings: Settings, ask: Ask, place: Place) -> Usage:
+    """Return the most that an answer can have used of which nothing was heard."""
+    output = longest(settings, ask, place) * ask.choices
+    return Usage(input_text=ask.input_tokens, output_text=output, estimated=True)
+
+
 def charge(
     settings: Settings,
     ask: Ask,
@@ -94,6 +106,8 @@ def charge(
     `said` are counted here. `at`: when it began, `now`: when it ended, both Unix seconds."""
     provided = settings.providers[place.provider]
     counted = usage if usage is not None else estimate(ask, said)
+    if Doubt.INCOMPLETE in counted.doubts:
+        counted = broken_off(ask, counted, len(said.encode("utf-8", "replace")))
     quote = settings.shelf.quote(counted, place.provider, provided.seller, place.model, at)
     amount = quote.nusd
     estimated = counted.estimated
@@ -124,6 +138,27 @@ def estimate(ask: Ask, said: str) -> Usage:
     bytes for a token of what was said."""
     return Usage(
         input_text=ask.input_tokens,
-        output_text=(len(said.encode("utf-8", "replace")) + 1) // 2,
+        output_text=tokens_said(len(said.encode("utf-8", "replace"))),
+        estimated=True,
+    )
+
+
+def tokens_said(size_bytes: int) -> int:
+    """Return the tokens of what was said, from above."""
+    return (size_bytes + 1) // 2
+
+
+def broken_off(ask: Ask, told: Usage | None, said_bytes: int) -> Usage:
+    """Return what a stream used that did not come to its end: what was told so far is not the whole. Anthropic
+    tells a first token at the beginning and the sum at the end; most others tell nothing until then."""
+    if told is None:
+        return replace(estimate(ask, ""), output_text=tokens_said(said_bytes))
+    missing = tokens_said(said_bytes) - told.output_tokens
+    more = max(0, missing)
+    inside = 0 if told.input_tokens else ask.input_tokens
+    return replace(
+        told,
+        input_text=told.input_text + inside,
+        output_text=told.output_text + more,
         estimated=True,
     )

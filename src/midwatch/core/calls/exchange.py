@@ -111,8 +111,11 @@ class Exchange:
     def begin(self, now: float) -> Step:
         return self._move_on(now)
 
-    def failed(self, attempt: Try, failure: Failure, now: float) -> Step:
-        """An attempt failed before anything of it reached the client."""
+    def failed(self, attempt: Try, failure: Failure, now: float, *, here: bool = True) -> Step:
+        """An attempt failed before anything of it reached the client, or what reached it can be gone on with.
+
+        `here` False: not at this place again.
+        """
         self.attempts.append(Attempt(attempt.place, attempt.key, failure))
         self._last = failure
         react = reaction(failure)
@@ -120,7 +123,8 @@ class Exchange:
             return GiveUp(Why.FAILED, failure)
         if now >= self._closing:
             return GiveUp(Why.FAILED, failure, failure.retry_after_s)
-        return self._again(attempt, failure, react, now) or self._move_on(now)
+        again = self._again(attempt, failure, react, now) if here else None
+        return again or self._move_on(now)
 
     def answered(self, attempt: Try) -> None:
         self.attempts.append(Attempt(attempt.place, attempt.key, None))

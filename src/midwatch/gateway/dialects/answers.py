@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.classes import Failure, broken, classify
 from midwatch.core.pricing import anthropic, gemini, openai
-from midwatch.core.pricing.usage import Usage
+from midwatch.core.pricing.usage import Doubt, Usage
 from midwatch.gateway.dialects.bodies import Json
 from midwatch.gateway.dialects.listeners import tier_of
 from midwatch.gateway.dialects.reading import Contents
@@ -72,7 +72,8 @@ def answer(
         return Answer(failure=classify(ask.kind, status, headers, body, now=now))
     read = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}[ask.kind]
     found = read(ask, value)
-    if found.usage is not None or ask.dialect in (Dialect.COUNT, Dialect.EMBEDDINGS):
+    whole = found.usage is not None and Doubt.INCOMPLETE not in found.usage.doubts
+    if whole or ask.dialect in (Dialect.COUNT, Dialect.EMBEDDINGS):
         return found
     said = Contents(ask.kind, ask.model)
     said.anything([value.get(key) for key in ("choices", "output", "content", "candidates")])

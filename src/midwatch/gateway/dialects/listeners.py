@@ -73,12 +73,12 @@ class ChatListener(Listener):
                     self._count(said)
                 continue
             self._count(said)
-            if key not in _THOUGHTS:
+            if key not in THOUGHTS:
                 self.text_only = False
         return content
 
 
-_THOUGHTS: Final = frozenset(
+THOUGHTS: Final = frozenset(
     ("reasoning_content", "reasoning", "reasoning_details", "thinking", "annotations")
 )
 """What stands beside the text and does not belong to it."""
