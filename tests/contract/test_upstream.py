@@ -50,7 +50,7 @@ class RawServer:
             if said.phase is Phase.CONNECT:
                 raise ConnectionError
             return False  # no head, for ever
-        lines = [f"HTTP/1.1 {said.status} X", *(f"{k}: {v}" for k, v in said.headers), "transfer-encoding: chunked"]  # fmt: skip
+        lines = [f"HTTP/1.1 {said.status} X", *(f"{k}: {v}" for k, v in said.headers), *([] if said.ends_by_close else ["transfer-encoding: chunked"])]  # fmt: skip
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         for piece in said.chunks:
             if isinstance(piece, Silence):
@@ -61,9 +61,14 @@ class RawServer:
                 linger = struct.pack("ii", 1, 0)
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # fmt: skip
                 raise ConnectionError
-            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            if said.ends_by_close:
+                writer.write(piece)
+            else:
+                writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             await writer.drain()
             await asyncio.sleep(0.02)
+        if said.ends_by_close:
+            raise ConnectionError
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
@@ -125,6 +130,26 @@ async def test_a_whole_answer_is_bounded(stage: Any) -> None:
         with pytest.raises(UpstreamError, match="longer than 1,000 bytes") as caught:
             await reply.whole(2.0, 1000)
         assert caught.value.phase is Phase.BODY
+        await reply.close()
+
+
+async def test_an_answer_that_ends_with_its_connection_says_so(stage: Any) -> None:
+    async with stage(
+        [Answer(200, [b"one"], JSON, ends_by_close=True), Answer(200, [b"two"])]
+    ) as on:
+        for body, ends_by_close in ((b"one", True), (b"two", False)):
+            reply = await on.upstream.open(on.request())
+            assert reply.ends_by_close is ends_by_close
+            assert await reply.whole(2.0, 100) == body
+            await reply.close()
+
+
+async def test_the_end_is_told_again_and_closing_twice_is_fine(stage: Any) -> None:
+    async with stage([Answer(200, [b"one"])]) as on:
+        reply = await on.upstream.open(on.request())
+        assert [await reply.chunk(2.0) for _ in range(3)] == [b"one", None, None]
+        assert await reply.whole(2.0, 10) == b""
+        await reply.close()
         await reply.close()
 
 

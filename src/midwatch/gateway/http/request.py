@@ -120,6 +120,7 @@ class WireIncoming:
 
     def _too_long(self) -> BodyRefused:
         self._connection.service.lose("body_size")
+        self.keep = False
         return BodyRefused(413, "too_long", f"the body is longer than {self._limit:,} bytes")
 
     def _wake(self) -> None:

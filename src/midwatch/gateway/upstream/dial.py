@@ -183,9 +183,10 @@ def in_words(error: OSError, place: Place) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _untrusted(error, host)
     if isinstance(error, ssl.SSLError):
-        if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        reason: str = getattr(error, "reason", None) or str(error)
+        if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
             return f"{host}:{place.port} does not speak TLS; a base_url with http:// may be meant"
-        return f"TLS with {host} failed: {(error.reason or str(error))[:80]}"
+        return f"TLS with {host} failed: {reason[:80]}"
     if isinstance(error, socket.gaierror):
         return f"the name {host!r} is not known: {error.strerror}"
     if isinstance(error, ConnectionRefusedError):
