@@ -14,9 +14,11 @@ from datetime import datetime, tzinfo
 from typing import Any, Final
 
 from midwatch.core.baseline import MIN_CYCLES, Baseline
+from midwatch.core.day import Day
 from midwatch.core.fleet import Agent
-from midwatch.core.history import AgentHistory, DaySums
+from midwatch.core.history import AgentHistory
 from midwatch.core.loop import Cycle, judge, learn
+from midwatch.core.outlay import Outlay
 from midwatch.core.plain import clean, number_of, text_of, texts_of, whole_of
 from midwatch.core.states import ALIVE, State
 from midwatch.core.units import NUSD
@@ -38,29 +40,6 @@ FRESH_SAMPLE_S: Final = 60.0
 """Older resources than this are no data."""
 
 STATES: Final = frozenset(s.value for s in State)
-
-
-class Day:
-    """Sums over one day. None: nobody reported it."""
-
-    __slots__ = ("cost_nusd", "cycles", "items", "restarts", "tokens")
-
-    def __init__(self) -> None:
-        self.cycles = 0
-        self.restarts = 0
-        self.tokens: int | None = None
-        self.cost_nusd: int | None = None
-        self.items: int | None = None
-
-    def add(self, item: Item) -> None:
-        """Take one beat."""
-        self.cycles += 1
-        if (tokens := item.get("tokens")) is not None:
-            self.tokens = (self.tokens or 0) + tokens
-        if (cost := item.get("cost_nusd")) is not None:
-            self.cost_nusd = (self.cost_nusd or 0) + cost
-        if (count := item.get("items")) is not None:
-            self.items = (self.items or 0) + count
 
 
 class AgentView:
@@ -112,6 +91,9 @@ class AgentView:
         self._skew_s: float | None = None
         self._ats: list[float] = []
         self._strip: list[tuple[Any, ...]] = []
+        self.outlay = Outlay()
+        self.progress_at: float | None = None
+        """When it last got something done, by its own word; None when it never said what it gets done."""
         self._days: dict[int, Day] = {}
         self._runs: deque[str] = deque(maxlen=16)
         self._run_tokens = 0
@@ -127,6 +109,8 @@ class AgentView:
             return False
         self._day(at, zone).add(item)
         self._judge(item)
+        if (done := item.get("items")) is not None:
+            self._progress(at if done > 0 else None)
         if not _is_overtaken(at, self.last_beat_at, now):
             self.last_beat_at = at
             self.tool_calls = item.get("tool_calls")
@@ -281,11 +265,30 @@ class AgentView:
             self.pid = item["pid"]
         return True
 
+    # --- what the gateway says
+
+    def take_calls(self, item: Item, zone: tzinfo) -> None:
+        """Fold a sum of calls that the gateway carried."""
+        data, at = data_of(item), item["at"]
+        cost = whole_of(data, "cost_nusd")
+        if cost is not None and cost >= 0:
+            self._day(at, zone).add_calls(item.get("run_id"), cost)
+        self.outlay.take(data, at, _ordinal(at, zone))
+
+    def _progress(self, at: float | None) -> None:
+        """Something got done at `at`; None: it says that nothing did, which tells that it would say so."""
+        known = self.progress_at
+        began = self.started["at"] if self.started is not None else 0.0
+        fresh = at if at is not None else began
+        self.progress_at = fresh if known is None else max(known, fresh)
+
     # --- what the agent says besides beats
 
     def take_step(self, item: Item, now: float) -> None:
         """Fold a declared step or progress: signs of work, as good as a beat."""
         self.step = item
+        if item["kind"] == "agent.progress":
+            self._progress(item["at"])
         if not self.managed:
             self._unmanaged(State.RUNNING, item["at"], now)
         self._sign_of_life(item["at"], now)
@@ -389,7 +392,10 @@ class AgentView:
             self.take_sample(history.sample, now)
         self._skew_s = None
         self.life_at = None
-        self._days = {_ordinal(now, zone): _day_of(history.today)}
+        today = _ordinal(now, zone)
+        self._days = {today: Day.of(history.today)}
+        for back, calls, tokens in history.sent:
+            self.outlay.means(today - back).add(calls, tokens)
         if history.today.unit is not None:
             self.unit = clean(history.today.unit, 40)
         self.reckon(now)
@@ -469,13 +475,6 @@ def _is_overtaken(at: float, known: float | None, now: float) -> bool:
 
 def _ordinal(at: float, zone: tzinfo) -> int:
     return datetime.fromtimestamp(at, zone).toordinal()
-
-
-def _day_of(sums: DaySums) -> Day:
-    day = Day()
-    day.cycles, day.restarts = sums.cycles, sums.restarts
-    day.tokens, day.cost_nusd, day.items = sums.tokens, sums.cost_nusd, sums.items
-    return day
 
 
 def _first_state(config: Agent, declared: bool) -> State:

@@ -25,11 +25,16 @@ class DaySums:
     cycles: int = 0
     tokens: int | None = None
     cost_nusd: int | None = None
+    """As the beats of runs say whose calls the gateway did not carry."""
     items: int | None = None
     unit: str | None = None
     """The `unit` of the last beat that named one."""
     restarts: int = 0
     """`run.started` events of the day whose `attempt` is over 1, or whose `why` tells of a restart."""
+    carried_nusd: int | None = None
+    """Of the calls that the gateway carried."""
+    carried: Sequence[str | None] = ()
+    """Runs whose calls it carried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +54,7 @@ class AgentHistory:
     """The newest sample."""
     today: DaySums = field(default_factory=DaySums)
     """Sums since `core.times.day_start(now, zone)`."""
+    sent: Sequence[tuple[int, int, tuple[int, int, int]]] = ()
+    """Of the last days: how many days back, calls that were answered, tokens sent to them (`core.outlay`)."""
     gaps: Sequence[Item] = ()
     """Of Midwatch itself: its newest event of each of GAPS."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final
 
-from midwatch.core.agentview import AgentView, Day, data_of, is_restart
+from midwatch.core.agentview import AgentView, data_of, is_restart
 from midwatch.core.causes import Cause, cause_of
+from midwatch.core.day import Day
 from midwatch.core.exits import EXPECTED
 from midwatch.core.plain import clean, flag_of, number_of, text_of
 from midwatch.core.states import State

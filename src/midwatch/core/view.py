@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from midwatch.core.agentview import MAX_DRIFT, AgentView, data_of, dollars
+from midwatch.core.calls.news import News
 from midwatch.core.detection import MIDWATCH
 from midwatch.core.family import parent_of
 from midwatch.core.fleet import Agent, Fleet
@@ -190,6 +191,8 @@ class FleetView:
             agent.drift = texts_of(data_of(item), "drift", MAX_DRIFT)
         elif event == "run.unmeasured":
             agent.unmeasured = item
+        elif event == News.ENDED:
+            agent.take_calls(item, self.zone)
         elif event in ("agent.step", "agent.progress"):
             agent.take_step(item, now)
         elif event == "agent.draining" and not agent.managed:
@@ -373,7 +376,7 @@ class FleetView:
         for agent in self._agents.values():
             today = agent.today(now, self.zone)
             cycles += today.cycles
-            if today.cost_nusd is not None:
+            if today.cost_nusd is not None and not self._is_paid_above(agent, now):
                 cost = (cost or 0) + today.cost_nusd
         known = self._lost() if self._lost is not None else {}
         return {
@@ -388,6 +391,13 @@ class FleetView:
             "since": self._since,
             "lost": {**known, **self._sdk_lost},
         }
+
+    def _is_paid_above(self, agent: AgentView, now: float) -> bool:
+        """Whether a sub-agent's calls are carried with its parent's key, and are in its parent's sum."""
+        parent = self._agents.get(agent.name.split(":")[0]) if ":" in agent.name else None
+        if parent is None or agent.today(now, self.zone).is_carried:
+            return False
+        return parent.today(now, self.zone).is_carried
 
     def _to_json(self, agent: AgentView, now: float) -> dict[str, Any]:
         cycle = agent.cycle

@@ -5,11 +5,13 @@ Every function here is one or a few queries over a cursor; `Telemetry.read` runs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import duckdb
 
+from midwatch.core.day import MAX_RUNS
 from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
 from midwatch.wire.items import Item
@@ -38,6 +40,7 @@ def histories(
         for item in _newest(cursor, EVENTS, 1, "kind = ?", [kind]):
             events.setdefault(item["agent"], {})[kind] = item
     today = _today(cursor, day_start)
+    sent = _sent(cursor, now, day_start)
     found: list[AgentHistory] = []
     for agent in sorted(beats.keys() | samples.keys() | events.keys() | today.keys()):
         latest = events.get(agent, {})
@@ -50,6 +53,7 @@ def histories(
                 latest.get("run.ended"),
                 samples.get(agent),
                 today.get(agent, DaySums()),
+                sent.get(agent, ()),
                 [latest[kind] for kind in GAPS if kind in latest],
             )
         )
@@ -85,14 +89,48 @@ def _today(cursor: duckdb.DuckDBPyConnection, day_start: float) -> dict[str, Day
     )
     sums: dict[str, DaySums] = {}
     for agent, cycles, tokens, cost, items, unit in cursor.execute(
-        "SELECT agent, count(*), sum(tokens)::BIGINT, sum(cost_nusd)::BIGINT, sum(items)::BIGINT,"
-        " arg_max(unit, ts) FILTER (unit IS NOT NULL) FROM beats WHERE ts >= ? GROUP BY agent",
-        [start],
+        f"WITH carried AS (SELECT DISTINCT agent, run_id FROM events WHERE {_CALLS})"  # noqa: S608
+        " SELECT b.agent, count(*), sum(b.tokens)::BIGINT,"
+        " (sum(b.cost_nusd) FILTER (c.agent IS NULL))::BIGINT, sum(b.items)::BIGINT,"
+        " arg_max(b.unit, b.ts) FILTER (b.unit IS NOT NULL) FROM beats AS b LEFT JOIN carried AS c"
+        " ON c.agent = b.agent AND c.run_id IS NOT DISTINCT FROM b.run_id"
+        " WHERE b.ts >= ? GROUP BY b.agent",
+        [start, start],
     ).fetchall():
         sums[agent] = DaySums(cycles, tokens, cost, items, unit, restarts.pop(agent, 0))
     for agent, count in restarts.items():
         sums[agent] = DaySums(restarts=count)
+    for agent, cost, runs in cursor.execute(
+        "SELECT agent, sum(TRY_CAST(data->>'cost_nusd' AS BIGINT))::BIGINT, list(DISTINCT run_id)"  # noqa: S608
+        f" FROM events WHERE {_CALLS} GROUP BY agent",
+        [start],
+    ).fetchall():
+        before = sums.get(agent, DaySums())
+        sums[agent] = replace(before, carried_nusd=cost, carried=tuple(runs[:MAX_RUNS]))
     return sums
+
+
+_CALLS: Final = "kind = 'call.ended' AND ts >= ?"
+
+
+def _sent(
+    cursor: duckdb.DuckDBPyConnection, now: float, day_start: float
+) -> dict[str, list[tuple[int, int, tuple[int, int, int]]]]:
+    """Return by agent what calls of the last days sent: days counted back by whole 24 hours."""
+    found: dict[str, list[tuple[int, int, tuple[int, int, int]]]] = {}
+    sums = ", ".join(
+        f"coalesce(sum(TRY_CAST(data->>'{name}' AS BIGINT)), 0)::BIGINT"
+        for name in ("served", "input_tokens", "system_tokens", "tool_tokens")
+    )
+    for agent, back, calls, sent, system, tools in cursor.execute(
+        f"SELECT agent, ceil((? - epoch(ts)) / 86400)::BIGINT AS back, {sums}"  # noqa: S608
+        f" FROM events WHERE {_CALLS} AND ts < ? GROUP BY agent, back ORDER BY back DESC",
+        [day_start, _moment(now - RESTORE_BACK_S), _moment(day_start)],
+    ).fetchall():
+        if calls > 0:
+            rest = max(0, sent - system - tools)
+            found.setdefault(agent, []).append((back, calls, (system, tools, rest)))
+    return found
 
 
 def traces(
