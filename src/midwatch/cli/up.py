@@ -67,10 +67,8 @@ def up(
     option = "" if directory == data_directory(None) else f" --data {shlex.quote(str(directory))}"
 
     def announce(page: str) -> None:
-        count = len(fleet.agents)
-        agents = "1 agent" if count == 1 else f"{count} agents"
         show.out(
-            f"\nWatching {agents} of fleet {fleet.fleet!r}{_REHEARSAL if rehearsal else ''}.\n"
+            f"\nWatching {watched(fleet)}{_REHEARSAL if rehearsal else ''}.\n"
             f"  page    {show.paint(show.line(page), 'bold')}\n"
             f"          (signs one browser in, once; a fresh link: midwatch link{option})\n"
             f"  status  midwatch status{option}\n"
@@ -81,6 +79,21 @@ def up(
     place = file.absolute()  # whoever asks for a reload may stand elsewhere
     again = Source(place, lambda: _at(read_fleet(place).fleet, hub_listen), fleet)
     raise typer.Exit(run(fleet, directory, rehearsal=rehearsal, on_ready=announce, source=again))
+
+
+def watched(fleet: Fleet) -> str:
+    """Return in words whom we watch: each instance counts, and who is disabled does not."""
+    on = [agent for agent in fleet.agents.values() if agent.enabled]
+    count = sum(agent.instances for agent in on)
+    off = sum(agent.instances for agent in fleet.agents.values() if not agent.enabled)
+    parts = (
+        (sum(a.instances for a in on if a.schedule is not None), "on a schedule"),
+        (sum(a.instances for a in on if a.external), "started by others"),
+        (off, "more disabled" if count else "disabled"),
+    )
+    notes = ", ".join(f"{number} {what}" for number, what in parts if number)
+    agents = "no agent" if not count else "1 agent" if count == 1 else f"{count} agents"
+    return f"{agents} of fleet {fleet.fleet!r}{f' ({notes})' if notes else ''}"
 
 
 def _at(fleet: Fleet, hub_listen: str | None) -> Fleet:
