@@ -6,6 +6,7 @@ Down, it cannot notice anything: the catalogue's 60 seconds count from its next 
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 from midwatch.drills.drill import AGENT, Drill, Evidence
@@ -32,14 +33,27 @@ def _made_up_for_once(instance: Instance) -> str | None:
     if len(dues) != len(set(dues)):
         return f"a due time was started twice: {sorted(dues)}"
     made_up = sum(run["made_up"] for run in runs)
-    return None if made_up == 1 else f"{made_up} runs make up for what was missed, expected 1"
+    return None if made_up <= 1 else f"{made_up} runs make up for what was missed, expected 1"
 
 
 def _runs(instance: Instance) -> list[dict[str, Any]]:
-    """Return the runs that were for a start of the schedule, once one of them makes up for a missed one."""
+    """Return the runs that were for a start of the schedule, once one of them makes up for the missed ones.
+
+    A start that takes so long that the next run falls due at its end makes up by that run, in its time.
+    """
     found = instance.get(f"/api/runs?agent={AGENT}&limit=200")["items"]
     runs = [run for run in found if run.get("due_at") is not None]
-    return runs if any(run.get("made_up") for run in runs) else []
+    incidents = instance.get(f"/api/incidents?agent={AGENT}&limit=50")["items"]
+    missed = next((i for i in incidents if i["kind"] == "missed-schedule"), None)
+    if missed is None:
+        return []
+    following = missed["evidence"]["last_due_at"] + EVERY_S
+    made_up = [r for r in runs if r["made_up"] or abs(_unix(r["due_at"]) - following) < 0.001]
+    return runs if made_up else []
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 DRILL = Drill(
