@@ -1,0 +1,253 @@
+"""The gateway beside its peers, all in front of one local upstream on the same two cores.
+
+- small calls that are not streamed, 16 connections: calls a second
+- 200 calls a second: what the gateway adds to the latency
+- streams: what it adds to the time to the first token, eight at a time
+- 1,000 streams of 20 events a second at once: how old events are when they arrive, and memory
+- 100,000 calls: whether memory stays flat
+- $5 for 1,000 streams of four processes, the gateway killed in the middle: what the ledger says after
+
+Ours runs with ledger, budgets, spans and durable settlement on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _gateways import MODEL, PEERS, Gateway, data_directory, litellm, midwatch, serving, upstream
+from _load import Tally, closed, firsts, paced, request, streams
+from _peers import Skipped, cpu_s, pss_bytes, tree
+from run import machine
+
+try:
+    from uvloop import run as run_loop
+except ImportError:
+    run_loop = asyncio.run
+
+SMALL = json.dumps(
+    {"model": MODEL, "max_tokens": 32, "messages": [{"role": "user", "content": "When is high tide? " * 12}]}
+).encode()  # fmt: skip
+STREAM = json.dumps(
+    {"model": MODEL, "stream": True, "max_tokens": 200, "messages": [{"role": "user", "content": "Count."}]}
+).encode()  # fmt: skip
+PATH = "/v1/chat/completions"
+
+Row = dict[str, Any]
+
+
+def small(gateway: Gateway) -> bytes:
+    return request(gateway.port, PATH, gateway.key, SMALL, gateway.headers)
+
+
+def stream(gateway: Gateway) -> bytes:
+    return request(gateway.port, PATH, gateway.key, STREAM, gateway.headers)
+
+
+def billed(up: Gateway, path: str = "/billed") -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
+    connection.request("GET", path)
+    return json.loads(connection.getresponse().read())
+
+
+def set_events(up: Gateway, events: int, gap_ms: float) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
+    connection.request("POST", "/set", json.dumps({"events": events, "gap_ms": gap_ms}))
+    connection.getresponse().read()
+
+
+def row(what: str, ours: Any, unit: str, target: Any, ok: bool, **more: Any) -> Row:
+    return {"what": what, "ours": ours, "peer": None, "unit": unit, "target": target, "ok": ok, **more}  # fmt: skip
+
+
+def throughput(up: Gateway, folder: Path, seconds: float) -> list[Row]:
+    """Calls a second through each, and how much of a core each call takes."""
+    found: dict[str, float] = {}
+    rows: list[Row] = []
+    for under in (midwatch, *PEERS):
+        name = under.__name__
+        try:
+            with under(up, folder / f"small-{name}") as gateway:
+                data = small(gateway)
+                warm, _ = run_loop(
+                    closed(gateway.port, data, 16, 1.5 if under is not litellm else 4)
+                )
+                check(warm)
+                pids = [gateway.pid, *tree(gateway.pid)]
+                before = cpu_s(pids)
+                tally, took = run_loop(closed(gateway.port, data, 16, seconds))
+                cpu = (cpu_s(pids) - before) / max(1, tally.done) * 1e6
+            found[name] = tally.done / took
+            print(f"gateway: {name:9} {found[name]:8,.0f} calls/s, p50 {tally.at(0.5):.2f} ms, p99 {tally.at(0.99):.2f} ms, {cpu:.0f} µs of processor each, {tally.bad} bad", flush=True)  # fmt: skip
+        except (Skipped, subprocess.SubprocessError, OSError, TimeoutError) as error:
+            rows.append(row(f"{name} is skipped", None, "", None, True, skipped=str(error)))
+            print(f"gateway: {name:9} skipped: {error}", flush=True)
+    ours = found.get("midwatch", 0.0)
+    rows.insert(0, row("small calls, 16 connections", round(ours), "calls/s", 3000, ours >= 3000))
+    for name, least in (("portkey", 5.0), ("litellm", 50.0), ("nginx", 1 / 15)):
+        if name in found:
+            good = ours >= least * found[name]
+            rows.append({**row(f"the same, beside {name}", round(ours), "calls/s", f"{least:.2g}x", good), "peer": round(found[name]), "peer_name": name})  # fmt: skip
+    return rows
+
+
+def check(tally: Tally) -> None:
+    if not tally.done:
+        raise Skipped(f"it answers {tally.statuses}")
+
+
+def latency(up: Gateway, folder: Path) -> list[Row]:
+    """What ours adds at 200 calls a second."""
+    with midwatch(up, folder / "latency") as gateway:
+        run_loop(paced(gateway.port, small(gateway), 200, 2))
+        straight = run_loop(paced(up.port, small(up), 200, 8))
+        through = run_loop(paced(gateway.port, small(gateway), 200, 8))
+    p50, p99 = (through.at(share) - straight.at(share) for share in (0.5, 0.99))
+    print(f"gateway: 200/s direct p50 {straight.at(0.5):.2f} p99 {straight.at(0.99):.2f} ms, through p50 {through.at(0.5):.2f} p99 {through.at(0.99):.2f} ms", flush=True)  # fmt: skip
+    return [
+        row("added at 200 calls/s, p50", round(p50, 2), "ms", 1.0, p50 <= 1.0 and not through.bad),
+        row("added at 200 calls/s, p99", round(p99, 2), "ms", 8.0, p99 <= 8.0),
+    ]
+
+
+def first_token(up: Gateway, folder: Path) -> list[Row]:
+    set_events(up, 3, 5)
+    with midwatch(up, folder / "first") as gateway:
+        run_loop(firsts(gateway.port, stream(gateway), 8, 10))
+        straight = run_loop(firsts(up.port, stream(up), 8, 100))
+        through = run_loop(firsts(gateway.port, stream(gateway), 8, 100))
+    added = (through[len(through) // 2] - straight[len(straight) // 2]) * 1e3
+    print(f"gateway: first token direct {straight[len(straight) // 2] * 1e3:.2f} ms, through {through[len(through) // 2] * 1e3:.2f} ms", flush=True)  # fmt: skip
+    return [row("added to the first token, p50", round(added, 2), "ms", 1.5, added <= 1.5)]
+
+
+def thousand(up: Gateway, folder: Path) -> list[Row]:
+    """1,000 streams of 20 events a second, for five seconds."""
+    set_events(up, 100, 50)
+    with midwatch(up, folder / "thousand") as gateway:
+        heard = run_loop(streams(gateway.port, stream(gateway), 1000, 2.0, 60.0))
+        memory = pss_bytes([gateway.pid, *tree(gateway.pid)])
+    lags = sorted(heard.lags)
+    p50, p99 = (lags[int(len(lags) * share)] * 1e3 for share in (0.5, 0.99))
+    print(f"gateway: 1,000 streams: {heard.ended_well} ended well, {heard.events} events, age p50 {p50:.1f} p99 {p99:.1f} ms, {memory / 2**20:.0f} MiB", flush=True)  # fmt: skip
+    return [
+        row("1,000 streams at 20/s: ended well", heard.ended_well, "", 1000, heard.ended_well == 1000),
+        row("1,000 streams: age of an event, p50", round(p50, 1), "ms", 50, p50 <= 50, p99=round(p99, 1)),
+        row("1,000 streams: memory", round(memory / 2**20), "MiB", 200, memory <= 200 * 2**20),
+    ]  # fmt: skip
+
+
+def flat(up: Gateway, folder: Path, calls: int) -> list[Row]:
+    """Memory after a tenth of the calls, and after all of them."""
+    with midwatch(up, folder / "flat") as gateway:
+        done, early = 0, 0
+        while done < calls:
+            tally, _ = run_loop(closed(gateway.port, small(gateway), 16, 2.0))
+            done += tally.done
+            if not early and done >= calls / 4:
+                early = pss_bytes([gateway.pid])
+        late = pss_bytes([gateway.pid])
+    grown = late / early - 1
+    print(f"gateway: {done:,} calls: {early / 2**20:.1f} → {late / 2**20:.1f} MiB", flush=True)
+    return [row(f"memory from {calls // 4:,} to {done:,} calls", round(grown * 100, 1), "%", 10, grown <= 0.10)]  # fmt: skip
+
+
+CLIENT = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from _load import streams, request
+port, key, count = int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+async def main():
+    data = request(port, "/v1/chat/completions", key, sys.argv[5].encode())
+    try:
+        await streams(port, data, count, 1.0, 60.0)
+    except (OSError, TimeoutError):
+        pass
+asyncio.run(main())
+"""
+
+
+def killed(up: Gateway, folder: Path) -> list[Row]:
+    """$5, 1,000 streams of four processes, kill -9 in the middle; what the ledger says, and what the upstream does."""
+    set_events(up, 60, 50)
+    folder = folder / "killed"
+    folder.mkdir(parents=True)
+    data, key = data_directory(folder, {"total": "$5"})
+    body = json.dumps({"model": "gpt-4o", "stream": True, "max_tokens": 900, "messages": [{"role": "user", "content": "Count. " * 40}]})  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
+    connection.request("DELETE", "/billed")
+    connection.getresponse().read()
+    clients: list[subprocess.Popen[bytes]] = []
+    with contextlib.suppress(ProcessLookupError), serving(data, key, up, folder) as first:
+        command = [sys.executable, "-c", CLIENT, str(Path(__file__).parent), str(first.port), key, "250", body]  # fmt: skip
+        clients = [subprocess.Popen(command) for _ in range(4)]
+        time.sleep(3.0)
+        os.kill(first.pid, signal.SIGKILL)
+    for client in clients:
+        client.wait(90)
+    time.sleep(1.0)
+    with serving(data, key, up, folder):
+        ledger = after(data)
+    upstream_calls = billed(up, "/billed/calls")
+    return compare(ledger, upstream_calls)
+
+
+def after(data: Path) -> list[dict[str, Any]]:
+    """Return the ledger's calls, read from its file."""
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(data / "gateway" / "ledger.db")) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(found) for found in db.execute("select * from calls")]
+
+
+def compare(ledger: list[dict[str, Any]], upstream_calls: Any) -> list[Row]:
+    cost = {True: 0, False: 0}
+    for call in ledger:
+        cost[call["state"] == "open"] += call["reserved_nusd"] if call["state"] == "open" else call["cost_nusd"]  # fmt: skip
+    settled, open_ = cost[False] / 1e9, cost[True] / 1e9
+    count = len(upstream_calls) if isinstance(upstream_calls, list | dict) else 0
+    print(f"gateway: after kill -9: {len(ledger)} calls in the ledger, settled ${settled:.4f}, reserved ${open_:.4f}; upstream served {count}", flush=True)  # fmt: skip
+    return [
+        row("$5 budget, kill -9: settled and reserved", round(settled + open_, 4), "$", 5.0, settled + open_ <= 5.0),
+    ]  # fmt: skip
+
+
+def main() -> int:
+    """Measure all; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--only", nargs="*", default=[])
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="mw-bench-") as made:
+        folder = Path(made)
+        with upstream(folder / "upstream") as up:
+            for name, measure in {
+                "throughput": lambda: throughput(up, folder, options.seconds),
+                "latency": lambda: latency(up, folder),
+                "first": lambda: first_token(up, folder),
+                "thousand": lambda: thousand(up, folder),
+                "flat": lambda: flat(up, folder, options.calls),
+                "killed": lambda: killed(up, folder),
+            }.items():
+                if not options.only or name in options.only:
+                    rows += measure()
+    print(json.dumps({"bench": "gateway", "machine": machine(), "rows": rows}))
+    return 0 if all(r["ok"] for r in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
