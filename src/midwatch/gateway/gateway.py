@@ -16,7 +16,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.budget import PARK, limits_of
 from midwatch.core.calls.chain import NoPlace, Place
-from midwatch.core.calls.classes import Failure
+from midwatch.core.calls.classes import ErrorClass, Failure
 from midwatch.core.calls.pace import Judgement, Level, Pace
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
@@ -36,6 +36,18 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 CUT_S: Final = 1.0
 """How long the end of calls that are stopped is waited for."""
+
+NO_FAULT: Final = frozenset(
+    kind.value
+    for kind in (
+        ErrorClass.TRANSIENT,
+        ErrorClass.OVERLOADED,
+        ErrorClass.RATE_LIMIT,
+        ErrorClass.QUOTA,
+        ErrorClass.CREDENTIALS,
+    )
+)
+"""Failures after which a client may well ask the same again."""
 
 MAX_PACES: Final = 5_000
 """Agents and sub-agents whose pace is known; the one seen first goes first."""
@@ -189,10 +201,10 @@ class Gateway:
             places = settings.chains.places(call.ask, call.facts)
         except NoPlace as nowhere:
             return Refusal("midwatch_no_provider", str(nowhere), 404)
-        verdict = (
-            settings.policy.judge(call.facts(), self._outcome(call, places[0])) if places else None
-        )
-        if verdict is not None:
+        if not places:
+            return refusals.no_link(call.ask.model)
+        if settings.policy.rules:
+            verdict = settings.policy.judge(call.facts(), self._outcome(call, places[0]))
             for shadow in verdict.shadows:
                 house.tell.shadow(call, shadow)
             if verdict.denied is not None:
@@ -282,7 +294,7 @@ class Gateway:
             return False
         if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
             return False
-        if place.position == 0:
+        if place.position == 0 or not settings.policy.rules:
             return True
         return settings.policy.judge(call.facts(), self._outcome(call, place)).denied is None
 
@@ -303,12 +315,17 @@ class Gateway:
         if not agent or not call.metered:
             return
         refused = call.exhausted
-        if refused is not None:
-            if refused.then == PARK:
-                self._holds.hold(agent, HoldKind.BUDGET, refused.sentence)
-            return
+        if refused is not None and refused.then == PARK:
+            self._holds.hold(agent, HoldKind.BUDGET, refused.sentence)
+        if _in_vain(call):
+            self._pace(call).unasked(call.ask)
         judged = self._pace(call).settled(call.tokens, call.cost_nusd, self.house.now())
         self._judged(call, judged)
+
+
+def _in_vain(call: Carried) -> bool:
+    """Tell whether a call got no answer for no fault of its own: to ask again is no loop."""
+    return not call.attempts or call.attempts[-1].outcome in NO_FAULT
 
 
 def _once(end: asyncio.Future[None], before: Callable[[], object] | None) -> Callable[[], object]:

@@ -95,6 +95,12 @@ def busy(what: str, retry_after_s: float) -> Refusal:
     return Refusal("midwatch_limit", what, 429, retry_after_s, retry=True)
 
 
+def no_link(model: str) -> Refusal:
+    """Refuse a call for which no condition of its chain holds."""
+    said = f"no place of the chain of {model!r} is for this call: none of its conditions holds"
+    return Refusal("midwatch_no_provider", said, 404)
+
+
 def unknown_price(place: Place) -> Refusal:
     """Refuse a call under a budget to a model whose price nobody knows."""
     said = (

@@ -27,6 +27,10 @@ _FAMILIES: Final = (
 """Names of models that are one kind's alone."""
 
 
+MAX_KNOWN: Final = 4_096
+"""Models whose place is kept at hand. Names come from clients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a call may be answered: a provider and the model's name there."""
@@ -59,7 +63,9 @@ class Chains:
 
     models: Models
     _chains: dict[str, list[_Compiled]] = field(init=False)
-    _conditional: bool = field(init=False, default=False)
+    _direct_places: dict[tuple[str, Kind], Place] = field(
+        init=False, default_factory=dict[tuple[str, Kind], Place]
+    )
 
     def __post_init__(self) -> None:
         self._chains = {
@@ -110,6 +116,15 @@ class Chains:
         return self.about(model).timeouts.over(provider.timeouts.over(wider))
 
     def _direct(self, ask: Ask) -> Place:
+        """Return the place of a model without a chain; those asked for before are at hand."""
+        known = self._direct_places.get((ask.model, ask.kind))
+        if known is None:
+            if len(self._direct_places) >= MAX_KNOWN:
+                self._direct_places.clear()
+            known = self._direct_places[ask.model, ask.kind] = self._look(ask)
+        return known
+
+    def _look(self, ask: Ask) -> Place:
         providers = self.models.providers
         head, slash, _ = ask.model.partition("/")
         if slash and head in providers:
