@@ -283,3 +283,26 @@ def test_two_hundred_agents_are_quick_to_show_and_to_refresh(
     for raw in list(demo.reader.by_name.values()):
         demo.put({**raw, "sentence": f"{raw['agent']}: all at once"})
     expect(page.locator("li.agent .sentence", has_text="All at once")).to_have_count(200)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_an_agent_asks_stands_apart_and_the_answer_is_the_loud_button(
+    serve: Serve, open_page: OpenPage, width: int
+) -> None:
+    demo = fleets.calm()
+    evidence = {"question": "Go on?", "screen": ["Go on?", "> 1. Yes", "  2. No"]}
+    asks = {"id": "x", "kind": "waiting-for-input", "severity": "warning", "evidence": evidence}
+    demo.put(fleets.agent("inbox", "waiting", sentence="inbox: asks: Go on?", incidents=[asks]))
+    page = open_page(f"{serve(demo).url}/agents/inbox", width=width)
+
+    def box(selector: str) -> dict[str, float]:
+        found: Any = page.locator(selector).bounding_box()
+        assert found is not None
+        return found
+
+    told = box(".lede")
+    assert box(".screen h2")["y"] - (told["y"] + told["height"]) >= 20
+    typed, send = box(".answer input"), box(".answer button")
+    assert abs(typed["y"] - send["y"]) <= 1, "in one row, of one height"
+    assert abs(typed["height"] - send["height"]) <= 2
+    assert page.locator(".agent-page button.loud").all_inner_texts() == ["Send"]
