@@ -32,6 +32,9 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 MOVED_BYTES: Final = 16_384
 """What a client must read of a waiting answer within `stall_s` to count as reading."""
 
+SPARE: Final = 128
+"""Connections above the limit that are told so before they are closed."""
+
 RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -80,9 +83,12 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=service.limits.buffer_bytes)
         self._parser = HttpRequestParser(self)
         self._wait(Doing.HEAD, service.limits.head_s)
-        full = len(service.connections) >= service.limits.connections
+        others = len(service.connections)
         service.connections.add(self)
-        if full or service.stopping:
+        if others >= service.limits.connections + SPARE:
+            service.lose("connections")
+            self.drop()  # there are too many even to tell them
+        elif others >= service.limits.connections or service.stopping:
             service.lose("connections")
             self._refuse(503, "busy", "too many connections are open; try again in a moment")
 
@@ -113,6 +119,8 @@ class Connection(asyncio.Protocol):
             self._wait(Doing.CLOSING, self.service.limits.linger_s)
         elif self._serving is not None:
             self._wait(Doing.HANDLING, math.inf)
+            if self._serving.asked.wanted:
+                self._expect_more(self._serving.asked)
         else:
             self._go_on()
 
@@ -145,6 +153,7 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         if self._reading is not None and not self._resumed:
             self._reading.target += url
+            self._reading.head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         reading = self._reading
@@ -174,7 +183,7 @@ class Connection(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             self._refuse(400, "malformed", f"HTTP/{version} is not spoken here, HTTP/1.1 is")
             return
-        wrong = self._wrong(reading)
+        wrong = reading.understand()
         if wrong:
             self._refuse(*wrong)
         elif self._serving is None and not self._queue and not self.full:
@@ -193,9 +202,9 @@ class Connection(asyncio.Protocol):
         service.held += len(piece)
         self._held += len(piece)
         if service.held > service.limits.bodies_bytes:
-            service.lose("bodies")
             text = "the gateway holds too many bodies at the moment; try again soon"
-            reading.fail(BodyRefused(503, "busy", text))
+            if reading.fail(BodyRefused(503, "busy", text)):
+                service.lose("bodies")
         if not reading.take(piece):
             self._hold_back()
         if self._doing is Doing.BODY:
@@ -207,6 +216,8 @@ class Connection(asyncio.Protocol):
             return
         self._reading = None
         reading.finish()
+        if not self._queue:
+            self._let_come()
         if self._doing is Doing.BODY:
             self._wait(Doing.HANDLING, math.inf)
 
@@ -216,38 +227,6 @@ class Connection(asyncio.Protocol):
             self.service.lose("head_size")
             text = f"the head is longer than {limits.head_bytes:,} bytes or {limits.headers} lines"
             self._refuse(431, "head_size", text)
-
-    def _wrong(self, reading: WireIncoming) -> tuple[int, str, str] | None:
-        """Read what the head says of the message; return status, reason and text when it is not taken."""
-        hosts: list[str] = []
-        for name, value in reading.headers:
-            if name == "host":
-                hosts.append(value)
-            elif name == "content-length":
-                reading.length = int(value)
-            elif name == "transfer-encoding":
-                # any other coding, and any in HTTP/1.0, ends where the next in line may not see it
-                if value.lower() != "chunked" or not reading.modern:
-                    return 400, "malformed", f"transfer-encoding {value[:40]!r} is not taken"
-                reading.length = None
-            elif name == "expect":
-                if value.lower() != "100-continue":
-                    return 417, "malformed", f"the expectation {value[:40]!r} is not met"
-                reading.expects = reading.modern
-        target = reading.target.decode("latin-1")
-        if target[:4].lower() == "http":
-            _, _, rest = target.partition("://")
-            authority, slash, rest = rest.partition("/")
-            hosts, target = [authority], slash + rest or "/"
-        reading.path, _, reading.query = target.partition("?")
-        if reading.method == "CONNECT" or target[:1] not in "/*":
-            return 400, "malformed", "the target of a request is a path"
-        if len(hosts) > 1 or (reading.modern and not hosts):
-            return 400, "malformed", "a request has one Host header"
-        if hosts and not self.service.ours(hosts[0]):
-            text = f"this gateway is not {hosts[0][:80]!r}; call it by its address, or by a name that its settings know"
-            return 421, "host", text
-        return None
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on with HTTP/1.1: some clients offer h2c with each request, and the parser stops there.
@@ -374,14 +353,14 @@ class Connection(asyncio.Protocol):
 
     def cut(self, *, reset: bool) -> None:
         """Close so that the client sees that its answer is not whole; what was sent still arrives."""
-        self._serving = None
+        serving, self._serving = self._serving, None
         self._deaf = True
         self._queue.clear()
         self._last_words = b""
         if reset:
             self._reset()
         else:
-            self._close(unread=False)
+            self._close(unread=serving is not None and not serving.asked.complete)
 
     def stop(self) -> None:
         """Close now when nothing is under way, else after it."""

@@ -96,27 +96,64 @@ class WireIncoming:
 
     # -- from the connection -------------------------------------------------------------------------
 
+    def understand(self) -> tuple[int, str, str] | None:
+        """Read what the head says of the message; return status, reason and text when it is not taken."""
+        hosts: list[str] = []
+        for name, value in self.headers:
+            if name == "host":
+                hosts.append(value)
+            elif name == "content-length":
+                self.length = int(value)
+            elif name == "transfer-encoding":
+                # any other coding, and any in HTTP/1.0, ends where the next in line may not see it
+                if value.lower() != "chunked" or not self.modern:
+                    return 400, "malformed", f"transfer-encoding {value[:40]!r} is not taken"
+                self.length = None
+            elif name == "expect":
+                if value.lower() != "100-continue":
+                    return 417, "malformed", f"the expectation {value[:40]!r} is not met"
+                self.expects = self.modern
+        target = self.target.decode("latin-1")
+        if target[:4].lower() == "http":
+            _, _, rest = target.partition("://")
+            authority, slash, rest = rest.partition("/")
+            hosts, target = [authority], slash + rest or "/"
+        self.path, _, self.query = target.partition("?")
+        if self.method == "CONNECT" or target[:1] not in ("/", "*"):
+            return 400, "malformed", "the target of a request is a path"
+        if len(hosts) != 1:
+            return 400, "malformed", "a request has one Host header"
+        if not self._connection.service.ours(hosts[0]):
+            text = (
+                f"this gateway is not {hosts[0][:80]!r}; call it by its address, or by a name that"
+                " its settings know"
+            )
+            return 421, "host", text
+        return None
+
     def take(self, piece: bytes) -> bool:
-        """Take a piece of the body; tell whether more may come before somebody asks for it."""
+        """Take a piece of the body; tell whether more may come now."""
         self.size += len(piece)
         if self._fault is None:
             if self.size > self._limit and self.wanted:
                 self.fail(self._too_long())
             else:
                 self._pieces.append(piece)
-        return self.wanted or self.size <= self._limit
+        return self._fault is None and (self.wanted or self.size <= self._limit)
 
     def finish(self) -> None:
         """Note that the body is whole."""
         self.complete = True
         self._wake()
 
-    def fail(self, fault: BodyRefused | ClientGone) -> None:
-        """Note that the body will not be whole; what came of it is forgotten."""
-        if not self.complete and self._fault is None:
-            self._fault = fault
-            self._pieces.clear()
-            self._wake()
+    def fail(self, fault: BodyRefused | ClientGone) -> bool:
+        """Note that the body will not be whole; what came of it is forgotten. Tell whether this is new."""
+        if self.complete or self._fault is not None:
+            return False
+        self._fault = fault
+        self._pieces.clear()
+        self._wake()
+        return True
 
     def _too_long(self) -> BodyRefused:
         self._connection.service.lose("body_size")

@@ -103,12 +103,11 @@ class Server:
             self._accepting.close()
         for connection in list(service.connections):
             connection.stop()
+        end = service.loop.time() + grace_s
         await service.emptied(grace_s)
-        if service.tasks:
+        if service.tasks and not service.connections:
             # their clients are served, and they still write down what for
-            await asyncio.wait(
-                list(service.tasks), timeout=grace_s if not service.connections else 0
-            )
+            await asyncio.wait(list(service.tasks), timeout=max(0.0, end - service.loop.time()))
         left = list(service.tasks)
         for connection in list(service.connections):
             connection.drop()

@@ -153,6 +153,20 @@ async def test_a_body_waits_at_the_client_until_it_is_asked_for(serving: Any, un
         await sending
 
 
+async def test_a_connection_goes_on_after_a_body_that_was_read_ahead_of_its_handler(
+    serving: Any,
+) -> None:
+    async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
+        await asyncio.sleep(0.02)  # meanwhile more comes than is read ahead
+        outgoing.answer(200, [], b"%d" % len(await incoming.body(1_000_000)))
+
+    async with serving(handler) as on:
+        client = await on.connect()
+        for size in (65_000, 66_000, 200_000, 70_000):
+            await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+            assert (await client.answer())[2] == b"%d" % size
+
+
 async def test_a_connection_too_many_is_told_so(serving: Any) -> None:
     async with serving(connections=2) as on:
         for _ in range(2):
