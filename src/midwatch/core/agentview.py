@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Any, Final
 
 from midwatch.core.baseline import MIN_CYCLES, Baseline
@@ -21,6 +21,7 @@ from midwatch.core.loop import Cycle, judge, learn
 from midwatch.core.outlay import Outlay
 from midwatch.core.plain import clean, number_of, text_of, texts_of, whole_of
 from midwatch.core.states import ALIVE, State
+from midwatch.core.times import ordinal
 from midwatch.core.units import NUSD
 from midwatch.wire.items import Item
 
@@ -273,7 +274,7 @@ class AgentView:
         cost = whole_of(data, "cost_nusd")
         if cost is not None and cost >= 0:
             self._day(at, zone).add_calls(item.get("run_id"), cost)
-        self.outlay.take(data, at, _ordinal(at, zone))
+        self.outlay.take(data, at, ordinal(at, zone))
 
     def _progress(self, at: float | None) -> None:
         """Something got done at `at`; None: it says that nothing did, which tells that it would say so."""
@@ -392,7 +393,7 @@ class AgentView:
             self.take_sample(history.sample, now)
         self._skew_s = None
         self.life_at = None
-        today = _ordinal(now, zone)
+        today = ordinal(now, zone)
         self._days = {today: Day.of(history.today)}
         for back, calls, tokens in history.sent:
             self.outlay.means(today - back).add(calls, tokens)
@@ -415,10 +416,10 @@ class AgentView:
             self.cost = before
 
     def _day(self, at: float, zone: tzinfo) -> Day:
-        ordinal = _ordinal(at, zone)
-        day = self._days.get(ordinal)
+        number = ordinal(at, zone)
+        day = self._days.get(number)
         if day is None:
-            day = self._days[ordinal] = Day()
+            day = self._days[number] = Day()
             while len(self._days) > MAX_DAYS:
                 del self._days[min(self._days)]
         return day
@@ -427,7 +428,7 @@ class AgentView:
 
     def today(self, now: float, zone: tzinfo) -> Day:
         """Return the sums of the day of `now`; an empty day when nothing came."""
-        return self._days.get(_ordinal(now, zone)) or Day()
+        return self._days.get(ordinal(now, zone)) or Day()
 
     def strip(self) -> list[dict[str, Any]]:
         """Return the recent cycles as JSON, oldest first."""
@@ -471,10 +472,6 @@ def dollars(nusd: int | None) -> float | None:
 
 def _is_overtaken(at: float, known: float | None, now: float) -> bool:
     return known is not None and at < min(known, now)
-
-
-def _ordinal(at: float, zone: tzinfo) -> int:
-    return datetime.fromtimestamp(at, zone).toordinal()
 
 
 def _first_state(config: Agent, declared: bool) -> State:

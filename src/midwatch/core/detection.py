@@ -18,6 +18,7 @@ from typing import Any, Final
 from midwatch.core.fleet import Agent
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.loop import Cycle
+from midwatch.core.outlay import Outlay
 from midwatch.wire.items import Item, Kind
 
 MIDWATCH: Final = "midwatch"
@@ -62,6 +63,14 @@ class Facts:
     """Cost of the runaway cycles in a row, up to this one."""
     calm_cycles: int = 0
     """Cycles in a row, up to this one, that were not runaways."""
+    outlay: Outlay | None = None
+    """Its calls that the gateway carried."""
+    progress_at: float | None = None
+    """When it last got something done, by its own word; None when it never says what it gets done."""
+    open_evidence: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, "Mapping[str, Any]"]
+    )
+    """Evidence of this agent's open incidents, by kind."""
 
     @property
     def data(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from midwatch.core.family import parent_of
 from midwatch.core.incident import Finding, Severity
 from midwatch.core.plain import clean, flag_of, number_of, text_of, whole_of
 from midwatch.core.times import show_time
-from midwatch.core.units import show_duration
+from midwatch.core.units import show_duration, show_money
 
 LOOP_FAILURES: Final = 3
 """Failed starts in a row that make a crash loop (the catalogue's "3 failed starts")."""
@@ -160,6 +160,21 @@ _EVIDENCE: Final[dict[str, Callable[..., object]]] = {
     "interval_s": number_of,
     "missed": whole_of,
 }
+
+
+FRESH_S: Final = 900.0
+"""What is older, out of a spool, is told but not acted upon: the agent may be another by now."""
+
+
+def held_by(facts: Facts) -> tuple[str | None, str]:
+    """Return the action for an agent whose calls the gateway refuses from now on, and the clause about it."""
+    action = facts.config.loop.action
+    fresh = facts.now - facts.item["at"] <= FRESH_S
+    since = show_time(facts.item["at"], facts.now, facts.zone, seconds=True)
+    spent = whole_of(facts.data, "spent_nusd")
+    after = f" after {show_money(spent)}" if spent else ""
+    do = action if facts.managed and fresh and action != "notify" else None
+    return do, f"its calls are refused since {since}{after}"
 
 
 def same_again(facts: Facts) -> str:

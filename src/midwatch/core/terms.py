@@ -201,6 +201,11 @@ class Loop(Model):
     """Cycles below this many tokens never count as runaway."""
     floor_cost: Money = 50_000_000
     """Cycles cheaper than this never count as runaway."""
+    idle: Annotated[Duration, Field(ge=1)] = 900.0
+    """An agent that says what it gets done, and spends more than `floor_cost` for so long while nothing gets
+    done, is told of."""
+    prompt_growth: Annotated[Ratio, Field(gt=1)] = 3.0
+    """Tokens sent with each call, as a multiple of what was usual, from which on it is told which part grew."""
     action: Literal["suspend", "notify", "restart", "stop"] = "suspend"
     """What is done about it, besides telling. `suspend` holds the agent until it is resumed."""
 

@@ -20,6 +20,11 @@ def day_start(now: float, zone: tzinfo) -> float:
     return local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
 
 
+def ordinal(at: float, zone: tzinfo) -> int:
+    """Return the number of the day that `at` lies in."""
+    return datetime.fromtimestamp(at, zone).toordinal()
+
+
 def day_end(now: float, zone: tzinfo) -> float:
     """Return the next midnight of `zone`; days with a clock change are 23 or 25 hours long."""
     local = datetime.fromtimestamp(now, zone)

@@ -231,7 +231,16 @@ class Watch:
 
     def _facts(self, name: str, item: Item, change: Change | None, now: float) -> Facts:
         if change is None:
-            return Facts(agent=name, item=item, now=now, config=_OURSELVES, zone=self._view.zone)
+            own = [i for i in self._open.values() if i.agent == name]
+            return Facts(
+                agent=name,
+                item=item,
+                now=now,
+                config=_OURSELVES,
+                zone=self._view.zone,
+                open_kinds={i.kind: i.seen_at for i in own},
+                open_evidence={i.kind: i.evidence for i in own},
+            )
         agent = change.agent
         return Facts(
             agent=name,
@@ -252,6 +261,9 @@ class Watch:
             ended=agent.ended,
             spent_nusd=agent.spent_nusd,
             calm_cycles=agent.calm_cycles,
+            outlay=agent.outlay,
+            progress_at=agent.progress_at,
+            open_evidence={i["kind"]: i["evidence"] for i in agent.incidents},
         )
 
     def _ask(self, one: Detector, facts: Facts) -> Verdict:

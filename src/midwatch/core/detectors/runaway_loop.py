@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from midwatch.core.detection import Facts, Verdict, detector
-from midwatch.core.findings import told
+from midwatch.core.findings import FRESH_S, held_by, told
 from midwatch.core.incident import Clear, Finding
 from midwatch.core.loop import Cycle, Excess
+from midwatch.core.plain import text_of
 from midwatch.core.recovery import decided
+from midwatch.core.states import State
 from midwatch.core.units import show_money
 
 KIND = "runaway-loop"
@@ -17,21 +19,41 @@ CALM: Final = 3
 """Cycles in a row within the limit after which an agent that was not stopped has calmed down."""
 
 
-FRESH_S: Final = 900.0
-"""An older cycle, out of a spool, is told but not acted upon: the agent may be another by now."""
-
-
-@detector(KIND, on=("beat", "run", "agent.state", "sample"))
+@detector(KIND, on=("beat", "run", "agent.state", "sample", "loop.held"))
 def runaway_loop(facts: Facts) -> Verdict:
     """Find a runaway cycle; the action is the fleet file's. Clear when a person resumes, or it calms."""
+    if facts.item.get("kind") == "loop.held":
+        return _held(facts)
     cycle = facts.cycle
     if cycle is None:
         return decided(facts, KIND)
     if cycle.excess:
         return _found(facts, cycle)
-    if KIND in facts.open_kinds and facts.calm_cycles >= CALM:
+    held = facts.state == State.SUSPENDED or facts.open_evidence.get(KIND, {}).get("held") is True
+    if KIND in facts.open_kinds and facts.calm_cycles >= CALM and not held:
         return Clear(KIND, facts.agent, f"{CALM} usual cycles in a row", facts.item["at"])
     return None
+
+
+def _held(facts: Facts) -> Verdict:
+    """Word what the gateway saw between two beats: it has stopped the calls already."""
+    if facts.data.get("loop") != KIND:
+        return None
+    do, consequence = held_by(facts)
+    evidence: Any = facts.data.get("evidence")
+    return Finding(
+        kind=KIND,
+        agent=facts.agent,
+        severity="critical",
+        sentence=told(
+            facts, text_of(facts.data, "sentence", 300) or "far above its pace", consequence
+        ),
+        reason="calls.rate: the pace of its calls is a multiple of the usual; raise it if this is normal",
+        evidence_at=facts.item["at"],
+        # apart: what is usual of a minute is not what is usual of a cycle
+        evidence={"pace": evidence, "held": True},
+        do=do,
+    )
 
 
 def _found(facts: Facts, cycle: Cycle) -> Finding:
