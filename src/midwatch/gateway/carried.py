@@ -98,6 +98,12 @@ class Carried:
     """A place whose price nobody knows."""
     models: tuple[str, ...] = ()
     """Patterns of the models that its key may use; all when empty."""
+    tokens_taken: int | None = None
+    """Of its agent's tokens a minute; None: it was not let in, or nothing limits it."""
+    unpriced_share: tuple[tuple[str, str], int] | None = None
+    """Taken of the day's tokens of models without a price."""
+    moved: str = ""
+    """The cheaper place that it went to since its budget was used up."""
     exhausted: Refused | None = None
     """The budget that it did not fit into."""
     killed: Refusal | None = None

@@ -17,21 +17,23 @@ from collections.abc import Generator
 from typing import Final
 
 from midwatch.core.calls.ask import Ask
-from midwatch.core.calls.budget import Refused
+from midwatch.core.calls.budget import PARK, REFUSE, Admitted, Refused
 from midwatch.core.calls.chain import Place
-from midwatch.core.calls.charge import Charge, Reservation
+from midwatch.core.calls.charge import Charge
 from midwatch.core.calls.classes import ErrorClass, Failure, broken, classify
 from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
 from midwatch.core.calls.route import Change, Route, note_answer, note_failure
 from midwatch.core.pricing.usage import Usage
-from midwatch.gateway import dialects, refusals, worth
+from midwatch.gateway import affording, dialects, refusals, worth
+from midwatch.gateway.asking import request_of
 from midwatch.gateway.carried import Attempted, Carried, dollars
 from midwatch.gateway.dialects import BadRequest, Refusal
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import Headers, Outgoing
 from midwatch.gateway.mending import Mending, begin
 from midwatch.gateway.relay import FAREWELL_S, Ended, Relay, Verdict, break_off, cut_short
-from midwatch.gateway.upstream.port import Phase, Reply, Request, UpstreamError
+from midwatch.gateway.scopes import may_use
+from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """One whole answer. Images and sound in answers are a few megabytes."""
@@ -39,9 +41,6 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_S: Final = 10.0
 """How much of a refusal is read, and for how long."""
-
-EXPIRY_GRACE_S: Final = 60.0
-"""A reservation outlives its call's deadline by so long: the settlement may be on its way."""
 
 
 class Stopped(Exception):
@@ -64,6 +63,8 @@ class Carriage:
         self._call = call
         self._route = route
         self._out = out
+        self._sent = False
+        """Whether the attempt under way may have reached the provider."""
         total = route.places[0].timeouts.total or 600.0
         self._exchange = Exchange(
             route, call.settings.models.retries, call.began, total, house.chance
@@ -121,7 +122,10 @@ class Carriage:
         house, call = self._house, self._call
         ledger_id = call.attempt_id(attempt)
         noted = Attempted(attempt.place, attempt.key, house.now())
-        await self._reserve(ledger_id, attempt, noted)
+        self._sent = False
+        moved = await self._reserve(attempt, noted)
+        if moved is not None:
+            return moved
         call.attempts.append(noted)
         charge: Charge | None = None
         failure: Failure | None = None
@@ -141,7 +145,8 @@ class Carriage:
         except Killed:
             self._route.health.breaker(attempt.place).give_back()
             noted.outcome = Ended.KILLED.value
-            charge = self._charge(attempt.place, None, "", noted.outcome)
+            if self._sent:
+                charge = self._charge(attempt.place, None, "", noted.outcome)
         except asyncio.CancelledError:
             # the gateway stops: what is reserved counts until somebody knows better
             self._route.health.breaker(attempt.place).give_back()
@@ -156,74 +161,82 @@ class Carriage:
             house.ledger.settle(ledger_id, charge)
         else:
             house.ledger.release(ledger_id, house.wall(), noted.outcome or "not answered")
+        affording.settle_unpriced(house, call, noted.tokens)
+        affording.settled(house)
         if call.killed is not None:
             raise Stopped(call.killed)
         return step if failure is None else self._failed(attempt, noted, failure, None)
 
-    async def _reserve(self, ledger_id: str, attempt: Try, noted: Attempted) -> None:
+    async def _reserve(self, attempt: Try, noted: Attempted) -> Step | None:
+        """Reserve an attempt's worst case. Return None, or the next step when the call goes to a cheaper place
+        instead. Raises Stopped."""
         house, call = self._house, self._call
         if not call.metered:
-            return
-        settings = call.settings
-        worst = worth.worst(settings, self._ask, attempt.place, call.at)
+            return None
+        worst = worth.worst(call.settings, self._ask, attempt.place, call.at)
         noted.worst_nusd, noted.window = worst.nusd, worst.window
+        answer: Admitted | Refused | Refusal | None = None
         if not worst.known:
             call.unpriced = attempt.place.name
-        if not worst.known and call.limits and settings.models.unknown_price == "refuse":
-            raise Stopped(refusals.unknown_price(attempt.place))
-        answer = await house.ledger.reserve(
-            Reservation(
-                call_id=ledger_id,
-                payer=call.payer,
-                worst_nusd=worst.nusd,
-                at=call.at,
-                deadline_at=house.wall() + (attempt.deadline - house.now()) + EXPIRY_GRACE_S,
-                limits=call.limits,
-                model_asked=call.ask.model,
-                task=call.ask.task,
-                gateway=house.name,
-            )
-        )
-        if isinstance(answer, Refused):
-            self._route.health.breaker(attempt.place).give_back()
-            house.counts[f"not_admitted.{answer.reason.value}"] += 1
-            call.exhausted = answer
-            raise Stopped(refusals.budget(answer))
-        call.admitted = answer
+            answer = await self._unpriced(attempt.place) if call.limits else None
+            if call.settings.models.unknown_price == "cap":
+                noted.worst_nusd = 0  # bounded by its tokens
+        if answer is None:
+            answer = await affording.reserve(house, call, self._out, attempt, noted.worst_nusd)
+        if isinstance(answer, Admitted):
+            call.admitted, call.exhausted = answer, None
+            return None
+        self._route.health.breaker(attempt.place).give_back()
+        affording.settle_unpriced(house, call, 0)
+        if isinstance(answer, Refusal):
+            raise Stopped(answer)
+        house.counts[f"not_admitted.{answer.reason.value}"] += 1
+        cheaper = self._cheaper(answer, worst)
+        if cheaper is not None:
+            return cheaper
+        refused = call.exhausted = call.exhausted or answer
+        raise Stopped(refusals.budget(refused))
+
+    async def _unpriced(self, place: Place) -> Refused | Refusal | None:
+        """Do as the fleet file says about a place whose price nobody knows, under a budget."""
+        call, policy = self._call, self._call.settings.models.unknown_price
+        if policy == "refuse":
+            return refusals.unknown_price(place)
+        if policy == "worst":
+            return None
+        tokens = worth.longest(call.settings, self._ask, place) * call.ask.choices
+        tokens += self._ask.input_tokens
+        return await affording.take_unpriced(self._house, call, place, tokens)
+
+    def _cheaper(self, refused: Refused, worst: worth.Worst) -> Step | None:
+        """Move the call to the cheaper model that its budget names, once: where it costs less, and where policy
+        and key allow it. What it does not fit into then is the first budget that refused it."""
+        call, settings = self._call, self._call.settings
+        if refused.then in (REFUSE, PARK) or call.moved or self._mending is not None:
+            return None
+        if refused.then.partition("/")[0] not in settings.providers:
+            return None
+        last = max(place.position for place in self._route.places)
+        place = settings.chains.place(refused.then, last + 1)
+        there = worth.worst(settings, call.ask, place, call.at)
+        if not there.known or (worst.known and there.nusd >= worst.nusd):
+            return None
+        if call.models and not may_use(call.models, place):
+            return None
+        if not self._route.admits(place, None):
+            return None
+        call.moved, call.exhausted = place.name, refused
+        self._route.places = [place]
+        self._house.counts["budget.moved"] += 1
+        return self._exchange.divert(self._house.now())
 
     async def _open(self, attempt: Try) -> Reply:
-        house, call, place = self._house, self._call, attempt.place
-        provided = call.settings.providers[place.provider]
-        times = place.timeouts
-        patience = times.first_token if call.ask.stream else times.total
-        headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
-        secret = provided.secrets.get(attempt.key, "")
-        if house.rehearsed:
-            # its bill is by call, for comparison with the ledger
-            secret = f"rehearsal:{call.payer.agent or call.payer.key}"
-            headers.append(("x-midwatch-call", call.attempt_id(attempt)))
-        headers += dialects.credentials(place.kind, secret)
-        headers += list(provided.given.headers.items())
-        path = dialects.target(
-            place.kind,
-            call.ask.dialect,
-            place.model,
-            stream=call.route.stream,
-            array=call.route.array,
-            version=call.route.version,
-            query=call.query,
-        )
-        request = Request(
-            method="POST",
-            url=provided.url + path,
-            headers=headers,
-            body=self._body(place),
-            connect_s=times.connect or 5.0,
-            head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
-        )
+        house, call = self._house, self._call
+        request = request_of(house, call, attempt, self._body(attempt.place))
         before = house.now()
         try:
             with self._interruptible():
+                self._sent = True
                 return await house.upstream.open(request)
         finally:
             call.waited_s += house.now() - before
@@ -352,7 +365,7 @@ class Carriage:
                 body = self._mending.body(call.ask, body, seller)
             except BadRequest as bad:
                 raise Stopped(cut_short(broken(bad.reason))) from None
-        return dialects.outgoing(call.ask, body, place.model)
+        return body
 
     def _unheard(self, noted: Attempted) -> Usage | None:
         """Return what an answer used whose head came and whose rest did not: it is made by then, and may be as

@@ -29,6 +29,7 @@ from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
+from midwatch.gateway.lines import Limiter
 from midwatch.gateway.scopes import may_use
 from midwatch.wire.ids import new_id
 
@@ -72,6 +73,7 @@ class Gateway:
         """By agent."""
         self.under_way: dict[str, set[Carried]] = {}
         """By agent."""
+        self._limiter = Limiter(house.now)
         self._identify = identify
         self._holds = holds
 
@@ -227,8 +229,13 @@ class Gateway:
         underway = self.under_way.setdefault(call.payer.agent, set())
         underway.add(call)
         try:
+            refused = await self._enter(call, out, places[0])
+            if refused is not None:
+                refusals.answer(out, call, refused, house.now())
+                return None
             await Carriage(house, call, route, out).run()
         finally:
+            self._limiter.leave(call)
             underway.discard(call)
             if not underway:
                 self.under_way.pop(call.payer.agent, None)
@@ -238,6 +245,13 @@ class Gateway:
             house.tell.ended(call)
         self._learn(call)
         return None
+
+    async def _enter(self, call: Carried, out: Outgoing, place: Place) -> Refusal | None:
+        """Let the call in by its agent's request limits, or say why not."""
+        if not call.metered:
+            return None
+        longest = worth.longest(call.settings, call.ask, place) * call.ask.choices
+        return await self._limiter.enter(call, out, call.ask.input_tokens + longest)
 
     # -- stopping it ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change, Health
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.ledger.port import Ledger
+from midwatch.gateway.lines import Purse
 from midwatch.gateway.settings import Settings
 from midwatch.gateway.upstream.port import Upstream
 
@@ -62,6 +63,7 @@ class House:
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    purse: Purse = field(default_factory=Purse)
     counts: Counter[str] = field(default_factory=Counter[str])
     """What happened, by reason: for /metrics."""
 

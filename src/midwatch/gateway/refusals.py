@@ -110,6 +110,19 @@ def unknown_price(place: Place) -> Refusal:
     return Refusal("midwatch_budget", said, 403)
 
 
+def unpriced_share(
+    place: Place, who: str, cap: int, used: int, wait_s: float, renews_at: float
+) -> Refusal:
+    """Refuse a call to a model without a known price above its tokens a day."""
+    said = (
+        f"the price of {place.name} is not known, and {who} may use {cap:,} tokens a day of such models"
+        f" (models.unknown_cap); {used:,} are used or held by calls in flight"
+    )
+    when = datetime.fromtimestamp(renews_at, UTC).isoformat()
+    facts = (("limit_tokens", cap), ("used_tokens", used), ("renews_at", when))
+    return Refusal("midwatch_budget", said, 429, max(1.0, wait_s), facts=facts)
+
+
 def budget(refused: Refused) -> Refusal:
     """Refuse a call that does not fit into its budgets."""
     limit = refused.limit

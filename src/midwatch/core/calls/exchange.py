@@ -133,6 +133,11 @@ class Exchange:
         """A pause is over: the same place again, if it may still be asked."""
         return self._try(now) or self._move_on(now)
 
+    def divert(self, now: float) -> Step:
+        """The places are others now: go to the first of them."""
+        self._place = self._last = None
+        return self._move_on(now)
+
     @property
     def _closing(self) -> float:
         """From when on nothing new begins."""

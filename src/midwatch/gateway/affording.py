@@ -1,0 +1,125 @@
+"""Whether a call can be paid for: the reservation, a short wait for money that calls in flight give back, and the
+tokens a day of models whose price nobody knows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from midwatch.core.calls.budget import Admitted, Reason, Refused, unavailable
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.charge import By, CallQuery, Reservation
+from midwatch.core.calls.exchange import Try
+from midwatch.core.calls.period import Window
+from midwatch.gateway import refusals
+from midwatch.gateway.carried import Carried
+from midwatch.gateway.dialects import Refusal
+from midwatch.gateway.house import House
+from midwatch.gateway.http.port import Outgoing
+from midwatch.gateway.ledger.engine import LedgerDown
+from midwatch.gateway.lines import MAX_WAITING, POLL_S, WAIT_S, WOKEN, owner
+
+EXPIRY_GRACE_S: Final = 60.0
+"""A reservation outlives its call's deadline by so long: the settlement may be on its way."""
+
+DAY_S: Final = 86_400.0
+
+
+async def reserve(
+    house: House, call: Carried, out: Outgoing, attempt: Try, worst_nusd: int
+) -> Admitted | Refused | Refusal:
+    """Reserve what an attempt may cost at the most. A call that would fit but for those in flight waits in line
+    for at most `WAIT_S`; a Refusal when the client leaves meanwhile, or the call is stopped."""
+    wanted = Reservation(
+        call_id=call.attempt_id(attempt),
+        payer=call.payer,
+        worst_nusd=worst_nusd,
+        at=call.at,
+        deadline_at=house.wall() + (attempt.deadline - house.now()) + EXPIRY_GRACE_S,
+        limits=call.limits,
+        model_asked=call.ask.model,
+        task=call.ask.task,
+        gateway=house.name,
+    )
+    answer = await house.ledger.reserve(wanted)
+    line = house.purse.line
+    if not _passes(answer) or len(line.waiting) >= MAX_WAITING:
+        return answer
+    house.counts["budget.waited"] += 1
+    place, until = line.join(), house.now() + WAIT_S
+    try:
+        while _passes(answer) and (left := until - house.now()) > 0:
+            place = await line.pause(place, min(POLL_S, left), call, out)
+            if call.killed is not None:
+                return call.killed
+            if out.gone.done():
+                return refusals.gone()
+            answer = await house.ledger.reserve(wanted)
+    finally:
+        line.waiting.remove(place)
+    return answer
+
+
+def _passes(answer: Admitted | Refused) -> bool:
+    """Tell whether a refusal may pass by itself within moments."""
+    return isinstance(answer, Refused) and answer.reason is Reason.IN_FLIGHT
+
+
+def settled(house: House) -> None:
+    """A reservation has become smaller: let those who wait for money ask again."""
+    house.purse.line.wake(WOKEN)
+
+
+async def take_unpriced(
+    house: House, call: Carried, place: Place, tokens: int
+) -> Refusal | Refused | None:
+    """Take tokens of the day's share for models without a known price (`models.unknown_cap`), or say why not.
+
+    What an agent used is read from the ledger once, and then known to this process: several gateways
+    each let it have its share.
+    """
+    name, calendar = owner(call), house.ledger.calendar
+    ends = calendar.ends(Window.DAY, call.at) or call.at + DAY_S
+    key = (name, calendar.period(Window.DAY, call.at))
+    shares = house.purse.unpriced
+    if key not in shares:
+        try:
+            used = await _used(house, call, ends - DAY_S)
+        except LedgerDown as down:
+            return unavailable(str(down))
+        for old in [one for one in shares if one[1] != key[1]]:
+            del shares[old]
+        shares.setdefault(key, used)
+    cap = call.settings.models.unknown_cap
+    if shares[key] + tokens > cap:
+        return refusals.unpriced_share(place, name, cap, shares[key], ends - call.at, ends)
+    shares[key] += tokens
+    call.unpriced_share = (key, tokens)
+    return None
+
+
+def settle_unpriced(house: House, call: Carried, used: int) -> None:
+    """Give back what an attempt did not use of the day's share."""
+    if call.unpriced_share is None:
+        return
+    key, taken = call.unpriced_share
+    call.unpriced_share = None
+    if key in house.purse.unpriced:
+        house.purse.unpriced[key] += used - taken
+
+
+async def _used(house: House, call: Carried, since: float) -> int:
+    """Return the tokens that an agent, or a key, used since then of models without a price. Raises LedgerDown."""
+    agent = call.payer.agent.partition(":")[0]
+    query = CallQuery(
+        agent=agent or None, key=None if agent else call.payer.key, since=since, limit=100_000
+    )
+    settings, total = call.settings, 0
+    for row in await house.ledger.cost(By.MODEL, query):
+        model = row.name
+        if not any(
+            settings.shelf.find(name, provided.seller, model).prices(call.at)
+            for name, provided in settings.providers.items()
+        ):
+            total += row.input_tokens + row.output_tokens
+    return total
