@@ -87,6 +87,17 @@ def counters() -> str:
     return "\n".join(parts) + "\n\n"
 
 
+def gateway_metrics() -> str:
+    """Return the gateway's metrics, losses marked, from `gateway.metrics`."""
+    from midwatch.gateway.metrics import table
+
+    parts = ["\n| metric | labels | means | a loss |\n| --- | --- | --- | --- |"]
+    for name, label, about, loss in table():
+        labels = ", ".join(f"`{one.strip()}`" for one in label.split(",") if one.strip())
+        parts.append(f"| `{name}` | {labels} | {_cell(about)} | {'yes' if loss else ''} |")
+    return "\n".join(parts) + "\n\n"
+
+
 def sdk_environment() -> str:
     """Return the variables that the SDK reads, from its own table."""
     from midwatch.sdk.settings import TABLE
@@ -283,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "sdk-environment": sdk_environment,
     "counters": counters,
+    "gateway-metrics": gateway_metrics,
     "ends": ends,
     "end-texts": end_texts,
 }

@@ -22,6 +22,7 @@ from typing import Final
 
 from midwatch.core.errors import MidwatchError, SetupError
 from midwatch.gateway.app import App, Options
+from midwatch.gateway.http import loop
 from midwatch.gateway.http.server import bind, serve
 from midwatch.gateway.router import Router
 
@@ -43,6 +44,13 @@ def read_arguments(arguments: Sequence[str]) -> Options:
         "--listen", default="127.0.0.1:8701", help="HOST:PORT; port 0 takes a free one"
     )
     parser.add_argument("--name", help="of this process in the ledger; host and port when left out")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=STOP_S,
+        metavar="SECONDS",
+        help=f"how long calls may go on at the end; {STOP_S:g} when left out",
+    )
     parser.add_argument("--rehearsal", metavar="URL", help="the rehearsal model, for all providers")
     parser.add_argument(
         "--allow-host",
@@ -60,7 +68,9 @@ def read_arguments(arguments: Sequence[str]) -> Options:
     # whoever listens everywhere is called by the machine's name
     everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, nothing is bound
     names.add((socket.gethostname() if everywhere else host).lower())
-    return Options(read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal)
+    return Options(
+        read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal, read.grace
+    )
 
 
 async def run(options: Options) -> None:
@@ -73,9 +83,9 @@ async def run(options: Options) -> None:
     router = Router(app)
     server = router.server = await serve(router.handle, listener, hosts=options.hosts)
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        running.add_signal_handler(number, told.set)
     # what start-up made lives as long as the process; the collector need not look at it again
     gc.collect()
     gc.freeze()
@@ -86,8 +96,8 @@ async def run(options: Options) -> None:
         print(f"gateway: {problem}", flush=True)  # noqa: T201
     await told.wait()
     gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
-    cutting = loop.create_task(_cut_after(app, STOP_S))
-    await server.stop(STOP_S + LAST_WORD_S)
+    cutting = running.create_task(_cut_after(app, options.grace_s))
+    await server.stop(options.grace_s + LAST_WORD_S)
     cutting.cancel()
     await app.stop()
 
@@ -101,7 +111,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the gateway and return the exit code."""
     logging.basicConfig(format="gateway: %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
-        asyncio.run(run(read_arguments(arguments)))
+        loop.raise_open_files()
+        loop.run(run(read_arguments(arguments)))
     except MidwatchError as error:
         print(f"gateway: {error}", file=sys.stderr)  # noqa: T201  the one message
         return 2

@@ -57,6 +57,8 @@ class Options:
     """Names by which it is called, besides those of this machine."""
     rehearsal_url: str | None = None
     """The rehearsal model stands in for all providers."""
+    grace_s: float = 5.0
+    """How long calls under way may go on when the gateway stops."""
 
 
 class App:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -47,6 +48,8 @@ class Kept:
         self._pending: dict[str, Entry | None] = {}
         self._seen: tuple[int, int] | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._failed_at: float | None = None
+        self._clock = time.monotonic
 
     def open(self) -> None:
         """Read it; one that is not there is empty. Raises SetupError. Blocking."""
@@ -79,7 +82,8 @@ class Kept:
     async def look(self) -> None:
         """Take over what another process wrote."""
         if self._pending:
-            if self._writing is None or self._writing.done():
+            due = self._failed_at is None or self._clock() - self._failed_at >= RETRY_S
+            if due and (self._writing is None or self._writing.done()):
                 self._begin()
             return
         if self._stamp() == self._seen:
@@ -109,15 +113,18 @@ class Kept:
                 entries, seen = await asyncio.to_thread(self._merge, batch)
             except (OSError, SetupError) as error:
                 self.failures += 1
-                self.problem = f"{self._path.name} cannot be written: {error}"
-                log.warning(
-                    "%s; what it should hold is in force until the gateway ends", self.problem
-                )
+                self._failed_at = self._clock()
+                problem = f"{self._path.name} cannot be written: {error}"
+                if problem != self.problem:
+                    log.warning(
+                        "%s; what it should hold is in force until the gateway ends", problem
+                    )
+                self.problem = problem
                 return
             for name, entry in batch.items():
                 if self._pending.get(name, batch) is entry:
                     del self._pending[name]
-            self.problem, self._seen = None, seen
+            self.problem, self._failed_at, self._seen = None, None, seen
             for name, entry in self._pending.items():  # what came in the meantime
                 _lay(entries, name, entry)
             self._take(entries)

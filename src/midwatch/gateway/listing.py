@@ -69,11 +69,13 @@ def model(
         outcome = Outcome(place.provider, place.model, about, 0, place.position > 0)
         if settings.policy.judge(said, outcome).denied is not None:
             continue
-        return _listed(settings, name, place)
+        return _listed(settings, name, place, kind)
     return None
 
 
-def _listed(settings: Settings, name: str, place: Place) -> Listed:
+def _listed(settings: Settings, name: str, place: Place, kind: Kind) -> Listed:
+    if kind is not Kind.GEMINI:  # the others do not say how large a model is
+        return Listed(name, place.provider)
     about = settings.chains.about(place.model)
     seller = settings.providers[place.provider].seller
     known = settings.shelf.find(place.provider, seller, place.model)

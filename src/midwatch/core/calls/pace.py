@@ -138,6 +138,14 @@ class Pace:
         by_result = self._result(ask.result_hash)
         return max(by_result, by_request, key=lambda judgement: judgement.level)
 
+    def unasked(self, ask: Ask) -> None:
+        """The call was not answered for no fault of its own, so that asking again repeats nothing."""
+        times = self._requests.get(ask.request_hash)
+        if times:
+            times.pop()
+        if self._results and self._results[-1] == ask.result_hash:
+            self._results.pop()
+
     def settled(self, tokens: int, cost_nusd: int, now: float) -> Judgement:
         """Judge a call when its usage is known, by the pace of the running window."""
         return max(
