@@ -159,14 +159,17 @@ class Connection(asyncio.Protocol):
         reading = self._reading
         if reading is None or self._resumed:
             return
-        reading.head_bytes += len(name) + len(value) + 4
+        size = reading.head_bytes = reading.head_bytes + len(name) + len(value) + 4
+        limits = self.service.limits
         if reading.headed:
             # a trailer: nothing that we serve has any use for one
-            if reading.head_bytes > self.service.limits.head_bytes:
+            if size > limits.head_bytes:
                 reading.fail(BodyRefused(400, "malformed", "the body's trailers are too long"))
             return
-        reading.headers.append((name_of(name), value.decode("latin-1").strip()))
-        self._check_head(reading)
+        headers = reading.headers
+        headers.append((name_of(name), value.decode("latin-1").strip()))
+        if size > limits.head_bytes or len(headers) > limits.headers:
+            self._check_head(reading)
 
     def on_headers_complete(self) -> None:
         if self._resumed:

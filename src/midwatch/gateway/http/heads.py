@@ -26,6 +26,8 @@ HOP_BY_HOP: Final = frozenset(
 FRAMING: Final = HOP_BY_HOP | {"content-length"}
 """Headers that whoever writes a message decides alone: two opinions are how requests are smuggled."""
 
+_USUAL: Final = frozenset({"keep-alive", "close"})
+
 MAX_NAMES: Final = 512
 
 _names: dict[bytes, str] = {}
@@ -44,14 +46,11 @@ def name_of(raw: bytes) -> str:
 def end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the headers that may be passed on: not those of one hop, nor those that `connection` names."""
     headers = list(headers)
-    named = {
-        name.strip().lower()
-        for key, value in headers
-        if key == "connection"
-        for name in value.split(",")
-    }
-    drop = FRAMING | named if named else FRAMING
-    return [(key, value) for key, value in headers if key not in drop]
+    drop = FRAMING
+    for key, value in headers:
+        if key == "connection" and value.lower() not in _USUAL:
+            drop |= {name.strip().lower() for name in value.split(",")}
+    return [header for header in headers if header[0] not in drop]
 
 
 def block(first: str, headers: Iterable[tuple[str, str]], last: str, drop: frozenset[str]) -> bytes:
