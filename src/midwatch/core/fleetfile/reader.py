@@ -221,6 +221,7 @@ def _check(document: Document, whole: dict[str, Any]) -> None:
     """Add what is wrong across keys. Looks at raw values, so that all is found in one go."""
     _check_agents(document, whole)
     _check_names(document, whole)
+    _check_budgets(document, whole)
     _check_routes(document, whole)
     _check_ports(document, whole)
 
@@ -275,6 +276,17 @@ def _check_names(document: Document, whole: dict[str, Any]) -> None:
         value = _mapping(whole, *map(str, path[:-1])).get(str(path[-1]))
         if isinstance(value, str) and NAME.fullmatch(value) is None:
             document.complain(path, _NOT_A_NAME.format(shorten(value)))
+
+
+def _check_budgets(document: Document, whole: dict[str, Any]) -> None:
+    """A budget of a sub-agent that no agent can have would hold for nobody, and nobody would notice."""
+    agents = _mapping(whole, "agents")
+    for index, entry in _inside(whole.get("budgets")):
+        name = cast("dict[str, Any]", entry).get("agent") if isinstance(entry, dict) else None
+        if isinstance(name, str) and name.partition(":")[0] not in agents:
+            near = did_you_mean(name.partition(":")[0], agents)
+            message = f"there is no agent {name.partition(':')[0]!r}{near}"
+            document.complain(("budgets", index, "agent"), message)
 
 
 def _check_instances(document: Document, whole: dict[str, Any]) -> None:

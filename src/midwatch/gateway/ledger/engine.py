@@ -9,13 +9,15 @@ somebody else has written since.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, LiteralString, Protocol
 
 from midwatch.core.errors import MidwatchError
 
 Row = tuple[Any, ...]
 
-LOCK: Final = "UPDATE ledger SET version = version + 1 WHERE one = 1 RETURNING version"
+LOCK: Final[LiteralString] = (
+    "UPDATE ledger SET version = version + 1 WHERE one = 1 RETURNING version"
+)
 
 
 class LedgerDown(MidwatchError):

@@ -7,8 +7,10 @@ has frozen, and a wait that is too long, so that nobody is held up for longer th
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, LiteralString, cast
@@ -27,6 +29,8 @@ IDLE_MS: Final = 2_000
 
 READ_MS: Final = 30_000
 """How long a question may take that decides nothing."""
+
+_BEGIN: Final[LiteralString] = f"BEGIN ISOLATION LEVEL READ COMMITTED; {LOCK}"
 
 _MIGRATION_LOCK: Final = 0x6D6964_7761_7463  # "midwatc": any number that nobody else uses
 
@@ -75,6 +79,7 @@ class PostgresEngine:
         self._dsn = dsn
         self._read_only = read_only
         self._db: psycopg.Connection[Row] | None = None
+        self._sent: AbstractContextManager[psycopg.Pipeline] | None = None
 
     def open(self) -> None:
         self.close()
@@ -111,33 +116,53 @@ class PostgresEngine:
         return self._db
 
     def close(self) -> None:
+        self._sent = None
         if self._db is not None:
             self._db.close()
             self._db = None
 
     def begin(self) -> int:
-        self.run("BEGIN ISOLATION LEVEL READ COMMITTED")
-        return int(self.rows(LOCK)[0][0])
+        try:
+            # two statements, one round trip
+            both = self._server().execute(_BEGIN)
+            both.nextset()
+            return int(both.fetchall()[0][0])
+        except psycopg.Error as error:
+            raise _down(error) from None
 
     def commit(self) -> None:
-        self.run("COMMIT")
+        try:
+            self._server().execute("COMMIT")
+            self._flush()
+        except psycopg.Error as error:
+            raise _down(error) from None
 
     def rollback(self) -> None:
         if self._db is None:
             return
         try:
+            with contextlib.suppress(psycopg.Error):
+                self._flush()  # an error among what was sent is known by now
             self._db.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
 
+    def _flush(self) -> None:
+        """Wait for the answers to all that was sent by `run_many`."""
+        if self._sent is not None:
+            sent, self._sent = self._sent, None
+            sent.__exit__(None, None, None)
+
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
+            self._flush()
             return self._server().execute(_marked(sql), values).fetchall()
         except psycopg.Error as error:
             raise _down(error) from None
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
         try:
+            self._flush()
             return self._server().execute(_marked(sql), values).rowcount
         except psycopg.Error as error:
             raise _down(error) from None
@@ -145,7 +170,10 @@ class PostgresEngine:
     def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
         one = sql.replace("{rows}", f"({', '.join('?' * len(many[0]))})")
         try:
-            # one round trip for all: the driver sends them as a pipeline
+            if self._sent is None:
+                # nobody waits for the answers before the commit: all of it is one round trip
+                self._sent = self._server().pipeline()
+                self._sent.__enter__()
             self._server().cursor().executemany(_marked(one), many)
         except psycopg.Error as error:
             raise _down(error) from None

@@ -154,6 +154,7 @@ def test_what_the_messages_suggest_is_itself_right() -> None:
         (agent("root: /x"), "f:4:5: agents.a.root: unknown key; known here: command, external, group, cwd, env, env_file, instances, lease, tty, sandbox, liveness, heartbeat, restart, limits, children, budget, calls, loop, schedule, verify, enabled, rollback"),
         (agent("x: 1\nroot: /x")[:-1].replace("    x: 1\n", ""), "f:4:1: root: unknown key; known here: fleet, timezone, defaults, budget, budgets, groups, agents, models, tools, alerts, routes, notify, hub, gateway"),
         (agent("x: 1\nb: {command: [y]}")[:-1].replace("    x: 1\n", ""), "f:4:1: b: unknown key; an agent stands under 'agents:', indented"),
+        ("agents:\n  inbox: {command: [x]}\nbudgets: [{agent: 'inbx:search', per_day: $1}]", "f:3:19: budgets[0].agent: there is no agent 'inbx'; did you mean 'inbox'?"),
         (agent("limits: {memory: 1G}"), "f:4:22: agents.a.limits.memory: expected a size such as 512MiB or 5GB, got '1G'; did you mean 1GiB?"),
         (agent("limits: {memory: 512}"), "f:4:22: agents.a.limits.memory: expected a size with its unit, such as 512MiB or 1GiB, got 512"),
         (agent("limits: {wall: 60}"), "f:4:20: agents.a.limits.wall: expected a duration with its unit, such as 90s or 5m, got 60; did you mean 60s?"),
