@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from _peers import PEERS, Skipped, cpu_s, midwatch, pss_bytes, tree, wait
+from _table import row
 
 PROGRAM = "#!/bin/sh\nexec sleep 98765\n"
 START_TARGET_S, STOP_TARGET_S, CPU_TARGET, MEMORY_TARGET_MB = 15.0, 5.0, 5.0, 150.0
@@ -105,25 +106,6 @@ def main() -> int:
     machine = f"{os.cpu_count()} CPUs, Python {sys.version.split()[0]}"
     print(json.dumps({"bench": "crowd", "machine": machine, "rows": rows}))
     return 0 if all(each["ok"] for each in rows) else 1
-
-
-def row(
-    what: str,
-    ours: float,
-    unit: str,
-    target: float | None,
-    peer: float | None = None,
-    peer_name: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "what": what,
-        "ours": ours,
-        "peer": peer,
-        "peer_name": peer_name,
-        "unit": unit,
-        "target": target,
-        "ok": target is None or ours <= target,
-    }
 
 
 if __name__ == "__main__":

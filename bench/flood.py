@@ -20,6 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from _peers import child, cpu_s
+from _table import row
+
 WAIT_S = 120.0
 MEMORY_MIB = 20.0
 LATENCY_MS = 30.0
@@ -58,10 +61,10 @@ if go is not None:
 """
 
 
-def until(path: Path, process: subprocess.Popen[bytes]) -> None:
+def until(path: Path) -> None:
     deadline = time.monotonic() + WAIT_S
     while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise SystemExit(f"flood: {path.name} did not come")
         time.sleep(0.005)
 
@@ -98,11 +101,6 @@ def memory(pid: int, field: str) -> float:
     raise SystemExit(f"flood: no {field}")
 
 
-def cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def unwatched(folder: Path, total: int) -> float:
     """Return the seconds that the flood takes into a pipe that is emptied at full speed."""
     done = folder / "unwatched"
@@ -119,58 +117,40 @@ def measure(folder: Path, total: int, rounds: int) -> dict[str, float]:
     (folder / "neighbour").write_text(NEIGHBOUR.format(pids=pids))
     (folder / "neighbour").chmod(0o755)
     found = {"alone_s": unwatched(folder, total)}
-    with (folder / "console").open("wb") as console:
-        process = subprocess.Popen(
-            [sys.executable, "-c", INSTANCE, str(folder)], stdout=console, stderr=console,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
+    with child([sys.executable, "-c", INSTANCE, str(folder)], folder) as pid:
         pid_in_line(pids, 0)
         time.sleep(2)
         found["calm_ms"] = statistics.median(restarts(pids, rounds, None)) * 1000
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak begins anew
-        before, spent = memory(process.pid, "VmRSS"), cpu(process.pid)
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
+        before, spent = memory(pid, "VmRSS"), cpu_s([pid])
         go.touch()
         took = restarts(pids, 10_000, done)
-        until(done, process)
+        until(done)
         found |= {
             "rounds": float(len(took)),
             "flooded_ms": statistics.median(took) * 1000,
             "flooded_max_ms": max(took) * 1000,
-            "memory_mib": memory(process.pid, "VmHWM") - before,
-            "cpu_s": cpu(process.pid) - spent,
+            "memory_mib": memory(pid, "VmHWM") - before,
+            "cpu_s": cpu_s([pid]) - spent,
             "flooded_s": float(done.read_text()),
         }
         time.sleep(1)
         logs = folder / "data" / "logs" / "flooder"
         found["disk_mib"] = sum(f.stat().st_size for f in logs.iterdir()) / 1024**2
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     return found
 
 
 def rows(found: dict[str, float]) -> list[dict[str, object]]:
-    def row(what: str, ours: float, unit: str, target: float | None, peer: float | None = None,
-            peer_name: str | None = None) -> dict[str, object]:  # fmt: skip
-        return {
-            "what": what, "ours": round(ours, 1), "unit": unit, "target": target, "peer": peer,
-            "peer_name": peer_name, "ok": target is None or ours <= target,
-        }  # fmt: skip
-
+    shown = {name: round(value, 1) for name, value in found.items()}
     return [
-        row("flood: growth of the supervisor's memory at its peak", found["memory_mib"], "MiB", MEMORY_MIB),
-        row("flood: a neighbour's restart meanwhile, median", found["flooded_ms"], "ms", LATENCY_MS,
-            round(found["calm_ms"], 1), "without a flood"),
-        row("flood: a neighbour's restart meanwhile, longest", found["flooded_max_ms"], "ms", None),
-        row("flood: disk", found["disk_mib"], "MiB", DISK_MIB),
-        row("flood: the agent's time to print it all", found["flooded_s"], "s", None,
+        row("flood: growth of the supervisor's memory at its peak", shown["memory_mib"], "MiB", MEMORY_MIB),
+        row("flood: a neighbour's restart meanwhile, median", shown["flooded_ms"], "ms", LATENCY_MS,
+            shown["calm_ms"], "without a flood"),
+        row("flood: a neighbour's restart meanwhile, longest", shown["flooded_max_ms"], "ms"),
+        row("flood: disk", shown["disk_mib"], "MiB", DISK_MIB),
+        row("flood: the agent's time to print it all", shown["flooded_s"], "s", None,
             round(found["alone_s"], 2), "into cat"),
-        row("flood: processor time of the supervisor", found["cpu_s"], "s", None),
+        row("flood: processor time of the supervisor", shown["cpu_s"], "s"),
     ]  # fmt: skip
 
 
@@ -183,10 +163,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
         found = measure(Path(name), int(options.gigabytes * 2**30), options.rounds)
     document = {"bench": "flood", "rows": rows(found)}
-    for row in document["rows"]:
-        print(f"{row['what']:60} {row['ours']:>8} {row['unit']}")
+    for each in document["rows"]:
+        print(f"{each['what']:60} {each['ours']:>8} {each['unit']}")
     print(json.dumps(document))
-    return 0 if all(row["ok"] for row in document["rows"]) else 1
+    return 0 if all(each["ok"] for each in document["rows"]) else 1
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from _table import row
 from midwatch.core.access import mint_node, mint_run
 from midwatch.wire.ids import new_id
 
@@ -276,11 +277,6 @@ def main() -> int:
     rows = [row(what, found[name], unit, target) for name, what, unit, target in ROWS]
     print(json.dumps({"bench": "hub", "rows": rows}))
     return 0
-
-
-def row(what: str, ours: float, unit: str, target: float | None) -> dict[str, object]:
-    ok = target is None or ours <= target
-    return {"what": what, "ours": ours, "peer": None, "peer_name": None, "unit": unit, "target": target, "ok": ok}  # fmt: skip
 
 
 if __name__ == "__main__":

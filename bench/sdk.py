@@ -20,6 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from _table import row
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 CALLS = """
@@ -150,19 +152,6 @@ def measure(beats_away: int) -> dict[str, Any]:
         "best": round(min(times), 1),
     }
     return result
-
-
-def row(what: str, ours: float, unit: str, target: float) -> dict[str, Any]:
-    """One line of the shared table; nothing comparable does these things, so there is no peer."""
-    return {
-        "what": what,
-        "ours": ours,
-        "peer": None,
-        "peer_name": None,
-        "unit": unit,
-        "target": target,
-        "ok": ours <= target,
-    }
 
 
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from _table import row
 from midwatch.drills.instance import Instance
 
 STARTS = 5
@@ -69,18 +70,6 @@ def installed_size() -> float | None:
         )
 
 
-def row(what: str, ours: float, unit: str, target: float) -> dict[str, object]:
-    return {
-        "what": what,
-        "ours": round(ours, 3),
-        "peer": None,
-        "peer_name": None,
-        "unit": unit,
-        "target": target,
-        "ok": ours <= target,
-    }
-
-
 def main() -> None:
     figures: list[tuple[float, float]] = []
     for _ in range(STARTS):
@@ -89,15 +78,20 @@ def main() -> None:
     rows = [
         row(
             "midwatch up -> /readyz green, median",
-            statistics.median(f[0] for f in figures),
+            round(statistics.median(f[0] for f in figures), 3),
             "s",
             3.0,
         ),
-        row("supervisor + hub idle, RSS", statistics.median(f[1] for f in figures), "MiB", 250.0),
+        row(
+            "supervisor + hub idle, RSS",
+            round(statistics.median(f[1] for f in figures), 3),
+            "MiB",
+            250.0,
+        ),
     ]
     size = installed_size()
     if size is not None:
-        rows.append(row("installed .venv with midwatch[server]", size, "MiB", 350.0))
+        rows.append(row("installed .venv with midwatch[server]", round(size, 3), "MiB", 350.0))
     print(json.dumps({"bench": "startup", "rows": rows}))
 
 

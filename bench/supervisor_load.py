@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _table import row
+
 CPU_TARGET = 3.0
 RSS_TARGET_MB = 100.0
 NOTICE_TARGET_MS = 100.0
@@ -151,18 +153,6 @@ def main() -> int:
     machine = f"{os.cpu_count()} CPUs, Python {sys.version.split()[0]}"
     print(json.dumps({"bench": "supervisor_load", "machine": machine, "rows": rows}))
     return 0 if all(each["ok"] for each in rows) else 1
-
-
-def row(what: str, ours: float, unit: str, target: float) -> dict[str, object]:
-    return {
-        "what": what,
-        "ours": ours,
-        "peer": None,
-        "peer_name": None,
-        "unit": unit,
-        "target": target,
-        "ok": ours <= target,
-    }
 
 
 if __name__ == "__main__":

@@ -113,48 +113,35 @@ def test_ports_cannot_be_changed_while_it_runs() -> None:
 
 
 COMMAND, LIVE = Difference(("command",), True), Difference(("group",))
-
-
 ENABLED, TIMES = Difference(("enabled",)), Difference(("schedule",))
 
 
 @pytest.mark.parametrize(
-    ("state", "held", "changed", "wake"),
+    ("job", "state", "held", "changed", "wake"),
     [
-        (State.PARKED, True, LIVE, Wake.START),
-        (State.STOPPED, True, COMMAND, Wake.STAY),
-        (State.SUSPENDED, True, COMMAND, Wake.STAY),
-        (State.STOPPED, False, COMMAND, Wake.START),
-        (State.STOPPED, False, LIVE, Wake.STAY),
-        (State.STOPPED, False, ENABLED, Wake.START),
-        (State.BACKING_OFF, False, COMMAND, Wake.START),
-        (State.BACKING_OFF, False, LIVE, Wake.STAY),
+        (False, State.PARKED, True, LIVE, Wake.START),
+        (False, State.STOPPED, True, COMMAND, Wake.STAY),
+        (False, State.SUSPENDED, True, COMMAND, Wake.STAY),
+        (False, State.STOPPED, False, COMMAND, Wake.START),
+        (False, State.STOPPED, False, LIVE, Wake.STAY),
+        (False, State.STOPPED, False, ENABLED, Wake.START),
+        (False, State.BACKING_OFF, False, COMMAND, Wake.START),
+        (False, State.BACKING_OFF, False, LIVE, Wake.STAY),
+        (True, State.PARKED, True, LIVE, Wake.WAIT),
+        (True, State.STOPPED, True, ENABLED, Wake.STAY),
+        (True, State.STOPPED, False, ENABLED, Wake.WAIT),
+        (True, State.STOPPED, False, COMMAND, Wake.WAIT),
+        (True, State.STOPPED, False, TIMES, Wake.WAIT),
+        (True, State.STOPPED, False, LIVE, Wake.STAY),
+        (True, State.SCHEDULED, False, COMMAND, Wake.STAY),
+        (True, State.BACKING_OFF, False, COMMAND, Wake.START),
+        (True, State.BACKING_OFF, False, TIMES, Wake.STAY),
     ],
 )
-def test_which_service_is_started_because_its_entry_changed(
-    state: State, held: bool, changed: Difference, wake: Wake
+def test_a_service_is_started_because_its_entry_changed_and_a_job_waits_for_its_time(
+    job: bool, state: State, held: bool, changed: Difference, wake: Wake
 ) -> None:
-    assert wakes(state, held=held, changed=changed, job=False, was_job=False) is wake
-
-
-@pytest.mark.parametrize(
-    ("state", "held", "changed", "wake"),
-    [
-        (State.PARKED, True, LIVE, Wake.WAIT),
-        (State.STOPPED, True, ENABLED, Wake.STAY),
-        (State.STOPPED, False, ENABLED, Wake.WAIT),
-        (State.STOPPED, False, COMMAND, Wake.WAIT),
-        (State.STOPPED, False, TIMES, Wake.WAIT),
-        (State.STOPPED, False, LIVE, Wake.STAY),
-        (State.SCHEDULED, False, COMMAND, Wake.STAY),
-        (State.BACKING_OFF, False, COMMAND, Wake.START),
-        (State.BACKING_OFF, False, TIMES, Wake.STAY),
-    ],
-)
-def test_a_job_waits_for_its_time_when_its_entry_changed(
-    state: State, held: bool, changed: Difference, wake: Wake
-) -> None:
-    assert wakes(state, held=held, changed=changed, job=True, was_job=True) is wake
+    assert wakes(state, held=held, changed=changed, job=job, was_job=job) is wake
 
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.BACKING_OFF, State.PARKED])
