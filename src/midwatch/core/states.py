@@ -15,7 +15,9 @@ class State(StrEnum):
     STOPPED = "stopped"  # by a person, or finished
     BACKING_OFF = "backing-off"  # ended, waits for its next start
     PARKED = "parked"  # restarts are exhausted or useless; a person is needed
-    SUSPENDED = "suspended"  # stopped by a detector or a person until resumed
+    SUSPENDED = (
+        "suspended"  # its calls are refused until it is resumed; its process may have been left
+    )
     WAITING = "waiting"  # waits for input or an approval
     UNHEALTHY = "unhealthy"  # no evidence of progress; about to be restarted
     LOST = "lost"  # its node no longer reports
@@ -25,7 +27,7 @@ class State(StrEnum):
 ALIVE: Final = frozenset(
     {State.STARTING, State.RUNNING, State.DRAINING, State.WAITING, State.UNHEALTHY}
 )
-"""States in which a process exists."""
+"""States in which a process exists. One may exist in SUSPENDED, too: then its pid is known."""
 
 HELD: Final = frozenset({State.STOPPED, State.PARKED, State.SUSPENDED})
 """States that only a person (or a schedule) ends; they survive a restart of the supervisor."""
@@ -112,7 +114,16 @@ NEXT: Final[dict[State, frozenset[State]]] = {
         {State.STARTING, State.STOPPED, State.SUSPENDED, State.SCHEDULED, State.LOST}
     ),
     State.STOPPED: frozenset({State.STARTING, State.SUSPENDED, State.SCHEDULED, State.LOST}),
-    State.SUSPENDED: frozenset({State.STARTING, State.STOPPED, State.SCHEDULED, State.LOST}),
+    State.SUSPENDED: frozenset(
+        {
+            State.STARTING,
+            State.RUNNING,  # resumed, and its process had been left
+            State.DRAINING,  # its process had been left, and ends
+            State.STOPPED,
+            State.SCHEDULED,
+            State.LOST,
+        }
+    ),
     State.SCHEDULED: frozenset({State.STARTING, State.STOPPED, State.SUSPENDED, State.LOST}),
     State.LOST: frozenset(set(State) - {State.LOST}),  # whatever its node says when it is back
 }

@@ -102,5 +102,8 @@ class Duty:
     def over(self, run: Run, exit_: Exit) -> None:
         """The run has ended; its process is a zombie or gone, its timers are cancelled next."""
 
+    def resumed(self, run: Run) -> None:
+        """The run goes on after a suspension, during which the timers were off and nothing was judged."""
+
     def released(self) -> None:
         """A person started the agent: what earlier runs did is forgiven."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Final
 
 from midwatch.core import units
-from midwatch.core.bounds import tasks_of
 from midwatch.core.errors import SetupError
 from midwatch.core.exits import AGAIN, End, Facts, Verdict, Wish, classify
 from midwatch.core.fleet import Agent
@@ -23,7 +22,8 @@ from midwatch.supervisor.change.tenure import Tenure
 from midwatch.supervisor.duties import DUTIES
 from midwatch.supervisor.ending import Ending, clear_up
 from midwatch.supervisor.fate import Fate
-from midwatch.supervisor.machine.system import Caps, Exit, Launch, Sample, StartError
+from midwatch.supervisor.launch import launch_of
+from midwatch.supervisor.machine.system import Exit, Sample, StartError
 from midwatch.supervisor.output.capture import Capture
 from midwatch.supervisor.run import Run
 from midwatch.supervisor.surroundings import Surroundings
@@ -113,8 +113,9 @@ class Keeper:
             )
             if not changed:
                 self.become(State(record.held), record.reason)
+                way = "resume" if record.held == State.SUSPENDED else "start"
                 self.say(
-                    f"{self.name}: stays {record.held} ({record.reason}); `midwatch {_way_out(record.held)} {self.name}` starts it"
+                    f"{self.name}: stays {record.held} ({record.reason}); `midwatch {way} {self.name}` starts it"
                 )
                 self._arm_schedule()
                 return
@@ -139,7 +140,8 @@ class Keeper:
         self.become(State.STARTING, why)
         self.capture.begin()
         try:
-            process = self.system.spawn(self._launch(run_id))
+            launch = launch_of(self, self._around, run_id, self._printed, self._exited)
+            process = self.system.spawn(launch)
         except (StartError, SetupError) as error:
             number = error.number if isinstance(error, StartError) else 2
             self.tell.started(run_id, None, self.failures + 1, why, {})
@@ -154,6 +156,7 @@ class Keeper:
         self.run = Run(run_id, process, now, wall, why, attempt, Evidence(now), kills)
         due, owed = self._timetable.taken() if self._timetable is not None else ({}, None)
         self._around.journal.started(self.name, run_id, process.pid, process.started, wall, owed)
+        self._around.run_begins(self.name, run_id)
         self.tell.started(run_id, process.pid, attempt, why, {**self.tenure.started(), **due})
         self.say(
             f"{self.name}: started, pid {process.pid}" + (f" ({why})" if not self.failures else "")
@@ -164,29 +167,6 @@ class Keeper:
         for duty in self._duties:
             duty.begin(self.run)
 
-    def _launch(self, run_id: str) -> Launch:
-        assert self.agent.command is not None
-        limits = self.agent.limits
-        launch = Launch(
-            command=self.agent.command,
-            env=self._around.environment(self.name, self.agent, run_id),
-            cwd=self._around.directory(self.agent),
-            run_id=run_id,
-            on_output=self._printed,
-            on_exit=self._exited,
-            caps=Caps(
-                open_files=limits.open_files,
-                file_bytes=limits.disk,
-                memory_bytes=limits.memory,
-                processes=tasks_of(limits.processes),
-                cpu_weight=limits.cpu_weight,
-            ),
-            agent=self.name,
-            tty=self.agent.tty,
-        )
-        walls = self._around.walls
-        return walls.put_around(self, launch) if walls else launch
-
     # -- evidence ----------------------------------------------------------------------------
 
     def hear(self, notice: Notice) -> None:
@@ -196,7 +176,7 @@ class Keeper:
             return
         first = run.evidence.beat is None
         run.hear(notice, self.system.now(), self.system.wall())
-        if notice.draining and run.wish is None:
+        if notice.draining and run.wish is None and self.state is not State.SUSPENDED:
             self.become(State.DRAINING, "says that it stops")
         elif notice.ready or notice.beat:
             self.up("ready" if notice.ready else "first beat")
@@ -284,7 +264,8 @@ class Keeper:
         ours = wish in (Wish.SHUTDOWN, Wish.CHANGE)
         if run.wish is not Wish.KILL and not (ours and run.wish in HOLDS):
             run.wish, run.wish_reason = wish, reason
-            self._keep_hold(HOLDS.get(wish), reason)
+            if not (ours and self.suspended):
+                self._keep_hold(HOLDS.get(wish), reason)
         self.become(State.DRAINING, reason)
         self._end(run, grace=None if kill else self.agent.limits.stop_grace)
         return True
@@ -345,6 +326,9 @@ class Keeper:
         for duty in self._duties:
             duty.over(run, exit_)
         self.timers.cancel()
+        if self.suspended and run.wish is None:
+            # nothing is left to it without its calls: no crash, whatever it exited with
+            run.wish, run.wish_reason = Wish.SUSPEND, f"{self.reason}; its process ended meanwhile"
         facts = run.facts(
             exit_,
             self.system.now(),
@@ -371,7 +355,7 @@ class Keeper:
         wish = run.wish if run else None
         if self._shutting_down:
             decision = Decision(Next.STOP, verdict.reason, 0.0, self.failures)
-        elif self._resting:
+        elif self._resting or self.suspended:
             decision = Decision(Next.STOP, verdict.reason)
         elif wish in AGAIN:
             decision = Decision(Next.RESTART, verdict.reason, 0.0, 0)
@@ -384,6 +368,7 @@ class Keeper:
         self.failures = decision.failures
         self._fate.sealed(decision)
         self.tell.ended(verdict, decision, run_id, exit_, run, facts)
+        self._around.run_over(self.name, run_id, run)
         self.say(f"{self.name}: {decision.reason}")
         self._settle(verdict, decision, wish)
         waiting, self.ended = self.ended, []
@@ -408,6 +393,8 @@ class Keeper:
                 f"{self.name}: parked; a person is needed: `midwatch start {self.name}` when it is repaired"
             )
             self._arm_schedule()
+        elif self.suspended and not self._shutting_down:
+            self._hold(State.SUSPENDED, verdict.reason)
         elif wish is not None and wish in HOLDS:
             self._hold(HOLDS[wish], verdict.reason)
         elif self.agent.schedule is not None and self.agent.enabled and not self._shutting_down:
@@ -448,6 +435,30 @@ class Keeper:
         self.next_start_at = None
         self._hold(state, reason)
 
+    def suspend(self, reason: str) -> None:
+        """Leave the process, whose calls are refused from now on, unjudged until `resume`; limits hold."""
+        if self.run is None:
+            self.hold(State.SUSPENDED, reason)
+            return
+        self.timers.cancel("start", "up", "stable", "watch", "dump")
+        self._hold(State.SUSPENDED, reason)
+
+    def resume(self, why: str) -> None:
+        """Let a process that was left go on, or start the agent; failures are forgiven."""
+        if self.run is None:
+            self.release(why)
+            return
+        self._forgive_failures()
+        self.forgive(max(0.0, self.system.wall() - self.since))
+        self.become(State.RUNNING if self.run.wish is None else State.DRAINING, why)
+        for duty in self._duties:
+            duty.resumed(self.run)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it stays as it is, with or without a process, until somebody resumes it."""
+        return self._around.journal.of(self.name).held == State.SUSPENDED
+
     def _hold(self, state: State, reason: str) -> None:
         self._keep_hold(state, reason)
         if state is State.STOPPED:
@@ -487,7 +498,3 @@ class Keeper:
     @property
     def alive(self) -> bool:
         return self.state in ALIVE
-
-
-def _way_out(held: str) -> str:
-    return "resume" if held == State.SUSPENDED else "start"

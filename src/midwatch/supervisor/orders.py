@@ -15,8 +15,10 @@ from midwatch.core import units
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor import terminal
+from midwatch.supervisor.holding import Holding
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.reporter import INSTANCE
+from midwatch.supervisor.switchboard import Switchboard
 
 ORDERS: Final = (
     *("start", "stop", "restart", "suspend", "resume", "kill", "seen"),
@@ -40,12 +42,15 @@ class Outcome:
 class Orders:
     """Carries out orders on the keepers of this node."""
 
-    def __init__(self, keepers: Mapping[str, Keeper]) -> None:
+    def __init__(self, keepers: Mapping[str, Keeper], board: Switchboard | None = None) -> None:
         self.obeyed = 0
         self.refused = 0
         self.own: dict[str, Callable[[], Awaitable[Outcome]]] = {}
         """Orders to the instance itself (agent `midwatch`): reload."""
+        self.asked: dict[str, Callable[[Mapping[str, Any]], Awaitable[Outcome]]] = {}
+        """Those that say more: `gateway`."""
         self._keepers = keepers
+        self._holding = Holding(board)
 
     async def obey(
         self, agent: str, do: str, by: str = "a person", data: Mapping[str, Any] | None = None
@@ -54,7 +59,13 @@ class Orders:
         if agent == INSTANCE and do in self.own:
             self.obeyed += 1
             return await self.own[do]()
+        if agent == INSTANCE and do in self.asked:
+            self.obeyed += 1
+            return await self.asked[do](data or {})
         keepers = self._named(agent)
+        if not keepers and (found := await self._holding.sub_agent(agent, do, by, self._keepers)):
+            self.obeyed += 1
+            return Outcome(*found)
         if not keepers:
             self.refused += 1
             return Outcome(f"no agent {agent!r} on this node", "")
@@ -93,15 +104,15 @@ class Orders:
     async def _one(self, keeper: Keeper, do: str, by: str) -> str:
         match do:
             case "start":
-                return self._start(keeper, f"started by {by}")
+                return await self._start(keeper, f"started by {by}")
             case "resume":
-                return self._resume(keeper, f"resumed by {by}")
+                return await self._holding.resume(keeper, f"resumed by {by}")
             case "seen":
                 keeper.seen()
                 return "seen" if keeper.run else "it does not run"
             case "restart":
-                if keeper.run is None:
-                    return self._start(keeper, f"started by {by}")
+                if keeper.run is None or keeper.state is State.SUSPENDED:
+                    return await self._start(keeper, f"started by {by}")
                 done = await self._end(keeper, Wish.RESTART, f"restarted by {by}")
                 return (
                     "restarted" if done and keeper.run else f"still {keeper.state}: {keeper.reason}"
@@ -109,25 +120,30 @@ class Orders:
             case "stop":
                 return await self._hold(keeper, Wish.STOP, State.STOPPED, f"stopped by {by}")
             case "suspend":
-                return await self._hold(keeper, Wish.SUSPEND, State.SUSPENDED, f"suspended by {by}")
+                return await self._suspend(keeper, by)
             case _:
                 return await self._kill(keeper, by)
 
-    def _start(self, keeper: Keeper, why: str) -> str:
-        if keeper.run is not None:
-            return f"already {keeper.state}"
+    async def _start(self, keeper: Keeper, why: str) -> str:
         if keeper.state is State.SUSPENDED:
             return "it is suspended; resume it instead"
-        keeper.release(why)
-        return "started" if keeper.run else keeper.reason
+        if keeper.run is not None:
+            return f"already {keeper.state}"
+        later = await self._holding.free(keeper)
+        if keeper.run is None:
+            keeper.release(why)
+        return f"started{later}" if keeper.run else keeper.reason
 
-    def _resume(self, keeper: Keeper, why: str) -> str:
-        if keeper.state is State.PARKED:
-            return "it is parked, not suspended; start it when it is repaired"
-        if keeper.state is not State.SUSPENDED:
-            return f"not suspended: {keeper.state}"
-        keeper.release(why)
-        return "resumed" if keeper.run else keeper.reason
+    async def _suspend(self, keeper: Keeper, by: str) -> str:
+        """Refuse its calls and leave its process; where that would not stop its calls, stop the process."""
+        if keeper.state is State.SUSPENDED:
+            return f"already {keeper.state}"
+        reason = f"suspended by {by}"
+        why_not = await self._holding.suspend(keeper, reason, by)
+        if why_not is None:
+            return f"suspended{_left(keeper)}"
+        said = await self._hold(keeper, Wish.SUSPEND, State.SUSPENDED, reason)
+        return f"{said}; {why_not}" if why_not and said == State.SUSPENDED else said
 
     async def _hold(self, keeper: Keeper, wish: Wish, state: State, reason: str) -> str:
         if keeper.run is None:
@@ -142,18 +158,21 @@ class Orders:
         return keeper.state
 
     async def _kill(self, keeper: Keeper, by: str) -> str:
+        """Cut its calls and refuse new ones, then end its processes; the receipt says what that came to."""
+        run = keeper.run
+        cut = await self._holding.kill(keeper, by)
         if keeper.run is None:
             keeper.hold(State.STOPPED, f"killed by {by}")
-            return "killed: it had no process"
+            return f"killed: it had no process{cut}" if run is None else f"killed{cut}"
         began, pid = asyncio.get_running_loop().time(), keeper.run.process.pid
         children = keeper.run.sample.children if keeper.run.sample else 0
         if not await self._end(keeper, Wish.KILL, f"killed by {by}", kill=True):
-            return f"still {keeper.state}"
+            return f"still {keeper.state}{cut}"
         took = asyncio.get_running_loop().time() - began
         return (
             f"killed: pid {pid}"
             + (f" and {children} below it" if children else "")
-            + f" gone in {took:.2f} s"
+            + f" gone in {took:.2f} s{cut}"
         )
 
     async def _end(self, keeper: Keeper, wish: Wish, reason: str, *, kill: bool = False) -> bool:
@@ -165,3 +184,8 @@ class Orders:
         except TimeoutError:
             return False
         return True
+
+
+def _left(keeper: Keeper) -> str:
+    """Say what became of the process of an agent that is suspended now."""
+    return "; its calls are refused, its process is left" if keeper.run is not None else ""

@@ -25,8 +25,9 @@ from midwatch.supervisor.change.lease import Leases
 from midwatch.supervisor.change.outfit import Outfit
 from midwatch.supervisor.change.reload import Changes, Source, expand
 from midwatch.supervisor.change.versions import Versions
+from midwatch.supervisor.counter import Counter
 from midwatch.supervisor.datadir import DataDir
-from midwatch.supervisor.journal import ALIVE_EVERY_S, Journal
+from midwatch.supervisor.journal import ALIVE_EVERY_S, POST, Journal
 from midwatch.supervisor.keeper import Keeper
 from midwatch.supervisor.link import Link
 from midwatch.supervisor.machine import hostdown
@@ -41,6 +42,7 @@ from midwatch.supervisor.reporter import INSTANCE, Reporter, Reports
 from midwatch.supervisor.sampling import Sampling
 from midwatch.supervisor.sentinel import Sentinel
 from midwatch.supervisor.surroundings import Surroundings
+from midwatch.supervisor.switchboard import Switchboard
 from midwatch.supervisor.tasks import Tasks
 from midwatch.supervisor.timers import STOOD_STILL_S
 from midwatch.supervisor.timetable import forget_strangers
@@ -65,6 +67,7 @@ LOSSES: Final = (
     "journal_failed_writes",
     "exit_status_lost",
     "replies_lost",
+    "runs_untold",
     "tasks_died",
     *Slight,
     "output_dropped_bytes",
@@ -131,7 +134,15 @@ class Supervisor:
         self.notices = Notices(data.folder("run"), asyncio.get_running_loop())
         self.captures: dict[str, Capture] = {}
         self.keepers: dict[str, Keeper] = {}
-        self.orders = Orders(self.keepers)
+        self.board = Switchboard(
+            plans.gateway.url if plans.gateway else None,
+            access.mint_node(data.secret, plans.node),
+            self.keepers,
+            lambda name: self.outfit.past.get(name, []),
+            say,
+        )
+        self.orders = Orders(self.keepers, self.board if plans.gateway else None)
+        self.orders.asked["gateway"] = Counter(self.board).carry_out
         self.posts: dict[str, Post] = {}
         self.link: Link | None = None
         self.stood_still_s = 0.0
@@ -170,6 +181,9 @@ class Supervisor:
     async def start(self) -> None:
         """Start posts, then agents. Raises SetupError when the hub says that it cannot work."""
         await self._sweep()
+        for name, record in self.journal.book.records.items():
+            if record.run_id is not None and not name.startswith(POST):
+                self.board.ended(name, record.run_id)  # an earlier supervisor's, which died with it
         self.journal.alive(self.system.wall())
         forget_strangers(self.journal, self.fleet.agents)
         self.journal.begin(self.fleet.agents, self.system.wall())
@@ -187,6 +201,7 @@ class Supervisor:
             # a fork costs milliseconds: between two of them, those that run already are heard
             await asyncio.sleep(0)
         self.tasks.spawn(self._tick(), "tick")
+        self.tasks.spawn(self.board.work(), "switchboard")
         sampling = Sampling(
             self.system, self.keepers, self.reports, str(self.data.path), self._tell_losses
         )
@@ -240,6 +255,8 @@ class Supervisor:
             leases=self.leases,
             walls=self.walls,
             versions=self.versions,
+            run_begins=self.board.began,
+            run_over=self.board.over,
         )
 
     def make_keeper(self, name: str, agent: Agent) -> Keeper:
@@ -257,7 +274,7 @@ class Supervisor:
                 self.journal,
                 self.say,
                 lambda gap, n=name: self._gap(n, gap),
-                self._reporter.hasten if name == "hub" else _nothing,
+                {"hub": self._reporter.hasten, "gateway": self.board.back}.get(name, _nothing),
             )
             self.posts[name] = post
             self.tasks.spawn(post.keep(), f"post {name}")
@@ -395,6 +412,8 @@ class Supervisor:
             "orders_refused": self.orders.refused,
             "leases_unwritten": self.leases.unwritten,
             "versions_failed_writes": self.versions.failed_writes,
+            "runs_untold": self.board.untold_dropped,
+            "gateway_failures": self.board.failures,
             "replies_lost": self.link.replies_lost if self.link else 0,
             "post_restarts": sum(max(0, p.starts - 1) for p in self.posts.values()),
             "tasks_died": self.tasks.died,

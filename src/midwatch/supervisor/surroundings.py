@@ -12,6 +12,7 @@ from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.machine.sandbox import Walls
 from midwatch.supervisor.machine.system import System
 from midwatch.supervisor.reporter import Reports
+from midwatch.supervisor.run import Run
 
 
 @dataclass(slots=True)
@@ -42,3 +43,6 @@ class Surroundings:
     """None: nobody is walled in."""
     versions: Versions | None = None
     """None: nothing is remembered of what ran."""
+    run_begins: Callable[[str, str], None] = lambda _name, _run_id: None
+    run_over: Callable[[str, str, Run | None], None] = lambda _name, _run_id, _run: None
+    """For the gateway: which keys are good."""

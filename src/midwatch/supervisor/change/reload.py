@@ -245,6 +245,7 @@ class Changes:
                 notes, done = self._take_over(fleet, digest, entries)
             except SetupError as error:
                 return self._refuse(str(error))
+            notes += await self._house.board.reload()
         await self._wait(done)
         if any(did.agent not in self._house.fleet.agents for did in done):
             self.tell_loaded()  # those that left have ended: the hub need not show them any more

@@ -65,6 +65,10 @@ class Progress(Duty):
         if notice.beat and first_beat and self.helm.agent.liveness is None:
             self._watch(run)
 
+    def resumed(self, run: Run) -> None:
+        self._doubted = run.hung_told = False
+        self._watch(run)
+
     def over(self, run: Run, exit_: Exit) -> None:  # noqa: ARG002
         """Keep the stacks that it printed when it was told to end, else those that py-spy saw."""
         if run.wish is not Wish.HUNG or run.record is None:
@@ -79,7 +83,7 @@ class Progress(Duty):
     def _watch(self, run: Run) -> None:
         """Judge the run, and again when the judgement says so."""
         helm = self.helm
-        if helm.run is not run or run.wish is not None:
+        if helm.run is not run or run.wish is not None or helm.state is State.SUSPENDED:
             return
         helm.hear_now()
         now = helm.system.now()
