@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,6 +74,7 @@ class Gate:
         *,
         models: dict[str, Any] | None = None,
         agent: dict[str, Any] | None = None,
+        real_time: bool = False,
         **fleet: Any,
     ) -> None:
         given = {"providers": PROVIDERS, "retries": FAST, **(models or {})}
@@ -87,13 +89,14 @@ class Gate:
         self.engine = engine
         self.ledger = MemoryLedger(Calendar(ZoneInfo("UTC")), engine)
         self.counts: Counter[str] = Counter()
+        clock = time.monotonic if real_time else self.clock.now
         self.house = House(
             self.settings,
             health(self.settings),
             self.ledger,
             self.upstream,
             Counted(self.counts),
-            now=self.clock.now,
+            now=clock,
             wall=self.clock.wall,
             chance=lambda: 0.5,
             counts=self.counts,

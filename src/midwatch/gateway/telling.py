@@ -270,7 +270,7 @@ class Telling:
             "asked": clean(call.ask.model),
             "from": _passed_over(call),
             "to": last.place.name,
-            "why": failed[-1].outcome if failed else "resting",
+            "why": "budget" if call.moved else failed[-1].outcome if failed else "resting",
             "reason": clean(failed[-1].reason, 300) if failed else None,
             "attempts": len(call.attempts),
             "call": call.id,
