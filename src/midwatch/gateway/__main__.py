@@ -25,6 +25,7 @@ from midwatch.gateway.app import App, Options
 from midwatch.gateway.http import loop
 from midwatch.gateway.http.server import bind, serve
 from midwatch.gateway.router import Router
+from midwatch.gateway.voice import Voice
 
 GC_YOUNG: Final = 10_000
 """Allocations between two looks of the collector: a call makes hundreds, and almost no cycles."""
@@ -59,6 +60,8 @@ def read_arguments(arguments: Sequence[str]) -> Options:
         metavar="NAME",
         help="a further name by which this gateway is called (Host header)",
     )
+    parser.add_argument("--hub", metavar="URL", help="where calls are told; to nobody if left out")
+    parser.add_argument("--node", default=socket.gethostname(), help="the name of this machine")
     read = parser.parse_args(arguments)
     host, colon, port = read.listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -69,8 +72,9 @@ def read_arguments(arguments: Sequence[str]) -> Options:
     everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, nothing is bound
     names.add((socket.gethostname() if everywhere else host).lower())
     return Options(
-        read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal, read.grace
-    )
+        read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal, read.grace,
+        read.hub, read.node,
+    )  # fmt: skip
 
 
 async def run(options: Options) -> None:
@@ -78,8 +82,11 @@ async def run(options: Options) -> None:
     listener = bind(options.host, options.port)
     if not options.name:
         options = replace(options, name=f"{socket.gethostname()}:{listener.getsockname()[1]}")
-    app = App(options, os.environ)
+    voice = Voice(options) if options.hub_url is not None else None
+    app = App(options, os.environ, tell=None if voice is None else voice.telling)
     await app.start()
+    if voice is not None:
+        voice.begin(app)
     router = Router(app)
     server = router.server = await serve(router.handle, listener, hosts=options.hosts)
     told = asyncio.Event()
@@ -100,6 +107,8 @@ async def run(options: Options) -> None:
     await server.stop(options.grace_s + LAST_WORD_S)
     cutting.cancel()
     await app.stop()
+    if voice is not None:
+        await voice.end()
 
 
 async def _cut_after(app: App, seconds: float) -> None:

@@ -59,6 +59,10 @@ class Options:
     """The rehearsal model stands in for all providers."""
     grace_s: float = 5.0
     """How long calls under way may go on when the gateway stops."""
+    hub_url: str | None = None
+    """Where calls are told."""
+    node: str = ""
+    """The name of this machine."""
 
 
 class App:
@@ -76,7 +80,7 @@ class App:
         self.options = options
         self.began = time.monotonic()
         self._environment = environment
-        self.secret = _secret(options.data)
+        self.secret = secret_of(options.data)
         folder = options.data / "gateway"
         settings = reading.load(options.data, environment, options.rehearsal_url)
         self.keys = Keys(folder / "keys.json", time.time)
@@ -100,6 +104,8 @@ class App:
             self.secret, self.keys, self.runs, lambda: self.house.settings, time.time
         )
         self.gateway = Gateway(self.house, self.identify, self.holds)
+        self.untold: Callable[[], Mapping[str, int]] = dict
+        """What was not told to the hub, by reason."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -201,7 +207,8 @@ def _calendar(settings: Settings) -> Calendar:
     return Calendar(ZoneInfo(settings.fleet.timezone))
 
 
-def _secret(data: Path) -> bytes:
+def secret_of(data: Path) -> bytes:
+    """Return what signs the keys of runs. Raises SetupError."""
     try:
         secret = (data / "secret").read_bytes()
     except OSError as error:

@@ -102,9 +102,9 @@ class Gateway:
             refused = self._may(call) or await self._carry(call, out)
             if refused is not None:
                 refusals.answer(out, call, refused, self.house.now())
+                self.house.tell.ended(call)
             if call.refused:
                 self.house.counts[f"refused.{call.refused}"] += 1
-                self.house.tell.ended(call)
         except BadRequest as bad:
             self._refuse(out, kind, dialects.of_bad_request(bad))
         except BodyRefused as refused:

@@ -34,21 +34,24 @@ class Family:
 COUNTED: Final[Mapping[str, Family]] = {
     "refused": Family("type", "requests refused by the gateway itself"),
     "not_admitted": Family("reason", "attempts that did not fit into a budget"),
+    "budget": Family("how", "calls that waited for money in flight, or went to a cheaper model"),
     "attempt": Family("class", "attempts that failed, by the class of their failure"),
     "closed": Family("what", "requests for what is known and not carried"),
     "client": Family("when", "clients that left before their answer was whole", loss=True),
-    "stream": Family("how", "streams that did not end well", loss=True),
+    "stream": Family("how", "streams that broke: cut, mended, not read to the end", loss=True),
     "call": Family("how", "calls that were ended by a person, a budget or a revoked key", loss=True),
     "reservation": Family("how", "reservations that nobody settled, counted at their worst case", loss=True),
     "reload": Family("result", "times that settings were read anew"),
     "fault": Family("where", "faults of the gateway itself", loss=True),
     "told": Family("kind", "news that were counted and told to nobody"),
+    "other": Family("what", "what has no metric of its own"),
 }  # fmt: skip
 """First word of a name in `House.counts` → its metric, `midwatch_gateway_…_total`."""
 
 NAMES: Final[Mapping[str, str]] = {
     "refused": "refused",
     "not_admitted": "not_admitted",
+    "budget": "budget",
     "attempt": "failed_attempts",
     "closed": "not_carried",
     "client": "clients_left",
@@ -58,6 +61,7 @@ NAMES: Final[Mapping[str, str]] = {
     "reload": "reloads",
     "fault": "faults",
     "told": "news",
+    "other": "other",
 }
 
 LEDGER_LOSSES: Final = frozenset(("unavailable", "failed", "unwritable", "lost", "abandoned"))
@@ -77,6 +81,7 @@ GAUGES: Final[Mapping[str, Family]] = {
     "breaker_opened_total": Family("provider, model", "times that a breaker opened"),
     "key_rests": Family("provider, key, state", "1 for keys of providers that rest or are missing", kind="gauge"),
     "key_calls_total": Family("provider, key", "calls that a key of a provider served"),
+    "untold_total": Family("reason", "news and spans that did not reach the hub, nor its spool", loss=True),
     "requests_total": Family("", "requests since the start"),
     "upstream_dialled_total": Family("", "connections made to providers"),
     "upstream_repeated_total": Family("", "requests sent again because a kept connection was closed"),
@@ -113,8 +118,9 @@ def render(
     by_word: dict[str, list[Sample]] = {word: [] for word in COUNTED}
     for name, count in sorted(counts.items()):
         word, _, label = name.partition(".")
-        if word in COUNTED:
-            by_word[word].append(({COUNTED[word].label: label}, count))
+        if word not in COUNTED:
+            word, label = "other", name
+        by_word[word].append(({COUNTED[word].label: label}, count))
     for word, family in COUNTED.items():
         lines += _family(f"{NAMES[word]}_total", family, by_word[word])
     about = Family("reason", "what the HTTP server refused or broke off", loss=True)

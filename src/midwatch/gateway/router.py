@@ -95,6 +95,7 @@ class Router:
             "held_agents": [({"kind": kind}, count) for kind, count in sorted(holds.items())],
             "keys": [({"state": state}, count) for state, count in sorted(keys.items())],
             "documents_unsaved": sum(1 for one in documents if one.problem is not None),
+            "untold_total": [({"reason": r}, n) for r, n in sorted(app.untold().items())],
             **metrics.places(house.health, house.now()),
         }
         if server is not None:
