@@ -101,7 +101,14 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # a client that closes one half only is rare; that one closes is how it tells that it left
-        self._leave()
+        if self._serving is not None:
+            self._leave()
+            self._transport.abort()
+        else:
+            self._leave()
+            if not self.full:
+                # what it was answered may still be on its way, and it may never read it
+                self._wait(Doing.CLOSING, self.service.limits.linger_s)
         return False
 
     def pause_writing(self) -> None:

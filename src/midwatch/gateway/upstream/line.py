@@ -126,6 +126,11 @@ class Line(asyncio.Protocol):
             self._early = True
             reply.headers.clear()
             return
+        coding = next((v for n, v in reply.headers if n == "transfer-encoding"), "chunked")
+        if coding.lower() != "chunked":
+            # it would reach the client without the header that says how to read it
+            self._fail(reply, f"the answer's transfer-encoding {coding[:40]!r} was not asked for")
+            return
         reply.begin(status, keep=self._parser.should_keep_alive())
         self._over = reply.bodiless
 

@@ -178,7 +178,7 @@ class WireReply:
             if name == "content-length":
                 self._length = int(value)
             elif name == "transfer-encoding":
-                self.chunked = value.lower().endswith("chunked")
+                self.chunked = True
             elif name == "keep-alive":
                 self.idle_s = min(IDLE_S, kept_s(value))
         if self.bodiless:

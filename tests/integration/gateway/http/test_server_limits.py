@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.errors import SetupError
+from midwatch.gateway.http import connection
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.http.server import bind
 
@@ -178,6 +179,32 @@ async def test_a_connection_too_many_is_told_so(serving: Any) -> None:
         assert on.lost == {"connections": 1}
         await client.send(GET)
         assert (await client.answer())[0] == 200
+
+
+async def test_a_flood_of_connections_is_not_even_told(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SPARE", 0)
+    async with serving(connections=1) as on:
+        first = await on.send(GET)
+        assert (await first.answer())[0] == 200
+        second = await on.connect()
+        with pytest.raises(ConnectionResetError):
+            await second.rest()
+        assert on.lost == {"connections": 1}
+
+
+async def test_who_leaves_without_reading_its_answer_is_let_go(serving: Any, until: Any) -> None:
+    async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
+        outgoing.answer(200, [], b"x" * 20_000_000)
+
+    async with serving(handler, linger_s=0.2, stall_s=0.3) as on:
+        client = await on.connect(limit=1_000)
+        client.writer.transport.pause_reading()
+        await client.send(GET)
+        await until(lambda: on.server.requests == 1)
+        client.writer.write_eof()
+        await until(lambda: on.server.connections == 0)
 
 
 async def test_too_many_requests_sent_ahead_end_the_connection_after_those_taken(

@@ -355,6 +355,8 @@ async def test_headers_come_in_order_in_lower_case_and_with_any_byte(provider: A
         (b"<html>Bad gateway</html>", Phase.HEAD, "not HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Phase.HEAD, "not HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", Phase.HEAD, "not HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Phase.HEAD, "'gzip, chunked' was not asked for"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", Phase.HEAD, "'gzip' was not asked for"),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", Phase.HEAD, "another protocol"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", Phase.HEAD, "head is longer"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 900_000, Phase.HEAD, "head is longer"),
@@ -368,7 +370,7 @@ async def test_headers_come_in_order_in_lower_case_and_with_any_byte(provider: A
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n", Phase.BODY, "longer than 1,048,576 bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2_000_000, Phase.BODY, "longer than 1,048,576 bytes"),
     ],
-    ids=range(15),
+    ids=range(17),
 )  # fmt: skip
 async def test_an_answer_that_is_not_what_it_says_is_an_error(
     provider: Any, said: bytes, phase: Phase, words: str
