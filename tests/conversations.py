@@ -29,7 +29,11 @@ from midwatch.gateway.translate.form import (
 )
 
 KINDS = list(Kind)
-DIALECT = {Kind.OPENAI: Dialect.CHAT, Kind.ANTHROPIC: Dialect.MESSAGES, Kind.GEMINI: Dialect.GENERATE}
+DIALECT = {
+    Kind.OPENAI: Dialect.CHAT,
+    Kind.ANTHROPIC: Dialect.MESSAGES,
+    Kind.GEMINI: Dialect.GENERATE,
+}
 MODEL = {Kind.OPENAI: "gpt-4o", Kind.ANTHROPIC: "claude-haiku-4-5", Kind.GEMINI: "gemini-3-pro"}
 
 texts = st.text('aZ9 \n\t"\\{}[]<>&/äß漢😀\u2028\x7f', min_size=1, max_size=12)
@@ -54,7 +58,13 @@ def schemas(draw: st.DrawFn) -> dict[str, Any]:
     properties = draw(
         st.dictionaries(
             names,
-            st.sampled_from([{"type": "string"}, {"type": "integer", "description": "how many"}, {"type": "array", "items": {"type": "number"}}]),
+            st.sampled_from(
+                [
+                    {"type": "string"},
+                    {"type": "integer", "description": "how many"},
+                    {"type": "array", "items": {"type": "number"}},
+                ]
+            ),
             max_size=3,
         )
     )
@@ -68,18 +78,27 @@ def schemas(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def conversations(draw: st.DrawFn, *, stream: bool | None = None) -> Conversation:
-    tools = draw(st.lists(st.builds(Tool, names, texts | st.just(""), schemas()), max_size=3, unique_by=lambda t: t.name))
+    tools = draw(
+        st.lists(
+            st.builds(Tool, names, texts | st.just(""), schemas()),
+            max_size=3,
+            unique_by=lambda t: t.name,
+        )
+    )
     tools = [t for t in tools if t.schema != {"type": "object", "properties": {}}]
     turns: list[Turn] = []
     asked: list[Call] = []
     fresh = draw(st.lists(ids, min_size=6, max_size=6, unique=True))
     for number in range(draw(st.integers(1, 3))):
         parts: list[Part] = [Result(c.id, (Text(draw(texts)),), c.name) for c in asked]
-        parts += draw(st.lists(st.builds(Text, texts) | images, min_size=0 if parts else 1, max_size=3))
+        parts += draw(
+            st.lists(st.builds(Text, texts) | images, min_size=0 if parts else 1, max_size=3)
+        )
         turns.append(Turn(Role.USER, tuple(parts)))
         count = draw(st.integers(0, 2)) if tools else 0
         asked = [
-            Call(fresh[number * 2 + i], draw(st.sampled_from(tools)).name, draw(objects)) for i in range(count)
+            Call(fresh[number * 2 + i], draw(st.sampled_from(tools)).name, draw(objects))
+            for i in range(count)
         ]
         said = draw(st.lists(st.builds(Text, texts), min_size=0 if asked else 1, max_size=2))
         turns.append(Turn(Role.MODEL, (*said, *asked)))
@@ -106,11 +125,17 @@ def ask(kind: Kind, *, stream: bool = False, array: bool = False, usage: bool = 
 
 def write(kind: Kind, said: Conversation, notes: Notes | None = None) -> dict[str, Any]:
     found = notes if notes is not None else Notes()
-    writer = {Kind.OPENAI: chat_request, Kind.ANTHROPIC: messages_request, Kind.GEMINI: generate_request}
+    writer = {
+        Kind.OPENAI: chat_request,
+        Kind.ANTHROPIC: messages_request,
+        Kind.GEMINI: generate_request,
+    }
     return writer[kind].write(said, MODEL[kind], found)
 
 
-def read(kind: Kind, body: dict[str, Any], notes: Notes | None = None, *, stream: bool = False) -> Conversation:
+def read(
+    kind: Kind, body: dict[str, Any], notes: Notes | None = None, *, stream: bool = False
+) -> Conversation:
     found = notes if notes is not None else Notes()
     if kind is Kind.GEMINI:
         return generate_request.read(body, found, stream=stream)

@@ -157,7 +157,7 @@ class StreamReader(Protocol):
 class StreamWriter(Protocol):
     """Deltas in, bytes for the client out; one for each dialect."""
 
-    def begin(self, identity: str, model: str, used: Usage | None) -> bytes: ...
+    def begin(self, identity: str, model: str) -> bytes: ...
 
     def write(self, delta: Delta) -> bytes:
         """Return the events for a delta. Raises CannotTranslate."""
@@ -209,7 +209,7 @@ class Stream:
             return b""
         self._begun = True
         heard = self._listener
-        return self._writer.begin(heard.response_id, heard.model, heard.usage())
+        return self._writer.begin(heard.response_id, heard.model)
 
     def end(self, used: Usage | None) -> bytes:
         """Return what ends a complete stream. Raises CannotTranslate."""

@@ -242,7 +242,7 @@ class Writer:
         self._frame = frame
         self._head: Json = {}
 
-    def begin(self, identity: str, model: str, used: Usage | None) -> bytes:  # noqa: ARG002
+    def begin(self, identity: str, model: str) -> bytes:
         self._head = {
             "id": identity or self._frame.id,
             "object": "chat.completion.chunk",

@@ -210,7 +210,7 @@ class Writer:
         self._sign = signs(frame.asked)
         self._opened = False
 
-    def begin(self, identity: str, model: str, used: Usage | None) -> bytes:  # noqa: ARG002
+    def begin(self, identity: str, model: str) -> bytes:
         self._identity = identity or self._frame.id
         self._model = model or self._frame.model
         return b""

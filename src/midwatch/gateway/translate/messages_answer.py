@@ -212,8 +212,9 @@ class Writer:
         self._open: int | str | None = None
         """What the open block is: "text", or the number of a call."""
 
-    def begin(self, identity: str, model: str, used: Usage | None) -> bytes:
-        message = _frame(identity, model, [], used, self._frame)
+    def begin(self, identity: str, model: str) -> bytes:
+        # what is known of the usage by now depends on chance; clients take it from message_delta
+        message = _frame(identity, model, [], None, self._frame)
         return _event({"type": "message_start", "message": message})
 
     def write(self, delta: Delta) -> bytes:

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from conversations import DIALECT, KINDS, MODEL, ask, conversations, read, replies, values, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conversations import DIALECT, KINDS, MODEL, ask, conversations, read, replies, values, write
 from midwatch.core.calls.ask import Kind
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway import translate
@@ -49,7 +49,9 @@ def test_a_request_comes_back_from_another_dialect_as_it_went(
 ) -> None:
     first, second = pair
     body = write(first, said)
-    there = request(ask(first, stream=said.stream), json.dumps(body).encode(), second, MODEL[second])
+    there = request(
+        ask(first, stream=said.stream), json.dumps(body).encode(), second, MODEL[second]
+    )
     assert there.left_out == ()
     assert there.ask.kind is second
     assert there.ask.dialect is DIALECT[second]
@@ -64,7 +66,13 @@ def test_an_answer_comes_back_from_another_dialect_as_it_went(
     pair: tuple[Kind, Kind], reply: Reply, counts: tuple[int, ...]
 ) -> None:
     first, second = pair
-    used = Usage(counts[0], cache_read=counts[1], cache_write_5m=counts[2], output_text=counts[3], reasoning=counts[4])
+    used = Usage(
+        counts[0],
+        cache_read=counts[1],
+        cache_write_5m=counts[2],
+        output_text=counts[3],
+        reasoning=counts[4],
+    )
     whole: dict[str, Any] = translate._DIALECTS[DIALECT[first]].write(reply, used, FRAME)  # pyright: ignore
     there = answer(ask(second), first, json.dumps(whole).encode(), used, FRAME)
     back = answer(ask(first), second, there, used, FRAME)
@@ -83,7 +91,9 @@ def _broken(body: Any, path: list[int], value: Any) -> Any:
 
 
 paths = st.lists(st.integers(0, 30), max_size=8)
-hostile = values | st.sampled_from([{"type": "text"}, [], {}, [{}], "data:,", float(10**18), [[[]]], {"type": []}])
+hostile = values | st.sampled_from(
+    [{"type": "text"}, [], {}, [{}], "data:,", float(10**18), [[[]]], {"type": []}]
+)
 
 
 @QUICK
@@ -116,7 +126,9 @@ def test_a_hostile_answer_raises_nothing_but_cannot_translate(
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b'{"messages":' + b"[" * 5_000, b'{"a":NaN}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"\xff", b'{"messages":' + b"[" * 5_000, b'{"a":NaN}']
+)
 def test_what_is_no_request_is_refused(first: Kind, second: Kind, body: bytes) -> None:
     with pytest.raises(CannotTranslate):
         request(ask(first), body, second, MODEL[second])
@@ -130,9 +142,25 @@ def test_a_schema_nested_as_deeply_as_a_body_may_be_is_read(first: Kind, second:
     said = read(Kind.OPENAI, {"model": "m", "messages": [{"role": "user", "content": "x"}]})
     body = write(first, said)
     if first is Kind.OPENAI:
-        body["tools"] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}}]
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": "f",
+                    "parameters": {"type": "object", "properties": {"a": schema}},
+                },
+            }
+        ]
     elif first is Kind.ANTHROPIC:
-        body["tools"] = [{"name": "f", "input_schema": {"type": "object", "properties": {"a": schema}}}]
+        body["tools"] = [
+            {"name": "f", "input_schema": {"type": "object", "properties": {"a": schema}}}
+        ]
     else:
-        body["tools"] = [{"functionDeclarations": [{"name": "f", "parameters": {"type": "OBJECT", "properties": {"a": schema}}}]}]
+        body["tools"] = [
+            {
+                "functionDeclarations": [
+                    {"name": "f", "parameters": {"type": "OBJECT", "properties": {"a": schema}}}
+                ]
+            }
+        ]
     assert request(ask(first), json.dumps(body).encode(), second, MODEL[second]).body
