@@ -17,8 +17,9 @@ from typing import Any, Final, LiteralString, cast
 
 import psycopg
 from psycopg import errors
+from psycopg.types.numeric import Int8Dumper
 
-from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row
+from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row, widened
 from midwatch.gateway.ledger.schema import bring_forward
 
 CONNECT_S: Final = 2
@@ -91,6 +92,8 @@ class PostgresEngine:
                 application_name="midwatch-gateway",
                 tcp_user_timeout=IDLE_MS,
             )
+            # of whatever size: so a statement is prepared once, not once per combination of sizes
+            self._db.adapters.register_dumper(int, Int8Dumper)
             limits = (LOCK_MS, READ_MS if self._read_only else STATEMENT_MS, IDLE_MS)
             names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
             for name, limit_ms in zip(names, limits, strict=True):
@@ -168,13 +171,13 @@ class PostgresEngine:
             raise _down(error) from None
 
     def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
-        one = sql.replace("{rows}", f"({', '.join('?' * len(many[0]))})")
         try:
             if self._sent is None:
                 # nobody waits for the answers before the commit: all of it is one round trip
                 self._sent = self._server().pipeline()
                 self._sent.__enter__()
-            self._server().cursor().executemany(_marked(one), many)
+            for statement, values in widened(sql, many):
+                self._server().execute(_marked(statement), values)
         except psycopg.Error as error:
             raise _down(error) from None
 

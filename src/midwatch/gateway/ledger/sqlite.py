@@ -13,12 +13,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row
+from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row, widened
 from midwatch.gateway.ledger.schema import bring_forward
 
 OLDEST: Final = (3, 35, 0)
@@ -36,10 +35,6 @@ CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 MAX_LOG_BYTES: Final = 128 * 1024 * 1024
 """Size of the log at which writing waits until it is carried over."""
 
-ROWS_AT_ONCE: Final = (64, 16, 4, 1)
-"""Rows of one statement. The interpreter's lock is given up and fought for once per statement: a statement per row
-cost five times as much while the event loop was busy."""
-
 TIDY_PAGES: Final = 500
 """Free pages given back to the disk at a time."""
 
@@ -54,13 +49,6 @@ _REASONS: Final = {
     sqlite3.SQLITE_CANTOPEN: ("away", "the ledger's file cannot be opened"),
     sqlite3.SQLITE_PERM: ("read-only", "the ledger's file may not be written"),
 }
-
-
-@lru_cache(64)
-def _widened(sql: str, width: int, rows: int) -> str:
-    """Return a statement for so many rows at once."""
-    row = f"({', '.join('?' * width)})"
-    return sql.replace("{rows}", ", ".join([row] * rows))
 
 
 def _down(error: sqlite3.Error) -> LedgerDown | BadRow:
@@ -204,12 +192,8 @@ class SqliteEngine:
             raise BadRow(f"the ledger refused a value: {error}") from error
 
     def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
-        done = 0
-        for size in ROWS_AT_ONCE:
-            while len(many) - done >= size:
-                values = [value for row in many[done : done + size] for value in row]
-                self.run(_widened(sql, len(many[0]), size), values)
-                done += size
+        for statement, values in widened(sql, many):
+            self.run(statement, values)
 
     def tidy(self) -> None:
         self.rows(f"PRAGMA incremental_vacuum({TIDY_PAGES})")
