@@ -7,7 +7,6 @@ so that no SDK sleeps until midnight inside a call and looks hung.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -138,8 +137,6 @@ def budget(refused: Refused) -> Refusal:
         ]
         if refused.renews_at is not None:
             facts.append(("renews_at", datetime.fromtimestamp(refused.renews_at, UTC).isoformat()))
-    if refused.retry_after_s is not None:  # for who sees the error alone, as in a traceback
-        facts.append(("retry_after", str(math.ceil(refused.retry_after_s))))
     if refused.reason is Reason.UNAVAILABLE:
         return Refusal("midwatch_budget", refused.sentence, 503, refused.retry_after_s, retry=True)
     soon = refused.reason is Reason.IN_FLIGHT

@@ -78,7 +78,7 @@ def refusal(kind: Kind, refused: Refusal, *, array: bool = False) -> tuple[int, 
 
 def shape(kind: Kind, refused: Refusal) -> dict[str, Any]:
     """Return an error as a provider of this kind words it."""
-    message = refused.message[:MAX_MESSAGE]
+    message = worded(refused)
     facts = dict(refused.facts)
     if kind is Kind.ANTHROPIC:
         return {"type": "error", "error": {"type": refused.type, "message": message, **facts}}
@@ -105,6 +105,15 @@ def shape(kind: Kind, refused: Refusal) -> dict[str, Any]:
     )
     error = {"code": refused.status, "message": message, "status": canonical, "type": refused.type}
     return {"error": {**error, "details": details}}
+
+
+def worded(refused: Refusal) -> str:
+    """Return the message, with type and wait in it: clients print the message alone, and by these words the
+    supervisor knows why its agent ended (`core.endrows`)."""
+    message = refused.message[:MAX_MESSAGE]
+    if refused.retry_after_s is not None:
+        message = f"{message} (retry after {max(math.ceil(refused.retry_after_s), 0)} s)"
+    return f"{refused.type}: {message}" if refused.type.startswith("midwatch_") else message
 
 
 def streams(route: Route, content_type: str) -> bool:

@@ -28,6 +28,9 @@ SPENT = Refusal(
     "midwatch_budget", "The day's budget is used up.", 429, 61.2, facts=(("limit_usd", "5"),)
 )
 
+SAID = "midwatch_budget: The day's budget is used up. (retry after 62 s)"
+"""What clients print, some of them without anything else."""
+
 CHAT = Route(Kind.OPENAI, Dialect.CHAT)
 RESPONSES = Route(Kind.OPENAI, Dialect.RESPONSES)
 MESSAGES = Route(Kind.ANTHROPIC, Dialect.MESSAGES)
@@ -42,9 +45,9 @@ def ask_of(route: Route) -> Ask:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (Kind.OPENAI, {"error": {"message": SPENT.message, "type": "midwatch_budget", "param": None, "code": "midwatch_budget", "limit_usd": "5"}}),
-        (Kind.ANTHROPIC, {"type": "error", "error": {"type": "midwatch_budget", "message": SPENT.message, "limit_usd": "5"}}),
-        (Kind.GEMINI, {"error": {"code": 429, "message": SPENT.message, "status": "RESOURCE_EXHAUSTED", "type": "midwatch_budget", "details": [
+        (Kind.OPENAI, {"error": {"message": SAID, "type": "midwatch_budget", "param": None, "code": "midwatch_budget", "limit_usd": "5"}}),
+        (Kind.ANTHROPIC, {"type": "error", "error": {"type": "midwatch_budget", "message": SAID, "limit_usd": "5"}}),
+        (Kind.GEMINI, {"error": {"code": 429, "message": SAID, "status": "RESOURCE_EXHAUSTED", "type": "midwatch_budget", "details": [
             {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "midwatch_budget", "domain": "midwatch", "metadata": {"limit_usd": "5"}},
             {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "62s"}]}}),
     ],
@@ -95,7 +98,7 @@ def test_an_error_of_a_response_goes_on_counting() -> None:
     assert name == "event: error"
     told = json.loads(body.removeprefix("data: "))
     assert (told["type"], told["sequence_number"], told["code"]) == ("error", 42, "midwatch_cut")
-    assert told["error"]["message"] == told["message"] == "It broke off."
+    assert told["error"]["message"] == told["message"] == "midwatch_cut: It broke off."
 
 
 def test_an_array_is_closed_whatever_went_out_before() -> None:
