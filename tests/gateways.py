@@ -27,6 +27,7 @@ from midwatch.gateway.upstream.scripted import Answer, Break, Refuse, ScriptedUp
 
 SSE = (("content-type", "text/event-stream"),)
 CHAT, MESSAGES, GENERATE, ARRAY = "chat", "messages", "generate", "array"
+RESPONSES = "responses"
 DIALECTS = (CHAT, MESSAGES, GENERATE, ARRAY)
 PROVIDERS: dict[str, Any] = {
     "openai": {"kind": "openai"},
@@ -42,12 +43,14 @@ HOME = {
     MESSAGES: "anthropic/claude-haiku-4-5",
     GENERATE: "gemini/gemini-2.5-flash",
     ARRAY: "gemini/gemini-2.5-flash",
+    RESPONSES: "openai/gpt-4o-mini",
 }
 NEXT = {
     CHAT: "second/gpt-4o",
     MESSAGES: "other/claude-sonnet-4-5",
     GENERATE: "further/gemini-2.5-pro",
     ARRAY: "further/gemini-2.5-pro",
+    RESPONSES: "second/gpt-4o",
 }
 
 
@@ -75,12 +78,13 @@ class Gate:
         models: dict[str, Any] | None = None,
         agent: dict[str, Any] | None = None,
         real_time: bool = False,
+        rehearsal_url: str | None = None,
         **fleet: Any,
     ) -> None:
         given = {"providers": PROVIDERS, "retries": FAST, **(models or {})}
         agents = {"inbox": {"command": ["x"], **(agent or {})}}
         self.settings = build(
-            Fleet.model_validate({"agents": agents, "models": given, **fleet}), {}
+            Fleet.model_validate({"agents": agents, "models": given, **fleet}), {}, rehearsal_url
         )
         self.clock = Clock()
         self.upstream = ScriptedUpstream(script) if isinstance(script, Iterable) else script
@@ -100,6 +104,7 @@ class Gate:
             wall=self.clock.wall,
             chance=lambda: 0.5,
             counts=self.counts,
+            rehearsed=rehearsal_url is not None,
         )
         self.holds = Holds(folder / "holds.json", self.clock.wall)
         self.holds.open()
@@ -144,6 +149,9 @@ def question(dialect: str, *, stream: bool = True, **more: Any) -> tuple[str, st
     if dialect == MESSAGES:
         body = {"model": model, "messages": [user], "max_tokens": 500, **more}
         return "/v1/messages", "", {**body, **({"stream": True} if stream else {})}
+    if dialect == RESPONSES:
+        body = {"model": model, "input": user["content"], **more}
+        return "/v1/responses", "", {**body, **({"stream": True} if stream else {})}
     verb = "streamGenerateContent" if stream else "generateContent"
     contents = [{"role": "user", "parts": [{"text": user["content"]}]}]
     name = model.rpartition("/")[2]
@@ -255,6 +263,10 @@ class Heard:
         for key in ("id", "responseId"):
             if key in value:
                 self.idents.add(value[key])
+        kind = str(value.get("type", ""))
+        if kind.startswith("response."):
+            self._response(kind, value)
+            return
         for one in value.get("choices", ()):
             self.starts += "role" in one["delta"]
             self.text += one["delta"].get("content") or ""
@@ -263,6 +275,14 @@ class Heard:
             self.text += "".join(part.get("text", "") for part in one["content"].get("parts", ()))
             self.finishes += [one["finishReason"]] if "finishReason" in one else []
         self._message(value)
+
+    def _response(self, kind: str, value: Any) -> None:
+        if kind == "response.output_text.delta":
+            self.text += value["delta"]
+        elif kind in ("response.completed", "response.incomplete"):
+            self.finishes.append(value["response"]["status"])
+        if "response" in value:
+            self.idents.add(value["response"]["id"])
 
     def _message(self, value: Any) -> None:
         kind = value.get("type", "")

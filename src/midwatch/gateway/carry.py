@@ -24,7 +24,7 @@ from midwatch.core.calls.classes import ErrorClass, Failure, broken, classify
 from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
 from midwatch.core.calls.route import Change, Route, note_answer, note_failure
 from midwatch.core.pricing.usage import Usage
-from midwatch.gateway import affording, dialects, refusals, worth
+from midwatch.gateway import affording, dialects, refusals, translating, worth
 from midwatch.gateway.asking import request_of
 from midwatch.gateway.carried import Attempted, Carried, dollars
 from midwatch.gateway.dialects import BadRequest, Refusal
@@ -33,6 +33,7 @@ from midwatch.gateway.http.port import Headers, Outgoing
 from midwatch.gateway.mending import Mending, begin
 from midwatch.gateway.relay import FAREWELL_S, Ended, Relay, Verdict, break_off, cut_short
 from midwatch.gateway.scopes import may_use
+from midwatch.gateway.translate import CannotTranslate
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -126,6 +127,7 @@ class Carriage:
         moved = await self._reserve(attempt, noted)
         if moved is not None:
             return moved
+        noted.left_out = call.left_out(attempt.place)
         call.attempts.append(noted)
         charge: Charge | None = None
         failure: Failure | None = None
@@ -264,10 +266,16 @@ class Carriage:
     ) -> tuple[Step | None, Charge | None]:
         call, house = self._call, self._house
         body = await self._read(reply, self._left(attempt), MAX_ANSWER_BYTES)
-        answer = dialects.answer(call.ask, reply.status, reply.headers, body, now=house.wall())
+        place = attempt.place
+        seen = translating.ask_of(call, place)
+        answer = dialects.answer(seen, reply.status, reply.headers, body, now=house.wall())
         if answer.failure is not None:  # an error in the clothes of a success
             told = (reply.status, reply.headers, body)
-            return self._failed(attempt, noted, answer.failure, told), None
+            charge = None
+            if answer.half:  # it was made, and is billed
+                used = worth.broken_off(self._ask, None, len(body))
+                charge = self._charge(attempt.place, used, "", answer.failure.kind.value)
+            return self._failed(attempt, noted, answer.failure, told), charge
         noted.served, noted.response_id, noted.finish = (
             answer.model,
             answer.response_id,
@@ -278,7 +286,12 @@ class Carriage:
         if call.metered:
             charge = self._charge(attempt.place, answer.usage, answer.text)
             noted.cost_nusd = charge.cost_nusd
-        headers = dialects.back(reply.headers) + call.told(house.now(), attempt.place)
+        try:
+            body = translating.whole(call, place, body, answer)
+        except CannotTranslate as error:
+            await self._refuse(translating.no_words(error))
+            return None, charge
+        headers = translating.back(call, place, reply.headers) + call.told(house.now(), place)
         headers.append(("x-midwatch-cost-usd", dollars(call.cost_nusd)))
         self._out.answer(reply.status, headers, body)
         return None, charge
@@ -291,9 +304,8 @@ class Carriage:
         noted.first_s, heard = relay.first_s, relay.listener
         noted.served, noted.response_id, noted.finish = heard.model, heard.response_id, heard.finish
         failure, graft = verdict.failure, relay.graft
-        used = heard.usage() if heard.finished else None
-        if used is None:
-            used = worth.broken_off(self._ask, heard.usage(), heard.said_bytes)
+        told = heard.usage()
+        used = worth.heard(self._ask, told, heard.said_bytes, finished=heard.finished)
         if graft is not None and graft.broken is not None and failure is not None:
             self._house.health.breaker(attempt.place).give_back()  # the provider did what was asked
             noted.outcome, noted.reason = Ended.CUT.value, failure.reason
@@ -303,7 +315,8 @@ class Carriage:
         if verdict.ended is Ended.NOTHING:  # nothing of it has reached the client
             assert failure is not None
             charge = None
-            if heard.usage() is not None or (heard.failure is None and relay.heard):
+            refused = heard.failure is not None and heard.failure.code != dialects.UNREADABLE
+            if told is not None or heard.said_bytes or (relay.heard and not refused):
                 charge = self._charge(attempt.place, used, "", failure.kind.value)
             return self._failed(attempt, noted, failure, None), charge
         if verdict.ended is Ended.WELL:
@@ -324,7 +337,7 @@ class Carriage:
         """Return how the answer is gone on with; None: it is not, and its client knows."""
         call, failure, heard = self._call, verdict.failure, relay.listener
         assert failure is not None
-        fresh = begin(call.settings.models.on_cut, call.route, heard)
+        fresh = begin(call.settings.models.on_cut, call.route, heard) if relay.plain else None
         mending = self._mending or fresh
         step: Step | None = None
         if mending is not None:
@@ -367,12 +380,13 @@ class Carriage:
                 raise Stopped(cut_short(broken(bad.reason))) from None
         return body
 
-    def _unheard(self, noted: Attempted) -> Usage | None:
-        """Return what an answer used whose head came and whose rest did not: it is made by then, and may be as
-        long as was asked for. None: not even its head came."""
-        if not noted.status or self._call.ask.stream:
-            return None
-        return worth.unheard(self._call.settings, self._call.ask, noted.place)
+    def _unheard(self, noted: Attempted) -> Usage:
+        """Return what an answer used that did not come. Where its head came it is made, and may be as long as was
+        asked for; else only what can have been made in the time."""
+        call, waited = self._call, self._house.now() - noted.began
+        if noted.status and not call.ask.stream:
+            return worth.unheard(call.settings, self._ask, noted.place)
+        return worth.unanswered(call.settings, self._ask, noted.place, waited)
 
     # -- what came of it -----------------------------------------------------------------------
 
@@ -429,11 +443,11 @@ class Carriage:
         if told is not None and end.why is Why.FAILED:
             status, headers, body = told
             place = call.attempts[-1].place
-            if place.kind is call.ask.kind:
-                passed = dialects.back(headers) + call.told(house.now(), place)
-                self._out.answer(status, passed, body)
-                return
-        refusals.answer(self._out, call, refusals.failed(end), house.now())
+            passed, body = translating.refused(call, place, headers, body, status)
+            self._out.answer(status, passed + call.told(house.now(), place), body)
+            return
+        untold = translating.no_place(call) if end.why is Why.NO_PLACE else None
+        refusals.answer(self._out, call, untold or refusals.failed(end), house.now())
 
     def _tell_changes(self, changes: list[Change]) -> None:
         for change in changes:
@@ -476,6 +490,8 @@ class Carriage:
 
     def _charge(self, place: Place, usage: Usage | None, said: str, outcome: str = "ok") -> Charge:
         house, call = self._house, self._call
+        if call.attempts and not call.attempts[-1].ended:
+            call.attempts[-1].ended = house.now()
         return worth.charge(
             call.settings, self._ask, place, usage, call.at,
             said=said, outcome=outcome, attempts=[a.to_json() for a in call.attempts], now=house.wall(),

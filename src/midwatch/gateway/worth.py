@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from midwatch.core.calls.ask import Ask
+from midwatch.core.calls.ask import Ask, Kind
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
 from midwatch.core.pricing import cost
@@ -26,6 +26,10 @@ UNTOLD_WINDOW: Final = 200_000
 
 SEARCHES: Final = 10
 """Paid searches that are reckoned with where nobody bounds them; more are charged when they are known."""
+
+MADE_PER_S: Final = 250
+"""Tokens that a provider makes in a second of one answer, from above: those that are asked and keep silent are
+not the fastest ones."""
 
 _TIERS: Final = {tier.value: tier for tier in Tier}
 
@@ -105,9 +109,9 @@ def charge(
     """Return what an attempt is charged. `usage` None: the provider told nothing, so that input and what was
     `said` are counted here. `at`: when it began, `now`: when it ended, both Unix seconds."""
     provided = settings.providers[place.provider]
+    said_bytes = len(said.encode("utf-8", "replace"))
     counted = usage if usage is not None else estimate(ask, said)
-    if Doubt.INCOMPLETE in counted.doubts:
-        counted = broken_off(ask, counted, len(said.encode("utf-8", "replace")))
+    counted = counted if counted.estimated else heard(ask, counted, said_bytes, finished=True)
     quote = settings.shelf.quote(counted, place.provider, provided.seller, place.model, at)
     amount = quote.nusd
     estimated = counted.estimated
@@ -146,6 +150,26 @@ def estimate(ask: Ask, said: str) -> Usage:
 def tokens_said(size_bytes: int) -> int:
     """Return the tokens of what was said, from above."""
     return (size_bytes + 1) // 2
+
+
+def heard(ask: Ask, told: Usage | None, said_bytes: int, *, finished: bool) -> Usage:
+    """Return what a stream used: what was told, where that is the whole; else an estimate from above.
+
+    What a model thinks without showing it is in no estimate.
+    """
+    if told is None or not finished or Doubt.INCOMPLETE in told.doubts:
+        return broken_off(ask, told, said_bytes)
+    if ask.kind is Kind.GEMINI and said_bytes and not told.output_tokens:
+        return broken_off(ask, told, said_bytes)  # it leaves out what is 0
+    return told
+
+
+def unanswered(settings: Settings, ask: Ask, place: Place, waited_s: float) -> Usage:
+    """Return what a call used that was given up before anything of its answer came: what may have been made
+    in that time."""
+    most = longest(settings, ask, place) * ask.choices
+    made = min(most, int(waited_s * MADE_PER_S))
+    return Usage(input_text=ask.input_tokens, output_text=made, estimated=True)
 
 
 def broken_off(ask: Ask, told: Usage | None, said_bytes: int) -> Usage:

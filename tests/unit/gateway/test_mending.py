@@ -148,15 +148,18 @@ async def test_the_usage_told_is_what_all_attempts_are_charged(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_malformed_event_is_left_out_and_the_rest_comes(
-    dialect: str, tmp_path: Path
+@pytest.mark.parametrize("able", [True, False])
+async def test_an_event_that_cannot_be_read_is_a_cut_since_it_may_have_said_something(
+    dialect: str, able: bool, tmp_path: Path
 ) -> None:
     pieces = stream_of(dialect, WORDS)
     pieces.insert(10, b",{nonsense}" if dialect == ARRAY else b"data: {nonsense\n\n")
-    gate = Gate(tmp_path, [answer(dialect, pieces)], models=models(dialect))
+    rest = answer(dialect, stream_of(dialect, WORDS[9:]))
+    gate = Gate(tmp_path, [answer(dialect, pieces), rest], models=models(dialect, able=able))
     out = await gate.ask(dialect)
     heard = Heard(dialect, out.whole)
-    assert (heard.text, heard.errors, out.ended) == (WHOLE, [], True)
+    assert heard.errors == ([] if able else ["midwatch_cut"])
+    assert heard.text == (WHOLE if able else "".join(WORDS[:9]))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -74,7 +74,7 @@ def usage_of(
     if asked_out is None:
         # embeddings have no output: their total is their input
         asked_out = 0 if total is None else max(total - asked_in, 0)
-        if total is None and "completion_tokens" in told.data:
+        if total is None:
             told.doubts.add(Doubt.INCOMPLETE)
     given: dict[str, Any] = _input(told, asked_in)
     given |= _output(told, asked_in, asked_out, total)

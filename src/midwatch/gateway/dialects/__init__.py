@@ -43,6 +43,7 @@ from midwatch.gateway.dialects.refusals import of_bad_request as of_bad_request
 from midwatch.gateway.dialects.refusals import refusal as refusal
 from midwatch.gateway.dialects.refusals import sentinel as sentinel
 from midwatch.gateway.dialects.refusals import streams as streams
+from midwatch.gateway.dialects.stream import UNREADABLE as UNREADABLE
 from midwatch.gateway.dialects.stream import Event as Event
 from midwatch.gateway.dialects.stream import Listener as Listener
 from midwatch.gateway.dialects.stream import What as What

@@ -32,6 +32,8 @@ class Answer:
     refused: bool = False
     """The model, or a filter, declined to answer."""
     failure: Failure | None = None
+    half: bool = False
+    """It is a failure since only a part of an answer came."""
     text: str = ""
     """What was said, as far as it can be told; only without usage, for an estimate of it."""
 
@@ -65,14 +67,19 @@ def answer(
         decoded = from_json(body)
     except ValueError:
         start = body[:64].lstrip()[:1]
-        what = "half an answer" if start in (b"{", b"[") else "no answer but something else"
-        return Answer(failure=broken(f"status {status} with {what}", code="malformed"))
+        half = start in (b"{", b"[")
+        what = "half an answer" if half else "no answer but something else"
+        failure = broken(f"status {status} with {what}", code="malformed")
+        return Answer(failure=failure, half=half)
     value = cast("Json", decoded) if isinstance(decoded, dict) else {}
     if value.get("error") and not value.get("choices"):
         return Answer(failure=classify(ask.kind, status, headers, body, now=now))
     read = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}[ask.kind]
     found = read(ask, value)
-    whole = found.usage is not None and Doubt.INCOMPLETE not in found.usage.doubts
+    told = found.usage
+    whole = told is not None and Doubt.INCOMPLETE not in told.doubts
+    if told is not None and ask.kind is Kind.GEMINI and not told.output_tokens:
+        whole = False  # it leaves out what is 0; what was said tells whether it was
     if whole or ask.dialect in (Dialect.COUNT, Dialect.EMBEDDINGS):
         return found
     said = Contents(ask.kind, ask.model)

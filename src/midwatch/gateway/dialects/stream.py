@@ -4,8 +4,8 @@ Each event is parsed once. Measured, that costs what searching it for five marke
 an event of 281 bytes), and unlike a marker it cannot be forged by what the model says; a malformed event is
 known as such, and the text needs no second reading at a cut.
 
-After an error and after the end nothing comes out any more: what follows them would tell the client that all
-is well.
+After an error, after an event that cannot be read, and after the end nothing comes out any more: what follows
+would tell the client that all is well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 from pydantic_core import from_json, to_json
 
 from midwatch.core.calls.ask import Ask
-from midwatch.core.calls.classes import Failure, classify
+from midwatch.core.calls.classes import Failure, broken, classify
 from midwatch.core.pricing.reader import Accumulator
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway.dialects import sse
@@ -26,6 +26,9 @@ MAX_TEXT: Final = 4 * 1024 * 1024
 """Characters of an answer that are kept for continuing it. A longer one is not continued."""
 
 MAX_NAME: Final = 200
+
+UNREADABLE: Final = "malformed"
+"""The code of a stream that broke since an event of it could not be read."""
 
 
 class What(StrEnum):
@@ -95,6 +98,8 @@ class Listener:
                 found.append(event)
         if self._splitter.oversized > before:
             self.malformed += self._splitter.oversized - before
+            self._unreadable("an event is too long to be read")
+            self.text_only = False  # nobody knows what stood in it, or behind it
         return found
 
     def close(self) -> list[Event]:
@@ -105,7 +110,8 @@ class Listener:
         count = self.malformed
         event = self._event(rest + b"\n\n")
         if self.malformed > count or event is None or event.what is What.PING:
-            self.malformed = count
+            if self.malformed > count:  # half an event is a cut
+                self.malformed, self.failure = count, None
             return []
         return [event]
 
@@ -141,9 +147,15 @@ class Listener:
             return None
         if event.what is What.MALFORMED:
             self.malformed += 1
+            self._unreadable("an event cannot be read")
         elif event.what is not What.PING:
             self.events += 1
         return event
+
+    def _unreadable(self, why: str) -> None:
+        """Take what cannot be read for a break: a piece of the answer may have been in it."""
+        if not self.finished and self.failure is None:
+            self.failure = broken(why, code=UNREADABLE)
 
     def _read(self, raw: bytes) -> Event | None:
         """Return an event of server-sent events.

@@ -1,0 +1,304 @@
+"""Every fault of a provider × its phase × stream or whole × what follows a cut × dialect, against the real HTTP.
+
+In each cell: the client has a whole answer or an error, never a part as the whole; nobody waits beyond the
+deadline; no place is asked more often than configured; and the ledger has what the provider bills, to the
+nano-dollar, or more and marked as estimated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from gateways import ARRAY, CHAT, GENERATE, HOME, MESSAGES, NEXT, RESPONSES, Gate, Heard
+from midwatch.core.calls.charge import Call, CallState
+from midwatch.core.pricing.usage import Usage
+from midwatch.drills.rehearsal import Rehearsal, running
+from midwatch.drills.rehearsal.behave import read
+from midwatch.gateway.http.played import PlayedOutgoing
+from midwatch.gateway.upstream.wire import WireUpstream
+
+WORDS = 30
+WHOLE = " ".join(f"word{n}" for n in range(1, WORDS + 1))
+ATTEMPTS = 1
+"""Further attempts at each place."""
+
+NEXT_PLACE, PASSED, ERROR, WELL = "next", "passed", "error", "well"
+"""The second place answers; the provider's error is passed on; an error of ours; the first place answers."""
+
+SHORT = {"connect": 2.0, "first_token": 0.4, "between": 0.4, "total": 0.8}
+USUAL = {"connect": 5.0, "first_token": 10.0, "between": 10.0, "total": 20.0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    dialect: str
+    stream: bool
+    policy: str
+    fault: dict[str, Any]
+    expected: str
+
+    def __str__(self) -> str:
+        fault = " ".join(f"{v}" if k == "mode" else f"{k}={v}" for k, v in self.fault.items())
+        return f"{self.dialect}-{'stream' if self.stream else 'whole'}-{self.policy}-{fault}"
+
+    @property
+    def stalls(self) -> bool:
+        fault = self.fault
+        return fault["mode"] in ("stall", "slow", "endless") or fault.get("then") == "hang"
+
+
+BEFORE: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "bad-request"}, PASSED),
+    ({"mode": "unknown-parameter"}, PASSED),
+    ({"mode": "context-length"}, NEXT_PLACE),
+    ({"mode": "refuse"}, NEXT_PLACE),
+    ({"mode": "payment"}, NEXT_PLACE),
+    ({"mode": "permission"}, NEXT_PLACE),
+    ({"mode": "not-found"}, NEXT_PLACE),
+    ({"mode": "too-large"}, PASSED),
+    ({"mode": "rate-limit", "retry_after": 0}, NEXT_PLACE),
+    ({"mode": "quota"}, NEXT_PLACE),
+    ({"mode": "error"}, NEXT_PLACE),
+    ({"mode": "overloaded"}, NEXT_PLACE),
+    ({"mode": "timeout"}, NEXT_PLACE),
+    ({"mode": "status", "status": 418}, PASSED),
+    ({"mode": "html"}, NEXT_PLACE),
+    ({"mode": "redirect"}, NEXT_PLACE),
+    ({"mode": "cut", "after_chunks": 0}, NEXT_PLACE),
+    ({"mode": "cut", "how": "reset", "after_chunks": 0}, NEXT_PLACE),
+]
+"""Before the head, or at it: nothing has reached the client."""
+
+MIDDLE: list[dict[str, Any]] = [
+    {"mode": "cut", "after_chunks": 8},
+    {"mode": "cut", "after_chunks": 8, "how": "reset"},
+    {"mode": "stall", "after_chunks": 8},
+    {"mode": "error", "after_chunks": 8, "between": 0.02},
+    {"mode": "json", "after_chunks": 8, "between": 0.02},
+]
+"""In mid-stream: the client has a part."""
+
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "no-end"}, WELL),
+    ({"mode": "no-end", "then": "close"}, WELL),
+    ({"mode": "no-end", "then": "hang"}, WELL),
+    ({"mode": "shape", "usage": "none"}, WELL),
+    ({"mode": "shape", "usage": "part"}, WELL),
+    ({"mode": "shape", "sse": "comments"}, WELL),
+    ({"mode": "shape", "sse": "split"}, WELL),
+    ({"mode": "shape", "sse": "crlf"}, WELL),
+    ({"mode": "shape", "sse": "long-line", "padding": 100_000}, WELL),
+    ({"mode": "stall", "after_chunks": 0}, NEXT_PLACE),
+    ({"mode": "slow", "first_token": 1.2, "between": 0}, NEXT_PLACE),
+]
+"""Streams whose end or form is odd, and those that begin too late."""
+
+WHOLES: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "json"}, NEXT_PLACE),
+    ({"mode": "cut", "head_first": True}, NEXT_PLACE),
+    ({"mode": "shape", "length_off": 40, "then": "close"}, NEXT_PLACE),
+    ({"mode": "shape", "usage": "none"}, WELL),
+    ({"mode": "shape", "usage": "part"}, WELL),
+    ({"mode": "stall"}, ERROR),
+]
+"""Whole answers that are none."""
+
+ALL = (CHAT, MESSAGES, GENERATE, RESPONSES)
+
+
+def cells() -> Iterator[Cell]:
+    for dialect, stream, (fault, expected) in itertools.product(ALL, (False, True), BEFORE):
+        if dialect == GENERATE and fault["mode"] in ("context-length",):
+            expected = NEXT_PLACE
+        yield Cell(dialect, stream, "continue", fault, expected)
+    for dialect, policy, fault in itertools.product(ALL, ("continue", "restart", "error"), MIDDLE):
+        mended = policy != "error" and dialect != RESPONSES
+        yield Cell(dialect, True, policy, fault, NEXT_PLACE if mended else ERROR)
+    for fault, policy in itertools.product(MIDDLE[:2], ("continue", "error")):
+        yield Cell(ARRAY, True, policy, fault, NEXT_PLACE if policy == "continue" else ERROR)
+    for dialect, (fault, expected) in itertools.product((CHAT, MESSAGES, GENERATE), ODD):
+        if dialect == GENERATE and fault["mode"] == "no-end":
+            expected = NEXT_PLACE  # it has no sentinel: its last event is the reason of its end
+        yield Cell(dialect, True, "continue", fault, expected)
+    for dialect, (fault, expected) in itertools.product((CHAT, MESSAGES), WHOLES):
+        yield Cell(dialect, False, "continue", fault, expected)
+
+
+CELLS = list(cells())
+
+
+def test_there_are_a_hundred_cells_and_more() -> None:
+    assert len({str(cell) for cell in CELLS}) == len(CELLS) >= 100
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Rehearsal]:
+    with running() as model:
+        yield model
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+async def test_a_fault(cell: Cell, provider: Rehearsal, tmp_path: Path) -> None:
+    home, second = HOME[cell.dialect], NEXT[cell.dialect]
+    provider.orders.clear()
+    provider.billed.reset()
+    provider.calls.clear()
+    provider.orders.add(read({"mode": "shape", "words": WORDS}))
+    fault = {**cell.fault, "words": WORDS, "model": home.rpartition("/")[2]}
+    provider.orders.add(read(fault))
+    gate = _gate(cell, provider, tmp_path)
+    await gate.ledger.start()
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(30):
+            out = await gate.ask(cell.dialect, stream=cell.stream, **_quiet(cell))
+        took = time.monotonic() - began
+        _check_answer(cell, out)
+        _check_attempts(cell, provider, gate)
+        if cell.stalls:
+            assert took < 10, "no deadline of the cell is longer than a second"
+        await _check_money(provider, gate)
+        await _check_health(provider, gate, cell)
+    finally:
+        await gate.upstream.close()
+        gate.engine.close()
+    assert second.rpartition("/")[2] != fault["model"]
+
+
+def _gate(cell: Cell, provider: Rehearsal, folder: Path) -> Gate:
+    home, second = HOME[cell.dialect], NEXT[cell.dialect]
+    name = home if cell.dialect not in (GENERATE, ARRAY) else home.rpartition("/")[2]
+    models = {
+        "chains": {name: [home, second]},
+        "about": {home.rpartition("/")[2]: {"prefill": False}, second.rpartition("/")[2]: {"prefill": True}},
+        "on_cut": cell.policy,
+        "retries": {"attempts": ATTEMPTS, "backoff": [0.001, 0.002]},
+        "timeouts": SHORT if cell.stalls else USUAL,
+    }  # fmt: skip
+    if cell.stalls and cell.stream:
+        models["timeouts"] = {**SHORT, "total": 20.0}
+    return Gate(folder, WireUpstream(), models=models, real_time=True, rehearsal_url=provider.url)
+
+
+def _quiet(cell: Cell) -> dict[str, Any]:
+    """Thoughts that are not shown are in no estimate: Gemini's models are told not to think."""
+    if cell.dialect not in (GENERATE, ARRAY):
+        return {}
+    return {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}}
+
+
+def _check_answer(cell: Cell, out: PlayedOutgoing) -> None:
+    """Whole or an error, and what the table says."""
+    served = out.headed.get("x-midwatch-model", "")
+    if out.status != 200:
+        assert cell.expected in (PASSED, ERROR), (out.status, out.whole[:300])
+        body = json.loads(out.whole)
+        assert "error" in (body[0] if isinstance(body, list) else body)
+        return
+    if not cell.stream:
+        assert _text(json.loads(out.whole)) == WHOLE
+        assert served == (HOME if cell.expected == WELL else NEXT)[cell.dialect]
+        return
+    heard = Heard(cell.dialect, out.whole)
+    unseen = served == NEXT[cell.dialect]
+    if (
+        cell.expected == ERROR and not unseen
+    ):  # a busy machine may read all of it at once, as nothing
+        assert heard.errors == ["midwatch_cut"]
+        assert (heard.finishes, heard.ends) == ([], 0), "an end after an error is a lie"
+        assert WHOLE.startswith(heard.text)
+        assert heard.text != WHOLE
+        return
+    assert heard.errors == []
+    assert out.ended
+    assert heard.text == WHOLE
+    assert len(heard.finishes) == 1
+    assert len(heard.idents) == 1
+    if cell.dialect in (CHAT, MESSAGES):
+        assert (heard.starts, heard.ends) == (1, 1)
+
+
+def _text(body: Any) -> str:
+    if "choices" in body:
+        return str(body["choices"][0]["message"]["content"])
+    if "candidates" in body:
+        return "".join(part["text"] for part in body["candidates"][0]["content"]["parts"])
+    if "output" in body:
+        return str(body["output"][-1]["content"][0]["text"])
+    return str(body["content"][0]["text"])
+
+
+def _check_attempts(cell: Cell, provider: Rehearsal, gate: Gate) -> None:
+    asked = [record["model"] for record in provider.calls.page(0, 1000, None)["calls"]]
+    for model in set(asked):
+        assert asked.count(model) <= 1 + ATTEMPTS, asked
+    if cell.expected == PASSED:
+        assert len(asked) == 1
+    if cell.expected == WELL:
+        assert len(asked) == 1, asked
+    assert gate.counts["reservation.expired"] == 0
+
+
+async def _check_money(provider: Rehearsal, gate: Gate) -> None:
+    """The ledger has what the provider bills, call by call."""
+    rows: dict[str, Call] = {row.call_id: row for row in await gate.rows()}
+    assert all(row.state is not CallState.OPEN for row in rows.values()), "nothing is left reserved"
+    bills = {bill["call"]: bill for bill in await _bills(provider, rows)}
+    for call_id, row in rows.items():
+        bill = bills.pop(call_id, None)
+        if bill is None:
+            assert row.cost_nusd == 0 or row.estimated, (row.outcome, row.cost_nusd)
+            continue
+        due = _price(gate, row, bill)
+        if row.estimated:
+            assert row.cost_nusd >= due, (row.outcome, dict(row.usage), bill)
+        else:
+            assert row.cost_nusd == due, (row.outcome, dict(row.usage), bill)
+    assert bills == {}, "the provider bills what the ledger does not know"
+
+
+async def _bills(provider: Rehearsal, rows: dict[str, Call]) -> list[dict[str, Any]]:
+    """Return the provider's bills when no call of ours is under way there any more."""
+    async with asyncio.timeout(10):
+        while any(r["end"] == "under-way" for r in provider.calls.page(0, 1000, None)["calls"]):
+            await asyncio.sleep(0.005)
+    assert rows
+    found: list[dict[str, Any]] = provider.billed.calls(0, 1000, None, None)["calls"]
+    return found
+
+
+def _price(gate: Gate, row: Call, bill: dict[str, Any]) -> int:
+    usage = Usage(
+        input_text=bill["input"] - bill["cached"] - bill["written"],
+        cache_read=bill["cached"],
+        cache_write_5m=bill["written"],
+        output_text=bill["output"],
+    )
+    seller = gate.settings.providers[_who(bill)].seller
+    quote = gate.settings.shelf.quote(usage, _who(bill), seller, bill["model"], row.reserved_at)
+    assert quote.nusd is not None
+    return quote.nusd
+
+
+def _who(bill: dict[str, Any]) -> str:
+    """Return who serves the model of a bill."""
+    served = {target.rpartition("/")[2]: target.partition("/")[0] for target in (*HOME.values(), *NEXT.values())}  # fmt: skip
+    return served[bill["model"]]
+
+
+async def _check_health(provider: Rehearsal, gate: Gate, cell: Cell) -> None:
+    """The gateway answers as ever when its provider does."""
+    provider.orders.clear()
+    out = await gate.ask(cell.dialect, stream=False, model=NEXT[cell.dialect])
+    assert out.status == 200, out.whole[:300]
