@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midwatch.core.calls.exchange import Try
-from midwatch.gateway import dialects
+from midwatch.gateway import dialects, translating
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.house import House
 from midwatch.gateway.upstream.port import Request
@@ -15,7 +15,7 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
     provided = call.settings.providers[place.provider]
     times = place.timeouts
     patience = times.first_token if call.ask.stream else times.total
-    headers = dialects.onward(call.headers, rehearsed=house.rehearsed)
+    headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
     secret = provided.secrets.get(attempt.key, "")
     if house.rehearsed:
         # its bill is by call, for comparison with the ledger
@@ -23,20 +23,11 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
         headers.append(("x-midwatch-call", call.attempt_id(attempt)))
     headers += dialects.credentials(place.kind, secret)
     headers += list(provided.given.headers.items())
-    path = dialects.target(
-        place.kind,
-        call.ask.dialect,
-        place.model,
-        stream=call.route.stream,
-        array=call.route.array,
-        version=call.route.version,
-        query=call.query,
-    )
     return Request(
         method="POST",
         url=provided.url + path,
         headers=headers,
-        body=dialects.outgoing(call.ask, body, place.model),
+        body=translating.body_of(call, place, body),
         connect_s=times.connect or 5.0,
         head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
     )

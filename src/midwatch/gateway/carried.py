@@ -17,6 +17,7 @@ from midwatch.core.models import Calls
 from midwatch.gateway.dialects import Refusal, Route
 from midwatch.gateway.http.port import Headers
 from midwatch.gateway.settings import Settings
+from midwatch.gateway.translate import Asked, CannotTranslate
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Attempted:
     cost_nusd: int = 0
     tokens: int = 0
     estimated: bool = False
+    left_out: tuple[str, ...] = ()
+    """Fields that a provider of another kind was not told, because it has no word for them."""
     mended: bool = False
     """It broke off in mid-stream, and another attempt went on: the client saw one whole answer."""
 
@@ -60,6 +63,8 @@ class Attempted:
             "outcome": self.outcome,
             "seconds": round(self.ended - self.began, 3),
         }
+        if self.left_out:
+            shown["left_out"] = list(self.left_out)
         return {**shown, "reason": self.reason} if self.reason else shown
 
 
@@ -102,6 +107,10 @@ class Carried:
     """Of its agent's tokens a minute; None: it was not let in, or nothing limits it."""
     unpriced_share: tuple[tuple[str, str], int] | None = None
     """Taken of the day's tokens of models without a price."""
+    translations: dict[str, Asked | CannotTranslate] = field(
+        default_factory=dict[str, Asked | CannotTranslate]
+    )
+    """By place of another kind: what is asked there, or why it cannot be."""
     moved: str = ""
     """The cheaper place that it went to since its budget was used up."""
     exhausted: Refused | None = None
@@ -151,9 +160,31 @@ class Carried:
             headers.append(("x-midwatch-model", served.name))
             if served.position > 0:
                 headers.append(("x-midwatch-fallback", str(served.position)))
+        if self.translations:
+            headers += self._translated(served)
         if self.admitted is not None and self.admitted.left_nusd is not None:
             headers.append(("x-midwatch-budget-left-usd", dollars(self.admitted.left_nusd)))
         return headers
+
+    def _translated(self, served: Place | None) -> list[tuple[str, str]]:
+        """Return what the client is told of translation: whose dialect, what went unsaid, who was passed over."""
+        headers: list[tuple[str, str]] = []
+        asked = self.translations.get(served.name) if served is not None else None
+        if served is not None and isinstance(asked, Asked):
+            headers.append(("x-midwatch-translated", served.kind.value))
+            if asked.left_out:
+                headers.append(("x-midwatch-left-out", ", ".join(asked.left_out)))
+        passed = [
+            f"{n} ({e.name})"
+            for n, e in self.translations.items()
+            if isinstance(e, CannotTranslate)
+        ]
+        return [*headers, ("x-midwatch-passed-over", ", ".join(passed))] if passed else headers
+
+    def left_out(self, place: Place) -> tuple[str, ...]:
+        """Return what went unsaid at a place of another kind."""
+        asked = self.translations.get(place.name)
+        return asked.left_out if isinstance(asked, Asked) else ()
 
     def facts(self) -> Mapping[str, Any]:
         """Return what conditions of chains and rules may speak of."""

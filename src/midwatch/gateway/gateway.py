@@ -21,7 +21,7 @@ from midwatch.core.calls.pace import Judgement, Level, Pace
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
 from midwatch.core.terms import Loop
-from midwatch.gateway import dialects, listing, refusals, worth
+from midwatch.gateway import dialects, listing, refusals, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
@@ -304,9 +304,10 @@ class Gateway:
         """Tell whether a place may serve a call: its chain's condition, the dialect, and the policy, anew."""
         settings = call.settings
         error = failure.kind.value if failure is not None else ""
-        if place.kind is not call.ask.kind:
-            return False
         if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
+            return False
+        if not translating.passes(call, place):
+            self.house.counts["translation.passed_over"] += 1
             return False
         if place.position == 0 or not settings.policy.rules:
             return True

@@ -17,12 +17,13 @@ from typing import Final
 
 from midwatch.core.calls.classes import ErrorClass, Failure
 from midwatch.core.calls.exchange import Try
-from midwatch.gateway import dialects
+from midwatch.gateway import dialects, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Event, Listener, Refusal, What
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import ClientGone, Outgoing
 from midwatch.gateway.mending import Graft, Mending
+from midwatch.gateway.translate import CannotTranslate
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
 SENTINEL_S: Final = 1.0
@@ -67,7 +68,11 @@ class Relay:
         mending: Mending | None = None,
     ) -> None:
         """`mending`: the client has a part of an answer, and this stream is to become the rest of it."""
-        self.listener = dialects.listener(call.ask)
+        place = attempt.place
+        self.listener = dialects.listener(translating.ask_of(call, place))
+        self._translation = translating.stream(call, place, self.listener)
+        self._closing = b""
+        """What ends a translated stream."""
         self.graft = None if mending is None else Graft(mending)
         if mending is not None:
             self.listener.opened = True
@@ -87,7 +92,7 @@ class Relay:
     async def run(self) -> Verdict:
         """Relay to the end. What broke it is told to the client, when it has a part of it."""
         kind = dict(self._reply.headers).get("content-type", "")
-        if not dialects.streams(self._call.route, kind):
+        if not translating.streams(self._call, self._attempt.place, kind):
             failure = Failure(ErrorClass.TRANSIENT, f"a stream was asked for, {kind[:60]!r} came")
             return Verdict(Ended.NOTHING, failure)
         self.heard = True
@@ -103,7 +108,7 @@ class Relay:
         self._call.interrupt = interrupt
         self._out.gone.add_done_callback(interrupt)
         try:
-            failure = await self._relay()
+            failure = await self._relay() or self._close()
         except (asyncio.CancelledError, ClientGone) as error:
             if self._call.killed is None and not self._out.gone.done():
                 raise
@@ -122,6 +127,11 @@ class Relay:
             if isinstance(chunk, Failure):
                 return None if self._over else chunk
             events = self.listener.close() if chunk is None else self.listener.feed(chunk)
+            if events and self._translation is not None:
+                try:
+                    events = self._translation.feed(events)
+                except CannotTranslate as error:
+                    return translating.untold(error)
             if events:
                 await self._pass(events)
             if self.listener.failure is not None:
@@ -135,6 +145,23 @@ class Relay:
             if self._over:
                 wait = SENTINEL_S if self.listener.complete else USAGE_S
                 self._deadline = min(self._deadline, self._house.now() + wait)
+
+    @property
+    def plain(self) -> bool:
+        """The provider's events pass as they come, in the client's own dialect."""
+        return self._translation is None
+
+    def _close(self) -> Failure | None:
+        """End a translated stream that came to its end; return why it cannot be."""
+        if self._translation is None:
+            return None
+        heard = self.listener
+        used = heard.usage() or worth.broken_off(self._call.ask, None, heard.said_bytes)
+        try:
+            self._closing = self._translation.end(used)
+        except CannotTranslate as error:
+            return translating.untold(error)
+        return None
 
     @property
     def _over(self) -> bool:
@@ -181,8 +208,9 @@ class Relay:
         if content:
             self.first_s = now - self._began
         if self.graft is None:
-            headers = dialects.back(self._reply.headers)
-            self._out.begin(self._reply.status, headers + self._call.told(now, self._attempt.place))
+            place = self._attempt.place
+            headers = translating.back(self._call, place, self._reply.headers)
+            self._out.begin(self._reply.status, headers + self._call.told(now, place))
         data, self._held = b"".join(self._held), None
         return data
 
@@ -200,7 +228,9 @@ class Relay:
         if failure is None:
             if self._held is not None:
                 await self._try_send(self._begin(content=False))
-            if not self.listener.ended:
+            if self._translation is not None:
+                await self._try_send(self._closing)
+            elif not self.listener.ended:
                 await self._try_send(dialects.sentinel(call.route, self.listener))
             self._out.end()
             return Verdict(Ended.WELL)

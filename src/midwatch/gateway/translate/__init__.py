@@ -126,7 +126,7 @@ def back(headers: Iterable[tuple[str, str]], content_type: str) -> heads.Pairs:
 
 # -- answers -----------------------------------------------------------------------------------
 
-_DIALECTS: Final[Any] = {
+ANSWERS: Final[Any] = {
     Dialect.CHAT: chat_answer,
     Dialect.MESSAGES: messages_answer,
     Dialect.GENERATE: generate_answer,
@@ -136,8 +136,8 @@ _DIALECTS: Final[Any] = {
 def answer(ask: Ask, kind: Kind, body: bytes, used: Usage | None, frame: Frame) -> bytes:
     """Return a whole answer of a provider for the client that asked. Raises CannotTranslate."""
     try:
-        reply = _DIALECTS[NATIVE[kind]].read(fields.load(body))
-        return fields.encode(_DIALECTS[ask.dialect].write(reply, used, frame))
+        reply = ANSWERS[NATIVE[kind]].read(fields.load(body))
+        return fields.encode(ANSWERS[ask.dialect].write(reply, used, frame))
     except RecursionError:
         raise CannotTranslate("the answer", "it is nested too deeply") from None
 
@@ -167,19 +167,14 @@ class StreamWriter(Protocol):
         """Return what ends a complete stream, with the sentinel. Raises CannotTranslate."""
         ...
 
-    def fail(self, error: bytes) -> bytes:
-        """Return the event by which an error is told; no sentinel follows it."""
-        ...
-
 
 class Stream:
     """One stream from a provider to a client of another kind."""
 
     def __init__(self, ask: Ask, kind: Kind, listener: Listener, frame: Frame) -> None:
-        self._kind = ask.kind
         self._listener = listener
-        self._reader: StreamReader = _DIALECTS[NATIVE[kind]].Reader()
-        self._writer: StreamWriter = _DIALECTS[ask.dialect].Writer(frame)
+        self._reader: StreamReader = ANSWERS[NATIVE[kind]].Reader()
+        self._writer: StreamWriter = ANSWERS[ask.dialect].Writer(frame)
         self._begun = False
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
@@ -202,7 +197,10 @@ class Stream:
         deltas = self._reader.read(cast("Json", value))
         if not deltas:
             return b""
-        return b"".join((self._begin(), *map(self._writer.write, deltas)))
+        # an error that follows in an array stands behind a comma
+        written = b"".join((self._begin(), *map(self._writer.write, deltas)))
+        self._listener.opened = self._listener.opened or bool(written)
+        return written
 
     def _begin(self) -> bytes:
         if self._begun:
@@ -215,10 +213,6 @@ class Stream:
         """Return what ends a complete stream. Raises CannotTranslate."""
         finished = self._reader.end()
         return self._begin() + self._writer.end(finished, used)
-
-    def error(self, refused: refusals.Refusal) -> bytes:
-        """Return the event that tells the client that the rest will not come."""
-        return self._writer.fail(fields.encode(refusals.shape(self._kind, refused)))
 
 
 # -- errors ------------------------------------------------------------------------------------

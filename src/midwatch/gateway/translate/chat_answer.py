@@ -278,9 +278,6 @@ class Writer:
             parts.append(b"data: " + encode(chunk) + b"\n\n")
         return b"".join((*parts, b"data: [DONE]\n\n"))
 
-    def fail(self, error: bytes) -> bytes:
-        return b"data: " + error + b"\n\n"
-
     def _chunk(self, delta: Json, reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         chunk = {**self._head, "choices": [choice]}

@@ -236,11 +236,6 @@ class Writer:
         written += self._piece([{"text": ""}], finished.finish, used)
         return written + b"]" if self._frame.array else written
 
-    def fail(self, error: bytes) -> bytes:
-        if self._frame.array:
-            return (b"," if self._opened else b"[") + error + b"]"
-        return b"data: " + error + b"\n\n"
-
     def _flush(self, *, cut: bool) -> bytes:
         """Return the call that is whole now; none when its arguments were cut."""
         call = self._call

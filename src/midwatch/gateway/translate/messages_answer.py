@@ -242,9 +242,6 @@ class Writer:
             )
         )
 
-    def fail(self, error: bytes) -> bytes:
-        return b"event: error\ndata: " + error + b"\n\n"
-
     def _start(self, what: int | str, block: Json) -> bytes:
         if self._open == what:
             return b""
