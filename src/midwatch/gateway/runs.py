@@ -44,7 +44,8 @@ class Runs:
         if entry["alive"] == run:
             entry["alive"] = ""
         known[run] = until
-        for oldest in sorted(known)[: max(0, len(known) - REMEMBERED)]:
+        in_order = sorted(known, key=lambda one: (known[one], one))
+        for oldest in in_order[: max(0, len(known) - REMEMBERED)]:
             del known[oldest]
             entry["floor"] = max(entry["floor"], oldest)
         self.document.put(agent, entry)

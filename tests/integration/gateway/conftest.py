@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -120,17 +121,32 @@ def rehearsal() -> Generator[Rehearsal]:
         yield model
 
 
+@contextlib.contextmanager
+def prepared(data: Path, rehearsal_url: str) -> Generator[Running]:
+    data.mkdir()
+    (data / "secret").write_bytes(SECRET)
+    one = Running(data, rehearsal_url)
+    one.fleet()
+    try:
+        yield one
+    finally:
+        if one.process is not None:
+            one.end(signal.SIGKILL)
+
+
 @pytest.fixture
 def stopped(tmp_path: Path, rehearsal: Rehearsal) -> Iterator[Running]:
     """A gateway that is not started yet."""
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "secret").write_bytes(SECRET)
-    one = Running(data, rehearsal.url)
-    one.fleet()
-    yield one
-    if one.process is not None:
-        one.end(signal.SIGKILL)
+    with prepared(tmp_path / "data", rehearsal.url) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, rehearsal: Rehearsal) -> Generator[Running]:
+    """A gateway for tests that change nothing: a process costs a second."""
+    with prepared(tmp_path_factory.mktemp("shared") / "data", rehearsal.url) as one:
+        one.start()
+        yield one
 
 
 @pytest.fixture

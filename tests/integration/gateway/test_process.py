@@ -109,11 +109,11 @@ def test_what_the_ledger_says_is_what_the_provider_bills(gateway: Running) -> No
     ]
 
 
-def test_tokens_are_counted_without_a_reservation_and_free(gateway: Running) -> None:
-    with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key()) as claude:
+def test_tokens_are_counted_without_a_reservation_and_free(shared: Running) -> None:
+    with anthropic.Anthropic(base_url=shared.url, api_key=shared.key("counter")) as claude:
         counted = claude.messages.count_tokens(model="claude-haiku-4-5", messages=MESSAGES)
     assert counted.input_tokens > 0
-    assert gateway.control("GET", "calls")["calls"] == []
+    assert shared.control("GET", "calls?agent=counter")["calls"] == []
 
 
 def test_an_exhausted_budget_is_asked_once_and_told(stopped: Running) -> None:
@@ -271,27 +271,23 @@ def test_a_stop_in_good_order_tells_clients_and_settles_what_they_had(stopped: R
 
 
 def test_a_sub_agent_is_charged_with_the_agents_above_it_and_none_names_another_s(
-    gateway: Running,
+    shared: Running,
 ) -> None:
-    assert (
-        gateway.ask("POST", "/v1/chat/completions", HELLO, x_midwatch_agent="inbox:search").status
-        == 200
-    )
-    (call,) = gateway.control("GET", "calls?agent=inbox")["calls"]
-    assert (
-        call["agent"],
-        "agent:inbox" in call["accounts"],
-        "agent:inbox:search" in call["accounts"],
-    ) == ("inbox:search", True, True)
-    for name in ("other", "inboxes:search", "inbox:", "inbox:a b"):
-        refused = gateway.ask("POST", "/v1/chat/completions", HELLO, x_midwatch_agent=name)
+    key = shared.key("outbox")
+    chat = ("POST", "/v1/chat/completions", HELLO, key)
+    assert shared.ask(*chat, x_midwatch_agent="outbox:search").status == 200
+    (call,) = shared.control("GET", "calls?agent=outbox")["calls"]
+    assert call["agent"] == "outbox:search"
+    assert {"agent:outbox", "agent:outbox:search"} <= set(call["accounts"])
+    for name in ("other", "outboxes:search", "outbox:", "outbox:a b"):
+        refused = shared.ask(*chat, x_midwatch_agent=name)
         assert (refused.status, refused.json()["error"]["type"]) == (403, "midwatch_key"), name
 
 
-def test_calls_of_others_are_not_found(gateway: Running) -> None:
-    call = gateway.ask("POST", "/v1/chat/completions", HELLO).headers["x-midwatch-call"]
-    assert gateway.ask("GET", f"/self/calls/{call}").json()["outcome"] == "ok"
-    assert gateway.ask("GET", f"/self/calls/{call}", key=gateway.key("archive")).status == 404
+def test_calls_of_others_are_not_found(shared: Running) -> None:
+    call = shared.ask("POST", "/v1/chat/completions", HELLO).headers["x-midwatch-call"]
+    assert shared.ask("GET", f"/self/calls/{call}").json()["outcome"] == "ok"
+    assert shared.ask("GET", f"/self/calls/{call}", key=shared.key("archive")).status == 404
 
 
 def test_instances_of_an_entry_share_its_budget(stopped: Running) -> None:
@@ -322,9 +318,9 @@ def test_a_bad_snapshot_leaves_the_old_one_in_force(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "mwt_abc", "run"])
-def test_only_the_supervisor_controls(gateway: Running, token: str) -> None:
-    refused = gateway.ask(
-        "GET", "/control/state", key=gateway.key() if token == "run" else token or "x"
+def test_only_the_supervisor_controls(shared: Running, token: str) -> None:
+    refused = shared.ask(
+        "GET", "/control/state", key=shared.key() if token == "run" else token or "x"
     )
     assert refused.status == 401
 
@@ -342,16 +338,16 @@ def test_only_the_supervisor_controls(gateway: Running, token: str) -> None:
         ("nonsense", "keys begin with mwk_"),
     ],
 )  # fmt: skip
-def test_what_is_no_key_is_refused_with_what_to_do(gateway: Running, key: str, says: str) -> None:
+def test_what_is_no_key_is_refused_with_what_to_do(shared: Running, key: str, says: str) -> None:
     with pytest.raises(openai.AuthenticationError, match=re.escape(says)) as refused:
-        chat(gateway, key)
+        chat(shared, key)
     assert "abcdefgh" not in str(refused.value)
 
 
-def test_the_page_of_metrics_and_a_gateway_name_the_same_metrics(gateway: Running) -> None:
-    gateway.ask("POST", "/v1/chat/completions", HELLO)
+def test_the_page_of_metrics_and_a_gateway_name_the_same_metrics(shared: Running) -> None:
+    shared.ask("POST", "/v1/chat/completions", HELLO)
     served = set(
-        re.findall(r"^# TYPE (\S+)", gateway.ask("GET", "/metrics").body.decode(), re.MULTILINE)
+        re.findall(r"^# TYPE (\S+)", shared.ask("GET", "/metrics").body.decode(), re.MULTILINE)
     )
     page = (ROOT / "docs/reference/metrics.md").read_text()
     documented = set(re.findall(r"^\| `(midwatch_gateway_[a-z0-9_]+)`", page, re.MULTILINE))

@@ -1,0 +1,287 @@
+"""One call through the stages, with a provider and a client by script and a ledger on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.access import mint_key
+from midwatch.core.calls.charge import CallQuery, CallState
+from midwatch.core.fleet import Fleet
+from midwatch.gateway import refusals, settings
+from midwatch.gateway.app import App, Options
+from midwatch.gateway.counted import Counted
+from midwatch.gateway.holds import HoldKind
+from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
+from midwatch.gateway.upstream.port import Phase
+from midwatch.gateway.upstream.scripted import Answer, Refuse, ScriptedUpstream, Silence
+
+SECRET = bytes(32)
+DEADLINE_S = 20.0
+ANSWER = {
+    "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+}  # fmt: skip
+WHOLE = Answer(200, [json.dumps(ANSWER).encode()])
+SSE = (("content-type", "text/event-stream"),)
+PIECE = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+
+
+class Waits(ScriptedUpstream):
+    """A provider that is silent until the test lets it answer."""
+
+    def __init__(self, script: list[Answer | Refuse]) -> None:
+        super().__init__(script)
+        self.asked_once = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def open(self, request: Any) -> Any:
+        self.asked_once.set()
+        await self.may_answer.wait()
+        return await super().open(request)
+
+
+@dataclass
+class House:
+    """An app that serves nobody but the test."""
+
+    app: App
+    upstream: ScriptedUpstream
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+    async def ask(
+        self, body: dict[str, Any] | None = None, out: PlayedOutgoing | None = None,
+        path: str = "/v1/chat/completions", agent: str = "inbox", method: str = "POST", **headers: str,
+    ) -> PlayedOutgoing:  # fmt: skip
+        out = out or PlayedOutgoing()
+        key = mint_key(SECRET, agent, "run-1")
+        sent = [
+            ("authorization", f"Bearer {key}"),
+            ("content-type", "application/json"),
+            *headers.items(),
+        ]
+        given = {
+            "model": "gpt-4o-mini",
+            "max_tokens": 20,
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+        incoming = PlayedIncoming(
+            method, path, "", sent, json.dumps({**given, **(body or {})}).encode()
+        )
+        await asyncio.wait_for(self.app.gateway.handle(incoming, out), DEADLINE_S)
+        return out
+
+    def asking(self, body: dict[str, Any] | None = None, out: PlayedOutgoing | None = None) -> asyncio.Task[PlayedOutgoing]:  # fmt: skip
+        return asyncio.get_running_loop().create_task(self.ask(body, out))
+
+    async def calls(self) -> list[Any]:
+        return await self.app.ledger.calls(CallQuery())
+
+    async def under_way(self) -> list[Any]:
+        """Return the calls under way, once there is one."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not (calls := self.app.gateway.calls_of("inbox")):
+                await asyncio.sleep(0)
+        return calls
+
+
+def write(data: Path, **given: Any) -> None:
+    fleet = Fleet.model_validate({"agents": {"inbox": {"command": ["x"]}}, **given})
+    (data / "fleet.json").write_text(fleet.model_dump_json())
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Any]:
+    made: list[App] = []
+    (tmp_path / "secret").write_bytes(SECRET)
+
+    async def house(upstream: Any, **given: Any) -> House:
+        write(tmp_path, **given)
+        counts: Counter[str] = Counter()
+        environment = {"OPENAI_API_KEY": "sk-real", "ANTHROPIC_API_KEY": "sk-ant-real"}
+        app = App(
+            Options(tmp_path, name="test"), environment, upstream=upstream, tell=Counted(counts)
+        )
+        app.house.chance = random.Random(1).random
+        await app.start()
+        made.append(app)
+        return House(app, upstream, counts)
+
+    yield house
+    for app in made:
+        await app.stop()
+
+
+async def test_a_call_is_carried_with_the_provider_s_key_and_settled_to_its_cost(make: Any) -> None:
+    house = await make(ScriptedUpstream([WHOLE]))
+    out = await house.ask()
+    assert (out.status, json.loads(out.whole)) == (200, ANSWER)
+    (asked,) = house.upstream.asked
+    assert dict(asked.headers)["authorization"] == "Bearer sk-real"
+    assert asked.url == "https://api.openai.com/v1/chat/completions"
+    (call,) = await house.calls()
+    # 8 tokens in at $0.15/M, 2 out at $0.60/M
+    assert (call.state, call.cost_nusd, call.outcome) == (CallState.SETTLED, 2_400, "ok")
+    assert out.headed["x-midwatch-cost-usd"] == "0.0000024"
+    assert house.counts == {"told.call": 1}
+
+
+async def test_who_shows_no_key_makes_nobody_read_a_body(make: Any) -> None:
+    house = await make(ScriptedUpstream([]))
+    out = PlayedOutgoing()
+    await house.app.gateway.handle(PlayedIncoming("POST", "/v1/messages", payload=b"not json"), out)
+    assert (out.status, json.loads(out.whole)["error"]["type"]) == (401, "midwatch_key")
+
+
+async def test_a_refused_call_is_told_once(make: Any) -> None:
+    house = await make(ScriptedUpstream([]), models={"policy": [{"deny": "no"}]})
+    assert (await house.ask()).status == 403
+    assert (house.counts["told.call"], house.app.house.counts["refused.midwatch_policy"]) == (1, 1)
+
+
+async def test_a_call_that_is_killed_while_its_provider_is_silent_is_settled_as_estimated(
+    make: Any,
+) -> None:
+    upstream = Waits([])
+    house = await make(upstream)
+    asking = house.asking()
+    await asyncio.wait_for(upstream.asked_once.wait(), DEADLINE_S)
+    hold = house.app.holds.hold("inbox", HoldKind.KILLED, "enough")
+    cut = await house.app.gateway.cut(await house.under_way(), refusals.held(hold, "inbox"))
+    out = await asking
+    assert (out.status, cut.left, len(cut.calls)) == (403, 0, 1)
+    (call,) = await house.calls()
+    assert (call.state, call.outcome, call.estimated) == (CallState.SETTLED, "killed", True)
+    assert call.cost_nusd > 0
+    assert house.app.house.health.breakers["openai", "gpt-4o-mini"].free_at(0.0) == 0.0
+
+
+async def test_a_call_that_is_killed_before_anything_was_sent_costs_nothing(make: Any) -> None:
+    house = await make(ScriptedUpstream([]))
+    ledger, reached, may_go = house.app.ledger, asyncio.Event(), asyncio.Event()
+    reserve = ledger.reserve
+
+    async def slow(reservation: Any) -> Any:
+        answer = await reserve(reservation)
+        reached.set()
+        await may_go.wait()
+        return answer
+
+    ledger.reserve = slow
+    asking = house.asking()
+    await asyncio.wait_for(reached.wait(), DEADLINE_S)
+    (call,) = await house.under_way()
+    call.kill(refusals.stopping())
+    may_go.set()
+    assert (await asking).status == 503
+    (kept,) = await house.calls()
+    assert (kept.state, kept.cost_nusd, house.upstream.asked) == (CallState.RELEASED, 0, [])
+
+
+async def test_a_stream_is_cut_even_when_its_client_does_not_read(make: Any) -> None:
+    house = await make(ScriptedUpstream([Answer(200, [PIECE] * 50, SSE)]))
+    out = PlayedOutgoing()
+    out.room.clear()
+    asking = house.asking({"stream": True}, out)
+    (call,) = await house.under_way()
+    async with asyncio.timeout(DEADLINE_S):
+        while not out.begun:
+            await asyncio.sleep(0)
+    cut = await house.app.gateway.cut([call], refusals.stopping(), within_s=DEADLINE_S)
+    await asking
+    assert (cut.left, out.aborted, out.ended) == (0, True, False)
+    assert house.app.house.counts["stream.unread"] == 1
+    (kept,) = await house.calls()
+    assert (kept.state, kept.outcome) == (CallState.SETTLED, "killed")
+
+
+async def test_to_have_tokens_counted_reserves_nothing_and_is_no_loop(make: Any) -> None:
+    counted = Answer(200, [b'{"input_tokens":9}'])
+    house = await make(ScriptedUpstream([counted] * 20))
+    for _ in range(20):
+        out = await house.ask({"model": "claude-haiku-4-5"}, path="/v1/messages/count_tokens")
+        assert (out.status, out.whole, out.headed["x-midwatch-cost-usd"]) == (
+            200,
+            b'{"input_tokens":9}',
+            "0",
+        )
+    assert await house.calls() == []
+
+
+async def test_a_reload_in_the_middle_of_a_call_does_not_move_its_ground(
+    make: Any, tmp_path: Path
+) -> None:
+    upstream = Waits([WHOLE])
+    house = await make(upstream)
+    asking = house.asking()
+    await asyncio.wait_for(upstream.asked_once.wait(), DEADLINE_S)
+    write(tmp_path, models={"providers": {"local": {"base_url": "http://127.0.0.1:9/v1"}}})
+    assert list(house.app.reload().providers) == ["local"]
+    upstream.may_answer.set()
+    assert (await asking).status == 200
+    (call,) = await house.calls()
+    assert (call.provider, call.cost_nusd) == ("openai", 2_400)
+
+
+async def test_the_same_request_again_and_again_holds_the_agent_and_resume_begins_anew(
+    make: Any,
+) -> None:
+    agents = {"inbox": {"command": ["x"], "calls": {"same_request": 3}}}
+    house = await make(ScriptedUpstream([WHOLE] * 9), agents=agents)
+    statuses = [(await house.ask()).status for _ in range(4)]
+    assert statuses == [200, 200, 429, 403]
+    hold = house.app.holds.find("inbox")
+    assert (hold.kind, "the same request 3 times" in hold.why) == (HoldKind.LOOP, True)
+    house.app.holds.lift("inbox")
+    house.app.gateway.forgive("inbox")
+    assert (await house.ask()).status == 200
+
+
+async def test_to_ask_again_after_a_provider_s_failure_is_no_loop(make: Any) -> None:
+    agents = {"inbox": {"command": ["x"], "calls": {"same_request": 3}}}
+    models = {"retries": {"attempts": 0}, "breaker": {"failures": 100}}
+    down = [Refuse(Phase.CONNECT) for _ in range(6)]
+    house = await make(ScriptedUpstream([*down, WHOLE]), agents=agents, models=models)
+    assert [(await house.ask()).status for _ in range(7)] == [502] * 6 + [200]
+
+
+async def test_models_are_listed_without_asking_anybody(make: Any) -> None:
+    house = await make(ScriptedUpstream([]), models={"policy": [{"allow": ["gpt-4o*"]}]})
+    out = await house.ask(path="/v1/models", method="GET")
+    names = [model["id"] for model in json.loads(out.whole)["data"]]
+    assert "gpt-4o-mini" in names
+    assert all(name.startswith("gpt-4o") for name in names)
+    assert (await house.ask(path="/v1/models/gpt-4o", method="GET")).status == 200
+    assert (await house.ask(path="/v1/models/o3", method="GET")).status == 404
+
+
+async def test_a_provider_that_falls_silent_in_a_stream_is_settled_and_told(make: Any) -> None:
+    answer = Answer(200, [PIECE, Silence()], SSE)
+    house = await make(ScriptedUpstream([answer] * 9), models={"on_cut": "error"})
+    out = await house.ask({"stream": True})
+    assert (out.status, b'"type":"midwatch_cut"' in out.whole, b"[DONE]" in out.whole) == (
+        200,
+        True,
+        False,
+    )
+    calls = await house.calls()
+    assert {call.state for call in calls} == {CallState.SETTLED}
+
+
+def test_the_settings_of_instances_are_those_of_their_entry() -> None:
+    entry = {"command": ["x"], "budget": {"per_day": 5}, "calls": {"record": True}}
+    known = settings.build(
+        Fleet.model_validate({"agents": {"inbox.1": entry, "inbox.2": entry}}), {}
+    )
+    assert known.calls("inbox").record
+    assert known.budgets.agents["inbox"].per_day == 5
+    assert known.agent("inbox:search") == known.agent("inbox.1")
