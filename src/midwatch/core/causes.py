@@ -85,6 +85,12 @@ def _quota(data: Mapping[str, Any]) -> Cause:
     return Cause(f"stopped because the quota{of} is used up{_said(data)}", f"a used-up quota{of}")
 
 
+def _budget(data: Mapping[str, Any]) -> Cause:
+    asked = number_of(data, "retry_after_s")
+    words = f", which has room again in {show_duration(asked)}" if asked else ""
+    return Cause(f"stopped because its budget is used up{words}", "a used-up budget")
+
+
 def _host_shutdown(_data: Mapping[str, Any]) -> Cause:
     return Cause("was stopped with the machine", "the machine's shutdown")
 
@@ -148,6 +154,7 @@ _WORDS: Final[dict[End, Callable[[Mapping[str, Any]], Cause]]] = {
     End.LIMIT: _limit,
     End.RATE_LIMITED: _rate_limited,
     End.QUOTA: _quota,
+    End.BUDGET: _budget,
     End.HOST_SHUTDOWN: _host_shutdown,
     End.CONFIGURATION: _configuration,
     End.DEPENDENCY: _dependency,

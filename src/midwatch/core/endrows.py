@@ -8,71 +8,12 @@ frames above, the exit code, that the run was young), or is left out, and the en
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from midwatch.core.endrow import EARLY_S as EARLY_S
+from midwatch.core.endrow import Row as Row
+from midwatch.core.endrow import row as _row
 from midwatch.core.ends import End
-
-EARLY_S: Final = 60.0
-"""A program reads its settings when it starts: what fails later is more likely a file of its work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One error of one tool."""
-
-    name: str
-    end: End
-    about: str
-    """What it is, for the reference."""
-    words: re.Pattern[str]
-    """In the statement."""
-    credential: str | None = None
-    """The variable that is meant when the text names none."""
-    frames: re.Pattern[str] | None = None
-    """In the traceback above the statement."""
-    unless: re.Pattern[str] | None = None
-    """In the statement: words that make it something else."""
-    nowhere: re.Pattern[str] | None = None
-    """In the whole tail: words that make it something else."""
-    codes: frozenset[int] | None = None
-    """Exit codes with which it is believed. None: any."""
-    early: bool = False
-    """Believed only within `EARLY_S` of the start."""
-    general: bool = False
-    """Any service says so, not only those that an agent lives on: it may concern one piece of its work."""
-
-
-def _row(
-    name: str,
-    end: End,
-    about: str,
-    words: str,
-    *,
-    credential: str | None = None,
-    frames: str | None = None,
-    unless: str | None = None,
-    nowhere: str | None = None,
-    codes: Sequence[int] | None = None,
-    early: bool = False,
-    general: bool = False,
-) -> Row:
-    return Row(
-        name,
-        end,
-        about,
-        re.compile(words),
-        credential,
-        re.compile(frames) if frames else None,
-        re.compile(unless) if unless else None,
-        re.compile(nowhere) if nowhere else None,
-        frozenset(codes) if codes is not None else None,
-        early,
-        general,
-    )
-
 
 _ERROR: Final = r"(?m)^(?:Uncaught )?(?:[\w$]{1,60}\.){0,8}"
 """The begin of an exception's line, with the modules that it may be named by."""
@@ -82,6 +23,28 @@ _SETTINGS_FILE: Final = r"'[^'\n]{0,200}?(?:\.(?:ya?ml|toml|ini|cfg|conf|env|pro
 _ABOUT_SETTINGS: Final = (
     r"(?i)\b(?:\w*_)?(?:config|settings|conf)\b|\.(?:ya?ml|toml|ini|cfg|conf)['\"]"
 )
+
+_GATEWAY: Final = (
+    _row(
+        "gateway-budget",
+        End.BUDGET,
+        "Midwatch's gateway: a call did not fit into the agent's own budget",
+        r"\bmidwatch_budget: ",
+    ),
+    _row(
+        "gateway-held",
+        End.SUSPENDED,
+        "Midwatch's gateway: the agent is suspended, or its calls went round in circles",
+        r"\bmidwatch_(?:suspended|loop): ",
+    ),
+    _row(
+        "gateway-policy",
+        End.CONFIGURATION,
+        "Midwatch's gateway: the fleet file's rules do not allow the call",
+        r"\bmidwatch_policy: ",
+    ),
+)
+"""Our own refusals come as 403 and 429, which mean something else when a provider says them."""
 
 _QUOTA: Final = (
     _row(
@@ -490,6 +453,7 @@ _CONFIGURATION: Final = (
 )
 
 ROWS: Final[tuple[Row, ...]] = (
+    *_GATEWAY,
     *_QUOTA,
     *_RATE,
     *_CREDENTIALS,

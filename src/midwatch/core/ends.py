@@ -25,6 +25,8 @@ class End(StrEnum):
     """A provider refused it for a while: too many requests, or overloaded."""
     QUOTA = "quota"
     """The quota or prepaid credit of its account is used up: waiting a minute changes nothing."""
+    BUDGET = "budget"
+    """Its own budget is used up: the gateway refuses its calls until there is room again."""
     CONFIGURATION = "configuration"
     """Its settings are wrong or missing."""
     DEPENDENCY = "missing-dependency"

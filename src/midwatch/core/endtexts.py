@@ -34,7 +34,9 @@ class Found:
     """These were its very last words, and they can mean nothing else."""
 
 
-_REFUSALS: Final = frozenset({End.QUOTA, End.RATE_LIMITED, End.CREDENTIALS})
+_REFUSALS: Final = frozenset(
+    {End.QUOTA, End.RATE_LIMITED, End.CREDENTIALS, End.BUDGET, End.SUSPENDED}
+)
 """What a program catches, says, and then leaves in good order, as it believes."""
 
 _VARIABLE: Final = re.compile(
@@ -100,7 +102,8 @@ def _found(row: Row, statement: Statement) -> Found:
     if row.end in (End.CREDENTIALS, End.QUOTA):
         sure = not row.general and statement.after == 0
         return Found(row.name, row.end, line, _credential(row, statement.text), sure=sure)
-    wait = retry_after(statement.text) if row.end is End.RATE_LIMITED else None
+    waits = row.end in (End.RATE_LIMITED, End.BUDGET)
+    wait = retry_after(statement.text) if waits else None
     return Found(row.name, row.end, line, None, wait)
 
 

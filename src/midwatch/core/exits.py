@@ -136,6 +136,8 @@ _SAID: Final[dict[End, str]] = {
     End.CREDENTIALS: "its credential was refused",
     End.RATE_LIMITED: "its provider refused it for a while",
     End.QUOTA: "the quota of its account is used up",
+    End.BUDGET: "its budget is used up",
+    End.SUSPENDED: "the gateway refuses its calls",
     End.CONFIGURATION: "its configuration is wrong",
     End.DEPENDENCY: "something that it needs is missing",
 }
@@ -181,7 +183,9 @@ def _by_words(found: endtexts.Found, code: int, facts: Facts) -> Verdict:
         found.end,
         f"{_SAID[found.end]}: {line}",
         found.credential,
-        useless=found.end is End.CREDENTIALS and found.sure,
+        # a budget that says no time does not come back by itself
+        useless=(found.end is End.CREDENTIALS and found.sure)
+        or (found.end is End.BUDGET and found.retry_after_s is None),
         retry_after_s=found.retry_after_s,
         said=line,
         mark=mark,

@@ -8,7 +8,7 @@ exponentially with full jitter, so that agents that failed together do not come 
 The class of the end bends the rule. A refused credential parks at once. Wrong settings, missing
 dependencies, and a refusal that may concern one piece of work, park when the same failure came twice. A refusal for the rate of requests is no fault of
 the agent: it waits as long as the provider asks, and only `REFUSALS` of them in a row park it. So
-does a used-up quota, at longer distances: it comes back when it is paid or when the month ends, and
+does a budget of its own that is used up, until it begins anew, and a used-up quota, at longer distances: it comes back when it is paid or when the month ends, and
 then nobody should have to remember that an agent was parked for it.
 """
 
@@ -46,6 +46,12 @@ ALIKE: Final = 2
 _STAYING: Final = frozenset({End.CONFIGURATION, End.DEPENDENCY, End.CREDENTIALS})
 """Ends that come again until a person changes something."""
 
+HELD_WAIT_S: Final = 5.0
+"""How long an agent waits whose calls were refused since it is held, as it says, until that is known for sure."""
+
+REFUSED: Final = frozenset({End.RATE_LIMITED, End.QUOTA, End.BUDGET})
+"""Ends that are no fault of the agent, and that time heals."""
+
 HOST_WAIT_S: Final = 300.0
 """A machine that was to go down and is still there after this long gets its agents back."""
 
@@ -75,7 +81,7 @@ class Streak:
         """Return the streak with one more failure."""
         same = verdict.mark != "" and verdict.mark == self.mark
         more = replace(self, mark=verdict.mark, alike=self.alike + 1 if same else 1)
-        if verdict.end in (End.RATE_LIMITED, End.QUOTA):
+        if verdict.end in REFUSED:
             return replace(more, refusals=more.refusals + 1)
         return replace(more, crashes=more.crashes + 1)
 
@@ -141,7 +147,7 @@ def decide(
         return park("a restart would not help")
     if rules.when == "never":
         return Decision(Next.STOP, f"{verdict.reason}; restart is never", 0.0, count, now)
-    if verdict.end in (End.RATE_LIMITED, End.QUOTA) and rules.attempts > 0:
+    if verdict.end in REFUSED and rules.attempts > 0:
         limit = REFUSALS if verdict.end is End.RATE_LIMITED else QUOTA_REFUSALS
         if now.refusals >= limit:
             return park(f"refused {limit} times in a row")
@@ -163,6 +169,10 @@ def _after_wanted(rules: Restart, verdict: Verdict, failures: int, streak: Strea
     """Leave alone what somebody wanted; a machine that stays up after all gets its agents back."""
     if verdict.end is End.FINISHED and rules.when == "always":
         return Decision(Next.RESTART, f"{verdict.reason}; restart is always", rules.backoff[0])
+    if verdict.end is End.SUSPENDED and verdict.said and rules.when != "never":
+        # by its last words alone: the gateway is asked at once, and where it holds the agent nothing starts
+        again = "starts again unless the gateway holds it"
+        return Decision(Next.RESTART, f"{verdict.reason}; {again}", HELD_WAIT_S, failures, streak)
     if verdict.end is End.HOST_SHUTDOWN and rules.when != "never":
         again = f"starts again in {units.show_duration(HOST_WAIT_S)} should the machine stay up"
         return Decision(Next.RESTART, f"{verdict.reason}; {again}", HOST_WAIT_S, failures, streak)
@@ -173,7 +183,7 @@ def _refusal_delay(verdict: Verdict, refusals: int, jitter: float) -> float:
     """Return how long to wait after a refusal: as asked, or growing from half a minute."""
     if verdict.end is End.QUOTA:
         return QUOTA_WAIT_S * (1 + SPREAD * jitter)
-    if verdict.retry_after_s is not None and refusals <= 1:
+    if verdict.retry_after_s is not None and (refusals <= 1 or verdict.end is End.BUDGET):
         return verdict.retry_after_s * (1 + SPREAD * jitter) + jitter
     ceiling = min(REFUSAL_MAX_S, REFUSAL_STEP_S * 2.0 ** min(refusals - 1, 30))
     pause = ceiling * (1 + jitter) / 2

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
 from midwatch.core.change import Difference
-from midwatch.core.exits import End, Verdict
+from midwatch.core.exits import Verdict
 from midwatch.core.plain import text_of
+from midwatch.core.restart import REFUSED
 
 SHORT: Final = 12
 """Characters of a revision in sentences."""
@@ -113,7 +114,7 @@ def judge(
     """
     if not wanted:
         return Rollback(False, "rollback is off")
-    if verdict.end in (End.RATE_LIMITED, End.QUOTA):
+    if verdict.end in REFUSED:
         return Rollback(False, "its provider refused it, whatever the entry says")
     if verdict.expected:
         return Rollback(False, "nobody called this end a failure")

@@ -79,6 +79,7 @@ def test_the_class_of_a_real_end_is_the_rows_class(name: str) -> None:
     verdict = classify(facts)
     # a 401 of any site may concern one piece of work; gated-repo's message goes on over several lines
     certain = expected == End.CREDENTIALS and name not in DOUBTFUL
+    certain = certain or name.endswith("-budget-total")  # it does not come back by itself
     assert (verdict.end, verdict.useless) == (expected, certain)
 
 

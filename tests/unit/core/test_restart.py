@@ -252,3 +252,13 @@ def test_a_streak_survives_whatever_the_journal_holds(
     streak = Streak.of(data, failures)
     assert min(streak.crashes, streak.refusals, streak.alike) >= 0
     assert Streak.of(streak.to_json(), 0) == streak
+
+
+def test_an_agent_out_of_budget_waits_for_the_budget_each_time_and_no_longer() -> None:
+    spent = Verdict(End.BUDGET, "its budget is used up", retry_after_s=3600.0)
+    streak = NO_FAILURE
+    for count in range(1, 72):
+        decision = decide(RULES, spent, failures=count - 1, ran_s=1.0, jitter=0.0, streak=streak)
+        assert (decision.next, decision.delay_s) == (Next.RESTART, 3600.0)
+        streak = decision.streak
+    assert decide(RULES, spent, failures=71, ran_s=1.0, jitter=0.0, streak=streak).next is Next.PARK

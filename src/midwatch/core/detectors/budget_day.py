@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from midwatch.core.calling import LATER, is_event, noted, past, until
 from midwatch.core.detection import Facts, Verdict, detector
+from midwatch.core.ends import End
+from midwatch.core.findings import ended, found
 from midwatch.core.plain import number_of, text_of, whole_of
+from midwatch.core.recovery import WAKES, recovery
 from midwatch.core.units import show_money
 
 KIND = "budget-day"
@@ -14,11 +18,17 @@ KIND = "budget-day"
 _WINDOWS: Final = {"day": " today", "hour": " in the last hour", "month": " this month"}
 
 
-@detector(KIND, on=("budget.warned", "budget.exhausted", *LATER))
+@detector(KIND, on=("budget.warned", "budget.exhausted", *WAKES, *LATER))
 def budget_day(facts: Facts) -> Verdict:
     """Word the ledger's notices, of any window. Over when the budget renews; one that does not is told once."""
+    if ended(facts, {End.BUDGET}):
+        before = facts.open_evidence.get(KIND, {})
+        over = found(KIND, facts, "the last output tells of a refusal by the gateway")
+        return replace(over, evidence={**before, **over.evidence})
     if not is_event(facts, "budget.warned", "budget.exhausted"):
-        return past(facts, KIND, "renews_at", "the budget began anew")
+        exited = "end" in facts.open_evidence.get(KIND, {})
+        renewed = past(facts, KIND, "renews_at", "the budget began anew")
+        return renewed or (recovery(facts, KIND) if exited else None)
     data = facts.data
     spent, limit = whole_of(data, "spent_nusd") or 0, whole_of(data, "limit_nusd") or 0
     over = is_event(facts, "budget.exhausted")
