@@ -66,7 +66,7 @@ def show_prices(
     Your own prices win (`models.prices` in the fleet file, and `midwatch prices set` over those), then what
     the provider reports, then the higher one of two lists. Dollars per million tokens.
     """
-    shelf, own = _shelf(data)
+    shelf, own = shelf_of(data)
     if model is None:
         _show_lists(shelf, own, as_json=as_json)
         return
@@ -253,7 +253,7 @@ def _write(directory: Path, prices: dict[str, Any]) -> None:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _shelf(data: Path | None) -> tuple[Shelf, dict[str, Own]]:
+def shelf_of(data: Path | None) -> tuple[Shelf, dict[str, Own]]:
     """Return all prices, one's own as the running or last fleet has them."""
     from midwatch.core.pricing.own import merge
     from midwatch.core.pricing.shelf import Shelf
