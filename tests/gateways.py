@@ -14,6 +14,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.charge import Call, CallQuery
 from midwatch.core.calls.period import Calendar
 from midwatch.core.fleet import Fleet
+from midwatch.gateway.cached import Cache
 from midwatch.gateway.counted import Counted
 from midwatch.gateway.gateway import Gateway
 from midwatch.gateway.holds import Holds
@@ -79,6 +80,7 @@ class Gate:
         agent: dict[str, Any] | None = None,
         real_time: bool = False,
         rehearsal_url: str | None = None,
+        disk: bool = False,
         **fleet: Any,
     ) -> None:
         given = {"providers": PROVIDERS, "retries": FAST, **(models or {})}
@@ -105,6 +107,7 @@ class Gate:
             chance=lambda: 0.5,
             counts=self.counts,
             rehearsed=rehearsal_url is not None,
+            answers=Cache(folder / "answers.db" if disk else None, self.counts),
         )
         self.holds = Holds(folder / "holds.json", self.clock.wall)
         self.holds.open()

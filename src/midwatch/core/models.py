@@ -229,7 +229,8 @@ class About(Model):
     max_output: Annotated[int, Field(ge=1)] | None = None
     """Tokens of its longest answer: what a call without a bound of its own is reserved for."""
     prefill: bool | None = None
-    """Whether it continues an answer that is begun for it: needed to continue a stream that was cut."""
+    """Whether it continues an answer that is begun for it: needed to continue a stream that was cut. When left
+    out, a price list may know it; unknown is no."""
     rank: Annotated[int, Field(ge=0, le=100)] | None = None
     """How able it is, from 0 to 100, for `min_rank` and to tell a weaker fallback from an equal one."""
     tags: list[Pattern] = []
@@ -355,7 +356,8 @@ class Calls(Model):
     record_for: Duration = 14 * 86_400.0
     """How long they are kept."""
     cache: Duration | None = None
-    """An answer to exactly the same request is given again for so long, without asking and free of charge."""
+    """An answer to exactly the same request is given again for so long, without asking and free of charge,
+    whatever its temperature. A request with `cache-control: no-cache` is answered anew."""
     prompt_cache: bool = False
     """True: what stays the same at the beginning of prompts is marked for the provider's cache."""
     nudge: bool = False

@@ -20,6 +20,7 @@ from midwatch.core.calls.period import Calendar
 from midwatch.core.errors import SetupError
 from midwatch.gateway import refusals
 from midwatch.gateway import settings as reading
+from midwatch.gateway.cached import Cache
 from midwatch.gateway.counted import Counted
 from midwatch.gateway.gateway import Gateway
 from midwatch.gateway.holds import Holds
@@ -98,6 +99,7 @@ class App:
             tell=tell or Counted(counts),
             name=options.name,
             rehearsed=options.rehearsal_url is not None,
+            answers=Cache(folder / "answers.db", counts),
             counts=counts,
         )
         self.identify = Identify(
@@ -120,6 +122,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.house.upstream.close()
+        if self.house.answers is not None:
+            await self.house.answers.close()
         await self.ledger.stop()
         for document in (self.keys.document, self.holds.document, self.runs.document):
             try:

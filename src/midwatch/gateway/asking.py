@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from midwatch.core.calls.chain import Place
 from midwatch.core.calls.exchange import Try
 from midwatch.gateway import dialects, translating
 from midwatch.gateway.carried import Carried
+from midwatch.gateway.dialects import additions
 from midwatch.gateway.house import House
+from midwatch.gateway.mending import Mending
 from midwatch.gateway.upstream.port import Request
 
 
-def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Request:
-    """Return the request for an attempt; `body` is the client's, or with the beginning of its answer."""
+def request_of(
+    house: House, call: Carried, attempt: Try, mending: Mending | None = None
+) -> Request:
+    """Return the request for an attempt: the client's, or the one that goes on with its answer. Raises
+    BadRequest when nothing can be added to its body."""
     place = attempt.place
     provided = call.settings.providers[place.provider]
     times = place.timeouts
@@ -27,7 +33,16 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
         method="POST",
         url=provided.url + path,
         headers=headers,
-        body=translating.body_of(call, place, body),
+        body=_body(call, place, mending),
         connect_s=times.connect or 5.0,
         head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
     )
+
+
+def _body(call: Carried, place: Place, mending: Mending | None) -> bytes:
+    body = call.body
+    if mending is not None:
+        body = mending.body(call.ask, body, call.settings.providers[place.provider].seller)
+    if call.calls.prompt_cache and place.kind is call.ask.kind:
+        body = additions.with_mark(call.ask, body) or body
+    return translating.body_of(call, place, body)

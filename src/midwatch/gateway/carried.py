@@ -52,6 +52,10 @@ class Attempted:
     estimated: bool = False
     left_out: tuple[str, ...] = ()
     """Fields that a provider of another kind was not told, because it has no word for them."""
+    declined: bool = False
+    """The model, or a filter, declined to answer."""
+    cache_saved_nusd: int | None = None
+    """What the provider's prompt cache saved, where this gateway set the marks; below 0: it cost to write."""
     mended: bool = False
     """It broke off in mid-stream, and another attempt went on: the client saw one whole answer."""
 
@@ -65,6 +69,8 @@ class Attempted:
         }
         if self.left_out:
             shown["left_out"] = list(self.left_out)
+        if self.cache_saved_nusd is not None:
+            shown["cache_saved_nusd"] = self.cache_saved_nusd
         return {**shown, "reason": self.reason} if self.reason else shown
 
 
@@ -111,6 +117,10 @@ class Carried:
         default_factory=dict[str, Asked | CannotTranslate]
     )
     """By place of another kind: what is asked there, or why it cannot be."""
+    cached: bool | None = None
+    """Answered from the cache; None: nothing is kept for its agent, or its client wants none of it."""
+    saved_nusd: int = 0
+    """What its answer cost when it was made."""
     moved: str = ""
     """The cheaper place that it went to since its budget was used up."""
     exhausted: Refused | None = None
@@ -156,6 +166,8 @@ class Carried:
             ("x-midwatch-attempts", str(len(self.attempts))),
             ("x-midwatch-overhead-ms", f"{max(0.0, now - self.began - self.waited_s) * 1e3:.1f}"),
         ]
+        if self.cached is not None:
+            headers.append(("x-midwatch-cache", "hit" if self.cached else "miss"))
         if served is not None:
             headers.append(("x-midwatch-model", served.name))
             if served.position > 0:

@@ -234,7 +234,10 @@ class Carriage:
 
     async def _open(self, attempt: Try) -> Reply:
         house, call = self._house, self._call
-        request = request_of(house, call, attempt, self._body(attempt.place))
+        try:
+            request = request_of(house, call, attempt, self._mending)
+        except BadRequest as bad:  # it cannot be gone on with
+            raise Stopped(cut_short(broken(bad.reason))) from None
         before = house.now()
         try:
             with self._interruptible():
@@ -281,6 +284,7 @@ class Carriage:
             answer.response_id,
             answer.finish,
         )
+        noted.declined = answer.refused
         self._succeeded(attempt, noted)
         charge = None
         if call.metered:
@@ -369,16 +373,6 @@ class Carriage:
         """What is asked now: the client's question, or the rest of its answer."""
         ask = self._call.ask
         return ask if self._mending is None else self._mending.ask(ask)
-
-    def _body(self, place: Place) -> bytes:
-        call, body = self._call, self._call.body
-        if self._mending is not None:
-            seller = call.settings.providers[place.provider].seller
-            try:
-                body = self._mending.body(call.ask, body, seller)
-            except BadRequest as bad:
-                raise Stopped(cut_short(broken(bad.reason))) from None
-        return body
 
     def _unheard(self, noted: Attempted) -> Usage:
         """Return what an answer used that did not come. Where its head came it is made, and may be as long as was
@@ -492,6 +486,9 @@ class Carriage:
         house, call = self._house, self._call
         if call.attempts and not call.attempts[-1].ended:
             call.attempts[-1].ended = house.now()
+        if call.calls.prompt_cache and usage is not None and call.attempts:
+            saved = worth.cache_saving(call.settings, place, usage, call.at)
+            call.attempts[-1].cache_saved_nusd = saved
         return worth.charge(
             call.settings, self._ask, place, usage, call.at,
             said=said, outcome=outcome, attempts=[a.to_json() for a in call.attempts], now=house.wall(),

@@ -31,5 +31,5 @@ class Counted:
     def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
         self.counts["told.loop"] += 1
 
-    def ended(self, call: Carried) -> None:
+    def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:
         self.counts["told.call"] += 1

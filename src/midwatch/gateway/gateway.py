@@ -21,7 +21,7 @@ from midwatch.core.calls.pace import Judgement, Level, Pace
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
 from midwatch.core.terms import Loop
-from midwatch.gateway import dialects, listing, refusals, translating, worth
+from midwatch.gateway import again, dialects, listing, refusals, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
@@ -30,6 +30,7 @@ from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
 from midwatch.gateway.lines import Limiter
+from midwatch.gateway.nudging import nudge
 from midwatch.gateway.scopes import may_use
 from midwatch.wire.ids import new_id
 
@@ -189,6 +190,8 @@ class Gateway:
             return None
         agent = call.payer.agent
         held = judged.level is Level.LOOP and self._pace(call).loop.action != "notify"
+        if judged.level is Level.WARN and call.calls.nudge:
+            nudge(self.house, call, judged)
         self.house.tell.loop(call, judged, held=held)
         if not held:
             return None
@@ -229,11 +232,13 @@ class Gateway:
         underway = self.under_way.setdefault(call.payer.agent, set())
         underway.add(call)
         try:
-            refused = await self._enter(call, out, places[0])
-            if refused is not None:
-                refusals.answer(out, call, refused, house.now())
-                return None
-            await Carriage(house, call, route, out).run()
+            if not await again.give(house, call, out, places):
+                refused = await self._enter(call, out, places[0])
+                if refused is not None:
+                    refusals.answer(out, call, refused, house.now())
+                    return None
+                async with again.keeping(house, call, out, places) as heard:
+                    await Carriage(house, call, route, heard).run()
         finally:
             self._limiter.leave(call)
             underway.discard(call)
@@ -242,7 +247,7 @@ class Gateway:
             call.ended = True
             if call.over is not None:
                 call.over()
-            house.tell.ended(call)
+            house.tell.ended(call, cached=call.cached is True, saved_nusd=call.saved_nusd)
         self._learn(call)
         return None
 
@@ -306,8 +311,9 @@ class Gateway:
         error = failure.kind.value if failure is not None else ""
         if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
             return False
+        new = place.name not in call.translations
         if not translating.passes(call, place):
-            self.house.counts["translation.passed_over"] += 1
+            self.house.counts["translation.passed_over"] += new
             return False
         if place.position == 0 or not settings.policy.rules:
             return True

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change, Health
+from midwatch.gateway.cached import Cache
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.ledger.port import Ledger
 from midwatch.gateway.lines import Purse
@@ -38,8 +39,8 @@ class Tell(Protocol):
         """The agent's pace, or what it repeats, is out of the usual. `held`: its calls are refused from now on."""
         ...
 
-    def ended(self, call: Carried) -> None:
-        """A call is over."""
+    def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:
+        """A call is over. `cached`: answered without asking anybody, which saved so much."""
         ...
 
 
@@ -63,6 +64,8 @@ class House:
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    answers: Cache | None = None
+    """Answers that may be given again; None: nothing is kept."""
     purse: Purse = field(default_factory=Purse)
     counts: Counter[str] = field(default_factory=Counter[str])
     """What happened, by reason: for /metrics."""

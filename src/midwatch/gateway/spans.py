@@ -200,6 +200,7 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "midwatch.price_version": charge.price_version or None,
         "midwatch.estimated": charge.estimated or None,
         "midwatch.disputed": charge.disputed or None,
+        "midwatch.cache_saved_nusd": last.cache_saved_nusd,
     }
     return facts
 

@@ -137,6 +137,27 @@ def charge(
     )
 
 
+def cache_saving(settings: Settings, place: Place, usage: Usage, at: float) -> int | None:
+    """Return what the provider's prompt cache saved: the cost without it less the cost with it. Below 0: the
+    prefix was written this time, and is dearer for that. None: no price is known, or nothing was cached."""
+    cached = usage.cache_read + usage.cache_write_5m + usage.cache_write_1h
+    if not cached:
+        return None
+    seller = settings.providers[place.provider].seller
+    plain = replace(
+        usage,
+        input_text=usage.input_text + cached,
+        cache_read=0,
+        cache_write_5m=0,
+        cache_write_1h=0,
+    )
+    costs = [
+        settings.shelf.quote(one, place.provider, seller, place.model, at).nusd
+        for one in (plain, usage)
+    ]
+    return None if costs[0] is None or costs[1] is None else costs[0] - costs[1]
+
+
 def estimate(ask: Ask, said: str) -> Usage:
     """Return what a call used of which the provider told nothing: the bound of its input, and at most two
     bytes for a token of what was said."""

@@ -38,7 +38,7 @@ class Answer:
     """What was said, as far as it can be told; only without usage, for an estimate of it."""
 
 
-_DECLINED: Final = frozenset(
+DECLINED: Final = frozenset(
     (
         "content_filter",
         "refusal",
@@ -97,7 +97,7 @@ def _openai(ask: Ask, value: Json) -> Answer:
         details: Any = value.get("incomplete_details")
         reason = cast("Json", details).get("reason") if isinstance(details, dict) else None
         finish = reason if isinstance(reason, str) else _text(value, "status")
-        return Answer(usage, model, identity, finish[:64] or None, finish in _DECLINED)
+        return Answer(usage, model, identity, finish[:64] or None, finish in DECLINED)
     choices = objects(value.get("choices"))
     if not choices:
         return Answer(usage, model, identity)
@@ -105,13 +105,13 @@ def _openai(ask: Ask, value: Json) -> Answer:
     message = choices[0].get("message")
     said = isinstance(message, dict) and bool(cast("Json", message).get("refusal"))
     finish = reason[:64] if isinstance(reason, str) else None
-    return Answer(usage, model, identity, finish, said or finish in _DECLINED)
+    return Answer(usage, model, identity, finish, said or finish in DECLINED)
 
 
 def _anthropic(ask: Ask, value: Json) -> Answer:
     finish = _text(value, "stop_reason") or None
     usage = anthropic.read(value, tier_of(ask))
-    return Answer(usage, _text(value, "model"), _text(value, "id"), finish, finish in _DECLINED)
+    return Answer(usage, _text(value, "model"), _text(value, "id"), finish, finish in DECLINED)
 
 
 def _gemini(ask: Ask, value: Json) -> Answer:
@@ -125,7 +125,7 @@ def _gemini(ask: Ask, value: Json) -> Answer:
         _text(value, "modelVersion"),
         _text(value, "responseId"),
         finish,
-        isinstance(blocked, str) or finish in _DECLINED,
+        isinstance(blocked, str) or finish in DECLINED,
     )
 
 
