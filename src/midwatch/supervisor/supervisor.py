@@ -156,9 +156,19 @@ class Supervisor:
         self._following: asyncio.Task[Any] | None = None
         self.versions = Versions(data, self._secret)
         self.leases = self._leases(source)
-        self.outfit = Outfit(
+        self.outfit = self._outfit(source)
+        self.walls = Walls(
+            data.path, lambda: self.fleet, self.outfit, source.file if source else None
+        )
+        self.around = self._surroundings()
+        self.changes = Changes(self, source)
+        self.orders.own["reload"] = self.changes.reload
+
+    def _outfit(self, source: Source | None) -> Outfit:
+        plans = self.plans
+        return Outfit(
             root=self.fleet.root,
-            data=data.path,
+            data=self.data.path,
             secret=self._secret,
             hub_url=plans.hub_url,
             gateway_url=plans.gateway.url if plans.gateway else None,
@@ -169,12 +179,6 @@ class Supervisor:
             fleet=lambda: self.fleet,
             file=source.file if source else None,
         )
-        self.walls = Walls(
-            data.path, lambda: self.fleet, self.outfit, source.file if source else None
-        )
-        self.around = self._surroundings()
-        self.changes = Changes(self, source)
-        self.orders.own["reload"] = self.changes.reload
 
     # -- start -------------------------------------------------------------------------------
 
