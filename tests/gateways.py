@@ -21,11 +21,13 @@ from midwatch.gateway.holds import Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
 from midwatch.gateway.identify import Known
+from midwatch.gateway.ledger.durable import DurableLedger
 from midwatch.gateway.ledger.memory import MemoryEngine, MemoryLedger
 from midwatch.gateway.settings import build, health
 from midwatch.gateway.upstream.port import Upstream
 from midwatch.gateway.upstream.scripted import Answer, Break, Refuse, ScriptedUpstream, Silence
 
+AnyLedger = DurableLedger | MemoryLedger
 SSE = (("content-type", "text/event-stream"),)
 CHAT, MESSAGES, GENERATE, ARRAY = "chat", "messages", "generate", "array"
 RESPONSES = "responses"
@@ -81,6 +83,7 @@ class Gate:
         real_time: bool = False,
         rehearsal_url: str | None = None,
         disk: bool = False,
+        ledger: AnyLedger | None = None,
         **fleet: Any,
     ) -> None:
         given = {"providers": PROVIDERS, "retries": FAST, **(models or {})}
@@ -93,7 +96,8 @@ class Gate:
         engine = MemoryEngine()
         engine.open()
         self.engine = engine
-        self.ledger = MemoryLedger(Calendar(ZoneInfo("UTC")), engine)
+        self.ledger = ledger or MemoryLedger(Calendar(ZoneInfo("UTC")), engine)
+        self._started = False
         self.counts: Counter[str] = Counter()
         clock = time.monotonic if real_time else self.clock.now
         self.house = House(
@@ -114,6 +118,11 @@ class Gate:
         self.payer = Payer("inbox", run="r1")
         self.gateway = Gateway(self.house, lambda *_: Known(self.payer), self.holds)  # type: ignore[arg-type]
 
+    async def start(self) -> None:
+        if not self._started:
+            self._started = True
+            await self.ledger.start()
+
     async def ask(
         self,
         dialect: str = CHAT,
@@ -124,7 +133,7 @@ class Gate:
         **more: Any,
     ) -> PlayedOutgoing:
         """Ask for an answer and return what the client got."""
-        await self.ledger.start()
+        await self.start()
         out = out or PlayedOutgoing()
         path, query, body = question(dialect, stream=stream, **more)
         given = [("content-type", "application/json"), *headers]

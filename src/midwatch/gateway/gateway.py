@@ -29,7 +29,7 @@ from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
-from midwatch.gateway.lines import Limiter
+from midwatch.gateway.lines import Limiter, limited
 from midwatch.gateway.nudging import nudge
 from midwatch.gateway.scopes import may_use
 from midwatch.wire.ids import new_id
@@ -100,12 +100,16 @@ class Gateway:
             body = await self._body(incoming, headers)
             ask = dialects.read(found, headers, body)
             call = self._call(incoming, found, ask, body, identity)
+            if call.calls.record and self.house.records is not None:
+                out = self.house.records.tape(call, out)
             refused = self._may(call) or await self._carry(call, out)
             if refused is not None:
                 refusals.answer(out, call, refused, self.house.now())
                 self.house.tell.ended(call)
             if call.refused:
                 self.house.counts[f"refused.{call.refused}"] += 1
+            if call.calls.record and self.house.records is not None:
+                self.house.records.keep(call, out)
         except BadRequest as bad:
             self._refuse(out, kind, dialects.of_bad_request(bad))
         except BodyRefused as refused:
@@ -253,7 +257,7 @@ class Gateway:
 
     async def _enter(self, call: Carried, out: Outgoing, place: Place) -> Refusal | None:
         """Let the call in by its agent's request limits, or say why not."""
-        if not call.metered:
+        if not call.metered or not limited(call):
             return None
         longest = worth.longest(call.settings, call.ask, place) * call.ask.choices
         return await self._limiter.enter(call, out, call.ask.input_tokens + longest)

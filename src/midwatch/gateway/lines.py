@@ -94,9 +94,7 @@ class Limiter:
 
     async def enter(self, call: Carried, out: Outgoing, tokens: int) -> Refusal | None:
         """Let a call in, perhaps after a wait; or say why not. Who was let in leaves with `leave`."""
-        limits = call.calls.limits or call.settings.models.limits
-        if not _limited(limits):
-            return None
+        limits = _limits(call)
         name = owner(call)
         agent = self._agent(name, limits)
         if not agent.line.waiting and agent.rates.full(tokens, self._now()) is None:
@@ -160,5 +158,11 @@ def owner(call: Carried) -> str:
     return payer.agent.partition(":")[0] or f"key {payer.key or ''}".strip()
 
 
-def _limited(limits: CallLimits) -> bool:
+def limited(call: Carried) -> bool:
+    """Tell whether anything limits how often a call's agent may ask."""
+    limits = _limits(call)
     return not (limits.requests is None and limits.tokens is None and limits.concurrent is None)
+
+
+def _limits(call: Carried) -> CallLimits:
+    return call.calls.limits or call.settings.models.limits

@@ -158,7 +158,7 @@ async def test_a_fault(cell: Cell, provider: Rehearsal, tmp_path: Path) -> None:
     fault = {**cell.fault, "words": WORDS, "model": home.rpartition("/")[2]}
     provider.orders.add(read(fault))
     gate = _gate(cell, provider, tmp_path)
-    await gate.ledger.start()
+    await gate.start()
     began = time.monotonic()
     try:
         async with asyncio.timeout(30):
