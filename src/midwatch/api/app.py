@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from midwatch.api import acts, keys, reads, shapes, terminal, vitals
+from midwatch.api import acts, gateway, keys, reads, shapes, terminal, vitals
 from midwatch.api.answers import Json, Room
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, StoreError
@@ -42,6 +42,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
         terminal.build(room),
         reads.build(room),
         acts.build(room),
+        gateway.build(room),
         keys.build(room),
         vitals.build(room),
     ):

@@ -73,7 +73,8 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
         lines += _head(name, about, "gauge")
         for agent in agents:
             if key is None:
-                value: Any = int(agent.get("state") in alive)
+                left = agent.get("state") == State.SUSPENDED and agent.get("pid") is not None
+                value: Any = int(agent.get("state") in alive or left)
             else:
                 part: dict[str, Any] = (
                     agent.get("resources" if key == "rss_bytes" else "today") or {}

@@ -38,7 +38,7 @@ RULES: Final = (
     _rule("POST", r"/api/nodes/[^/]+/replies", Scope.NODE),
     _rule("GET POST DELETE", r"/api/tokens(/.*)?|/api/login-links", Scope.ADMIN),
     _rule("POST", r"/api/agents/[^/]+/[^/]+|/api/incidents/[^/]+/ack", Scope.ACT),
-    _rule("POST", r"/api/reload", Scope.ADMIN),
+    _rule("POST", r"/api/reload|/api/gateway", Scope.ADMIN),
     _rule("POST", r"/logout", Scope.READ),
     _rule("GET HEAD", r"/.*", Scope.READ),
 )

@@ -296,6 +296,15 @@ class ReloadShape(Shape):
     """What a running instance cannot change."""
 
 
+class GatewayShape(Shape):
+    """How the gateway is, in its own words (docs/reference/gateway.md)."""
+
+    state: dict[str, Any]
+    """Providers, holds, problems, calls under way; `past`: whose calls go past it."""
+    health: dict[str, Any]
+    """Breakers, and pools of keys."""
+
+
 class RevisionShape(Shape):
     commit: str
     branch: str | None = None

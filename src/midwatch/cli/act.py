@@ -31,11 +31,16 @@ They stay stopped until `midwatch start`, also when Midwatch is started again.""
     "restart": "Stop agents and start them again.",
     "suspend": """Suspend agents until they are resumed.
 
-As long as no gateway carries their model calls, this stops the process, so that nothing is spent.""",
-    "resume": "Resume agents that were suspended, by a person or by a detector.",
+The gateway refuses their model calls from now on; their processes are left, and are not judged meanwhile.
+One that ends is not started again. Where that would not stop the calls (the agent has a provider's key of its
+own, or the gateway does not answer) the process is stopped, and the answer says so.""",
+    "resume": """Resume agents that were suspended, by a person, a detector or the gateway.
+
+Their calls are let through again; who has no process any more is started.""",
     "kill": """Kill agents at once, and everything that they started: the kill switch.
 
-No grace, nothing is asked. Prints a receipt; they stay stopped until `midwatch start`.""",
+The gateway cuts their model calls and refuses new ones, then the processes die. No grace, nothing is asked.
+Prints a receipt; they stay stopped until `midwatch start`.""",
 }
 
 

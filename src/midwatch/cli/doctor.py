@@ -237,6 +237,7 @@ def _set_up(
         yield from _ports(fleet)
     else:
         yield _answers(running)
+        yield from _gateway(directory)
 
 
 def _directory(directory: Path) -> Iterator[Check]:
@@ -326,3 +327,29 @@ def _answers(running: Mapping[str, Any]) -> Check:
             "look into logs/hub/output.log of the data directory",
         )  # fmt: skip
     return Check("set-up", "instance", "ok", f"running, pid {pid}, at {url}")
+
+
+def _gateway(directory: Path) -> Iterator[Check]:
+    """Say how the gateway of the running instance is."""
+    from midwatch.cli.client import Hub
+    from midwatch.cli.gateway import standing
+    from midwatch.cli.instance import find
+
+    try:
+        found = standing(Hub(find(directory, None)))
+    except CommandError:
+        return  # what keeps the hub from answering is told already
+    if found is None:
+        return
+    if isinstance(found, str):
+        yield Check(
+            "set-up",
+            "gateway",
+            "warn",
+            found,
+            "look into logs/gateway/output.log of the data directory",
+        )
+        return
+    yield Check("set-up", "gateway", "ok" if found.well else "warn", found.headline)
+    for trouble in found.troubles:
+        yield Check("set-up", "gateway", "warn", trouble)

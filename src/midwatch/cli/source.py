@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from midwatch.cli.exits import CommandError
-from midwatch.core.errors import FleetFileError
-from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, check_conditions, read
+from midwatch.core.errors import FleetFileError, SetupError
+from midwatch.core.fleet import Agent
+from midwatch.core.fleetfile import FIRST_FLEET, FleetFile, call_notes, check_conditions, read
 from midwatch.core.fleetfile.document import MAX_CHARACTERS
 from midwatch.core.fleetfile.host import check_host
 
@@ -38,7 +40,24 @@ def read_fleet(file: Path, *, conditions: bool = False) -> FleetFile:
         problems = sorted([*problems, *check_conditions(source)], key=lambda p: (p.line, p.column))
     if problems:
         raise FleetFileError(problems, str(file))
-    return source
+    notes = [*source.notes, *call_notes(source, _env_file(file, Path(source.fleet.root)))]
+    return replace(source, notes=sorted(notes, key=lambda note: note.line))
+
+
+def _env_file(file: Path, root: Path) -> Callable[[str, Agent], Mapping[str, str]]:
+    """Return what reads an agent's env file; one that cannot be read is told when the agent starts."""
+
+    def read_variables(name: str, agent: Agent) -> Mapping[str, str]:
+        if agent.env_file is None:
+            return {}
+        from midwatch.supervisor.environment import read_env_file
+
+        try:
+            return read_env_file(root / Path(agent.env_file).expanduser(), name, file)
+        except SetupError:
+            return {}
+
+    return read_variables
 
 
 def _text(file: Path) -> str:

@@ -54,6 +54,7 @@ def status(
     rows = [_row(entry) for entry in agents]
     show.columns(rows, [show.state_colour(row[1]) for row in rows])
     _tell_incidents(whole.get("open_incidents"))
+    _tell_gateway(hub)
     if verbose:
         _tell_limits(hub)
 
@@ -70,6 +71,22 @@ def _tell_incidents(count: object) -> None:
     if isinstance(count, int) and count > 0:
         what = "1 incident is" if count == 1 else f"{count} incidents are"
         show.out(show.paint(f"\n{what} open; see: midwatch incidents", "bold"))
+
+
+def _tell_gateway(hub: Hub) -> None:
+    """Say in a line how the gateway is, and in one each what is wrong and whose calls go past it."""
+    from midwatch.cli.gateway import standing
+
+    found = standing(hub)
+    if found is None:
+        return
+    if isinstance(found, str):
+        show.out(show.paint(show.line(f"gateway: {found}"), "yellow"))
+        return
+    colour = None if found.well else "yellow"
+    show.out(show.paint(show.line(f"\ngateway: {found.headline}"), colour))
+    for trouble in (*found.troubles, *found.past):
+        show.out(show.line(f"  {trouble}"))
 
 
 def _tell_limits(hub: Hub) -> None:

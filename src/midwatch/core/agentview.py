@@ -53,7 +53,7 @@ class AgentView:
         """Whether the fleet file names it."""
         self.managed = not config.external and declared
         """Whether a supervisor answers for it."""
-        self.state = _first_state(config, declared)
+        self.state: State = _first_state(config, declared)
         self.state_at: float | None = None
         """When the newest report of the state was made; `since` is when the state began."""
         self.since: float | None = None
@@ -199,7 +199,9 @@ class AgentView:
         self.reason = text_of(data, "reason")
         self.node = text_of(data, "node", 80) or self.node
         self.next_start_at = number_of(data, "next_start_at")
-        if self.state in ALIVE:
+        if self.state is State.SUSPENDED:
+            self.pid = whole_of(data, "pid")
+        elif self.state in ALIVE:
             self.pid = whole_of(data, "pid") or self.pid
         run_id = text_of(data, "run_id", 128)
         if run_id is not None:
@@ -262,8 +264,8 @@ class AgentView:
             self.reason = None
             if state not in ALIVE:
                 self.next_start_at = None
-        if state in ALIVE and item.get("pid") is not None:
-            self.pid = item["pid"]
+        if state == State.SUSPENDED or (state in ALIVE and item.get("pid") is not None):
+            self.pid = item.get("pid")
         return True
 
     # --- what the gateway says
@@ -356,6 +358,11 @@ class AgentView:
         if self.due_at is not None:
             self.due_at += gap_s
 
+    @property
+    def alive(self) -> bool:
+        """Whether a process exists: one that is suspended may have kept its own."""
+        return self.state in ALIVE or (self.state == State.SUSPENDED and self.pid is not None)
+
     def overdue(self, now: float) -> None:
         """Take the verdict that no sign of work came in time."""
         if not self.managed and self.state != State.UNHEALTHY:
@@ -370,7 +377,7 @@ class AgentView:
     def _set(self, state: State, at: float, since: float) -> None:
         if state != self.state or self.since is None:
             self.since = since
-        if state not in ALIVE:
+        if state not in ALIVE and state != State.SUSPENDED:
             self.pid = None
         self.state = state
         self.state_at = at
@@ -448,7 +455,7 @@ class AgentView:
     def resources(self, now: float) -> dict[str, Any]:
         """Return the last sample's resources; None for what is unknown or too old."""
         sample = self.sample
-        if sample is None or self.state not in ALIVE or now - sample["at"] > FRESH_SAMPLE_S:
+        if sample is None or not self.alive or now - sample["at"] > FRESH_SAMPLE_S:
             sample = {}
         return {name: sample.get(name) for name in RESOURCES}
 

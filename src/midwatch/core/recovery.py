@@ -61,6 +61,8 @@ def _by_state(facts: Facts) -> str | None:
     before, after = facts.state_before, facts.state
     if before is None or before == after:
         return None
+    if before == State.SUSPENDED and after == State.RUNNING:
+        return "resumed"
     if before in HELD and after in (State.STARTING, State.RUNNING):
         return "started again"
     if after == State.STOPPED and before in (State.PARKED, State.SUSPENDED, State.BACKING_OFF):

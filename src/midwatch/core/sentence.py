@@ -127,7 +127,8 @@ def _suspended(look: Look) -> str:
         if any(action["do"] == "suspend" for action in incident["actions"]):
             return str(incident["sentence"]).removeprefix(f"{agent.name}: ")
     reason = f" ({agent.reason})" if agent.reason else ""
-    return f"suspended{look.since('at')}{reason}, until it is resumed"
+    left = "; its process is left" if agent.pid is not None else ""
+    return f"suspended{look.since('at')}{reason}, until it is resumed{left}"
 
 
 def _waiting(look: Look) -> str:

@@ -15,9 +15,7 @@ class State(StrEnum):
     STOPPED = "stopped"  # by a person, or finished
     BACKING_OFF = "backing-off"  # ended, waits for its next start
     PARKED = "parked"  # restarts are exhausted or useless; a person is needed
-    SUSPENDED = (
-        "suspended"  # its calls are refused until it is resumed; its process may have been left
-    )
+    SUSPENDED = "suspended"  # until it is resumed; its process may have been left
     WAITING = "waiting"  # waits for input or an approval
     UNHEALTHY = "unhealthy"  # no evidence of progress; about to be restarted
     LOST = "lost"  # its node no longer reports

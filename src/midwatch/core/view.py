@@ -120,10 +120,10 @@ class FleetView:
                 agent.reckon(self._since)
             elif agent.declared:
                 agent.declared = False
-                if agent.state not in ALIVE or agent.state_at is None:
+                if not agent.alive or agent.state_at is None:
                     del self._agents[agent.name]
                     gone.append(agent.name)
-            elif agent.managed and agent.state not in ALIVE:
+            elif agent.managed and not agent.alive:
                 # it left the file with an earlier load, and has ended since
                 del self._agents[agent.name]
                 gone.append(agent.name)
@@ -272,7 +272,7 @@ class FleetView:
             self._silent.add(node)
             for agent in self._agents.values():
                 here = (agent.node or self._node) == node
-                if here and agent.managed and agent.state in ALIVE and agent.state_at is not None:
+                if here and agent.managed and agent.alive and agent.state_at is not None:
                     agent.lose(now)
                     lost.append(agent)
         return lost
@@ -446,14 +446,14 @@ class FleetView:
 
 def _unwalled(agent: AgentView) -> str | None:
     """Return why the run that lives does not have the walls that it should."""
-    if agent.started is None or agent.state not in ALIVE:
+    if agent.started is None or not agent.alive:
         return None
     return text_of(data_of(agent.started), "unwalled", 500)
 
 
 def _unmeasured(agent: AgentView) -> str | None:
     """Return which limit of the run that lives is judged later than it should be."""
-    if agent.unmeasured is None or agent.state not in ALIVE:
+    if agent.unmeasured is None or not agent.alive:
         return None
     data = data_of(agent.unmeasured)
     if data.get("over") is True or data.get("run_id") != agent.run_id:
@@ -462,7 +462,7 @@ def _unmeasured(agent: AgentView) -> str | None:
 
 
 def _is_gone(agent: AgentView, now: float) -> bool:
-    if agent.managed and agent.state not in ALIVE:
+    if agent.managed and not agent.alive:
         return True
     return now - max(agent.last_beat_at or 0.0, agent.state_at or 0.0) > FORGET_AFTER_S
 

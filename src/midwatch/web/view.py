@@ -70,21 +70,31 @@ class Deed:
 DEEDS: Final[dict[str, Deed]] = {
     "start": Deed("start", "Start", "It is started now; counted failures are forgotten.", False),
     "resume": Deed(
-        "resume", "Resume", "It is started again, and its calls are let through.", False
+        "resume", "Resume", "Its calls are let through; it is started if it has ended.", False
     ),
     "restart": Deed("restart", "Restart", "It is asked to finish, then started again.", False),
-    "suspend": Deed("suspend", "Suspend", "It does nothing more until you resume it.", True),
+    "suspend": Deed(
+        "suspend",
+        "Suspend",
+        "Its model calls are refused until you resume it; its process is left.",
+        True,
+    ),
     "stop": Deed(
         "stop", "Stop", "It is asked to finish, and stays stopped until you start it.", True
     ),
-    "kill": Deed("kill", "Kill", "All its processes end at once; what it was doing is lost.", True),
+    "kill": Deed(
+        "kill",
+        "Kill",
+        "Its model calls are cut and all its processes end at once; what it was doing is lost.",
+        True,
+    ),
 }
 
 
 def deeds_for(state: State | None) -> tuple[Deed, ...]:
     """Return what may be done in a state, the most likely wish first."""
     if state is State.SUSPENDED:
-        wanted = ("resume", "stop")
+        wanted = ("resume", "stop", "kill")
     elif state is State.WAITING:
         wanted = ("restart", "suspend", "stop", "kill")
     elif state is State.BACKING_OFF:

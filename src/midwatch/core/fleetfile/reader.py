@@ -352,14 +352,11 @@ def _check_ports(document: Document, whole: dict[str, Any]) -> None:
 
 _LATER: Final = {
     "verify": "is read, but what it asks for is not checked by this version",
-    "models": "is read, but model calls are not routed by this version",
     "tools": "is read, but tool calls are not judged by this version",
     "alerts": "is read, but conditions of your own are not evaluated by this version",
     "loop.tool_calls_per_cycle": "is read, but not judged by this version",
-    "loop.same_call": "is read, but not judged by this version",
     "hub.otlp_http": "is read, but this version takes OTLP over HTTP at hub.listen alone",
     "hub.otlp_grpc": "is read, but this version takes no gRPC; send OTLP over HTTP to hub.listen",
-    "budget": "is shown beside what was spent, but not enforced by this version",
 }
 """What the file may say already, and what this version makes of it."""
 
