@@ -29,6 +29,7 @@ from midwatch.gateway.identify import Identify
 from midwatch.gateway.keys import Keys
 from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
+from midwatch.gateway.recording import Records
 from midwatch.gateway.runs import Runs
 from midwatch.gateway.settings import Settings
 from midwatch.gateway.upstream.port import Upstream
@@ -99,6 +100,7 @@ class App:
             tell=tell or Counted(counts),
             name=options.name,
             rehearsed=options.rehearsal_url is not None,
+            records=Records(folder / "recorded", self._kept_for, counts),
             answers=Cache(folder / "answers.db", counts),
             counts=counts,
         )
@@ -125,6 +127,8 @@ class App:
         if self.house.answers is not None:
             await self.house.answers.close()
         await self.ledger.stop()
+        if self.house.records is not None:
+            await asyncio.to_thread(self.house.records.close)
         for document in (self.keys.document, self.holds.document, self.runs.document):
             try:
                 await document.saved()
@@ -148,6 +152,10 @@ class App:
         self.gateway.reloaded()
         self.identify.forget()
         return fresh
+
+    def _kept_for(self, agent: str) -> float:
+        """Return for how many seconds an agent's records are kept."""
+        return self.house.settings.calls(agent).record_for
 
     def not_ready(self) -> str | None:
         """Return why calls would be refused now, or None."""

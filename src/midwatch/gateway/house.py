@@ -16,6 +16,7 @@ from midwatch.gateway.cached import Cache
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.ledger.port import Ledger
 from midwatch.gateway.lines import Purse
+from midwatch.gateway.recording import Records
 from midwatch.gateway.settings import Settings
 from midwatch.gateway.upstream.port import Upstream
 
@@ -66,6 +67,8 @@ class House:
     chance: Callable[[], float] = random.random
     answers: Cache | None = None
     """Answers that may be given again; None: nothing is kept."""
+    records: Records | None = None
+    """Where calls of agents that are recorded are kept; None: nowhere."""
     purse: Purse = field(default_factory=Purse)
     counts: Counter[str] = field(default_factory=Counter[str])
     """What happened, by reason: for /metrics."""

@@ -127,13 +127,14 @@ class Records:
         self,
         folder: Path,
         keep_for: Callable[[str], float],
+        counts: Counter[str] | None = None,
         *,
         wall: Callable[[], float] = time.time,
         free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
         total_bytes: int = MAX_TOTAL_BYTES,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        """`recorded`, and what was not kept, by reason. Written by one thread each."""
+        self.counts = Counter[str]() if counts is None else counts
+        """`record.kept`, and what was not kept or is kept no more, by reason. Each name has one writer."""
         self._folder = folder
         self._keep_for = keep_for
         self._wall = wall
@@ -160,7 +161,7 @@ class Records:
         )  # fmt: skip
         with self._lock:
             if self._waiting + kept.size > MAX_WAITING_BYTES:
-                self.counts["crowded"] += 1
+                self.counts["record.crowded"] += 1
                 return
             self._waiting += kept.size
         self._queue.put(kept)
@@ -199,16 +200,16 @@ class Records:
         try:
             do()
         except OSError as error:
-            self.counts["disk"] += 1
+            self.counts["record.disk"] += 1
             log.warning("a record could not be kept: %s", error)
         except Exception:  # the thread lives as long as the gateway; the fault is counted
-            self.counts["fault"] += 1
+            self.counts["record.fault"] += 1
             log.exception("a record could not be kept")
 
     def _write(self, kept: _Kept) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._free(self._folder) < MIN_FREE_BYTES:
-            self.counts["disk_full"] += 1
+            self.counts["record.disk_full"] += 1
             return
         call = kept.facts["call"]
         place = self._folder / folder_of(kept.facts["agent"]) / day_of(call)
@@ -227,7 +228,7 @@ class Records:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        self.counts["recorded"] += 1
+        self.counts["record.kept"] += 1
 
     def sweep(self) -> None:
         """Delete what is too old; then, of the oldest days, what is too much."""
@@ -248,7 +249,7 @@ class Records:
             total -= size
 
     def _delete(self, place: Path, why: str) -> None:
-        self.counts[why] += sum(1 for _ in place.glob("*.json.gz"))
+        self.counts[f"record.{why}"] += sum(1 for _ in place.glob("*.json.gz"))
         shutil.rmtree(place)
 
     def _days(self) -> Iterator[Path]:

@@ -86,9 +86,9 @@ class Shelf:
 
     def counted(self, reason: str, count: int = 1) -> bool:
         deadline = time.monotonic() + 20
-        while self.records.counts[reason] < count and time.monotonic() < deadline:
+        while self.records.counts[f"record.{reason}"] < count and time.monotonic() < deadline:
             time.sleep(0.005)
-        return self.records.counts[reason] == count
+        return self.records.counts[f"record.{reason}"] == count
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ async def test_more_than_may_wait_is_dropped_and_counted(
 ) -> None:
     monkeypatch.setattr(recording, "MAX_WAITING_BYTES", 10)
     shelf.record(carried(b"x" * 11))
-    assert shelf.records.counts["crowded"] == 1
+    assert shelf.records.counts["record.crowded"] == 1
 
 
 async def test_old_days_go_and_then_the_oldest_of_what_is_too_much(shelf: Shelf) -> None:
@@ -243,12 +243,12 @@ async def test_old_days_go_and_then_the_oldest_of_what_is_too_much(shelf: Shelf)
         assert shelf.read(call) is not None
     shelf.records.sweep()
     assert [read(shelf.folder, call.id) is not None for call in calls] == [True, True, True, False]
-    assert shelf.records.counts["expired"] == 1
+    assert shelf.records.counts["record.expired"] == 1
     size = sum(path.stat().st_size for path in shelf.folder.rglob("*.json.gz"))
     narrow = shelf.fresh(total_bytes=size - 1)
     narrow.sweep()
     assert [read(shelf.folder, call.id) is not None for call in calls] == [True, True, False, False]
-    assert narrow.counts["too_much"] == 1
+    assert narrow.counts["record.too_much"] == 1
 
 
 async def test_the_end_writes_what_waits(shelf: Shelf) -> None:
