@@ -29,6 +29,49 @@ Since = Annotated[
 ]
 
 
+Items = Annotated[int, typer.Option("--items", min=1, help="Pieces of work.")]
+Model = Annotated[str | None, typer.Option(help="As calls name it.", show_default=False)]
+CallsPerItem = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Default: 1; with --like, as it was.", show_default=False),
+]
+Input = Annotated[int, typer.Option("--input", min=0, help="Tokens sent with each call.")]
+Cached = Annotated[
+    int, typer.Option("--cached", min=0, help="Of them, read from the provider's cache.")
+]
+Output = Annotated[
+    int, typer.Option("--output", min=0, help="Tokens of each answer, with reasoning.")
+]
+Batch = Annotated[bool, typer.Option("--batch", help="At the price of batches.")]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AGENT",
+        help="Like the calls of this agent today, instead of --model.",
+        show_default=False,
+    ),
+]
+Margin = Annotated[float, typer.Option(min=1.0, help="For retries and longer items.")]
+Tag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Compare with what calls with this tag (x-midwatch-tags) have cost.",
+        show_default=False,
+    ),
+]
+Done = Annotated[
+    int | None,
+    typer.Option(min=0, help="Items that are done, to compare with.", show_default=False),
+]
+Trip = Annotated[
+    float, typer.Option(min=1.0, help="The multiple of the estimate that is too much.")
+]
+Provider = Annotated[
+    str, typer.Option("--provider", metavar="NAME", help="Whose list holds.", show_default=False)
+]
+
+
 def add(app: typer.Typer) -> None:
     """Add the command and what is below it."""
     below = typer.Typer(
@@ -83,41 +126,24 @@ def cost(
 
 
 def estimate(
-    items: Annotated[int, typer.Option("--items", min=1, help="Pieces of work.")],
-    model: Annotated[
-        str | None, typer.Option(help="As calls name it.", show_default=False)
-    ] = None,
-    calls_per_item: Annotated[
-        float | None,
-        typer.Option("--calls-per-item", min=0.001, help="Default: 1; with --like, as it was.", show_default=False),
-    ] = None,
-    input_tokens: Annotated[int, typer.Option("--input", min=0, help="Tokens sent with each call.")] = 0,
-    cached_tokens: Annotated[int, typer.Option("--cached", min=0, help="Of them, read from the provider's cache.")] = 0,
-    output_tokens: Annotated[int, typer.Option("--output", min=0, help="Tokens of each answer, with reasoning.")] = 0,
-    batch: Annotated[bool, typer.Option("--batch", help="At the price of batches.")] = False,
-    like: Annotated[
-        str | None,
-        typer.Option(metavar="AGENT", help="Like the calls of this agent, instead of --model.", show_default=False),
-    ] = None,
-    since: Since = "24h",
-    margin: Annotated[float, typer.Option(min=1.0, help="For retries and longer items.")] = 1.3,
-    tag: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Compare with what calls with this tag (x-midwatch-tags) have cost so far.",
-            show_default=False,
-        ),
-    ] = None,
-    done: Annotated[
-        int | None, typer.Option(min=0, help="Items that are done, to compare with.", show_default=False)
-    ] = None,
-    trip: Annotated[float, typer.Option(min=1.0, help="The multiple of the estimate that is too much.")] = 1.5,
-    provider: Annotated[str, typer.Option("--provider", help="Whose list holds.", show_default=False)] = "",
+    items: Items,
+    model: Model = None,
+    calls_per_item: CallsPerItem = None,
+    input_tokens: Input = 0,
+    cached_tokens: Cached = 0,
+    output_tokens: Output = 0,
+    batch: Batch = False,
+    like: Like = None,
+    margin: Margin = 1.3,
+    tag: Tag = None,
+    since: Since = None,
+    done: Done = None,
+    trip: Trip = 1.5,
+    provider: Provider = "",
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Estimate what a batch will cost, and compare with it while it runs; the exit code is 1 above --trip.
 
     Items × calls for each × the price of a call × a margin. With --like, calls for each item and their price are those
