@@ -1,7 +1,7 @@
-"""Which models there are, for whoever asks `/v1/models`: what this agent could call in this dialect.
+"""Which models there are, for whoever asks `/v1/models`: what this agent could call.
 
 Names of chains, what providers say they serve, what the fleet file tells `about`, and what the price lists know of
-each provider, in this order and bounded. What the policy denies the agent, or its key may not use, is left out.
+each provider of the dialect, in this order and bounded. What the policy denies the agent, or its key may not use, is left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def models(settings: Settings, payer: Payer, patterns: Sequence[str], kind: Kind
 def model(
     settings: Settings, payer: Payer, patterns: Sequence[str], kind: Kind, name: str
 ) -> Listed | None:
-    """Return one model; None when nobody serves it in this dialect, or the payer may not call it."""
+    """Return one model; None when nobody serves it, or the payer may not call it. It may be of another dialect:
+    then calls are translated."""
     ask = Ask(kind, Dialect.MODELS, name)
     said = facts(payer, ask)
     try:
@@ -63,7 +64,7 @@ def model(
     except NoPlace:
         return None
     for place in places:
-        if place.kind is not kind or (patterns and not may_use(patterns, place)):
+        if patterns and not may_use(patterns, place):
             continue
         about = settings.chains.about(place.model)
         outcome = Outcome(place.provider, place.model, about, 0, place.position > 0)

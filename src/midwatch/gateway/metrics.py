@@ -37,7 +37,7 @@ COUNTED: Final[Mapping[str, Family]] = {
     "budget": Family("how", "calls that waited for money in flight, or went to a cheaper model"),
     "cache": Family("how", "answers given again from the cache, kept for it, or not readable"),
     "loop": Family("how", "models that were told that they repeat themselves"),
-    "translation": Family("how", "calls that crossed from one dialect to another"),
+    "translation": Family("how", "places passed over because a call cannot be put into their dialect"),
     "attempt": Family("class", "attempts that failed, by the class of their failure"),
     "closed": Family("what", "requests for what is known and not carried"),
     "client": Family("when", "clients that left before their answer was whole", loss=True),
