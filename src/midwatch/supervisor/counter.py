@@ -52,8 +52,8 @@ class Counter:
 
 
 def _clean(path: str) -> bool:
-    """Tell whether nothing but visible characters stands in a path, which becomes a line of a request."""
-    return path.isascii() and path.isprintable() and " " not in path
+    """Tell whether a path, which becomes a line of a request, is plain: visible characters, no way up."""
+    return path.isascii() and path.isprintable() and " " not in path and ".." not in path
 
 
 def _no(status: int, why: str) -> Outcome:
