@@ -22,6 +22,9 @@ def request_of(
     times = place.timeouts
     patience = times.first_token if call.ask.stream else times.total
     headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
+    if place.kind is not call.ask.kind:
+        dialect = translating.ask_of(call, place).dialect
+        house.counts[f"translation.{call.ask.dialect.value}_to_{dialect.value}"] += 1
     secret = provided.secrets.get(attempt.key, "")
     if house.rehearsed:
         # its bill is by call, for comparison with the ledger

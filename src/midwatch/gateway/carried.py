@@ -183,7 +183,7 @@ class Carried:
         headers: list[tuple[str, str]] = []
         asked = self.translations.get(served.name) if served is not None else None
         if served is not None and isinstance(asked, Asked):
-            headers.append(("x-midwatch-translated", served.kind.value))
+            headers.append(("x-midwatch-translated", asked.ask.dialect.value))
             if asked.left_out:
                 headers.append(("x-midwatch-left-out", ", ".join(asked.left_out)))
         passed = [

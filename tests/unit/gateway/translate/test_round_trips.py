@@ -73,7 +73,7 @@ def test_an_answer_comes_back_from_another_dialect_as_it_went(
         output_text=counts[3],
         reasoning=counts[4],
     )
-    whole: dict[str, Any] = translate._DIALECTS[DIALECT[first]].write(reply, used, FRAME)  # pyright: ignore
+    whole: dict[str, Any] = translate.ANSWERS[DIALECT[first]].write(reply, used, FRAME)
     there = answer(ask(second), first, json.dumps(whole).encode(), used, FRAME)
     back = answer(ask(first), second, there, used, FRAME)
     assert json.loads(back) == whole
@@ -103,12 +103,15 @@ def test_a_hostile_request_raises_nothing_but_cannot_translate(
 ) -> None:
     first, second = pair
     body = _broken(write(first, said), path, value)
+    told: CannotTranslate | None = None
     try:
         request(ask(first), json.dumps(body).encode(), second, MODEL[second])
     except CannotTranslate as error:
-        assert error.name
-        assert len(str(error)) < 300
-        assert str(error).isprintable()
+        told = error
+    if told is not None:
+        assert told.name
+        assert len(str(told)) < 300
+        assert str(told).isprintable()
 
 
 @QUICK
@@ -117,12 +120,15 @@ def test_a_hostile_answer_raises_nothing_but_cannot_translate(
     pair: tuple[Kind, Kind], reply: Reply, path: list[int], value: Any
 ) -> None:
     first, second = pair
-    whole: dict[str, Any] = translate._DIALECTS[DIALECT[first]].write(reply, None, FRAME)  # pyright: ignore
+    whole: dict[str, Any] = translate.ANSWERS[DIALECT[first]].write(reply, None, FRAME)
     body = json.dumps(_broken(whole, path, value)).encode()
+    told: CannotTranslate | None = None
     try:
         json.loads(answer(ask(second), first, body, None, FRAME))
     except CannotTranslate as error:
-        assert error.name
+        told = error
+    if told is not None:
+        assert told.name
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)

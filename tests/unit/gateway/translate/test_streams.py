@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from conversations import DIALECT, KINDS, MODEL, ask, replies, values
 from midwatch.core.calls.ask import Kind
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway import translate
-from midwatch.gateway.dialects import Refusal, What, listener
+from midwatch.gateway.dialects import Route, What, error_event, listener
 from midwatch.gateway.dialects.stream import Listener
 from midwatch.gateway.translate import CannotTranslate, Frame, Stream, answer
 from midwatch.gateway.translate.fields import arguments_of
@@ -78,9 +79,9 @@ def gathered(deltas: list[Delta], end: Finished, heard: Listener) -> Reply:
 
 def streamed(kind: Kind, reply: Reply, used: Usage | None = USED, *, array: bool = False) -> bytes:
     """Return an answer as a provider of a kind streams it."""
-    writer = translate._DIALECTS[DIALECT[kind]].Writer(
+    writer = translate.ANSWERS[DIALECT[kind]].Writer(
         Frame("x", "m", 1, asked=MODEL[kind], array=array)
-    )  # pyright: ignore
+    )
     deltas = deltas_of(reply)
     end = Finished(reply.finish, reply.stop)
     return b"".join(
@@ -91,7 +92,7 @@ def streamed(kind: Kind, reply: Reply, used: Usage | None = USED, *, array: bool
 def heard(kind: Kind, data: bytes) -> Reply:
     """Return what a client of a kind understands of a stream."""
     listening = listener(ask(kind, stream=True))
-    reader = translate._DIALECTS[DIALECT[kind]].Reader()  # pyright: ignore
+    reader = translate.ANSWERS[DIALECT[kind]].Reader()
     deltas: list[Delta] = []
     for event in (*listening.feed(data), *listening.close()):
         assert event.what is not What.MALFORMED
@@ -119,7 +120,7 @@ def translated(first: Kind, second: Kind, pieces: list[bytes], **wanted: Any) ->
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     marks = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(marks)]
 
 
 @QUICK
@@ -138,9 +139,9 @@ def test_a_stream_says_the_same_however_it_is_cut(
 @given(pair=pairs, reply=replies())
 def test_a_stream_says_what_the_whole_answer_says(pair: tuple[Kind, Kind], reply: Reply) -> None:
     first, second = pair
-    body = translate._DIALECTS[DIALECT[first]].write(reply, USED, Frame("x", "m", 1))  # pyright: ignore
+    body = translate.ANSWERS[DIALECT[first]].write(reply, USED, Frame("x", "m", 1))
     whole = answer(ask(second), first, json.dumps(body).encode(), USED, Frame("x", "m", 1))
-    reader = translate._DIALECTS[DIALECT[second]]  # pyright: ignore
+    reader = translate.ANSWERS[DIALECT[second]]
     assert heard(second, translated(first, second, [streamed(first, reply)])) == reader.read(
         json.loads(whole)
     )
@@ -165,12 +166,15 @@ def test_hostile_events_raise_nothing_but_cannot_translate(
         pieces.insert(place % len(pieces), b"data: " + json.dumps(bad).encode())
     listening = listener(ask(first, stream=True))
     stream = Stream(ask(second, stream=True), first, listening, Frame("x", "m", 1))
+    told: CannotTranslate | None = None
     try:
         for piece in pieces:
             stream.feed(listening.feed(piece + b"\n\n"))
         stream.end(listening.usage())
     except CannotTranslate as error:
-        assert error.name
+        told = error
+    if told is not None:
+        assert told.name
 
 
 HELLO = Reply((Text("Hello"),), Finish.STOP, "id1", "served")
@@ -246,9 +250,9 @@ def test_an_error_in_mid_stream_is_the_clients_own_and_the_last_word(kind: Kind)
         stream = Stream(asking, first, listening, Frame("x", "m", 1, array=array))
         data = streamed(first, HELLO)
         half = stream.feed(listening.feed(data[: data.index(b"Hel") + 200]))
-        sent = b"".join(e.raw for e in half) + stream.error(
-            Refusal("midwatch_cut", "broke off", 502)
-        )
+        route = Route(kind, DIALECT[kind], stream=True, array=array)
+        end = error_event(route, "midwatch_cut", "broke off", listening)
+        sent = b"".join(e.raw for e in half) + end
         client = listener(asking)
         events = [*client.feed(sent), *client.close()]
         assert [e.what for e in events][-1] is What.ERROR
