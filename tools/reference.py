@@ -235,7 +235,8 @@ def commands() -> str:
         command = known[name]
         inner: dict[str, Any] = getattr(command, "commands", {})
         for word, one in {name: command, **{f"{name} {n}": c for n, c in inner.items()}}.items():
-            if one.hidden or (word == name and inner):
+            alone = getattr(one, "invoke_without_command", False)
+            if one.hidden or (word == name and inner and not alone):
                 continue
             parts.append(_command(f"midwatch {word}", one))
     return "\n".join(parts) + "\n\n"
