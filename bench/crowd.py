@@ -9,6 +9,7 @@ beside each agent (runit has a `runsv` per agent), shared pages counted once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ def sleepers(pids: list[int]) -> list[int]:
 
 
 def measure(under: Any, count: int, seconds: float) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="midwatch-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         program = folder / "program"
         program.write_text(PROGRAM)
@@ -59,7 +60,8 @@ def measure(under: Any, count: int, seconds: float) -> dict[str, float]:
         stopped_s = time.perf_counter() - ending
         left = [p for p in agents if Path(f"/proc/{p}").exists()]
         for p in left:
-            os.kill(p, 9)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(p, 9)
     return {
         "started_s": round(started_s, 2),
         "stopped_s": round(stopped_s, 2),

@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="midwatch-bench-", ignore_cleanup_errors=True) as name:
         found = measure(Path(name), int(options.gigabytes * 2**30), options.rounds)
     document = {"bench": "flood", "rows": rows(found)}
     for each in document["rows"]:

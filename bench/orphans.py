@@ -67,7 +67,7 @@ def end_of(folder: Path) -> None:
 
 def measure(under: Any) -> tuple[list[str], list[str]]:
     """Return what survived its program, and what survived its supervisor."""
-    with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="midwatch-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         programs: list[Path] = []
         for number, escape in enumerate(ESCAPES.values()):

@@ -43,7 +43,7 @@ def next_pid(pids: Path, known: int, timeout_s: float) -> int:
 
 def measure(under: Any, rounds: int) -> list[float]:
     """Return the seconds from kill to replacement, sorted."""
-    with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="midwatch-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         pids, program = folder / "pids", folder / "program"
         program.write_text(PROGRAM.format(pids=pids))

@@ -70,7 +70,7 @@ def cpu_s(pid: int) -> float:
 
 def measure(agents: int, seconds: float) -> dict[str, float]:
     """Return the measurements of one fleet."""
-    with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="midwatch-bench-", ignore_cleanup_errors=True) as name:
         console = Path(name) / "console"
         perl = subprocess.run(
             ["perl", "-MIO::Socket::UNIX", "-e", "1"], capture_output=True, check=False
