@@ -177,6 +177,9 @@ class GatewayListen(Model):
     ledger: Annotated[str, AfterValidator(_check_ledger)] | None = None
     """Where budgets and charges are kept: a PostgreSQL database that gateways of several machines share, as
     postgresql://…, or env:NAME when its address holds a password. Left out: a file in the data directory."""
+    tell_every: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0
+    """How often the hub is told what the calls of each run came to. What an agent costs is seen so late, and
+    detectors of idle spending and of growing prompts compare these sums."""
 
 
 class Fleet(Model):

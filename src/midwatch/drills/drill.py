@@ -39,6 +39,14 @@ class Drill:
     """The agent's entry in the fleet file, beside its command."""
     others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """More agents of the same program: their entries. Each is given its name as an argument."""
+    fleet: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """More of the fleet file: models, budget, gateway."""
+    provided: bool = False
+    """Whether the rehearsal model plays providers behind the gateway (`drills/provided.py`)."""
+    orders: tuple[Mapping[str, Any], ...] = ()
+    """How those providers misbehave, the first that applies (docs/reference/rehearsal.md)."""
+    kind: str | None = None
+    """The incident's kind where it is not the drill's name. Empty: what goes wrong is dealt with, and no incident."""
     says: tuple[str, ...] = ()
     """Regular expressions that the incident's sentence must match."""
     actions: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from midwatch.core.errors import SetupError
+from midwatch.drills.provided import KEYS, Provided
 
 T = TypeVar("T")
 
@@ -49,9 +50,11 @@ class Instance:
         agents: Mapping[str, Mapping[str, Any]],
         *,
         given_up: threading.Event | None = None,
+        provided: Provided | None = None,
         **fleet: Any,
     ) -> None:
-        """`given_up`, once set, ends every wait: what remains is to stop."""
+        """`given_up`, once set, ends every wait: what remains is to stop. `provided`: who plays the providers
+        behind the gateway."""
         self.directory = directory
         self.data = directory / "data"
         self.work = directory / "work"
@@ -61,19 +64,37 @@ class Instance:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._port = free_port()
+        self._gateway_port = free_port()
+        self._provided = provided
+        if provided is not None:
+            fleet["models"] = {**fleet.get("models", {}), "providers": provided.providers()}
         self.file = directory / "midwatch.yaml"
         document = {
             "fleet": "drill",
             **fleet,
             "agents": {name: dict(agent) for name, agent in agents.items()},
             "hub": {"listen": f"127.0.0.1:{self._port}"},
-            "gateway": {"listen": f"127.0.0.1:{free_port()}"},
+            "gateway": {
+                "listen": f"127.0.0.1:{self._gateway_port}",
+                **fleet.get("gateway", {}),
+            },
         }
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self._gateway_port}"
+
+    @property
+    def provided(self) -> Provided:
+        """Who plays the providers."""
+        if self._provided is None:
+            raise SetupError("nobody plays providers here; the drill must say provided=True")
+        return self._provided
 
     @property
     def pid(self) -> int:
@@ -91,8 +112,13 @@ class Instance:
 
     def environment(self) -> dict[str, str]:
         """Return what whoever works on this instance finds: nothing of ours but its own directories."""
-        foreign = ("MIDWATCH_", "OTEL_", "OPENAI_", "ANTHROPIC_", "NOTIFY_", "WATCHDOG_")
-        own = {"DRILL_DIR": str(self.work), "MIDWATCH_LEASES": str(self.directory / "leases")}
+        foreign = ("MIDWATCH_", "OTEL_", "NOTIFY_", "WATCHDOG_")
+        foreign += ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")
+        own = {
+            "DRILL_DIR": str(self.work),
+            "MIDWATCH_LEASES": str(self.directory / "leases"),
+            **KEYS,
+        }
         inherited = {n: v for n, v in os.environ.items() if not n.startswith(foreign)}
         return inherited | own
 
@@ -165,6 +191,19 @@ class Instance:
     def post(self, path: str, body: Any = None) -> Any:
         return self._ask("POST", path, body)
 
+    def gateway(self, path: str, body: Any = None) -> Any:
+        """Ask the gateway's `/control` by way of the hub, as an operator does; with a body it is an order."""
+        method = "GET" if body is None else "POST"
+        question = {"method": method, "path": f"/control/{path}", "body": body or {}}
+        return self.post("/api/gateway", question)
+
+    def counted(self, name: str) -> float:
+        """Return the sum of a metric of the gateway over its labels; part of them may be in `name`."""
+        with _DIRECT.open(f"{self.gateway_url}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if line.startswith(f"midwatch_gateway_{name}")]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
     def incidents(self) -> list[dict[str, Any]]:
         """Return all incidents, or an empty list while the hub cannot be reached."""
         try:
@@ -214,15 +253,30 @@ class Instance:
         path = self.work / name
         return path.read_text() if path.exists() else None
 
+    def told(self, name: str, timeout_s: float = 20.0) -> Any:
+        """Return what the program wrote into a note as JSON, once it is there. Raises SetupError."""
+        note = self.wait(lambda: self.read_note(name), timeout_s)
+        if not isinstance(note, str):
+            raise SetupError(f"the program did not write {name!r}; it said:\n" + self.last_words(5))
+        return json.loads(note)
+
     def _is_ready(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             raise SetupError("the private instance ended at once; it said:\n" + self.last_words())
         try:
             self._ask("GET", "/readyz")
             self.get("/api/fleet")
+            return self._provided is None or self.carries()
         except OSError:
             return False
-        return True
+
+    def carries(self) -> bool:
+        """Tell whether the gateway takes calls."""
+        try:
+            with _DIRECT.open(f"{self.gateway_url}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         token = (self.data / "token").read_text().strip()

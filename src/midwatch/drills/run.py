@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from midwatch.core.errors import MidwatchError
 from midwatch.drills.drill import AGENT, Drill, Evidence, Result
 from midwatch.drills.instance import PROGRAMS, Instance
+from midwatch.drills.provided import provided
 
 EVIDENCE_TIMEOUT_S = 40.0
 """How long a program may take to misbehave."""
@@ -49,10 +51,17 @@ def run_one(drill: Drill, given_up: threading.Event | None = None) -> Result:
     with tempfile.TemporaryDirectory(
         prefix="midwatch-drill-", ignore_cleanup_errors=True
     ) as directory:
-        instance = Instance(Path(directory), _entries(drill), given_up=given_up)
         try:
-            with instance:
-                problems = list(_judge(drill, instance, result))
+            with provided(drill.orders) if drill.provided else nullcontext() as providers:
+                instance = Instance(
+                    Path(directory),
+                    _entries(drill),
+                    given_up=given_up,
+                    provided=providers,
+                    **drill.fleet,
+                )
+                with instance:
+                    problems = list(_judge(drill, instance, result))
         except (MidwatchError, OSError) as error:
             problems = [str(error)]
     result.passed = not problems
@@ -76,15 +85,16 @@ def _judge(drill: Drill, instance: Instance, result: Result) -> Iterator[str]:
         return
     if drill.control:
         yield from _judge_control(drill, instance, result)
+    elif drill.kind == "":
+        yield from _judge_time(drill, result, evidence)
     else:
         yield from _judge_failure(drill, instance, result, evidence)
     if drill.state and not instance.wait(lambda: _state(instance) == drill.state, AFTERMATH_S):
         yield f"the agent is {_state(instance)!r}, expected {drill.state!r}"
     if drill.check and (complaint := drill.check(instance)):
         yield complaint
-    strange = [
-        i for i in instance.incidents() if i["kind"] != drill.name and i["kind"] not in drill.also
-    ]
+    expected = {_kind(drill), *drill.also}
+    strange = [i for i in instance.incidents() if i["kind"] not in expected]
     if drill.control:
         strange = instance.incidents()
     result.false_alarms = len(strange)
@@ -108,25 +118,43 @@ def _judge_control(drill: Drill, instance: Instance, result: Result) -> Iterator
 def _judge_failure(
     drill: Drill, instance: Instance, result: Result, evidence: Evidence
 ) -> Iterator[str]:
-    waited = instance.wait(lambda: _incident(instance, drill.name), drill.limit_s + AFTERMATH_S)
+    kind = _kind(drill)
+    waited = instance.wait(lambda: _incident(instance, kind), drill.limit_s + AFTERMATH_S)
     seen_at = time.time()
     if not isinstance(waited, dict):
-        yield f"no incident {drill.name!r} within {drill.limit_s + AFTERMATH_S:.1f} s of the evidence"
+        yield f"no incident {kind!r} within {drill.limit_s + AFTERMATH_S:.1f} s of the evidence"
         return
-    result.detected = True
-    result.seconds_to_detect = round(max(0.0, (evidence.noticed_at or seen_at) - evidence.at), 3)
-    if result.seconds_to_detect > drill.limit_s:
-        yield f"noticed after {result.seconds_to_detect} s, allowed {drill.limit_s} s"
-    instance.wait(lambda: set(drill.actions) <= set(_done(instance, drill.name)), AFTERMATH_S)
-    incident = _incident(instance, drill.name) or waited
+    yield from _judge_time(drill, result, Evidence(evidence.at, evidence.noticed_at or seen_at))
+    instance.wait(lambda: set(drill.actions) <= set(_done(instance, kind)), AFTERMATH_S)
+    # an incident that goes on is worded by what was seen last
+    instance.wait(lambda: not _unsaid(drill, _incident(instance, kind)), AFTERMATH_S)
+    incident = _incident(instance, kind) or waited
     result.sentence = incident["sentence"]
-    result.actions = _done(instance, drill.name)
+    result.actions = _done(instance, kind)
     for action in drill.actions:
         if action not in result.actions:
             yield f"action {action!r} is missing; done was {result.actions}"
-    for pattern in drill.says:
-        if not re.search(pattern, incident["sentence"], re.IGNORECASE):
-            yield f"the sentence {incident['sentence']!r} does not say {pattern!r}"
+    for pattern in _unsaid(drill, incident):
+        yield f"the sentence {incident['sentence']!r} does not say {pattern!r}"
+
+
+def _judge_time(drill: Drill, result: Result, evidence: Evidence) -> Iterator[str]:
+    if evidence.noticed_at is None:
+        yield "it was not dealt with in time"
+        return
+    result.detected = True
+    result.seconds_to_detect = round(max(0.0, evidence.noticed_at - evidence.at), 3)
+    if result.seconds_to_detect > drill.limit_s:
+        yield f"noticed after {result.seconds_to_detect} s, allowed {drill.limit_s} s"
+
+
+def _unsaid(drill: Drill, incident: dict[str, Any] | None) -> list[str]:
+    said = "" if incident is None else incident["sentence"]
+    return [pattern for pattern in drill.says if not re.search(pattern, said, re.IGNORECASE)]
+
+
+def _kind(drill: Drill) -> str:
+    return drill.name if drill.kind is None else drill.kind
 
 
 def _wait_for_evidence(instance: Instance) -> Evidence | None:

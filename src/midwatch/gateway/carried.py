@@ -56,6 +56,8 @@ class Attempted:
     """The model, or a filter, declined to answer."""
     cache_saved_nusd: int | None = None
     """What the provider's prompt cache saved, where this gateway set the marks; below 0: it cost to write."""
+    told: bool = False
+    """Its failure was told when it happened."""
     mended: bool = False
     """It broke off in mid-stream, and another attempt went on: the client saw one whole answer."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change
-from midwatch.gateway.carried import Carried
+from midwatch.gateway.carried import Attempted, Carried
 
 
 @dataclass(slots=True)
@@ -30,6 +30,12 @@ class Counted:
 
     def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
         self.counts["told.loop"] += 1
+
+    def failed(self, call: Carried, attempt: Attempted) -> None:
+        self.counts["told.failed"] += 1
+
+    def revoked(self, key: str, agent: str, why: str) -> None:
+        self.counts["told.revoked"] += 1
 
     def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:
         self.counts["told.call"] += 1

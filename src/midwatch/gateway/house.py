@@ -13,7 +13,7 @@ from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change, Health
 from midwatch.gateway.cached import Cache
-from midwatch.gateway.carried import Carried
+from midwatch.gateway.carried import Attempted, Carried
 from midwatch.gateway.ledger.port import Ledger
 from midwatch.gateway.lines import Purse
 from midwatch.gateway.recording import Records
@@ -38,6 +38,14 @@ class Tell(Protocol):
 
     def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
         """The agent's pace, or what it repeats, is out of the usual. `held`: its calls are refused from now on."""
+        ...
+
+    def failed(self, call: Carried, attempt: Attempted) -> None:
+        """An attempt failed before anything of it reached the client; the call may go on for long."""
+        ...
+
+    def revoked(self, key: str, agent: str, why: str) -> None:
+        """Somebody shows a key that was revoked. `key`: its name; `agent` is empty for a person's or a team's."""
         ...
 
     def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:

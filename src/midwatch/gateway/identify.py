@@ -74,6 +74,8 @@ class Identify:
         self._settings = settings
         self._wall = wall
         self._known: dict[bytes, tuple[Known, Key | None, str]] = {}
+        self.revoked: Callable[[str, str, str], object] = lambda *_: None
+        """Told when somebody shows a key that was revoked: its name, its agent, why it is refused."""
         keys.changed = self.forget
 
     def forget(self) -> None:
@@ -99,6 +101,8 @@ class Identify:
         now = self._wall()
         over = self._over(known, key, secret, now)
         if over is not None:
+            if key is not None and key.revoked_at is not None:
+                self.revoked(key.name, key.agent, over)
             return _no(over)
         if key is not None:
             self._keys.used(key, now)

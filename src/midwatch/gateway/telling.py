@@ -37,7 +37,7 @@ from midwatch.sdk.transport import TRACES_PATH
 from midwatch.wire.limits import MAX_NAME
 
 SUM_S: Final = 10.0
-"""How often sums of calls are told."""
+"""How often sums of calls are told while no house was joined; then `gateway.tell_every` says it."""
 
 FLEET_S: Final = 60.0
 """How often those of the whole gateway are."""
@@ -85,10 +85,15 @@ class Telling:
         self._house = house
         house.ledger.on_notice = self.budget
 
+    @property
+    def _sum_s(self) -> float:
+        house = self._house
+        return SUM_S if house is None else house.settings.fleet.gateway.tell_every
+
     async def keep(self) -> None:
         """Tell what was gathered and summed, until cancelled."""
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(min(1.0, self._sum_s / 4))
             self.tick()
 
     def tick(self) -> None:
@@ -96,7 +101,7 @@ class Telling:
         now, wall = self._now(), self._wall()
         self._gathered.tick(now)
         for key, sums in list(self._sums.items()):
-            if wall - sums.began_at >= SUM_S or wall < sums.began_at:
+            if wall - sums.began_at >= self._sum_s or wall < sums.began_at:
                 self._tell_sums(key, wall)
         if self._fleet is not None and not 0 <= wall - self._fleet.began_at < FLEET_S:
             self._tell_fleet(wall)
@@ -137,6 +142,13 @@ class Telling:
             self._look(call, last)
         if call.unpriced:
             self._unpriced(call)
+
+    def failed(self, call: Carried, attempt: Attempted) -> None:
+        """An attempt failed. Told at once: what follows it may take a minute."""
+        attempt.told = True
+        kind = _kind(attempt)
+        if kind is not None:
+            self._note(kind, call, attempt.place.name, partial(_broken, call, attempt))
 
     def change(self, change: Change, call: Carried) -> None:
         """A breaker or a key changed because of a call."""
@@ -193,6 +205,12 @@ class Telling:
             key = (str(News.LOOP_WARNED), agent, f"{judged.kind}.{judged.level}")
             self._gathered.note(key, self._now(), run, lambda: data)
 
+    def revoked(self, key: str, agent: str, why: str) -> None:
+        """Somebody shows a key that was revoked. `key`: its name; `agent` is empty for a person's or a team's."""
+        data = {"key": clean(key), "why": clean(why, 300)}
+        about = (str(News.REVOKED), agent or MIDWATCH, key)
+        self._gathered.note(about, self._now(), None, lambda: data)
+
     # -- what others of the gateway tell ---------------------------------------------------------
 
     def budget(self, notice: Notice) -> None:
@@ -212,12 +230,6 @@ class Telling:
         }
         kind = News.WARNED if notice.kind == "warned" else News.EXHAUSTED
         self._event(kind, agent, None, data)
-
-    def revoked(self, key: str, agent: str, why: str) -> None:
-        """Somebody shows a key that was revoked. `key`: its name; `agent` is empty for a person's or a team's."""
-        data = {"key": clean(key), "why": clean(why, 300)}
-        about = (str(News.REVOKED), agent or MIDWATCH, key)
-        self._gathered.note(about, self._now(), None, lambda: data)
 
     # -- a call that is over -----------------------------------------------------------------------
 
@@ -254,11 +266,8 @@ class Telling:
     def _attempts(self, call: Carried) -> None:
         """Tell what became of attempts that did not go well, and of a fallback."""
         for attempt in call.attempts:
-            if attempt.outcome in ("ok", "gone", "killed", ""):
-                continue
-            kind = _kind(attempt)
-            if kind is not None:
-                self._note(kind, call, attempt.place.name, partial(_broken, call, attempt))
+            if not attempt.told and attempt.outcome not in ("ok", "gone", "killed", ""):
+                self.failed(call, attempt)
         first, last = call.attempts[0], call.attempts[-1]
         if last.place.position and last.outcome == "ok":
             about = f"{_passed_over(call)} {last.place.name}"

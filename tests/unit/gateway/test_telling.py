@@ -321,6 +321,23 @@ def test_what_broke_an_attempt_has_its_own_kind(
     assert news == [kind]
 
 
+def test_a_failed_attempt_is_told_at_once_and_not_again_when_its_call_ends(scene: Scene) -> None:
+    attempt = tried(outcome="transient", code="head", charge=None)
+    call = carried(attempt)
+    scene.telling.failed(call, attempt)
+    assert len(scene.sent.events("call.slow")) == 1
+    scene.telling.ended(call)
+    scene.later(10)
+    assert len(scene.sent.events("call.slow")) == 1
+
+
+def test_a_revoked_key_is_told_under_its_agents_name_or_midwatchs(scene: Scene) -> None:
+    scene.telling.revoked("ci", "inbox", "the key 'ci' was revoked")
+    scene.telling.revoked("ana", "", "the key 'ana' was revoked")
+    assert [e["key"] for e in scene.sent.events("key.revoked_used", "inbox")] == ["ci"]
+    assert [e["key"] for e in scene.sent.events("key.revoked_used", "midwatch")] == ["ana"]
+
+
 @pytest.mark.parametrize("outcome", ["ok", "gone", "killed"])
 def test_what_is_nobodys_failure_is_no_event(scene: Scene, outcome: str) -> None:
     scene.telling.ended(carried(tried(outcome=outcome)))

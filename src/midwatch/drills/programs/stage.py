@@ -23,9 +23,15 @@ def note(name: str, text: object) -> None:
     (WORK / f"{name}.new").rename(WORK / name)
 
 
-def evidence() -> None:
-    """Say that the failure happens now."""
-    note("evidence", time.time())
+def evidence(at: float | None = None) -> None:
+    """Say that the failure happens now, or happened then (Unix seconds)."""
+    note("evidence", time.time() if at is None else at)
+
+
+def stay() -> None:
+    """Do nothing more, and live: an agent that ends would be a failure of its own."""
+    while True:
+        time.sleep(3600)
 
 
 def seen(name: str) -> bool:

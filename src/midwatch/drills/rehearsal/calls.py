@@ -89,6 +89,10 @@ class Calls:
         self._kept.clear()
         return count
 
+    def records(self) -> list[Record]:
+        """Return all that are remembered, oldest first. Also from another thread."""
+        return list(self._kept)
+
     def page(self, after: int, limit: int, model: str | None) -> dict[str, Any]:
         """Return records with a number above `after`, and how many there were in all."""
         found = [asdict(r) for r in self._kept if r.number > after and model in (None, r.model)]
