@@ -50,8 +50,8 @@ from midwatch.supervisor.timetable import forget_strangers
 TICK_S: Final = 1.0
 """How often the supervisor looks whether it stood still itself."""
 
-HEAD_START_S: Final = 3.0
-"""How long agents wait for the hub. Without it they start all the same."""
+HEAD_START_S: Final[dict[str, float]] = {"hub": 3.0, "gateway": 10.0, "rehearsal": 10.0}
+"""How long agents wait for each post. Without it they start all the same, and their calls are tried again."""
 
 FLUSH_S: Final = 3.0
 """Time at the end for the last reports; what remains waits in the spool."""
@@ -287,13 +287,17 @@ class Supervisor:
 
     async def _head_start(self) -> None:
         """Wait for hub, gateway and rehearsal, but not for long: agents need none of them to live."""
-        waited = list(self.posts.values())
-        deadline = self.system.now() + HEAD_START_S
-        while waited and self.system.now() < deadline:
+        waited, began = list(self.posts.values()), self.system.now()
+        while waited:
             for post in self.posts.values():
                 if post.refused.is_set():
                     raise SetupError(f"{post.plan.name}: {post.problem}")
-            waited = [post for post in waited if not post.ready.is_set()]
+            waited_s = self.system.now() - began
+            waited = [
+                post
+                for post in waited
+                if not post.ready.is_set() and waited_s < HEAD_START_S[post.plan.name]
+            ]
             await asyncio.sleep(0.01)
         for post in self.posts.values():
             post.may_refuse = False

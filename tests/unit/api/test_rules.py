@@ -20,6 +20,8 @@ from midwatch.core.access import Scope
         ("POST", "/api/agents/inbox/kill", Scope.ACT),
         ("GET", "/api/agents/inbox/logs", Scope.READ),
         ("POST", "/api/incidents/1/ack", Scope.ACT),
+        ("POST", "/api/gateway", Scope.ADMIN),
+        ("GET", "/api/gateway", Scope.READ),
         ("GET", "/api/tokens", Scope.ADMIN),
         ("DELETE", "/api/tokens/1", Scope.ADMIN),
         ("POST", "/api/login-links", Scope.ADMIN),
