@@ -86,7 +86,7 @@ async def run(options: Options) -> None:
     app = App(options, os.environ, tell=None if voice is None else voice.telling)
     await app.start()
     if voice is not None:
-        voice.begin(app)
+        await voice.begin(app)
     router = Router(app)
     server = router.server = await serve(router.handle, listener, hosts=options.hosts)
     told = asyncio.Event()

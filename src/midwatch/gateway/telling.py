@@ -115,11 +115,19 @@ class Telling:
         if self._fleet is not None:
             self._tell_fleet(wall)
 
-    def ready(self, problems: tuple[str, ...] = ()) -> None:
-        """A gateway begins to serve: its breakers are closed, whatever an earlier one told."""
+    def ready(
+        self, problems: tuple[str, ...] = (), open_calls: int = 0, open_nusd: int = 0
+    ) -> None:
+        """A gateway begins to serve: its breakers are closed, whatever an earlier one told. `open_calls`: in flight
+        when it died, reserved for `open_nusd`."""
         house = self._house
         providers = [] if house is None else sorted(house.settings.providers)[:50]
-        data = {"providers": providers, "problems": [clean(p, 300) for p in problems[:20]]}
+        data: dict[str, Any] = {
+            "providers": providers,
+            "problems": [clean(p, 300) for p in problems[:20]],
+        }
+        if open_calls:
+            data |= {"open_calls": open_calls, "open_nusd": open_nusd}
         self._event(News.READY, MIDWATCH, None, data)
 
     # -- the protocol ----------------------------------------------------------------------------

@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from midwatch.core import access
+from midwatch.core.calls.charge import Call, CallQuery, CallState
 from midwatch.gateway.app import App, Options, secret_of
+from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.sending import transport
 from midwatch.gateway.telling import Telling
+
+MAX_FOUND: Final = 10_000
+"""Calls of an earlier life that are looked at."""
 
 CLOSE_S: Final = 2.0
 """How long the last news may take; what remains waits in the spool."""
@@ -27,12 +32,15 @@ class Voice:
         self.telling = Telling(self._transport)
         self._keeping: asyncio.Task[None] | None = None
 
-    def begin(self, app: App) -> None:
+    async def begin(self, app: App) -> None:
         """Tell of a gateway that is ready, and go on telling."""
         self.telling.join(app.house)
         app.untold = self.untold
         self._transport.start()
-        self.telling.ready(app.house.settings.problems)
+        found = await _left_open(app)
+        self.telling.ready(
+            app.house.settings.problems, len(found), sum(c.reserved_nusd for c in found)
+        )
         self._keeping = asyncio.get_running_loop().create_task(self.telling.keep())
 
     async def end(self) -> None:
@@ -48,3 +56,12 @@ class Voice:
         """Return what was lost on the way to the hub, by reason."""
         lost = cast("Mapping[str, Any]", self._transport.statistics()["lost"])
         return Counter(self.telling.counts) + Counter({k: int(v) for k, v in lost.items()})
+
+
+async def _left_open(app: App) -> list[Call]:
+    """Return the calls that this gateway, by its name, had in flight when it ended before its time."""
+    try:
+        found = await app.ledger.calls(CallQuery(state=CallState.OPEN, limit=MAX_FOUND))
+    except LedgerDown:
+        return []  # they count all the same; a ledger that is away says so itself
+    return [call for call in found if call.gateway == app.house.name]

@@ -247,6 +247,27 @@ def test_a_breaker_that_opens_is_an_incident_until_all_are_closed() -> None:
     assert isinstance(anew, Clear)
 
 
+def test_calls_that_the_gateway_died_under_are_told_with_what_they_hold() -> None:
+    data = {"open_calls": 4, "open_nusd": 2_400_000}
+    found = judge("budget-crash", "gateway.ready", agent="midwatch", data=data)
+    assert (found.severity, found.transient) == ("warning", True)
+    assert "died with 4 calls in flight" in found.sentence
+    assert "$0.0024, counts as spent until they are settled" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("agent", "data"),
+    [
+        ("midwatch", {}),
+        ("midwatch", {"open_calls": 0}),
+        ("midwatch", {"open_calls": "4"}),
+        ("inbox", {"open_calls": 4}),
+    ],
+)
+def test_a_gateway_that_ended_in_good_order_is_no_crash(agent: str, data: Any) -> None:
+    assert judge("budget-crash", "gateway.ready", agent=agent, data=data) is None
+
+
 @pytest.mark.parametrize(
     ("calls", "fell", "found"), [(100, 20, True), (101, 20, False), (19, 19, False), (0, 0, False)]
 )
