@@ -9,9 +9,9 @@ import pytest
 
 from midwatch.core.fleet import Agent
 from midwatch.core.terms import Limits
+from midwatch.supervisor.machine.child import unwrap
 from midwatch.supervisor.machine.fake import FakeSystem
 from midwatch.supervisor.machine.launching import nice_of
-from midwatch.supervisor.machine.child import unwrap
 from midwatch.supervisor.machine.system import Host, Launch, Sample
 from midwatch.supervisor.reporter import INSTANCE, Reports
 from midwatch.supervisor.sampling import Sampling
