@@ -38,9 +38,9 @@ def plans(where: Plans, data: Path, fleet: Fleet, inherited: Mapping[str, str]) 
         )
     if where.gateway is not None:
         model = ("--rehearsal", where.rehearsal.url) if where.rehearsal else ()
-        yield _plan(
-            "gateway", "midwatch.gateway", where.gateway, (*own, *model), data, fleet, keyed
-        )
+        told = ("--hub", where.hub_url, "--node", where.node) if where.hub is not None else ()
+        options = (*own, *model, *told)
+        yield _plan("gateway", "midwatch.gateway", where.gateway, options, data, fleet, keyed)
     if where.rehearsal is not None:
         yield _plan(
             "rehearsal", "midwatch.drills.rehearsal", where.rehearsal, (), data, fleet, bare
