@@ -26,6 +26,7 @@ from midwatch.gateway.gateway import Gateway
 from midwatch.gateway.holds import Holds
 from midwatch.gateway.house import House, Tell
 from midwatch.gateway.identify import Identify
+from midwatch.gateway.kept import Kept
 from midwatch.gateway.keys import Keys
 from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
@@ -40,6 +41,18 @@ LOOK_S: Final = 0.25
 
 EXPIRE_S: Final = 5.0
 """How often reservations whose time is over are counted."""
+
+REMEMBER_S: Final = 60.0
+"""How often what is usual of agents is kept."""
+
+MAX_USUAL: Final = 5_000
+"""Agents of which it is kept."""
+
+ROLL_S: Final = 3600.0
+"""How often calls older than `KEEP_DAYS` are rolled into daily sums."""
+
+KEEP_DAYS: Final = 92
+"""Days that single calls are kept: a quarter. Sums by day, agent, model and key stay longer."""
 
 SECRET_BYTES: Final = 32
 
@@ -88,7 +101,9 @@ class App:
         self.keys = Keys(folder / "keys.json", time.time)
         self.holds = Holds(folder / "holds.json", time.time)
         self.runs = Runs(folder / "runs.json", time.time)
-        for document in (self.keys, self.holds, self.runs):
+        self.usual = Kept(folder / "usual.json")
+        """What is usual of each agent: a runaway is known as one also just after a restart."""
+        for document in (self.keys, self.holds, self.runs, self.usual):
             document.open()
         counts: Counter[str] = Counter()
         self.ledger = ledger_at(_place(options.data, settings, environment), _calendar(settings))
@@ -107,7 +122,9 @@ class App:
         self.identify = Identify(
             self.secret, self.keys, self.runs, lambda: self.house.settings, time.time
         )
+        self.identify.revoked = self.house.tell.revoked
         self.gateway = Gateway(self.house, self.identify, self.holds)
+        self.gateway.usual = dict(self.usual.entries)
         self.untold: Callable[[], Mapping[str, int]] = dict
         """What was not told to the hub, by reason."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,6 +134,8 @@ class App:
         await self.ledger.start()
         self._every(LOOK_S, self._look)
         self._every(EXPIRE_S, self._expire)
+        self._every(REMEMBER_S, self._remember)
+        self._every(ROLL_S, self._roll)
 
     async def stop(self) -> None:
         """Write what waits, and close."""
@@ -129,7 +148,8 @@ class App:
         await self.ledger.stop()
         if self.house.records is not None:
             await asyncio.to_thread(self.house.records.close)
-        for document in (self.keys.document, self.holds.document, self.runs.document):
+        await self._remember()
+        for document in self.documents:
             try:
                 await document.saved()
             except OSError as error:
@@ -161,6 +181,11 @@ class App:
         """Return why calls would be refused now, or None."""
         return self.ledger.down
 
+    @property
+    def documents(self) -> tuple[Kept, ...]:
+        """What is kept in small files."""
+        return self.keys.document, self.holds.document, self.runs.document, self.usual
+
     # -- from time to time ---------------------------------------------------------------------------
 
     def _every(self, pause_s: float, do: Callable[[], Awaitable[None]]) -> None:
@@ -178,7 +203,7 @@ class App:
 
     async def _look(self) -> None:
         """Take over what other processes wrote, and cut calls whose key is over or whose agent was killed."""
-        for document in (self.keys.document, self.holds.document, self.runs.document):
+        for document in self.documents:
             await document.look()
         for calls in list(self.gateway.under_way.values()):
             for call in list(calls):
@@ -197,6 +222,22 @@ class App:
         except LedgerDown:
             return  # the ledger says so itself; reservations only count for longer
         self.house.counts["reservation.expired"] += len(expired)
+
+    async def _remember(self) -> None:
+        """Keep what is usual of each agent."""
+        for agent, pace in self.gateway.paces.items():
+            usual = pace.to_json()
+            if any(usual.values()) and usual != self.usual.entries.get(agent):
+                self.usual.put(agent, dict(usual))
+        for stranger in list(self.usual.entries)[: max(0, len(self.usual.entries) - MAX_USUAL)]:
+            self.usual.drop(stranger)
+
+    async def _roll(self) -> None:
+        """Make daily sums of old calls, so that the ledger does not grow for ever."""
+        try:
+            self.house.counts["ledger.rolled"] += await self.ledger.roll(time.time(), KEEP_DAYS)
+        except LedgerDown:
+            return  # the next time
 
 
 def _place(data: Path, settings: Settings, environment: Mapping[str, str]) -> str | Path:

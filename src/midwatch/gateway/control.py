@@ -113,8 +113,7 @@ class Control:
 
     def _unkept(self) -> list[str]:
         app = self._app
-        documents = (app.holds.document, app.keys.document, app.runs.document)
-        return [document.problem for document in documents if document.problem is not None]
+        return [document.problem for document in app.documents if document.problem is not None]
 
     async def _hold(self, asked: Asked) -> tuple[int, Json]:
         kinds = [kind.value for kind in HoldKind if kind is not HoldKind.KILLED]

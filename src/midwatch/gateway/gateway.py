@@ -72,6 +72,8 @@ class Gateway:
         self.house = house
         self.paces: dict[str, Pace] = {}
         """By agent."""
+        self.usual: Mapping[str, dict[str, list[int]]] = {}
+        """What was usual of agents before this process began (`Pace.to_json`)."""
         self.under_way: dict[str, set[Carried]] = {}
         """By agent."""
         self._limiter = Limiter(house.now)
@@ -186,6 +188,9 @@ class Gateway:
             if len(self.paces) >= MAX_PACES:
                 del self.paces[next(iter(self.paces))]
             pace = self.paces[agent] = Pace(loop, call.calls)
+            usual = self.usual.get(agent)
+            if usual is not None:
+                pace.recall(usual)
         return pace
 
     def _judged(self, call: Carried, judged: Judgement) -> Refusal | None:

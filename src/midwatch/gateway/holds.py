@@ -16,6 +16,9 @@ from midwatch.gateway.kept import Kept
 
 MAX_WHY: Final = 500
 
+MAX_BELOW: Final = 100
+"""Sub-agents of one agent that are held by themselves; then the agent above them is."""
+
 GATEWAY: Final = "gateway"
 """Who holds an agent when no person does."""
 
@@ -90,6 +93,8 @@ class Holds:
 
     def hold(self, agent: str, kind: HoldKind, why: str, by: str = GATEWAY) -> Hold:
         """Refuse an agent's calls from now on; on disk when `document.saved()` returns. Again is no change."""
+        if ":" in agent and len(self._below(top := agent.partition(":")[0])) >= MAX_BELOW:
+            agent, why = top, f"{why} (so did {MAX_BELOW} of its sub-agents)"
         held = self._held.get(agent)
         if held is not None and _WEIGHT[held.kind] >= _WEIGHT[kind]:
             return held
@@ -100,11 +105,14 @@ class Holds:
 
     def lift(self, agent: str) -> list[Hold]:
         """Let an agent and its sub-agents call again; return what was lifted."""
-        below = [name for name in self._held if name == agent or name.startswith(f"{agent}:")]
-        lifted = [self._held.pop(name) for name in below]
-        for name in below:
+        names = [name for name in (agent, *self._below(agent)) if name in self._held]
+        lifted = [self._held.pop(name) for name in names]
+        for name in names:
             self.document.drop(name)
         return lifted
+
+    def _below(self, agent: str) -> list[str]:
+        return [name for name in self._held if name.startswith(f"{agent}:")]
 
     def all(self) -> list[Hold]:
         """Return all that is held, the newest first."""

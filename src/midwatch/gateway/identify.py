@@ -74,7 +74,7 @@ class Identify:
         self._settings = settings
         self._wall = wall
         self._known: dict[bytes, tuple[Known, Key | None, str]] = {}
-        self.revoked: Callable[[str, str, str], object] = lambda *_: None
+        self.revoked: Callable[[str, str, str], object] = lambda _key, _agent, _why: None
         """Told when somebody shows a key that was revoked: its name, its agent, why it is refused."""
         keys.changed = self.forget
 

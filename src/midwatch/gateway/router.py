@@ -86,7 +86,6 @@ class Router:
         house = app.house
         holds = Counter(hold.kind.value for hold in app.holds.all())
         keys = Counter(str(key["state"]) for key in app.keys.all())
-        documents = (app.holds.document, app.keys.document, app.runs.document)
         gauges: dict[str, float | Sequence[metrics.Sample]] = {
             "up_seconds": round(time.monotonic() - app.began, 3),
             "ready": int(app.not_ready() is None),
@@ -94,7 +93,7 @@ class Router:
             "reservations_open": app.ledger.in_flight,
             "held_agents": [({"kind": kind}, count) for kind, count in sorted(holds.items())],
             "keys": [({"state": state}, count) for state, count in sorted(keys.items())],
-            "documents_unsaved": sum(1 for one in documents if one.problem is not None),
+            "documents_unsaved": sum(1 for one in app.documents if one.problem is not None),
             "untold_total": [({"reason": r}, n) for r, n in sorted(app.untold().items())],
             **metrics.places(house.health, house.now()),
         }

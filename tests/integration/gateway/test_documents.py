@@ -15,7 +15,7 @@ from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.gateway import settings
 from midwatch.gateway.dialects import Refusal
-from midwatch.gateway.holds import HoldKind, Holds
+from midwatch.gateway.holds import MAX_BELOW, HoldKind, Holds
 from midwatch.gateway.identify import Identify, Known
 from midwatch.gateway.kept import RETRY_S, Kept
 from midwatch.gateway.keys import BadKey, Keys
@@ -136,6 +136,20 @@ async def test_a_hold_holds_the_agents_below_and_a_weaker_one_replaces_none(
     assert holds.all() == []
 
 
+async def test_where_too_many_sub_agents_are_held_the_agent_is(
+    tmp_path: Path, clock: Clock
+) -> None:
+    holds = Holds(tmp_path / "h", clock)
+    holds.open()
+    for number in range(MAX_BELOW):
+        holds.hold(f"inbox:{number}", HoldKind.LOOP, "turns")
+    assert holds.find("inbox") is None
+    assert holds.hold("inbox:one:more", HoldKind.LOOP, "turns").agent == "inbox"
+    assert holds.find("inbox:any") is not None
+    assert len(holds.lift("inbox")) == MAX_BELOW + 1
+    await holds.document.saved()
+
+
 async def test_keys_expire_rotate_and_end(tmp_path: Path, clock: Clock) -> None:
     keys = Keys(tmp_path / "k", clock)
     keys.open()
@@ -224,6 +238,24 @@ async def test_the_key_of_a_run_names_its_agent_and_ends_with_it(
     clock.now += 5
     assert says(known(key)) == "this key is of a run that has ended"
     assert says(known(key, "inbox.2:search")) == "this key is of a run that has ended"
+
+
+async def test_who_shows_a_revoked_key_is_told_of_and_whose_key_only_expired_is_not(
+    tmp_path: Path, clock: Clock
+) -> None:
+    keys = Keys(tmp_path / "k", clock)
+    keys.open()
+    known, _ = identify(keys, tmp_path, clock)
+    told: list[tuple[str, str, str]] = []
+    known.revoked = lambda *said: told.append(said)
+    leaked = keys.create({"name": "ci", "agent": "inbox"})
+    short = keys.create({"name": "ana", "person": "ana", "expires_at": clock.now + 1})
+    keys.revoke("ci")
+    clock.now += 2
+    for key in (leaked, short, "mwk_unknown"):
+        assert isinstance(known(key), Refusal)
+    assert told == [("ci", "inbox", "the key 'ci' was revoked")]
+    await keys.document.saved()
 
 
 def identify(keys: Keys, folder: Path, clock: Clock) -> tuple[Identify, Runs]:

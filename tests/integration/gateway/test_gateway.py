@@ -15,6 +15,7 @@ import pytest
 
 from midwatch.core.access import mint_key
 from midwatch.core.calls.charge import CallQuery, CallState
+from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.gateway import refusals, settings
 from midwatch.gateway.app import App, Options
@@ -275,6 +276,22 @@ async def test_a_provider_that_falls_silent_in_a_stream_is_settled_and_told(make
     )
     calls = await house.calls()
     assert {call.state for call in calls} == {CallState.SETTLED}
+
+
+async def test_what_is_usual_of_an_agent_survives_the_process(make: Any) -> None:
+    first = await make(ScriptedUpstream([WHOLE]))
+    await first.ask()
+    usual = {"tokens": [190, 200], "cost": [5, 6]}
+    first.app.gateway.paces["inbox"].recall(usual)
+    await first.app.stop()
+    second = await make(ScriptedUpstream([WHOLE]))
+    assert (await second.ask()).status == 200
+    assert second.app.gateway.paces["inbox"].to_json() == usual
+
+
+async def test_a_ledger_whose_address_is_not_there_is_told(make: Any) -> None:
+    with pytest.raises(SetupError, match="NOWHERE holds no postgresql://… address; export it"):
+        await make(ScriptedUpstream([]), gateway={"ledger": "env:NOWHERE"})
 
 
 def test_the_settings_of_instances_are_those_of_their_entry() -> None:
