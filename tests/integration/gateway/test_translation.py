@@ -21,7 +21,7 @@ CHAINS = {
     "gpt-4o-mini": ["anthropic/claude-haiku-4-5"],
     "gpt-4o": ["gemini/gemini-2.5-flash"],
     "claude-haiku-4-5": ["openai/gpt-4o-mini"],
-    "claude-sonnet-4-5": ["gemini/gemini-2.5-flash"],
+    "claude-sonnet-5-0": ["gemini/gemini-2.5-flash"],
     "gemini-2.5-flash": ["openai/gpt-4o-mini"],
     "gemini-2.5-pro": ["anthropic/claude-haiku-4-5"],
 }
@@ -31,7 +31,10 @@ SCHEMA: dict[str, Any] = {
     "required": ["city"],
 }
 HI: list[Any] = [{"role": "user", "content": "What is the weather in Oslo?"}]
-FUNCTION: Any = {"type": "function", "function": {"name": "weather", "description": "Look", "parameters": SCHEMA}}
+FUNCTION: Any = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Look", "parameters": SCHEMA},
+}
 TOOL: Any = {"name": "weather", "description": "Look", "input_schema": SCHEMA}
 
 
@@ -46,19 +49,25 @@ def crossing(tmp_path_factory: pytest.TempPathFactory, rehearsal: Rehearsal) -> 
 
 @pytest.fixture
 def gpt(crossing: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{crossing.url}/v1", api_key=crossing.key(), max_retries=0) as client:
+    with openai.OpenAI(
+        base_url=f"{crossing.url}/v1", api_key=crossing.key(), max_retries=0
+    ) as client:
         yield client
 
 
 @pytest.fixture
 def claude(crossing: Running) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=crossing.url, api_key=crossing.key(), max_retries=0) as client:
+    with anthropic.Anthropic(
+        base_url=crossing.url, api_key=crossing.key(), max_retries=0
+    ) as client:
         yield client
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-4o"])
 def test_a_loop_of_tools_in_openais_client(gpt: openai.OpenAI, model: str) -> None:
-    first = gpt.chat.completions.create(model=model, messages=HI, tools=[FUNCTION], tool_choice="required")
+    first = gpt.chat.completions.create(
+        model=model, messages=HI, tools=[FUNCTION], tool_choice="required"
+    )
     ChatCompletion.model_validate(first.model_dump(), strict=True)
     (call,) = first.choices[0].message.tool_calls or []
     assert first.choices[0].finish_reason == "tool_calls"
@@ -66,13 +75,17 @@ def test_a_loop_of_tools_in_openais_client(gpt: openai.OpenAI, model: str) -> No
     assert isinstance(json.loads(call.function.arguments), dict)
     answered = [*HI, first.choices[0].message.model_dump(exclude_none=True)]
     answered.append({"role": "tool", "tool_call_id": call.id, "content": "rain"})
-    second = gpt.chat.completions.create(model=model, messages=answered, tools=[FUNCTION], tool_choice="none")
+    second = gpt.chat.completions.create(
+        model=model, messages=answered, tools=[FUNCTION], tool_choice="none"
+    )
     assert second.choices[0].message.content
     assert second.usage is not None
-    assert second.usage.total_tokens == second.usage.prompt_tokens + second.usage.completion_tokens > 0
+    assert (
+        second.usage.total_tokens == second.usage.prompt_tokens + second.usage.completion_tokens > 0
+    )
 
 
-@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-4-5"])
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-5-0"])
 def test_a_loop_of_tools_in_anthropics_client(claude: anthropic.Anthropic, model: str) -> None:
     first = claude.messages.create(
         model=model, max_tokens=300, messages=HI, tools=[TOOL], tool_choice={"type": "any"}
@@ -81,7 +94,10 @@ def test_a_loop_of_tools_in_anthropics_client(claude: anthropic.Anthropic, model
     call = next(block for block in first.content if block.type == "tool_use")
     assert first.stop_reason == "tool_use"
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
-    answered: list[Any] = [*HI, {"role": "assistant", "content": first.model_dump(exclude_none=True)["content"]}]
+    answered: list[Any] = [
+        *HI,
+        {"role": "assistant", "content": first.model_dump(exclude_none=True)["content"]},
+    ]
     answered.append({"role": "user", "content": [result]})
     second = claude.messages.create(
         model=model, max_tokens=300, messages=answered, tools=[TOOL], tool_choice={"type": "none"}
@@ -94,7 +110,9 @@ def test_a_loop_of_tools_in_anthropics_client(claude: anthropic.Anthropic, model
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-4o"])
 def test_openais_client_streams(gpt: openai.OpenAI, model: str) -> None:
     whole = gpt.chat.completions.create(model=model, messages=HI)
-    with gpt.chat.completions.stream(model=model, messages=HI, stream_options={"include_usage": True}) as stream:
+    with gpt.chat.completions.stream(
+        model=model, messages=HI, stream_options={"include_usage": True}
+    ) as stream:
         for _ in stream:
             pass
         found = stream.get_final_completion()
@@ -105,14 +123,22 @@ def test_openais_client_streams(gpt: openai.OpenAI, model: str) -> None:
     assert found.usage.completion_tokens == whole.usage.completion_tokens > 0
 
 
-@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-4-5"])
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-5-0"])
 @pytest.mark.parametrize("choice", ["any", "none"])
 def test_anthropics_client_streams(claude: anthropic.Anthropic, model: str, choice: Any) -> None:
-    given: Any = {"model": model, "max_tokens": 300, "messages": HI, "tools": [TOOL], "tool_choice": {"type": choice}}
+    given: Any = {
+        "model": model,
+        "max_tokens": 300,
+        "messages": HI,
+        "tools": [TOOL],
+        "tool_choice": {"type": choice},
+    }
     whole = claude.messages.create(**given)
     with claude.messages.stream(**given) as stream:
         found = stream.get_final_message()
-    assert [b.model_dump(exclude={"id"}) for b in found.content] == [b.model_dump(exclude={"id"}) for b in whole.content]
+    assert [b.model_dump(exclude={"id"}) for b in found.content] == [
+        b.model_dump(exclude={"id"}) for b in whole.content
+    ]
     assert found.stop_reason == whole.stop_reason
     # a cache that was written by the first call is read by the second one
     assert _input(found) == _input(whole) > 0
@@ -121,11 +147,17 @@ def test_anthropics_client_streams(claude: anthropic.Anthropic, model: str, choi
 
 def _input(message: Message) -> int:
     usage = message.usage
-    return usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    return (
+        usage.input_tokens
+        + (usage.cache_read_input_tokens or 0)
+        + (usage.cache_creation_input_tokens or 0)
+    )
 
 
 @pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-2.5-pro"])
-def test_a_client_of_gemini_is_answered_whole_and_in_both_kinds_of_streams(crossing: Running, model: str) -> None:
+def test_a_client_of_gemini_is_answered_whole_and_in_both_kinds_of_streams(
+    crossing: Running, model: str
+) -> None:
     body = {
         "contents": [{"role": "user", "parts": [{"text": "What is the weather in Oslo?"}]}],
         "tools": [{"functionDeclarations": [{"name": "weather", "parameters": SCHEMA}]}],
@@ -137,7 +169,11 @@ def test_a_client_of_gemini_is_answered_whole_and_in_both_kinds_of_streams(cross
     array = crossing.ask("POST", f"{path}streamGenerateContent", body)
     assert [one.status for one in (whole, events, array)] == [200, 200, 200]
     assert events.headers["content-type"] == "text/event-stream"
-    pieces = [json.loads(line[6:]) for line in events.body.decode().splitlines() if line.startswith("data: ")]
+    pieces = [
+        json.loads(line[6:])
+        for line in events.body.decode().splitlines()
+        if line.startswith("data: ")
+    ]
     for found in ([whole.json()], pieces, array.json()):
         last = found[-1]
         parts = [part for one in found for part in one["candidates"][0]["content"]["parts"]]
@@ -150,7 +186,10 @@ def test_a_client_of_gemini_is_answered_whole_and_in_both_kinds_of_streams(cross
 
 def test_an_answer_in_a_form_comes_in_that_form(gpt: openai.OpenAI) -> None:
     schema = {**SCHEMA, "additionalProperties": False}
-    form: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}}
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "place", "schema": schema, "strict": True},
+    }
     for model in ("gpt-4o-mini", "gpt-4o"):
         found = gpt.chat.completions.create(model=model, messages=HI, response_format=form)
         assert set(json.loads(found.choices[0].message.content or "")) == {"city"}
@@ -167,8 +206,11 @@ def test_an_error_of_another_kind_is_the_clients_own(gpt: openai.OpenAI, model: 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-4o"])
 def test_a_stream_of_another_kind_that_is_cut_raises(gpt: openai.OpenAI, model: str) -> None:
     cut = {"x-rehearsal-behave": json.dumps({"mode": "cut", "after_chunks": 4})}
-    with pytest.raises(openai.APIError), gpt.chat.completions.create(
-        model=model, messages=HI, stream=True, extra_headers=cut
-    ) as stream:
+    with (
+        pytest.raises(openai.APIError),
+        gpt.chat.completions.create(
+            model=model, messages=HI, stream=True, extra_headers=cut
+        ) as stream,
+    ):
         for _ in stream:
             pass

@@ -21,25 +21,18 @@ PAIRS = list(itertools.permutations(KINDS, 2))
 FRAME = Frame("call-1", "a-model", 1_700_000_000, asked="gemini-3-pro")
 pairs = st.sampled_from(PAIRS)
 kinds = st.sampled_from(KINDS)
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @QUICK
 @given(kind=kinds, said=conversations())
 def test_what_is_written_is_read_as_it_was(kind: Kind, said: Conversation) -> None:
     notes = Notes()
-    found = read(kind, write(kind, said, notes), notes, stream=said.stream)
+    body = write(kind, said, notes)
+    found = read(kind, body, notes, stream=said.stream)
     assert found == said
+    assert write(kind, found) == body
     assert notes.names == ()
-
-
-@QUICK
-@given(kind=kinds, said=conversations())
-def test_reading_and_writing_in_one_dialect_gives_the_same_request(
-    kind: Kind, said: Conversation
-) -> None:
-    body = write(kind, said)
-    assert write(kind, read(kind, body, stream=said.stream)) == body
 
 
 @QUICK

@@ -36,7 +36,7 @@ from midwatch.gateway.translate.form import (
 PAIRS = [(a, b) for a in KINDS for b in KINDS if a is not b]
 pairs = st.sampled_from(PAIRS)
 USED = Usage(90, cache_read=10, output_text=15, reasoning=5)
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def deltas_of(reply: Reply) -> list[Delta]:
