@@ -1,18 +1,31 @@
-"""Twelve quiet cycles, then one that eats 40,000 tokens, and another."""
+"""Seven seconds of quiet calls, then one question of 40,000 tokens after the other."""
 
+import json
 import time
 
 import midwatch as mw
-from midwatch.drills.programs import stage
+from midwatch.drills.programs import asking, stage
+
+WORD = "mail "
+QUIET_S = 8.0
 
 mw.init()
 stage.wait_until_watched()
-for _ in range(12):
+end = time.monotonic() + QUIET_S
+number = 0
+while time.monotonic() < end:
+    number += 1
     with mw.cycle() as cycle:
-        time.sleep(0.05)
-        cycle.usage(tokens=200, cost_usd=0.0001)
+        answer = asking.ask(f"{number} " + WORD * 110)
+        cycle.usage(tokens=answer.body["usage"]["total_tokens"])
+    time.sleep(0.2)
 stage.evidence()
 while True:
+    number += 1
     with mw.cycle() as cycle:
-        time.sleep(0.3)
-        cycle.usage(tokens=40_000, cost_usd=0.02)
+        answer = asking.ask(f"{number} " + WORD * 32_000)
+        if answer.status != 200:
+            stage.note("refused", json.dumps(answer.plain()))
+            break
+        cycle.usage(tokens=answer.body["usage"]["total_tokens"])
+stage.stay()
