@@ -35,6 +35,7 @@ from midwatch.gateway.relay import FAREWELL_S, Ended, Relay, Verdict, break_off,
 from midwatch.gateway.scopes import may_use
 from midwatch.gateway.translate import CannotTranslate
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
+from midwatch.gateway.upstream.unpacked import unpacked
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """One whole answer. Images and sound in answers are a few megabytes."""
@@ -242,7 +243,7 @@ class Carriage:
         try:
             with self._interruptible():
                 self._sent = True
-                return await house.upstream.open(request)
+                return unpacked(await house.upstream.open(request))
         finally:
             call.waited_s += house.now() - before
 
@@ -262,7 +263,9 @@ class Carriage:
         failure = classify(
             attempt.place.kind, reply.status, reply.headers, body, now=self._house.wall()
         )
-        return self._failed(attempt, noted, failure, (reply.status, reply.headers, body))
+        # where a redirect leads, a client would go past the gateway
+        told = (reply.status, reply.headers, body) if reply.status >= 400 else None
+        return self._failed(attempt, noted, failure, told)
 
     async def _whole(
         self, attempt: Try, noted: Attempted, reply: Reply
@@ -353,8 +356,7 @@ class Carriage:
             if fresh is not None:
                 step = self._exchange.failed(attempt, failure, self._house.now(), here=here)
         if step is None or isinstance(step, GiveUp):
-            refusal = cut_short(failure)
-            await break_off(self._house, call, self._out, heard, refusal)
+            await relay.tell_cut(failure)
             self._told = True
             return None
         self._house.counts["stream.mended"] += 1

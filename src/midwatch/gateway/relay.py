@@ -79,6 +79,8 @@ class Relay:
         self.first_s: float | None = None
         self.heard = False
         """Something came that is a stream by its type."""
+        self._error = b""
+        """The event by which the provider itself said that it failed."""
         self._house = house
         self._call = call
         self._attempt = attempt
@@ -184,6 +186,8 @@ class Relay:
             data = self.graft.feed(events)
         else:
             data = b"".join([e.raw for e in events if e.what not in (What.MALFORMED, What.ERROR)])
+            if self.listener.failure is not None and events[-1].what is What.ERROR:
+                self._error = events[-1].raw
         if any(e.what is not What.PING for e in events):
             between = self._attempt.place.timeouts.between or 60.0
             if self._held is None or any(e.what is What.CONTENT for e in events):
@@ -238,6 +242,16 @@ class Relay:
             return Verdict(Ended.NOTHING, failure)
         house.counts["stream.cut"] += 1
         return Verdict(Ended.CUT, failure)
+
+    async def tell_cut(self, failure: Failure) -> None:
+        """Say that the rest will not come: in the provider's own words, where it said so and clients hear it."""
+        route = self._call.route
+        own = dialects.own_error(route, self._error) if self._error and self.plain else None
+        if own is None:
+            await break_off(self._house, self._call, self._out, self.listener, cut_short(failure))
+            return
+        await self._try_send(own)
+        self._out.end()
 
     async def tell_soon(self, refusal: Refusal) -> None:
         """Say why it ends here to a client that may not read any more: what is stopped waits for nobody."""

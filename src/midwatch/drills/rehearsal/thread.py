@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from midwatch.drills.rehearsal.answering import CALL_HEADER
@@ -14,10 +15,14 @@ from midwatch.drills.rehearsal.script import Script
 
 @contextmanager
 def running(
-    playing: Script | None = None, *, seed: int = 0, call_header: str = CALL_HEADER
+    playing: Script | None = None,
+    *,
+    seed: int = 0,
+    call_header: str = CALL_HEADER,
+    clock: Callable[[], float] = time.time,
 ) -> Generator[Rehearsal]:
     """Run a rehearsal model while the block lasts; `.url` is where it listens."""
-    model = Rehearsal(playing, seed=seed, call_header=call_header)
+    model = Rehearsal(playing, seed=seed, call_header=call_header, clock=clock)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="rehearsal", daemon=True)
     thread.start()

@@ -40,6 +40,7 @@ from midwatch.gateway.dialects.reading import labels as labels
 from midwatch.gateway.dialects.refusals import Refusal as Refusal
 from midwatch.gateway.dialects.refusals import error_event as error_event
 from midwatch.gateway.dialects.refusals import of_bad_request as of_bad_request
+from midwatch.gateway.dialects.refusals import own_error as own_error
 from midwatch.gateway.dialects.refusals import refusal as refusal
 from midwatch.gateway.dialects.refusals import sentinel as sentinel
 from midwatch.gateway.dialects.refusals import streams as streams

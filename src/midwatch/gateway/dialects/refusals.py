@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from pydantic_core import from_json
 
 from midwatch.core.calls.ask import Dialect, Kind
+from midwatch.gateway.dialects import sse
 from midwatch.gateway.dialects.bodies import BadRequest
 from midwatch.gateway.dialects.headers import Pairs
 from midwatch.gateway.dialects.paths import Route
@@ -147,6 +150,25 @@ def error_event(
         opened = listener is not None and listener.opened
         return (b"," if opened else b"[") + _dump(body) + b"]"
     return b"data: " + _dump(body) + b"\n\n"
+
+
+def own_error(route: Route, raw: bytes) -> bytes | None:
+    """Return the end of a stream whose provider itself says that it failed: its own words, as without a gateway.
+
+    None where a client hands that event on as if it were content: Anthropic's without its name, and what is
+    documented for responses. `raw` is one whole event.
+    """
+    if route.array:
+        return raw + b"]"
+    name, data = sse.fields(raw)
+    if route.dialect is Dialect.MESSAGES:
+        return raw if name == b"error" else None
+    try:
+        value = from_json(data or b"")
+    except ValueError:
+        return None
+    said = cast("dict[str, Any]", value).get("error") if isinstance(value, dict) else None
+    return raw if isinstance(said, dict) else None
 
 
 def sentinel(route: Route, listener: Listener) -> bytes:

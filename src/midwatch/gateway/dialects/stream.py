@@ -108,7 +108,8 @@ class Listener:
         if not rest.strip() or self.ended or self.failure is not None:
             return []
         count = self.malformed
-        event = self._event(rest + b"\n\n")
+        # a lone CR at the end waited for a line feed that might have belonged to it
+        event = self._event(rest if rest.endswith(b"\r\r") else rest + b"\n\n")
         if self.malformed > count or event is None or event.what is What.PING:
             if self.malformed > count:  # half an event is a cut
                 self.malformed, self.failure = count, None
