@@ -194,7 +194,11 @@ class Instance:
     def gateway(self, path: str, body: Any = None) -> Any:
         """Ask the gateway's `/control` by way of the hub, as an operator does; with a body it is an order."""
         method = "GET" if body is None else "POST"
-        question = {"method": method, "path": f"/control/{path}", "body": body or {}}
+        question: dict[str, Any] = {
+            "method": method,
+            "path": f"/control/{path}",
+            "body": body or {},
+        }
         return self.post("/api/gateway", question)
 
     def counted(self, name: str) -> float:

@@ -457,6 +457,7 @@ def _broken(call: Carried, attempt: Attempted) -> dict[str, Any]:
         "first_s": None if attempt.first_s is None else round(attempt.first_s, 3),
         "stream": call.ask.stream,
         "told": attempt.outcome == "cut" and not attempt.mended,
+        "mended": attempt.mended or None,
         "call": call.id,
     }
 

@@ -300,6 +300,8 @@ BROKEN = {"model": "openai/gpt-4o", "reason": "no token within 60 s"}
         ("stalled-stream", "call.stalled", {**BROKEN, "told": True}, "explicit error"),
         ("cut-stream", "call.cut", {**BROKEN, "told": True}, "its client was told so"),
         ("cut-stream", "call.cut", {**BROKEN, "told": False}, "it was asked for again"),
+        ("cut-stream", "call.cut", {**BROKEN, "mended": True}, "its client has the whole"),
+        ("stalled-stream", "call.stalled", {**BROKEN, "mended": True}, "its client has the whole"),
         (
             "model-mismatch",
             "model.mismatch",

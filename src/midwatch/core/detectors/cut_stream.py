@@ -14,8 +14,9 @@ def cut_stream(facts: Facts) -> Verdict:
     if not is_event(facts, "call.cut"):
         return quiet(facts, KIND)
     said = f"an answer of {model_of(facts)} broke off{because(facts)}"
-    told = facts.data.get("told") is True
-    became = (
-        "its client was told so" if told else "nothing of it had been sent: it was asked for again"
-    )
+    became = "nothing of it had been sent: it was asked for again"
+    if facts.data.get("told") is True:
+        became = "its client was told so"
+    elif facts.data.get("mended") is True:
+        became = "it was gone on with, and its client has the whole"
     return noted(KIND, facts, "warning", "no end mark", said, how_often(facts), became)

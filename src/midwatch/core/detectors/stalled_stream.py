@@ -15,4 +15,6 @@ def stalled_stream(facts: Facts) -> Verdict:
         return quiet(facts, KIND)
     said = f"a stream of {model_of(facts)} stopped and stayed open{because(facts)}"
     ended = "it ended with an explicit error" if facts.data.get("told") is True else ""
+    if facts.data.get("mended") is True:
+        ended = "it was gone on with, and its client has the whole"
     return noted(KIND, facts, "warning", "models.timeouts.between", said, how_often(facts), ended)

@@ -36,6 +36,6 @@ DRILL = Drill(
         {"mode": "cut", "path": "/openai/*", "after_chunks": 8, "words": WORDS},
         {"mode": "shape", "words": WORDS},
     ),
-    says=(r"broke off",),
+    says=(r"openai/gpt-4o broke off", r"its client was told so"),
     check=_never_a_part_as_the_whole,
 )

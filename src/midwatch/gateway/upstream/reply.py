@@ -106,7 +106,7 @@ class WireReply:
                 raise self._error
             if self.complete:
                 return None
-            await self._wait(within_s, Phase.BETWEEN, "nothing came for {:g} s")
+            await self._wait(within_s, Phase.BETWEEN, "nothing came for {:.3g} s")
         return self._take()
 
     async def whole(self, within_s: float, limit_bytes: int) -> bytes:
