@@ -34,8 +34,9 @@ import json, os, time, urllib.error, urllib.request
 
 url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
 head = {"authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "content-type": "application/json"}
-body = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}).encode()
 while True:
+    said = {"role": "user", "content": f"it is {time.time()}"}  # the same each time would be a loop
+    body = json.dumps({"model": "gpt-4o-mini", "messages": [said]}).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, head), timeout=10) as answer:
             answer.read()
@@ -123,7 +124,8 @@ class Running:
     def call(self, key: str, path: str = "/v1/chat/completions") -> tuple[int, dict[str, Any]]:
         """Return what the gateway answers to a key; 0 while it does not."""
         gateway = json.loads((self.data / "instance.json").read_text())["gateway_url"]
-        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+        said = {"role": "user", "content": f"it is {time.time()}"}
+        body = {"model": "gpt-4o-mini", "messages": [said]}
         request = urllib.request.Request(
             gateway + path,
             None if path.startswith("/self") else json.dumps(body).encode(),

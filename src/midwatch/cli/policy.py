@@ -81,7 +81,8 @@ def _print(place: dict[str, Any], number: int) -> None:
     show.out(f"{number + 1}. {show.line(place.get('place'))} ({how}{price}): {_verdict(place)}")
     for rule in records(place.get("rules")):
         shadow = " (shadow: nothing is done)" if rule.get("shadow") else ""
-        show.out(show.line(f"   {rule.get('rule')}: {rule.get('effect')}{shadow}"))
+        said = show.line(f"{rule.get('rule')}: {rule.get('effect')}{shadow}")
+        show.out(f"   {said}")
 
 
 def _verdict(place: dict[str, Any]) -> str:

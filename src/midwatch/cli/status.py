@@ -81,12 +81,12 @@ def _tell_gateway(hub: Hub) -> None:
     if found is None:
         return
     if isinstance(found, str):
-        show.out(show.paint(show.line(f"gateway: {found}"), "yellow"))
+        show.out(show.paint(f"\ngateway: {show.line(found)}", "yellow"))
         return
     colour = None if found.well else "yellow"
-    show.out(show.paint(show.line(f"\ngateway: {found.headline}"), colour))
+    show.out(show.paint(f"\ngateway: {show.line(found.headline)}", colour))
     for trouble in (*found.troubles, *found.past):
-        show.out(show.line(f"  {trouble}"))
+        show.out(f"  {show.line(trouble)}")
 
 
 def _tell_limits(hub: Hub) -> None:

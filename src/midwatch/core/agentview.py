@@ -264,8 +264,10 @@ class AgentView:
             self.reason = None
             if state not in ALIVE:
                 self.next_start_at = None
-        if state == State.SUSPENDED or (state in ALIVE and item.get("pid") is not None):
-            self.pid = item.get("pid")
+        if item.get("pid") is not None and (state in ALIVE or state == State.SUSPENDED):
+            self.pid = item["pid"]
+        elif state == State.SUSPENDED and item.get("run_id") is None:
+            self.pid = None
         return True
 
     # --- what the gateway says

@@ -7,8 +7,6 @@ that left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from midwatch.core import units
 from midwatch.core.errors import LinkError
 from midwatch.core.states import State
@@ -81,13 +79,11 @@ class Holding:
         beside = f"; calls with {past} went past the gateway" if past else ""
         return f"; {calls} cut{cost}{beside}"
 
-    async def sub_agent(
-        self, agent: str, do: str, by: str, keepers: Mapping[str, Keeper]
-    ) -> tuple[str, str] | None:
-        """Carry out an order on a sub-agent, whose calls the gateway knows and whose process is its parent's:
-        return result and state; None when this is none, or the order is not for the gateway."""
-        board, top = self._board, agent.partition(":")[0]
-        if board is None or ":" not in agent or top not in keepers:
+    async def elsewhere(self, agent: str, do: str, by: str) -> tuple[str, str] | None:
+        """Carry out an order on an agent whose calls the gateway knows and whose process is not ours: a sub-agent,
+        or one that others start. Return result and state; None when the order is not for the gateway."""
+        board = self._board
+        if board is None:
             return None
         try:
             match do:
@@ -105,7 +101,7 @@ class Holding:
                         else f"{receipt.calls_cut} cut"
                     )
                     return (
-                        f"its calls are refused ({cut}); its process is its parent's",
+                        f"its calls are refused ({cut}); its process is not ours to end",
                         "suspended",
                     )
                 case _:

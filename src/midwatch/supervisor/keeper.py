@@ -497,4 +497,4 @@ class Keeper:
 
     @property
     def alive(self) -> bool:
-        return self.state in ALIVE
+        return self.state in ALIVE or self.run is not None

@@ -42,7 +42,13 @@ class Outcome:
 class Orders:
     """Carries out orders on the keepers of this node."""
 
-    def __init__(self, keepers: Mapping[str, Keeper], board: Switchboard | None = None) -> None:
+    def __init__(
+        self,
+        keepers: Mapping[str, Keeper],
+        board: Switchboard | None = None,
+        external: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`external`: whether the fleet file knows an agent that others start."""
         self.obeyed = 0
         self.refused = 0
         self.own: dict[str, Callable[[], Awaitable[Outcome]]] = {}
@@ -50,6 +56,7 @@ class Orders:
         self.asked: dict[str, Callable[[Mapping[str, Any]], Awaitable[Outcome]]] = {}
         """Those that say more: `gateway`."""
         self._keepers = keepers
+        self._external = external
         self._holding = Holding(board)
 
     async def obey(
@@ -63,9 +70,11 @@ class Orders:
             self.obeyed += 1
             return await self.asked[do](data or {})
         keepers = self._named(agent)
-        if not keepers and (found := await self._holding.sub_agent(agent, do, by, self._keepers)):
-            self.obeyed += 1
-            return Outcome(*found)
+        if not keepers and self._known(agent.partition(":")[0]):
+            found = await self._holding.elsewhere(agent, do, by)
+            if found is not None:
+                self.obeyed += 1
+                return Outcome(*found)
         if not keepers:
             self.refused += 1
             return Outcome(f"no agent {agent!r} on this node", "")
@@ -92,6 +101,10 @@ class Orders:
         self.refused += "why" in answer
         self.obeyed += "why" not in answer
         return Outcome(result, keepers[0].state, answer)
+
+    def _known(self, top: str) -> bool:
+        """Tell whether sub-agents of this one are known here, or it is itself, though nobody here starts it."""
+        return top in self._keepers or self._external(top)
 
     def _named(self, agent: str) -> list[Keeper]:
         if agent in self._keepers:

@@ -141,7 +141,9 @@ class Supervisor:
             lambda name: self.outfit.past.get(name, []),
             say,
         )
-        self.orders = Orders(self.keepers, self.board if plans.gateway else None)
+        self.orders = Orders(
+            self.keepers, self.board if plans.gateway else None, self._starts_elsewhere
+        )
         self.orders.asked["gateway"] = Counter(self.board).carry_out
         self.posts: dict[str, Post] = {}
         self.link: Link | None = None
@@ -262,6 +264,10 @@ class Supervisor:
             run_begins=self.board.began,
             run_over=self.board.over,
         )
+
+    def _starts_elsewhere(self, name: str) -> bool:
+        agent = self.fleet.agents.get(name)
+        return agent is not None and agent.external
 
     def make_keeper(self, name: str, agent: Agent) -> Keeper:
         """Return the keeper of an agent that has none yet."""

@@ -241,8 +241,10 @@ class Switchboard:
             with contextlib.suppress(LinkError, GatewayNo):
                 await self._flush()
                 await self.compare()
+            # not wait_for: it may swallow a cancellation that comes with the wake
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), COMPARE_S)
+                async with asyncio.timeout(COMPARE_S):
+                    await self._wake.wait()
 
     def back(self) -> None:
         """The gateway answers again: tell it now what it missed."""

@@ -20,13 +20,13 @@ def test_a_right_file_exits_0(midwatch: Midwatch, tmp_path: Path) -> None:
 
 
 def test_what_is_not_enforced_yet_is_noted_and_exits_0(midwatch: Midwatch, tmp_path: Path) -> None:
-    (tmp_path / "f.yaml").write_text("models: {on_cut: error}\n" + GOOD)
+    (tmp_path / "f.yaml").write_text("tools: {}\n" + GOOD)
     ended = midwatch("check", "-f", "f.yaml")
     assert ended.code == 0
-    assert ended.out.startswith("note: f.yaml:1:1: models: is read, but model calls are not routed")
+    assert ended.out.startswith("note: f.yaml:1:1: tools: is read, but tool calls are not judged")
     document = midwatch("check", "-f", "f.yaml", "--json").json
     assert document["ok"] is True
-    assert [note["key"] for note in document["notes"]] == ["models"]
+    assert [note["key"] for note in document["notes"]] == ["tools"]
 
 
 def test_problems_go_to_stderr_with_file_line_and_column_and_exit_2(

@@ -120,7 +120,7 @@ class House:
         self.keepers["inbox"] = self.keeper
         self.keeper.begin(resumed=False)
         self.system.advance(2.0)
-        self.orders = Orders(self.keepers, self.board)
+        self.orders = Orders(self.keepers, self.board, lambda name: name == "elsewhere")
 
     async def order(self, do: str, agent: str = "inbox") -> str:
         """Give an order while the agent's own time goes on."""
@@ -262,7 +262,10 @@ async def test_a_sub_agent_is_held_at_the_gateway_alone(house: House) -> None:
     assert await house.order("suspend", "inbox:search") == "suspended; its calls are refused"
     assert list(house.gateway.holds) == ["inbox:search"]
     assert await house.order("resume", "inbox:search") == "resumed"
+    assert await house.order("suspend", "elsewhere") == "suspended; its calls are refused"
+    assert "elsewhere" in house.gateway.holds
     assert "no agent" in await house.order("suspend", "other:search")
+    assert "no agent" in await house.order("start", "elsewhere")
 
 
 async def test_questions_are_passed_on_and_what_decides_about_agents_is_not(house: House) -> None:

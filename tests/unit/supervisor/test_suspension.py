@@ -59,7 +59,7 @@ def test_its_end_is_no_crash_and_starts_nothing(make: Any) -> None:
         "suspended", True, "stop", 0,
     )  # fmt: skip
     assert (house.keeper.state, len(house.system.launched)) == (State.SUSPENDED, 1)
-    assert house.events("agent.state")[-1]["pid"] is None
+    assert house.events("agent.state")[-1].get("pid") is None
     house.keeper.resume("resumed by a person")
     assert (house.keeper.state, len(house.system.launched)) == (State.STARTING, 2)
 

@@ -109,15 +109,14 @@ def test_the_snapshot_with_plain_numbers_reads_as_the_same_fleet() -> None:
 def test_keys_that_later_versions_enforce_are_named_in_notes() -> None:
     source = read(CONTRACT, file="f", root="/srv", env={}, read_file=no_file)
     assert [(note.line, note.key) for note in source.notes] == [
-        (7, "budget"),
-        (16, "loop.tool_calls_per_cycle"), (16, "loop.same_call"), (18, "verify"), (23, "models"), (24, "tools"),
+        (16, "loop.tool_calls_per_cycle"), (18, "verify"), (24, "tools"),
         (25, "alerts"), (29, "hub.otlp_http"), (29, "hub.otlp_grpc"),
     ]  # fmt: skip
-    assert "not enforced by this version" in source.notes[0].message
+    assert "not judged by this version" in source.notes[0].message
 
 
 def test_no_note_is_given_for_what_is_not_used_and_for_names_that_look_like_keys() -> None:
-    text = "agents:\n  budget: {command: [x], env: {models: a}}\n  verify: {command: [x]}\n"
+    text = "agents:\n  alerts: {command: [x], env: {tools: a}}\n  verify: {command: [x]}\n"
     assert read(text, file="f", root="/", env={}, read_file=no_file).notes == []
 
 
