@@ -34,9 +34,8 @@ import json, os, time, urllib.error, urllib.request
 
 url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
 head = {"authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "content-type": "application/json"}
+body = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}).encode()
 while True:
-    said = {"role": "user", "content": f"it is {time.time()}"}  # the same each time would be a loop
-    body = json.dumps({"model": "gpt-4o-mini", "messages": [said]}).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, head), timeout=10) as answer:
             answer.read()
@@ -48,7 +47,11 @@ while True:
 FLEET = {
     "fleet": "carried",
     "agents": {
-        "caller": {"command": [sys.executable, "caller.py"], "limits": {"stop_grace": "1s"}},
+        "caller": {
+            "command": [sys.executable, "caller.py"],
+            "limits": {"stop_grace": "1s"},
+            "loop": {"action": "notify"},  # it asks the same for ever
+        },
         "owner": {
             "command": [sys.executable, "-c", "import time; time.sleep(600)"],
             "env": {"ANTHROPIC_API_KEY": "sk-ant-its-own"},
@@ -124,8 +127,7 @@ class Running:
     def call(self, key: str, path: str = "/v1/chat/completions") -> tuple[int, dict[str, Any]]:
         """Return what the gateway answers to a key; 0 while it does not."""
         gateway = json.loads((self.data / "instance.json").read_text())["gateway_url"]
-        said = {"role": "user", "content": f"it is {time.time()}"}
-        body = {"model": "gpt-4o-mini", "messages": [said]}
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
         request = urllib.request.Request(
             gateway + path,
             None if path.startswith("/self") else json.dumps(body).encode(),
