@@ -419,13 +419,17 @@ class Carriage:
         house, call = self._house, self._call
         noted.outcome, noted.reason = failure.kind.value, failure.reason
         noted.code = failure.code
+        noted.ended = house.now()
         house.counts[f"attempt.{failure.kind.value}"] += 1
+        house.tell.failed(call, noted)
         call.failure, call.failed_answer = failure, told
         self._tell_changes(
             note_failure(house.health, attempt.place, attempt.key, failure, house.now())
         )
         if self._out.gone.done():
-            raise Stopped(refusals.gone())
+            return GiveUp(
+                Why.GONE, failure
+            )  # and not at once: what it came to is still to be settled
         return self._exchange.failed(attempt, failure, house.now())
 
     async def _give_up(self, end: GiveUp) -> None:
@@ -434,6 +438,9 @@ class Carriage:
         if self._mending is not None:
             failure = end.failure or broken("nobody is there to go on with it")
             await self._refuse(cut_short(failure))
+            return
+        if end.why is Why.GONE:
+            refusals.answer(self._out, call, refusals.gone(), house.now())
             return
         told = call.failed_answer
         if told is not None and end.why is Why.FAILED:

@@ -64,7 +64,7 @@ class Why(StrEnum):
 
     FAILED = "failed"  # the last failure is the answer
     NO_PLACE = "no-place"  # every place rests: nobody was asked
-    DEADLINE = "deadline"
+    GONE = "gone"  # nobody waits for it any more
 
 
 @dataclass(frozen=True, slots=True)
