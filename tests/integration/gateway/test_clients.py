@@ -379,7 +379,10 @@ def test_a_broken_answer_is_told_better_than_without_a_gateway(
     assert "midwatch_" in through.error["text"]
     shorter, longer = sorted((through.events, direct.events), key=len)
     assert longer[: len(shorter)] == shorter
-    assert (direct.calls, through.calls) == (1, 1)
+    # on a kept connection that closes without a byte the gateway asks once more, on a new one
+    allowed = (1, 2) if "before the head" in exchange.name else (1,)
+    assert direct.calls == 1
+    assert through.calls in allowed
 
 
 def test_a_complete_message_without_its_last_event_gets_it(sides: Sides) -> None:
