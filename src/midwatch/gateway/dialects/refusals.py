@@ -168,7 +168,7 @@ def own_error(route: Route, raw: bytes) -> bytes | None:
     except ValueError:
         return None
     said = cast("dict[str, Any]", value).get("error") if isinstance(value, dict) else None
-    return raw if isinstance(said, dict) else None
+    return raw if said and isinstance(said, dict) else None
 
 
 def sentinel(route: Route, listener: Listener) -> bytes:

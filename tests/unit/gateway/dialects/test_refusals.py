@@ -19,6 +19,7 @@ from midwatch.gateway.dialects import (
     error_event,
     listener,
     of_bad_request,
+    own_error,
     refusal,
     sentinel,
     streams,
@@ -217,3 +218,24 @@ def test_what_is_no_answer_is_a_failure(
     told = whole(route, body, status)
     assert told.failure is not None
     assert told.failure.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("route", "raw", "passed"),
+    [
+        (CHAT, b'data: {"error":{"message":"x"}}\n\n', b'data: {"error":{"message":"x"}}\n\n'),
+        (CHAT, b'event: error\ndata: {"message":"x"}\n\n', None),
+        (MESSAGES, b'event: error\ndata: {"type":"error"}\n\n', b'event: error\ndata: {"type":"error"}\n\n'),
+        (MESSAGES, b'data: {"type":"error","error":{}}\n\n', None),
+        (RESPONSES, b'event: error\ndata: {"type":"error","code":"x"}\n\n', None),
+        (RESPONSES, b'event: error\ndata: {"type":"error","error":{}}\n\n', None),
+        (RESPONSES, b'data: {"type":"error","error":{"code":"x"}}\n\n', b'data: {"type":"error","error":{"code":"x"}}\n\n'),
+        (ARRAY, b',\r\n{"error":{"code":503}}', b',\r\n{"error":{"code":503}}]'),
+        (CHAT, b"data: [1]\n\n", None),
+        (CHAT, b"data: {\n\n", None),
+    ],
+)  # fmt: skip
+def test_a_provider_s_own_error_passes_where_clients_do_not_take_it_for_content(
+    route: Route, raw: bytes, passed: bytes | None
+) -> None:
+    assert own_error(route, raw) == passed
