@@ -141,9 +141,8 @@ class Carriage:
                 await reply.close()
         except UpstreamError as error:
             failure = Failure(ErrorClass.TRANSIENT, error.reason, code=error.phase.value)
-            if (
-                error.phase is not Phase.CONNECT
-            ):  # it was sent, and may have been answered to nobody
+            # it was sent, and may have been answered to nobody
+            if error.phase is not Phase.CONNECT:
                 charge = self._charge(attempt.place, self._unheard(noted), "", failure.kind.value)
         except Killed:
             self._route.health.breaker(attempt.place).give_back()
@@ -282,11 +281,8 @@ class Carriage:
                 used = worth.broken_off(self._ask, None, len(body))
                 charge = self._charge(attempt.place, used, "", answer.failure.kind.value)
             return self._failed(attempt, noted, answer.failure, told), charge
-        noted.served, noted.response_id, noted.finish = (
-            answer.model,
-            answer.response_id,
-            answer.finish,
-        )
+        noted.served, noted.response_id = answer.model, answer.response_id
+        noted.finish = answer.finish
         noted.declined = answer.refused
         self._succeeded(attempt, noted)
         charge = None
@@ -398,9 +394,8 @@ class Carriage:
         """A stream ended badly after the client had a part of it."""
         house = self._house
         noted.outcome = verdict.ended.value
-        if (
-            verdict.failure is None
-        ):  # the client's doing, or a person's: it says nothing of the provider
+        # the client's doing, or a person's: it says nothing of the provider
+        if verdict.failure is None:
             house.health.breaker(attempt.place).give_back()
             return
         noted.reason, noted.code = verdict.failure.reason, verdict.failure.code
