@@ -321,6 +321,8 @@ GENERATES = [
     generate("too often, streamed", {"mode": "429"}, way=STREAMED, status=429, error="ClientError"),
     generate("the day's quota is used up", {"mode": "quota"}, status=429, error="ClientError"),
     generate("a server's error", {"mode": "500"}, status=500, error="ServerError"),
+    generate("a model with a colon in its name", model=f"{GEMINI}:503", status=503, error="ServerError"),
+    generate("a model with a colon in its name, streamed", model=f"{GEMINI}:ok", way=STREAMED),
     generate("overloaded, streamed", {"mode": "503"}, way=STREAMED, status=503, error="ServerError"),
     generate("an error in mid-stream", {"mode": "error", "after_chunks": 3, "between": 0.03}, way=STREAMED, error="ServerError"),
 ]  # fmt: skip

@@ -80,8 +80,9 @@ _UNMETERED: Final = (
 )
 
 _GEMINI: Final = re.compile(
-    r"/(v1beta|v1alpha|v1)/((?:models|tunedModels)/[^:]+|models|[^:]+)(?::([A-Za-z]+))?/?"
+    r"/(v1beta|v1alpha|v1)/((?:models|tunedModels)/.+?|models|[^:]+)(?::([A-Za-z]+))?/?"
 )
+"""What stands behind the last colon is done; the model's own name may hold some."""
 _GEMINI_CALLS: Final = {
     "generateContent": Dialect.GENERATE,
     "streamGenerateContent": Dialect.GENERATE,

@@ -41,6 +41,7 @@ CLAUDE = {"anthropic-version": "2023-06-01"}
         ("POST", "/v1beta/models/g:generateContent", "key=x", {}, Route(Kind.GEMINI, Dialect.GENERATE, "g")),
         ("POST", "/v1alpha/models/g:generateContent", "", {}, Route(Kind.GEMINI, Dialect.GENERATE, "g", version="v1alpha")),
         ("POST", "/v1/models/g:generateContent", "", {}, Route(Kind.GEMINI, Dialect.GENERATE, "g", version="v1")),
+        ("POST", "/v1beta/models/a:b:1:generateContent", "", {}, Route(Kind.GEMINI, Dialect.GENERATE, "a:b:1")),
         ("POST", "/v1beta/models/g:streamGenerateContent", "alt=sse", {}, Route(Kind.GEMINI, Dialect.GENERATE, "g", stream=True)),
         ("POST", "/v1beta/models/g:streamGenerateContent", "", {}, Route(Kind.GEMINI, Dialect.GENERATE, "g", stream=True, array=True)),
         ("POST", "/v1beta/models/a%2Fb:countTokens", "", {}, Route(Kind.GEMINI, Dialect.COUNT, "a/b")),
