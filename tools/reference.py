@@ -34,7 +34,7 @@ def _constants(path: Path) -> list[tuple[str, str, str]]:
             name, value = node.target.id, node.value
         else:
             continue
-        if not re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]+", name) or isinstance(value, ast.Dict):
             continue
         said = ""
         if (

@@ -44,7 +44,9 @@ class KeyHealth:
         """Take it out. Returns whether that is news."""
         news = not (self.state is state and now < self.until)
         self.state, self.reason = state, reason
-        self.until = max(self.until, now + min(RESTS_S[state] if for_s is None else for_s, MAX_REST_S))
+        self.until = max(
+            self.until, now + min(RESTS_S[state] if for_s is None else for_s, MAX_REST_S)
+        )
         if state is KeyState.QUOTA and news:
             self.exhausted_at = now
         return news

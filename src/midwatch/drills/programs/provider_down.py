@@ -2,11 +2,12 @@
 
 import json
 import time
+from typing import Any
 
 from midwatch.drills.programs import asking, stage
 
 stage.wait_until_watched()
-said = []
+said: list[dict[str, Any]] = []
 while len(said) < 15:
     if len(said) == 4:
         stage.evidence()
