@@ -127,6 +127,8 @@ class App:
         self.gateway.usual = dict(self.usual.entries)
         self.untold: Callable[[], Mapping[str, int]] = dict
         """What was not told to the hub, by reason."""
+        self.in_contact: Callable[[], bool] = lambda: False
+        """Whether the hub took what it was told last."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

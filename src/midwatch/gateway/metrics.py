@@ -91,6 +91,7 @@ GAUGES: Final[Mapping[str, Family]] = {
     "breaker_opened_total": Family("provider, model", "times that a breaker opened"),
     "key_rests": Family("provider, key, state", "1 for keys of providers that rest or are missing", kind="gauge"),
     "key_calls_total": Family("provider, key", "calls that a key of a provider served"),
+    "hub_in_contact": Family("", "1 when the hub took what it was told last", kind="gauge"),
     "untold_total": Family("reason", "news and spans that did not reach the hub, nor its spool", loss=True),
     "requests_total": Family("", "requests since the start"),
     "upstream_dialled_total": Family("", "connections made to providers"),

@@ -94,6 +94,7 @@ class Router:
             "held_agents": [({"kind": kind}, count) for kind, count in sorted(holds.items())],
             "keys": [({"state": state}, count) for state, count in sorted(keys.items())],
             "documents_unsaved": sum(1 for one in app.documents if one.problem is not None),
+            "hub_in_contact": int(app.in_contact()),
             "untold_total": [({"reason": r}, n) for r, n in sorted(app.untold().items())],
             **metrics.places(house.health, house.now()),
         }

@@ -36,6 +36,7 @@ class Voice:
         """Tell of a gateway that is ready, and go on telling."""
         self.telling.join(app.house)
         app.untold = self.untold
+        app.in_contact = lambda: bool(self._transport.statistics()["in_contact"])
         self._transport.start()
         found = await _left_open(app)
         self.telling.ready(
