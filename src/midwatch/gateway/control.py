@@ -107,6 +107,7 @@ class Control:
             "why_not": app.not_ready(),
             "holds": [hold.to_json() for hold in app.holds.all()],
             "under_way": busy,
+            "working": app.gateway.working(),
             "calls_under_way": sum(len(calls) for calls in under_way.values()),
             "prices": settings.shelf.version,
         }

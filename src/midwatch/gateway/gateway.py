@@ -51,6 +51,9 @@ NO_FAULT: Final = frozenset(
 )
 """Failures after which a client may well ask the same again."""
 
+TOLD_S: Final = 60.0
+"""For how long the end of a call is told to the supervisor, as a sign of life; it asks each second."""
+
 MAX_PACES: Final = 5_000
 """Agents and sub-agents whose pace is known; the one seen first goes first."""
 
@@ -75,6 +78,8 @@ class Gateway:
         self.usual: Mapping[str, dict[str, list[int]]] = {}
         """What was usual of agents before this process began (`Pace.to_json`)."""
         self.under_way: dict[str, set[Carried]] = {}
+        self._ended: dict[str, float] = {}
+        """By agent: when its last call ended, the latest last."""
         """By agent."""
         self._limiter = Limiter(house.now)
         self._identify = identify
@@ -253,6 +258,8 @@ class Gateway:
             underway.discard(call)
             if not underway:
                 self.under_way.pop(call.payer.agent, None)
+            self._ended.pop(call.payer.agent, None)
+            self._ended[call.payer.agent] = house.now()
             call.ended = True
             if call.over is not None:
                 call.over()
@@ -294,6 +301,21 @@ class Gateway:
         self.house.counts["call.killed"] += len(ends)
         left = sum(1 for end in ends if not end.done())
         return Cut(tuple(calls), left, self.house.now() - began)
+
+    def working(self) -> dict[str, dict[str, float | None]]:
+        """Return the agents with a call under way, or one that ended within `TOLD_S`: for how long the oldest
+        has been open, and how long ago the last one ended, in seconds."""
+        now = self.house.now()
+        while self._ended and now - next(iter(self._ended.values())) > TOLD_S:
+            del self._ended[next(iter(self._ended))]
+        return {
+            agent: {
+                "open_s": max((now - c.began for c in self.under_way.get(agent, ())), default=None),
+                "ended_s": now - self._ended[agent] if agent in self._ended else None,
+            }
+            for agent in {**self._ended, **self.under_way}
+            if agent
+        }
 
     def forgive(self, agent: str) -> None:
         """What an agent did before it was resumed is not held against it again."""

@@ -37,6 +37,8 @@ class Run:
     wish: Wish | None = None
     wish_reason: str = ""
     said_done: bool = False
+    carried: bool = False
+    """Whether the open call is one that the gateway told of."""
     status: str | None = None
     beat_at: float | None = None
     hung_told: bool = False
@@ -94,6 +96,23 @@ class Run:
         self.said_done = self.said_done or notice.done or notice.draining
         if notice.status is not None:
             self.status = notice.status
+
+    def called(self, now: float, open_s: float | None, ended_s: float | None) -> None:
+        """Take what the gateway says of the agent's calls: for how long one has been open, and how long ago
+        the last one ended. None: none is, or it does not know of any.
+
+        What the agent itself declares stands beside it: only what came from here is taken back here.
+        """
+        evidence = self.evidence
+        if open_s is not None:
+            if evidence.call_open is None:
+                opened = max(self.started, now - open_s)
+                evidence, self.carried = replace(evidence, call_open=opened, call=now), True
+        elif self.carried:
+            evidence, self.carried = replace(evidence, call_open=None, call=now), False
+        if ended_s is not None and now - ended_s > max(self.started, evidence.call or 0.0):
+            evidence = replace(evidence, call=now - ended_s)
+        self.evidence = evidence
 
     def printed(self, now: float, data: bytes = b"") -> None:
         self.evidence = replace(self.evidence, output=now)

@@ -269,6 +269,7 @@ class Switchboard:
         if status != 200:
             raise GatewayNo(status, words_of(answer))
         held = _holds(answer)
+        self._hear_calls(answer.get("working"))
         for name, keeper in list(self._keepers.items()):
             if name in self._busy or name in self._owed or self._touched.get(name, 0) > before:
                 continue  # an order has changed it since: what was read of it is old
@@ -280,6 +281,18 @@ class Switchboard:
                 resting=resting,
             )
             await self._mend(keeper, todo, hold or {})
+
+    def _hear_calls(self, working: object) -> None:
+        """A call that is open, or has ended, is a sign of life, whatever the agent itself says of it."""
+        told = cast("Json", working) if isinstance(working, dict) else {}
+        for name, keeper in self._keepers.items():
+            if keeper.run is None or (name not in told and not keeper.run.carried):
+                continue
+            said = told.get(name)
+            ages = cast("Json", said) if isinstance(said, dict) else {}
+            keeper.run.called(
+                keeper.system.now(), _seconds(ages.get("open_s")), _seconds(ages.get("ended_s"))
+            )
 
     async def _mend(self, keeper: Keeper, todo: Mend, hold: Json) -> None:
         if todo is Mend.LIFT:
@@ -305,3 +318,7 @@ def _holds(answer: Json) -> dict[str, Json]:
         return {}
     found = [cast("Json", one) for one in cast("list[object]", listed) if isinstance(one, dict)]
     return {str(one.get("agent")): one for one in found}
+
+
+def _seconds(value: object) -> float | None:
+    return max(0.0, float(value)) if isinstance(value, int | float) else None
