@@ -368,4 +368,5 @@ class Calls(Model):
     window: Annotated[Duration, Field(ge=1)] = 60.0
     """See rate."""
     same_request: Annotated[int, Field(ge=2)] = 12
-    """The same request so many times within ten minutes counts as a loop. A call with the tag `poll` never does."""
+    """The same request so many times within ten minutes counts as a loop, unless it is less than a third of what is
+    asked meanwhile: a round of many is no loop. A call with the tag `poll` never is."""

@@ -6,7 +6,8 @@ Three measures, each against the agent itself, none against a fixed number alone
   not learned, so a runaway never becomes usual.
 - the newest tool result (tool, arguments and result together) again and again, one after the other or in
   turns of two. The same call with a result that changes is honest polling and counts for nothing.
-- the whole request again and again within ten minutes.
+- the whole request again and again within ten minutes, as a third or more of what is asked meanwhile: who goes
+  round many things, each of which stays as it is, polls.
 
 Decisions are for the gateway, which acts where the power is; the sentence is for the person.
 Times are monotonic seconds. After `forgive` everything counts anew, so that a resumed agent is not held
@@ -41,6 +42,10 @@ REQUESTS_S: Final = 600.0
 
 REQUESTS: Final = 256
 """Different requests that are remembered; the oldest goes first."""
+
+REQUEST_SHARE: Final = 1 / 3
+"""A request is a loop's when it is at least this share of all between its first time and its last: a loop of up to
+three. A round of many is honest work, however often it is gone."""
 
 POLLING_TAG: Final = "poll"
 """A call with this tag says that it repeats on purpose."""
@@ -123,7 +128,11 @@ class Pace:
     _tokens: _Window = field(init=False)
     _cost: _Window = field(init=False)
     _results: deque[str] = field(default_factory=lambda: deque[str](maxlen=64))
-    _requests: dict[str, deque[float]] = field(default_factory=dict[str, "deque[float]"])
+    _requests: dict[str, deque[tuple[float, int]]] = field(
+        default_factory=dict[str, "deque[tuple[float, int]]"]
+    )
+    """Request → when it was made, and the how manieth of all it was."""
+    _count: int = 0
 
     def __post_init__(self) -> None:
         self._tokens = _Window(self.calls.window)
@@ -203,9 +212,10 @@ class Pace:
         return Judgement(level, "same-call-loop", said, {"count": count, "hash": result[:16]})
 
     def _request(self, request: str, now: float) -> Judgement:
-        times = self._requests.pop(request, None) or deque[float]()
-        times.append(now)
-        while times[0] <= now - REQUESTS_S:
+        times = self._requests.pop(request, None) or deque[tuple[float, int]]()
+        self._count += 1
+        times.append((now, self._count))
+        while times[0][0] <= now - REQUESTS_S:
             times.popleft()
         while len(times) > self.calls.same_request:
             times.popleft()
@@ -214,7 +224,10 @@ class Pace:
             del self._requests[next(iter(self._requests))]
         if len(times) < self.calls.same_request:
             return FINE
-        over_s = times[-1] - times[0]
+        meanwhile = times[-1][1] - times[0][1] + 1
+        if len(times) < meanwhile * REQUEST_SHARE:
+            return FINE
+        over_s = times[-1][0] - times[0][0]
         said = f"the same request {len(times)} times within {max(over_s, 1):.0f} s"
         evidence = {"count": len(times), "hash": request[:16], "seconds": round(over_s, 1)}
         return Judgement(Level.LOOP, "same-call-loop", said, evidence)

@@ -133,6 +133,13 @@ def test_the_same_request_again_and_again_is_a_loop_whatever_its_spacing() -> No
     assert all(spread.asked(ask("same"), n * 120.0) == FINE for n in range(100))
 
 
+def test_a_round_of_many_that_stay_as_they_are_is_no_loop_and_one_of_three_is() -> None:
+    shop, circle = pace(), pace()
+    assert all(shop.asked(ask(f"page {n % 8}"), n * 2.5) == FINE for n in range(1_000))
+    levels = [circle.asked(ask(f"step {n % 3}"), n * 2.5).level for n in range(40)]
+    assert levels.index(Level.LOOP) == 33, "the twelfth of the first"
+
+
 def test_what_is_remembered_is_bounded() -> None:
     breaker = pace()
     for n in range(10_000):
