@@ -5,7 +5,8 @@ own; the shell knows only our group. So whoever is stopped stops the other:
 
 1. The command stops for its terminal (SIGTSTP, SIGTTIN, SIGTTOU): our group stops too, and the shell
    sees its job stopped. A SIGSTOP is for the command alone: also we freeze what we are about to kill.
-2. We are asked to stop: a command that has no part in our terminal is stopped first.
+   Where it only lacks the terminal, and we have it, it gets it: `fg` of a job that runs tells nobody.
+2. We are asked to stop: the command is stopped first.
 3. We go on (SIGCONT): the command does too, and where we are in the foreground the terminal is its again.
 
 Invariant: the command is never left stopped by us where nobody can let it go on. Without a shell behind
@@ -62,13 +63,17 @@ class Job:
             told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)
         except ChildProcessError:
             return  # it has ended, and that is heard elsewhere
-        if told is not None and told.si_status in FOR_THE_TERMINAL:
+        if told is None or told.si_status not in FOR_THE_TERMINAL:
+            return
+        if told.si_status != signal.SIGTSTP and _give_terminal(process):
+            self._system.signal(process, signal.SIGCONT)
+        else:
             self._stop()
 
     def _asked_to_stop(self) -> None:
         process = self._command()
-        if process is not None and not _shares_our_session(process):
-            # the kernel takes no SIGTSTP for an orphaned group, as that of another session is
+        if process is not None:
+            # and not SIGTSTP: the kernel takes none for an orphaned group, as that of another session is
             self._system.signal(process, signal.SIGSTOP)
         self._stop()
 
@@ -86,20 +91,14 @@ class Job:
         process = self._command()
         if process is None:
             return
-        if _shares_our_session(process):
-            _give_terminal(process)
+        _give_terminal(process)
         self._system.signal(process, signal.SIGCONT)
 
 
-def _shares_our_session(process: Process) -> bool:
-    try:
-        return os.getsid(process.pid) == os.getsid(0)
-    except OSError:
-        return False
-
-
-def _give_terminal(process: Process) -> None:
-    """Put the command in the foreground of our terminal, if that place is ours."""
+def _give_terminal(process: Process) -> bool:
+    """Put the command in the foreground of our terminal; tell whether that place was ours to give."""
     with contextlib.suppress(OSError):
-        if os.tcgetpgrp(0) == os.getpgrp():
+        if os.getsid(process.pid) == os.getsid(0) and os.tcgetpgrp(0) == os.getpgrp():
             os.tcsetpgrp(0, process.pid)
+            return True
+    return False

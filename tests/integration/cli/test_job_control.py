@@ -129,6 +129,18 @@ def test_bg_lets_it_go_on_until_it_reads_from_the_terminal(shell: Shell) -> None
     shell.until(r"ready\$ ")
 
 
+def test_fg_of_a_job_that_runs_brings_the_terminal_to_its_command(shell: Shell) -> None:
+    shell.type(f"{RUN} -- bash -c 'echo up; sleep 1; read word; echo got $word'\n")
+    shell.until("up")
+    shell.type("\x1a")
+    shell.until(r"Stopped[\s\S]*?ready\$ ")
+    shell.type("bg; fg\n")  # the shell signals a job that is stopped, and none that runs
+    shell.until("read word.*&[\\s\\S]*read word")
+    shell.type("this\n")
+    shell.until("got this")
+    shell.until(r"ready\$ ")
+
+
 def test_a_command_without_a_part_in_the_terminal_is_stopped_too(shell: Shell) -> None:
     shell.type(f"{RUN} -- sleep 600 < /dev/null\n")
     until(lambda: len(descendants(shell.pid)) == 2)
