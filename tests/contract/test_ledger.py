@@ -327,6 +327,20 @@ async def test_an_order_that_no_database_takes_harms_no_other(ledger: AnyLedger)
     assert await ledger.audit() == {}
 
 
+async def test_whatever_came_before_a_bad_order_the_next_one_is_taken(another: Open) -> None:
+    """Drivers prepare a statement at its sixth use, and a failure may fall on just that."""
+    for before in range(8):
+        ledger = await another()
+        twice = asked(CENT)
+        assert isinstance(await ledger.reserve(twice), Admitted)
+        assert isinstance(await ledger.reserve(twice), Refused)
+        for _ in range(before):
+            assert isinstance(await ledger.reserve(asked(CENT)), Admitted)
+        assert isinstance(await ledger.reserve(twice), Refused)
+        assert isinstance(await ledger.reserve(asked(CENT)), Admitted)
+        await ledger.stop()
+
+
 async def test_the_largest_amounts_are_exact(ledger: AnyLedger) -> None:
     call_id = await made(ledger, MAX_NUSD - 1)
     await made(ledger, 1)

@@ -81,6 +81,8 @@ class PostgresEngine:
         self._read_only = read_only
         self._db: psycopg.Connection[Row] | None = None
         self._sent: AbstractContextManager[psycopg.Pipeline] | None = None
+        self._piped = False
+        """True when the running transaction has sent statements in a pipeline."""
 
     def open(self) -> None:
         self.close()
@@ -125,6 +127,7 @@ class PostgresEngine:
             self._db = None
 
     def begin(self) -> int:
+        self._piped = False
         try:
             # two statements, one round trip
             both = self._server().execute(_BEGIN)
@@ -149,6 +152,12 @@ class PostgresEngine:
             self._db.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
+            return
+        if self._piped:
+            # What the driver meant to prepare behind the statement that failed was never prepared, and it believes
+            # that it was: the next transaction would fail, too. A fresh connection believes nothing.
+            with contextlib.suppress(LedgerDown, LedgerUnusable):
+                self.open()
 
     def _flush(self) -> None:
         """Wait for the answers to all that was sent by `run_many`."""
@@ -176,6 +185,7 @@ class PostgresEngine:
                 # nobody waits for the answers before the commit: all of it is one round trip
                 self._sent = self._server().pipeline()
                 self._sent.__enter__()
+                self._piped = True
             for statement, values in widened(sql, many):
                 self._server().execute(_marked(statement), values)
         except psycopg.Error as error:
