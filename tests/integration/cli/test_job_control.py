@@ -130,12 +130,16 @@ def test_bg_lets_it_go_on_until_it_reads_from_the_terminal(shell: Shell) -> None
 
 
 def test_fg_of_a_job_that_runs_brings_the_terminal_to_its_command(shell: Shell) -> None:
-    shell.type(f"{RUN} -- bash -c 'echo up; sleep 1; read word; echo got $word'\n")
+    shell.type(f"{RUN} -- bash -c 'echo up; sleep 2; read word; echo got $word'\n")
     shell.until("up")
     shell.type("\x1a")
     shell.until(r"Stopped[\s\S]*?ready\$ ")
-    shell.type("bg; fg\n")  # the shell signals a job that is stopped, and none that runs
-    shell.until("read word.*&[\\s\\S]*read word")
+    _, command = midwatch_and_command(shell)
+    shell.type("bg\n")
+    shell.until(r"ready\$ ")
+    until(lambda: state(command) != "T")
+    shell.type("fg\n")  # the shell signals a job that is stopped, and none that runs
+    shell.until("read word")
     shell.type("this\n")
     shell.until("got this")
     shell.until(r"ready\$ ")
