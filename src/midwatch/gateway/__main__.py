@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from midwatch.gateway.http import loop
 from midwatch.gateway.http.server import bind, serve
 from midwatch.gateway.router import Router
 from midwatch.gateway.voice import Voice
+from midwatch.wire import sealed
 
 GC_YOUNG: Final = 10_000
 """Allocations between two looks of the collector: a call makes hundreds, and almost no cycles."""
@@ -61,6 +62,13 @@ def read_arguments(arguments: Sequence[str]) -> Options:
         help="a further name by which this gateway is called (Host header)",
     )
     parser.add_argument("--hub", metavar="URL", help="where calls are told; to nobody if left out")
+    parser.add_argument(
+        "--secrets-fd",
+        type=int,
+        metavar="N",
+        help="an open socket on which the supervisor hands over providers' keys when it is asked; without it they"
+        " are read from the environment",
+    )
     parser.add_argument("--node", default=socket.gethostname(), help="the name of this machine")
     read = parser.parse_args(arguments)
     host, colon, port = read.listen.rpartition(":")
@@ -73,17 +81,25 @@ def read_arguments(arguments: Sequence[str]) -> Options:
     names.add((socket.gethostname() if everywhere else host).lower())
     return Options(
         read.data, host, int(port), read.name or "", frozenset(names), read.rehearsal, read.grace,
-        read.hub, read.node,
+        read.hub, read.node, read.secrets_fd,
     )  # fmt: skip
 
 
-async def run(options: Options) -> None:
+def environment(secrets_fd: int | None) -> dict[str, str]:
+    """Return our variables with those that the supervisor hands over. Raises SetupError. Blocking."""
+    try:
+        return {**os.environ, **({} if secrets_fd is None else sealed.ask(secrets_fd))}
+    except (OSError, ValueError) as error:
+        raise SetupError(f"--secrets-fd {secrets_fd}: no keys of providers came: {error}") from None
+
+
+async def run(options: Options, variables: Mapping[str, str]) -> None:
     """Run one gateway until it is told to stop. Raises MidwatchError when it cannot start."""
     listener = bind(options.host, options.port)
     if not options.name:
         options = replace(options, name=f"{socket.gethostname()}:{listener.getsockname()[1]}")
     voice = Voice(options) if options.hub_url is not None else None
-    app = App(options, os.environ, tell=None if voice is None else voice.telling)
+    app = App(options, variables, tell=None if voice is None else voice.telling)
     await app.start()
     if voice is not None:
         await voice.begin(app)
@@ -118,10 +134,12 @@ async def _cut_after(app: App, seconds: float) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the gateway and return the exit code."""
+    sealed.seal()  # first: providers' keys come after it
     logging.basicConfig(format="gateway: %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
+        options = read_arguments(arguments)
         loop.raise_open_files()
-        loop.run(run(read_arguments(arguments)))
+        loop.run(run(options, environment(options.secrets_fd)))
     except MidwatchError as error:
         print(f"gateway: {error}", file=sys.stderr)  # noqa: T201  the one message
         return 2

@@ -78,6 +78,8 @@ class Options:
     """Where calls are told."""
     node: str = ""
     """The name of this machine."""
+    secrets_fd: int | None = None
+    """A socket on which the supervisor hands over variables that hold secrets."""
 
 
 class App:

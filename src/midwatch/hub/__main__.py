@@ -18,6 +18,7 @@ from midwatch.core.errors import MidwatchError
 from midwatch.hub.app import Hub
 from midwatch.hub.server import HubServer, bind
 from midwatch.hub.settings import Settings, read_arguments
+from midwatch.wire.sealed import seal
 
 GC_YOUNG: Final = 10_000
 """Allocations between two looks of the collector: a request makes hundreds, and almost no cycles."""
@@ -57,6 +58,7 @@ async def serve(settings: Settings) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the hub and return the exit code."""
+    seal()
     logging.basicConfig(format="hub: %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

@@ -35,6 +35,7 @@ from midwatch.supervisor.pulse import Pulse
 from midwatch.supervisor.reporter import Silence
 from midwatch.supervisor.service_notify import ServiceManager
 from midwatch.supervisor.supervisor import Plans, Supervisor
+from midwatch.wire.sealed import seal
 
 READY_PATIENCE_S: Final = 120.0
 """How long the address of the page is waited for before the console says that the hub is slow."""
@@ -59,6 +60,7 @@ def run(
     stderr. `hub=False` starts agents alone: nothing is reported. `source` is where the fleet comes from:
     without it nothing can be reloaded. Raises SetupError.
     """
+    seal()  # our environment holds providers' keys, and agents are of our user
     return asyncio.run(_run(fleet, data, rehearsal, on_ready, say or _to_stderr, hub, source))
 
 

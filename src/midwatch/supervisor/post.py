@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from midwatch.core import units
@@ -21,6 +22,7 @@ from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.machine.system import Exit, Launch, Process, StartError, System
 from midwatch.supervisor.output.capture import Capture
 from midwatch.supervisor.precedence import Precedence
+from midwatch.wire import sealed
 from midwatch.wire.ids import new_id
 
 CHECK_EVERY_S: Final = 1.0
@@ -71,6 +73,8 @@ class Plan:
     cwd: str
     echo: bool = False
     """Whether its output is shown on the console: the hub tells of incidents there."""
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Variables that are handed to it when it asks (`wire.sealed`), instead of standing in its environment."""
 
 
 class Echo:
@@ -145,6 +149,8 @@ class Post:
         self._cpu_s = 0.0
         """Of the process, when it was last asked whether it works."""
         self._precedence = Precedence(plan.name, system, say)
+        self._line: socket.socket | None = None
+        """On which it asks for its secrets."""
         self._stopping = False
 
     async def keep(self) -> None:
@@ -156,6 +162,7 @@ class Post:
                 return
             began = self._system.now()
             if self._start():
+                await self._hand_over()
                 await self._watch()
                 await self._exited.wait()
                 self._after(self._exit)
@@ -187,10 +194,14 @@ class Post:
         self._precedence.begin()
         self._capture.begin()
         env = {**self.plan.env, "MIDWATCH_RUN_ID": run_id}
-        launch = Launch(self.plan.command, env, self.plan.cwd, run_id, self._printed, self._ended)
+        command, keep = self._with_line()
+        launch = Launch(
+            command, env, self.plan.cwd, run_id, self._printed, self._ended, keep_fds=keep
+        )
         try:
             self.process = self._system.spawn(launch)
         except StartError as error:
+            self._close_line()
             self._say(f"{self.plan.name}: {error}")
             self._mark_down(str(error))
             return False
@@ -200,6 +211,25 @@ class Post:
             f"/{self.plan.name}", run_id, process.pid, process.started, self._system.wall()
         )
         return True
+
+    def _with_line(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return the command, and what it inherits: the end of a line when there are secrets to tell."""
+        if not self.plan.secrets:
+            return self.plan.command, ()
+        self._line, theirs = socket.socketpair()
+        fd = theirs.detach()
+        return (*self.plan.command, "--secrets-fd", str(fd)), (fd,)
+
+    async def _hand_over(self) -> None:
+        """Tell the post its secrets when it asks. One that does not is found to be hung, or ended, like any other."""
+        line, self._line = self._line, None
+        if line is not None:
+            await sealed.tell(line, self.plan.secrets, START_PATIENCE_S)
+
+    def _close_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def _printed(self, data: bytes) -> None:
         self._capture.feed(data)

@@ -1,12 +1,14 @@
 """What each of the instance's own servers is started with: hub, gateway, rehearsal.
 
-Of providers' keys the gateway has all, the others none; in a rehearsal nobody has any.
+Of providers' keys the gateway has all, the others none; in a rehearsal nobody has any. They stand in no
+environment: the gateway asks for them when nobody but root can look into it any more (`wire.sealed`).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +26,11 @@ _LEDGER: Final = "env:"
 
 def plans(where: Plans, data: Path, fleet: Fleet, inherited: Mapping[str, str]) -> Iterator[Plan]:
     """Yield how each server is started, in the order in which they are."""
-    bare = environment.without(kept_back(fleet), inherited)
-    keyed = bare
-    if where.rehearsal is None:
-        keyed = environment.without(frozenset(), inherited)
-    elif (ledger := fleet.gateway.ledger or "").startswith(_LEDGER):
-        name = ledger.removeprefix(_LEDGER)
-        keyed = bare | {k: v for k, v in inherited.items() if k == name}
+    kept = kept_back(fleet)
+    bare = environment.without(kept, inherited)
+    if where.rehearsal is not None:
+        kept = frozenset({(fleet.gateway.ledger or "").removeprefix(_LEDGER)})
+    secrets = {name: inherited[name] for name in sorted(kept & inherited.keys())}
     own = ("--data", str(data))
     if where.hub is not None:
         yield _plan(
@@ -40,7 +40,8 @@ def plans(where: Plans, data: Path, fleet: Fleet, inherited: Mapping[str, str]) 
         model = ("--rehearsal", where.rehearsal.url) if where.rehearsal else ()
         told = ("--hub", where.hub_url, "--node", where.node) if where.hub is not None else ()
         options = (*own, *model, *told)
-        yield _plan("gateway", "midwatch.gateway", where.gateway, options, data, fleet, keyed)
+        plan = _plan("gateway", "midwatch.gateway", where.gateway, options, data, fleet, bare)
+        yield replace(plan, secrets=secrets)
     if where.rehearsal is not None:
         yield _plan(
             "rehearsal", "midwatch.drills.rehearsal", where.rehearsal, (), data, fleet, bare

@@ -97,6 +97,8 @@ def execute(
     finally:
         ends.close_theirs()
         _close(launch)
+    if launch.agent and LINUX:
+        _be_killed_first(popen.pid)
     return popen, ends
 
 
@@ -183,6 +185,19 @@ def _limits(caps: Caps, marked: mark.Mark | None) -> list[tuple[int, tuple[int, 
     if marked is not None:
         found.append((resource.RLIMIT_MSGQUEUE, marked))
     return found
+
+
+def _be_killed_first(pid: int) -> None:
+    """Do what `prepare` could not when we are sealed (`wire.sealed`) and not root: so is the child until it executes
+    its program, and may not write of itself in /proc; from then on we may. Its first child may have come before."""
+    with contextlib.suppress(OSError):
+        wanted = _oom_adjust()
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if int(os.read(fd, 16)) < int(wanted):
+                os.write(fd, wanted)
+        finally:
+            os.close(fd)
 
 
 def _oom_adjust() -> bytes:
