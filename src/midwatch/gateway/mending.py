@@ -229,7 +229,7 @@ class Graft:
             if any(said for key, said in shown.items() if key != "content"):
                 self._other()
             left = any(shown.values())
-        if choice.get("finish_reason") is not None:
+        if choice.get("finish_reason"):
             self._end()
             left = True
         return left

@@ -54,7 +54,8 @@ class ChatListener(Listener):
         """Note what a choice says; return whether that is something for the client."""
         index = choice.get("index", 0)
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and isinstance(index, int):
+        # many servers send "" in every chunk but the last
+        if reason and isinstance(reason, str) and isinstance(index, int):
             self._reasons[index] = reason[:64]
             self.finished = len(self._reasons) >= self.ask.choices
             self.finish = self._reasons.get(0, self.finish)
@@ -126,7 +127,7 @@ class MessagesListener(Listener):
         elif kind == "message_delta":
             delta = value.get("delta")
             reason = cast("Json", delta).get("stop_reason") if isinstance(delta, dict) else None
-            if isinstance(reason, str):
+            if reason and isinstance(reason, str):
                 self.finish, self.finished = reason[:64], True
             self._tell(value)
         elif kind == "message_stop":
@@ -233,13 +234,27 @@ def _reason(response: object) -> str:
 class GenerateListener(Listener):
     """Gemini: each chunk is an answer of its own, with parts, perhaps the reason, and the usage so far.
 
-    There is no sentinel; as a JSON array the closing bracket is one.
+    There is no sentinel; as a JSON array the closing bracket is one. Some models tell STOP in every chunk, so
+    that a reason is believed at once only where it comes without content, or after content that came without
+    it; any other is the end only when the body ends well (`close`).
     """
 
     def __init__(self, ask: Ask) -> None:
         splitter = sse.Elements() if ask.array else sse.Events()
         super().__init__(ask, splitter, gemini.Stream(tier_of(ask)))
         self._reasons: dict[int, str] = {}
+        self._believed: set[int] = set()
+        """Answers whose reason is the end, by all that is known."""
+        self._bare: set[int] = set()
+        """Answers of which content came without a reason: theirs comes at the end alone."""
+        self._refuted: set[int] = set()
+        """Answers that went on behind a reason."""
+
+    def close(self) -> list[Event]:
+        events = super().close()
+        if self.failure is None and len(self._reasons) >= self.ask.choices:
+            self.finished = True
+        return events
 
     def _read(self, raw: bytes) -> Event | None:
         if not self.ask.array:
@@ -275,11 +290,8 @@ class GenerateListener(Listener):
         return Event(raw, what)
 
     def _candidate(self, candidate: Json) -> bool:
-        index, reason = candidate.get("index", 0), candidate.get("finishReason")
-        if isinstance(reason, str) and isinstance(index, int):
-            self._reasons[index] = reason[:64]
-            self.finished = len(self._reasons) >= self.ask.choices
-            self.finish = self._reasons.get(0, self.finish)
+        index = candidate.get("index", 0)
+        index = index if isinstance(index, int) else 0
         content = candidate.get("content")
         said = False
         for part in (
@@ -296,7 +308,24 @@ class GenerateListener(Listener):
                 said = True
                 self._count(part)
                 self.text_only = False
+        self._note_reason(index, candidate.get("finishReason"), said=said)
         return said
+
+    def _note_reason(self, index: int, reason: object, *, said: bool) -> None:
+        """Note why an answer ends, or that it goes on."""
+        if said and index in self._believed:
+            self._refuted.add(index)
+            self._believed.discard(index)
+        if reason and isinstance(reason, str) and reason != "FINISH_REASON_UNSPECIFIED":
+            self._reasons[index] = reason[:64]
+            if index not in self._refuted and (not said or index in self._bare):
+                self._believed.add(index)
+        elif said:
+            self._reasons.pop(index, None)
+            self._bare.add(index)
+        if index == 0:
+            self.finish = self._reasons.get(0)
+        self.finished = len(self._believed) >= self.ask.choices
 
 
 def listener(ask: Ask, *, expects_usage: bool = True) -> Listener:

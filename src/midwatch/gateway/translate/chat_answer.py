@@ -62,7 +62,7 @@ _THOUGHTS: Final = ("reasoning_content", "reasoning")
 
 
 def _finish(reason: object) -> Finish:
-    if reason is None:
+    if reason is None or reason == "":
         return (
             Finish.STOP
         )  # a whole answer, or [DONE], without any reason: the server means the end
@@ -145,7 +145,7 @@ class Reader:
         for choice in objects(chunk.get("choices")):
             if choice.get("index", 0) != 0:
                 continue
-            if choice.get("finish_reason") is not None:
+            if choice.get("finish_reason"):
                 self._reason = choice["finish_reason"]
             delta = within(choice, "delta")
             self._refused = self._refused or bool(delta.get("refusal"))
