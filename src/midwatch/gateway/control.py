@@ -11,7 +11,7 @@ import ipaddress
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from midwatch.core import access
 from midwatch.core.access import Scope
@@ -48,6 +48,7 @@ class Control:
             ("POST", "/control/hold", self._hold),
             ("POST", "/control/lift", self._lift),
             ("POST", "/control/kill", self._kill),
+            ("POST", "/control/runs", self._live),
             ("POST", "/control/runs/began", self._began),
             ("POST", "/control/runs/ended", self._ended),
             ("POST", "/control/reload", self._reload),
@@ -127,7 +128,7 @@ class Control:
     async def _lift(self, asked: Asked) -> tuple[int, Json]:
         agent = asked.text("agent")
         lifted = self._app.holds.lift(agent)
-        self._app.gateway.forgive(agent)
+        self._app.gateway.paces.forgive(agent)
         above = self._app.holds.find(agent)
         said = await _durable(self._app.holds.document)
         return 200, {
@@ -143,6 +144,16 @@ class Control:
         cut = await app.gateway.cut(app.gateway.calls_of(agent), refusals.held(hold, agent))
         said = await _durable(app.holds.document)
         return 200, {"hold": hold.to_json(), "receipt": _receipt(cut), **said}
+
+    async def _live(self, asked: Asked) -> tuple[int, Json]:
+        """Hear which runs live, whole, so that the key of none outlives an end that was never told."""
+        live = asked.body.get("live")
+        if not isinstance(live, dict):
+            raise Wrong(422, 'live: expected {"AGENT": ["RUN", …], …} with every run that is alive')
+        runs = {agent: _texts(ids, f"live.{agent}") for agent, ids in cast("Json", live).items()}
+        at = min(asked.number("at", self._app.house.wall()), self._app.house.wall())
+        self._app.runs.told(runs, at)
+        return 200, await _durable(self._app.runs.document)
 
     async def _began(self, asked: Asked) -> tuple[int, Json]:
         self._app.runs.began(asked.text("agent"), asked.text("run"))
@@ -321,6 +332,13 @@ def _receipt(cut: Cut) -> Json:
             for c in cut.calls[:100]
         ],
     }
+
+
+def _texts(value: Any, field: str) -> list[str]:
+    found: list[Any] = value if isinstance(value, list) else [None]
+    if not all(isinstance(one, str) for one in found):
+        raise Wrong(422, f"{field[:100]}: expected a list of texts, got {str(value)[:100]!r}")
+    return found
 
 
 def _stamp(path: Path) -> Any:

@@ -2,8 +2,8 @@
 
 What is put counts at once in memory, and is on disk when `saved` returns: written by a thread, flushed, renamed.
 After a crash the file is the old one or the new one. Several gateways of one data directory share a document:
-each change is merged entry by entry into what the file holds then, under a lock, and `look` takes over what others
-wrote. A document of a newer version is refused, never overwritten.
+each change is a function of an entry, done again under a lock on what the file holds then, so that nobody's change
+undoes another's; `look` takes over what others wrote. A document of a newer version is refused, never overwritten.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ RETRY_S: Final = 1.0
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 
+MAX_PENDING: Final = 64
+"""Changes of one entry that wait for the disk one by one; of more, what they came to here is written."""
+
 Entry = dict[str, Any]
+Change = Callable[[Entry | None], Entry | None]
+"""What an entry becomes of what it is; None: it is not there. Done more than once: it may look at nothing else."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +50,7 @@ class Kept:
         """Why what is in memory is not on disk; None when it is."""
         self._path = path
         self._changed = changed
-        self._pending: dict[str, Entry | None] = {}
+        self._pending: dict[str, tuple[Change, ...]] = {}
         self._seen: tuple[int, int] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._failed_at: float | None = None
@@ -60,14 +65,24 @@ class Kept:
         self.entries, self._seen = self._read()
 
     def put(self, name: str, entry: Entry) -> None:
-        """Set an entry. In force at once."""
-        self.entries[name] = entry
-        self._note(name, entry)
+        """Set an entry, whatever it was. In force at once."""
+        self.change(name, _to(entry))
 
     def drop(self, name: str) -> None:
         """Remove an entry, if it is there. In force at once."""
-        if self.entries.pop(name, None) is not None:
-            self._note(name, None)
+        if name in self.entries:
+            self.change(name, _to(None))
+
+    def change(self, name: str, change: Change) -> None:
+        """Change an entry; on disk, as another process may have left it since. In force at once."""
+        _lay(self.entries, name, (change,))
+        waiting = (*self._pending.get(name, ()), change)
+        if len(waiting) > MAX_PENDING:  # the disk is full, and has been for long
+            waiting = (_to(self.entries.get(name)),)
+        self._pending[name] = waiting
+        if self._writing is None or self._writing.done():
+            self._begin()
+        self._changed()
 
     async def saved(self) -> None:
         """Return when all that was put is on disk. Raises OSError when it cannot be written now."""
@@ -97,12 +112,6 @@ class Kept:
             self.problem, self._seen = None, seen
             self._take(entries)
 
-    def _note(self, name: str, entry: Entry | None) -> None:
-        self._pending[name] = entry
-        if self._writing is None or self._writing.done():
-            self._begin()
-        self._changed()
-
     def _begin(self) -> None:
         self._writing = asyncio.get_running_loop().create_task(self._save())
 
@@ -121,12 +130,17 @@ class Kept:
                     )
                 self.problem = problem
                 return
-            for name, entry in batch.items():
-                if self._pending.get(name, batch) is entry:
+            for name, done in batch.items():
+                waiting = self._pending[name]
+                if waiting[: len(done)] == done:
+                    waiting = waiting[len(done) :]
+                if waiting:
+                    self._pending[name] = waiting
+                else:
                     del self._pending[name]
             self.problem, self._failed_at, self._seen = None, None, seen
-            for name, entry in self._pending.items():  # what came in the meantime
-                _lay(entries, name, entry)
+            for name, changes in self._pending.items():  # what came in the meantime
+                _lay(entries, name, changes)
             self._take(entries)
 
     def _take(self, entries: dict[str, Entry]) -> None:
@@ -137,12 +151,12 @@ class Kept:
     # -- in a thread ---------------------------------------------------------------------------------
 
     def _merge(
-        self, batch: Mapping[str, Entry | None]
+        self, batch: Mapping[str, tuple[Change, ...]]
     ) -> tuple[dict[str, Entry], tuple[int, int] | None]:
         with self._locked():
             entries, _ = self._read()
-            for name, entry in batch.items():
-                _lay(entries, name, entry)
+            for name, changes in batch.items():
+                _lay(entries, name, changes)
             self._write(json.dumps({"v": VERSION, "entries": entries}, indent=1).encode() + b"\n")
             return entries, self._stamp()
 
@@ -208,7 +222,14 @@ class Kept:
             os.close(folder)
 
 
-def _lay(entries: dict[str, Entry], name: str, entry: Entry | None) -> None:
+def _to(entry: Entry | None) -> Change:
+    return lambda _: entry
+
+
+def _lay(entries: dict[str, Entry], name: str, changes: tuple[Change, ...]) -> None:
+    entry = entries.get(name)
+    for change in changes:
+        entry = change(entry)
     if entry is None:
         entries.pop(name, None)
     else:

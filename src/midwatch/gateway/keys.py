@@ -125,23 +125,20 @@ class Keys:
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
         entry = asked.model_dump()
         entry |= {"created_at": self._wall(), "revoked_at": None, "used_at": None}
-        entry["secrets"] = [{"digest": digest_of(secret), "hint": secret[-4:], "until": None}]
-        self.document.put(asked.name, entry)
+        entry["secrets"] = [_secret(secret)]
+        # of two processes that make a key of one name, the first one's stays
+        self.document.change(asked.name, lambda there: entry if there is None else there)
         return secret
 
     def rotate(self, name: str, overlap_s: float) -> str:
         """Give a key a new secret and return it; the old one stays good for `overlap_s`. Raises BadKey."""
-        entry = self._live(name)
+        self._must_live(name)
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise BadKey(f"overlap_s: expected 0 to {MAX_OVERLAP_S:.0f}, got {overlap_s!r}")
         now = self._wall()
-        old = [one for one in entry["secrets"] if one["until"] is None or one["until"] > now]
-        for one in old:
-            one["until"] = min(one["until"] or now + overlap_s, now + overlap_s)
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
-        fresh = {"digest": digest_of(secret), "hint": secret[-4:], "until": None}
-        entry["secrets"] = [*old[-8:], fresh]
-        self.document.put(name, entry)
+        fresh = _secret(secret)
+        self.document.change(name, lambda entry: _rotated(entry, fresh, now, now + overlap_s))
         return secret
 
     def revoke(self, name: str) -> float:
@@ -150,27 +147,25 @@ class Keys:
         if key is None:
             raise _unknown(name)
         if key.revoked_at is None:
-            entry = self._live(name)
-            entry["revoked_at"] = self._wall()
-            self.document.put(name, entry)
+            now = self._wall()
+            self.document.change(name, lambda entry: _revoked(entry, now))
         return self._by_name[name].revoked_at or 0.0
 
     def used(self, key: Key, now: float) -> None:
-        """Note that a key was used, now and then."""
+        """Note that a key was used, now and then. Nothing else of it changes, whoever changed it meanwhile."""
         if now - (key.entry.get("used_at") or 0.0) >= USED_EVERY_S:
-            self.document.put(key.name, {**key.entry, "used_at": now})
+            self.document.change(key.name, lambda entry: _used(entry, now))
 
     def all(self) -> list[dict[str, Any]]:
         """Return what may be shown of all keys, by name."""
         return [show(self._by_name[name], self._wall()) for name in sorted(self._by_name)]
 
-    def _live(self, name: str) -> Entry:
+    def _must_live(self, name: str) -> None:
         key = self._by_name.get(name)
         if key is None:
             raise _unknown(name)
         if key.revoked_at is not None:
             raise BadKey(f"the key {name!r} was revoked; create another", 409)
-        return {**key.entry, "secrets": [dict(one) for one in key.entry["secrets"]]}
 
     def _checked(self, wanted: Mapping[str, Any]) -> Wanted:
         try:
@@ -219,6 +214,26 @@ def _key(name: str, entry: Entry) -> Key:
         digests={one["digest"]: one["until"] for one in entry["secrets"]},
         entry=entry,
     )
+
+
+def _secret(secret: str) -> Entry:
+    return {"digest": digest_of(secret), "hint": secret[-4:], "until": None}
+
+
+def _rotated(entry: Entry | None, fresh: Entry, now: float, until: float) -> Entry | None:
+    if entry is None:
+        return None
+    old = [one for one in entry["secrets"] if one["until"] is None or one["until"] > now]
+    old = [{**one, "until": min(one["until"] or until, until)} for one in old]
+    return {**entry, "secrets": [*old[-8:], fresh]}
+
+
+def _revoked(entry: Entry | None, now: float) -> Entry | None:
+    return entry and {**entry, "revoked_at": entry.get("revoked_at") or now}
+
+
+def _used(entry: Entry | None, now: float) -> Entry | None:
+    return entry and {**entry, "used_at": max(entry.get("used_at") or 0.0, now)}
 
 
 def _unknown(name: str) -> BadKey:

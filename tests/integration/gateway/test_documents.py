@@ -17,9 +17,10 @@ from midwatch.gateway import settings
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.holds import MAX_BELOW, HoldKind, Holds
 from midwatch.gateway.identify import Identify, Known
-from midwatch.gateway.kept import RETRY_S, Kept
-from midwatch.gateway.keys import BadKey, Keys
+from midwatch.gateway.kept import MAX_PENDING, RETRY_S, Kept
+from midwatch.gateway.keys import BadKey, Keys, digest_of
 from midwatch.gateway.runs import REMEMBERED, Runs
+from midwatch.wire.ids import new_id
 
 SECRET = bytes(32)
 
@@ -150,6 +151,49 @@ async def test_where_too_many_sub_agents_are_held_the_agent_is(
     await holds.document.saved()
 
 
+async def test_no_change_of_a_key_undoes_that_of_another_gateway(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """One revokes and rotates; the other has not looked since, and notes that it served both keys."""
+    one, other = Keys(tmp_path / "k", clock), Keys(tmp_path / "k", clock)
+    one.open()
+    leaked, ci = one.create({"name": "leaked", "agent": "x"}), one.create({"name": "ci", "agent": "x"})  # fmt: skip
+    await one.document.saved()
+    other.open()
+    one.revoke("leaked")
+    fresh = one.rotate("ci", 50)
+    await one.document.saved()
+    for name in ("leaked", "ci"):
+        known = other.named(name)
+        assert known is not None
+        other.used(known, clock.now)
+    newest = other.rotate("ci", 50)
+    await other.document.saved()
+    await one.document.look()
+    for keys in (one, other):
+        leak, kept = keys.find(digest_of(leaked)), keys.named("ci")
+        assert leak is not None
+        assert kept is not None
+        assert (leak.revoked_at, leak.entry["used_at"]) == (clock.now, clock.now)
+        good = clock.now + 49
+        assert [kept.over(digest_of(key), good) for key in (ci, fresh, newest)] == [None] * 3
+        assert "rotated" in str(kept.over(digest_of(fresh), clock.now + 51))
+
+
+async def test_changes_that_wait_for_a_full_disk_are_bounded_and_all_in_force(
+    tmp_path: Path,
+) -> None:
+    kept = opened(tmp_path / "doc.json")
+    (tmp_path / "doc.json.new").mkdir()
+    for _ in range(MAX_PENDING * 3):
+        kept.change("a", lambda entry: {"n": (entry or {"n": 0})["n"] + 1})
+    with pytest.raises(OSError, match="cannot be written"):
+        await kept.saved()
+    (tmp_path / "doc.json.new").rmdir()
+    await kept.saved()
+    assert opened(tmp_path / "doc.json").entries == kept.entries == {"a": {"n": MAX_PENDING * 3}}
+
+
 async def test_keys_expire_rotate_and_end(tmp_path: Path, clock: Clock) -> None:
     keys = Keys(tmp_path / "k", clock)
     keys.open()
@@ -219,6 +263,39 @@ async def test_ended_runs_are_known_for_ever_in_bounded_room(tmp_path: Path, clo
     again = Runs(tmp_path / "r", clock)
     again.open()
     assert all(again.is_over("inbox", name, clock.now) for name in names)
+
+
+async def test_a_run_whose_end_was_never_told_is_over_when_the_supervisor_tells_which_live(
+    tmp_path: Path, clock: Clock
+) -> None:
+    runs = Runs(tmp_path / "r", clock)
+    runs.open()
+    old, lost, lives, ending = (new_id(int(clock.now * 1000) + n) for n in range(4))
+    runs.ended("inbox", ending, 30)
+    at = clock.now + 1
+    same_moment, later = new_id(int(at * 1000)), new_id(int(at * 1000) + 1)
+    runs.told({"inbox": [lives]}, at)
+    over = [
+        runs.is_over(agent, run, clock.now)
+        for agent, run in (
+            ("inbox", lives),
+            ("inbox", ending),
+            ("inbox", same_moment),
+            ("inbox", later),
+            ("inbox", old),
+            ("never-heard-of", lost),
+        )
+    ]
+    assert over == [False, False, False, False, True, True]
+    early = new_id(0)
+    runs.began("inbox", early)  # the clock was set back
+    await runs.document.saved()
+    again = Runs(tmp_path / "r", clock)
+    again.open()
+    assert [again.is_over("inbox", r, clock.now) for r in (lives, early, old)] == [False, False, True]  # fmt: skip
+    runs.told({}, at)
+    assert [runs.is_over("inbox", r, clock.now) for r in (lives, early, later)] == [True, True, False]  # fmt: skip
+    await runs.document.saved()
 
 
 async def test_the_key_of_a_run_names_its_agent_and_ends_with_it(
