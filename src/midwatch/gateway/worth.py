@@ -7,7 +7,7 @@ missing, the charge is estimated from above and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from midwatch.core.calls.ask import Ask, Kind
@@ -16,6 +16,7 @@ from midwatch.core.calls.charge import Charge
 from midwatch.core.pricing import cost
 from midwatch.core.pricing.shelf import Basis
 from midwatch.core.pricing.usage import Doubt, Tier, Usage
+from midwatch.core.sealed import sealed
 from midwatch.gateway.settings import Settings
 
 UNTOLD_OUTPUT: Final = 32_768
@@ -34,7 +35,7 @@ not the fastest ones."""
 _TIERS: Final = {tier.value: tier for tier in Tier}
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Worst:
     """The most that a call can cost at a place."""
 

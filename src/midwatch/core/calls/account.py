@@ -9,9 +9,11 @@ another one's session by naming it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b
 from typing import Final
+
+from midwatch.core.sealed import sealed
 
 FLEET: Final = "fleet"
 
@@ -37,7 +39,7 @@ def clean(text: str, limit: int = MAX_PART) -> str:
     return f"{kept[: limit - 13]}~{blake2b(raw, digest_size=6).hexdigest()}"
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Payer:
     """Who a call is charged to."""
 

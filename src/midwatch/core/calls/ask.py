@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from midwatch.core.sealed import sealed
 
 
 class Kind(StrEnum):
@@ -39,7 +41,7 @@ KIND: Mapping[Dialect, Kind] = {
 """Whose a dialect is, where it is one provider's alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Ask:
     """One call as its client put it."""
 

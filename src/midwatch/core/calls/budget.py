@@ -16,6 +16,7 @@ from midwatch.core.calls.account import FLEET, Payer, clean, in_words, tag_accou
 from midwatch.core.calls.period import SLOT_S, SLOTS, Calendar, Window, slot_start
 from midwatch.core.calls.tally import NOTHING, Spent, Tally
 from midwatch.core.fleet import Fleet
+from midwatch.core.sealed import sealed
 from midwatch.core.terms import Budget, SharedBudget
 from midwatch.core.times import show_time
 from midwatch.core.units import show_money
@@ -130,7 +131,7 @@ class Reason(StrEnum):
     """The ledger cannot be written: no answer means no."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Admitted:
     """The call may be made; its worst case is reserved."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Limit
+from midwatch.core.sealed import sealed
 
 MAX_NUSD: Final = 10**18
 """A thousand million dollars: more is no price, and sums of it would not fit into 64 bits."""
@@ -19,7 +20,7 @@ MAX_NUSD: Final = 10**18
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Reservation:
     """A call that is about to be made."""
 
@@ -45,7 +46,7 @@ class Reservation:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Charge:
     """What a call came to."""
 

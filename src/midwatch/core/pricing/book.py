@@ -74,12 +74,10 @@ class Listing:
         if len(self.periods) == 1:
             return self.periods[0][2]
         minute = int(at % DAY_S) // 60
-        since = max((s for s, _, _ in self.periods if s <= at), default=self.periods[0][0])
-        found = self.periods[0][2]
-        for start, from_minute, price in self.periods:
-            if start == since and from_minute <= minute:
-                found = price
-        return found
+        for start, from_minute, price in reversed(self.periods):
+            if start <= at and from_minute <= minute:
+                return price
+        return self.periods[0][2]
 
     @property
     def since(self) -> int:

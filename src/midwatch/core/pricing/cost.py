@@ -14,7 +14,8 @@ from operator import mul
 from typing import Final
 
 from midwatch.core.pricing.price import MILLION, PER_MILLE, Card, Price
-from midwatch.core.pricing.usage import INPUTS, OUTPUTS, Part, Tier, Usage, counts
+from midwatch.core.pricing.usage import OUTPUTS, Part, Tier, Usage, counts
+from midwatch.core.sealed import sealed
 
 _PARTS: Final = tuple(Part)
 _NAMES: Final = tuple(part.value for part in Part)
@@ -22,7 +23,7 @@ _PIECES: Final = len(_PARTS) - 4
 """Where the pieces begin: a region makes tokens dearer, not searches."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Bill:
     """The cost of one call by one price."""
 
@@ -96,16 +97,21 @@ def lines(usage: Usage, price: Price) -> list[Line]:
     return [line for line in found if line.nusd or line.part is not Part.REQUESTS]
 
 
-_IN: Final = {part: place for place, part in enumerate(_PARTS) if part in INPUTS}
-_OUT: Final = {part: place for place, part in enumerate(_PARTS) if part in OUTPUTS}
-_PLAIN_IN: Final = (Part.INPUT_TEXT, Part.CACHE_READ)
-_MEDIA_IN: Final = (Part.INPUT_AUDIO, Part.INPUT_IMAGE, Part.INPUT_VIDEO)
+_MEDIA: Final = (Part.INPUT_AUDIO, Part.INPUT_IMAGE, Part.INPUT_VIDEO)
 _WRITES: Final = {
     "": (),
     "5m": (Part.CACHE_WRITE_5M,),
     "1h": (Part.CACHE_WRITE_5M, Part.CACHE_WRITE_1H),
     "12h": (Part.CACHE_WRITE_5M, Part.CACHE_WRITE_1H, Part.CACHE_WRITE_12H),
 }
+_WAYS_IN: Final = {
+    (writes, media): (Part.INPUT_TEXT, Part.CACHE_READ, *parts, *(_MEDIA if media else ()))
+    for writes, parts in _WRITES.items()
+    for media in (False, True)
+}
+_WAYS_OUT: Final = {False: (Part.OUTPUT_TEXT, Part.REASONING), True: OUTPUTS}
+_FEES: Final = [_PARTS.index(p) for p in (Part.WEB_SEARCHES, Part.FILE_SEARCHES, Part.MAP_SEARCHES)]
+_REQUEST: Final = _PARTS.index(Part.REQUESTS)
 
 
 def worst_case(
@@ -127,21 +133,16 @@ def worst_case(
     a write price write without being asked, so "5m" costs little and is safe), as audio, image or video
     where it carries some (`media_in`) or may produce some (`media_out`). `searches`: the most it may do.
     """
+    ways_in = _WAYS_IN.get((writes, media_in)) or _WAYS_IN["12h", media_in]
+    ways_out = _WAYS_OUT[media_out]
+    uplift = price.region_per_mille(region)
     worst = 0
-    for served in {tier, Tier.DEFAULT}:
+    for served in (tier,) if tier is Tier.DEFAULT else (tier, Tier.DEFAULT):
         card = price.card(served, input_tokens)
-        ways_in = (
-            *_PLAIN_IN,
-            *_WRITES.get(writes, _WRITES["12h"]),
-            *(_MEDIA_IN if media_in else ()),
-        )
-        listed = (Part.OUTPUT_TEXT, Part.REASONING)
-        ways_out = tuple(_OUT) if media_out else listed
-        figures = [0] * len(_PARTS)
-        figures[max((_IN[part] for part in ways_in), key=card.rates.__getitem__)] = input_tokens
-        figures[max((_OUT[part] for part in ways_out), key=card.rates.__getitem__)] = max_output
-        figures[_PARTS.index(Part.REQUESTS)] = 1
-        for part in (Part.WEB_SEARCHES, Part.FILE_SEARCHES, Part.MAP_SEARCHES):
-            figures[_PARTS.index(part)] = searches
-        worst = max(worst, _total(tuple(figures), card, region, price))
+        tokens = input_tokens * card.dearest(ways_in) + max_output * card.dearest(ways_out)
+        pieces = card.rates[_REQUEST]
+        if searches:
+            pieces += searches * sum(card.rates[place] for place in _FEES)
+        exact = tokens * uplift + pieces * PER_MILLE
+        worst = max(worst, -(-exact // (MILLION * PER_MILLE)))
     return worst

@@ -35,7 +35,8 @@ class Figures:
 
     def within(self, key: str) -> Figures:
         """Return the figures of the object under a key; none when there is no object."""
-        return Figures(self.data.get(key), self.doubts)
+        value = self.data.get(key)
+        return Figures(value, self.doubts) if value else NOTHING
 
     def told(self, *keys: str) -> int | None:
         """Return the first of these that is told, or None."""
@@ -53,7 +54,11 @@ class Figures:
 
     def count(self, *keys: str) -> int:
         """Return the first of these that is told, or 0."""
-        return self.told(*keys) or 0
+        data = self.data
+        for key in keys:
+            if key in data:
+                return self.told(*keys) or 0
+        return 0
 
     def nusd(self, key: str, per_usd: int = 1) -> int | None:
         """Return an amount in nano-dollars, rounded up, or None when none is told.
@@ -67,6 +72,10 @@ class Figures:
         if amount is None:
             self.doubts.add(Doubt.MALFORMED)
         return amount
+
+
+NOTHING: Final = Figures(None)
+"""Nothing is told here, and so nothing doubted."""
 
 
 def _count(value: object) -> int | None:

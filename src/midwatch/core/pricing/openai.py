@@ -78,26 +78,49 @@ def usage_of(
             told.doubts.add(Doubt.INCOMPLETE)
     given: dict[str, Any] = _input(told, asked_in)
     given |= _output(told, asked_in, asked_out, total)
-    searches = told.count("num_search_queries", "num_sources_used")
-    given["web_searches"] = max(searches, (items or {}).get(Part.WEB_SEARCHES, 0))
-    given["file_searches"] = (items or {}).get(Part.FILE_SEARCHES, 0)
+    given["web_searches"] = told.count("num_search_queries", "num_sources_used")
+    if items:
+        given["web_searches"] = max(given["web_searches"], items.get(Part.WEB_SEARCHES, 0))
+        given["file_searches"] = items.get(Part.FILE_SEARCHES, 0)
     if tier is Tier.OTHER:
         told.doubts.add(Doubt.TIER)
     reported = reported_nusd(told)
     return Usage(**given, tier=tier, reported_nusd=reported, doubts=frozenset(told.doubts))
 
 
+_CACHED_ELSEWHERE: Final = frozenset(
+    (
+        # DeepSeek; Moonshot and Together; Mistral; a proxy before Anthropic
+        "prompt_cache_hit_tokens",
+        "cached_tokens",
+        "num_cached_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+    )
+)
+"""Where those tell of their caches who have no details for it."""
+
+
 def _input(told: Figures, total: int) -> dict[str, int]:
     details = _details(told, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    cached = details.count("cached_tokens", "cache_read_input_tokens")
+    written = details.count("cache_write_tokens")
+    if not _CACHED_ELSEWHERE.isdisjoint(told.data):
+        cached = max(
+            cached,
+            told.count("prompt_cache_hit_tokens"),
+            told.count("cached_tokens", "num_cached_tokens"),
+            told.count("cache_read_input_tokens"),
+        )
+        written = max(written, told.count("cache_creation_input_tokens"))
+    media = {
+        "audio": details.count("audio_tokens"),
+        "image": details.count("image_tokens"),
+        "video": details.count("video_tokens"),
+    }
+    if not (cached or written or any(media.values())):
+        return {"input_text": total}
     by_kind = details.within("cached_tokens_details")
-    cached = max(
-        details.count("cached_tokens", "cache_read_input_tokens"),
-        # DeepSeek; Moonshot and Together; Mistral; a proxy before Anthropic
-        told.count("prompt_cache_hit_tokens"),
-        told.count("cached_tokens", "num_cached_tokens"),
-        told.count("cache_read_input_tokens"),
-    )
-    written = max(details.count("cache_write_tokens"), told.count("cache_creation_input_tokens"))
     kept = details.within("cache_write_tokens_details")
     half_day = min(kept.count("ttl_12h_tokens"), written)
     hour = min(told.within("cache_creation").count("ephemeral_1h_input_tokens"), written - half_day)
@@ -108,9 +131,7 @@ def _input(told: Figures, total: int) -> dict[str, int]:
         cached_audio=by_kind.count("audio_tokens"),
         cached_image=by_kind.count("image_tokens"),
         writes=(written - hour - half_day, hour, half_day),
-        audio=details.count("audio_tokens"),
-        image=details.count("image_tokens"),
-        video=details.count("video_tokens"),
+        **media,
     )
 
 
@@ -120,16 +141,20 @@ def _output(told: Figures, asked_in: int, answered: int, total: int | None) -> d
     )
     outside = told.count("reasoning_tokens")
     reasoning = max(details.count("reasoning_tokens"), outside)
+    cited = told.count("citation_tokens")
+    audio, image = details.count("audio_tokens"), details.count("image_tokens")
+    if not (reasoning or audio or image):
+        return {"output_text": answered, "citation": cited}
     searched = "citation_tokens" in told.data or "num_search_queries" in told.data
     beside = (outside > 0 and searched) or total == asked_in + answered + reasoning
     parts = split_output(
         min(answered + reasoning, 1_000_000_000) if beside else answered,
         told.doubts,
         reasoning=reasoning,
-        audio=details.count("audio_tokens"),
-        image=details.count("image_tokens"),
+        audio=audio,
+        image=image,
     )
-    return {**parts, "citation": told.count("citation_tokens")}
+    return {**parts, "citation": cited}
 
 
 def _details(told: Figures, *names: str) -> Figures:

@@ -72,6 +72,19 @@ class Card:
     assumed_tier: bool = False
     above: int = 0
     """The band: it holds above so many input tokens."""
+    _dearest: dict[tuple[Part, ...], int] = field(
+        default_factory=dict[tuple["Part", ...], int], compare=False, repr=False
+    )
+
+    def dearest(self, parts: tuple[Part, ...]) -> int:
+        """Return the highest rate of some parts."""
+        rate = self._dearest.get(parts)
+        if rate is None:
+            rate = self._dearest[parts] = max(self.rates[_PLACES[part]] for part in parts)
+        return rate
+
+
+_PLACES: Final = {part: place for place, part in enumerate(Part)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from midwatch.core.pricing.names import maker
 from midwatch.core.pricing.own import Own, OwnPrices
 from midwatch.core.pricing.price import FREE, Card, Price, complete, named
 from midwatch.core.pricing.usage import INPUTS, Part, Tier, Usage, counts
+from midwatch.core.sealed import sealed
 
 DISPUTE_PERCENT: Final = 2
 """Lists that differ by more of the lower amount disagree; below that they round."""
@@ -50,7 +51,7 @@ class Basis(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Quote:
     """What a call costs."""
 
@@ -216,17 +217,18 @@ class Shelf:
         """Return the cost by the lists. Of two, one that does not know the tier gives way to one that does."""
         sure = bills
         if len(bills) > 1:
-            sure = tuple(bill for bill in bills if "tier" not in bill.assumed)
+            sure = [bill for bill in bills if "tier" not in bill.assumed]
         if len(sure) == 1:
             return self._by(sure[0], Basis.SINGLE, bills)
-        high = max(bills, key=lambda bill: bill.nusd)
-        low = min(bill.nusd for bill in bills)
+        amounts = [bill.nusd for bill in bills]
+        high, low = max(amounts), min(amounts)
         # one nano-dollar is rounding
-        apart = (high.nusd - low) * 100 > DISPUTE_PERCENT * low and high.nusd - low > 1
-        return self._by(high, Basis.DISPUTED if apart else Basis.AGREED, bills)
+        apart = (high - low) * 100 > DISPUTE_PERCENT * low and high - low > 1
+        dearest = bills[amounts.index(high)]
+        return self._by(dearest, Basis.DISPUTED if apart else Basis.AGREED, bills)
 
     def _by(self, bill: Bill, basis: Basis, bills: tuple[Bill, ...]) -> Quote:
-        reason = f"{basis.value}: {bill.source}"
+        reason = f"{basis}: {bill.source}"
         return Quote(bill.nusd, basis, bills, reason, self.version, None, bill.assumed)
 
     def worst_case(

@@ -9,10 +9,12 @@ of dialects. Figures are whole numbers from 0 to MAX_COUNT.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Final, cast
+
+from midwatch.core.sealed import sealed
 
 MAX_COUNT: Final = 1_000_000_000
 """Tokens of one part. No call has a thousand million; a larger figure is a slip or a lie."""
@@ -98,13 +100,15 @@ TOKENS: Final = (*INPUTS, *OUTPUTS, Part.CITATION)
 FEES: Final = (Part.REQUESTS, Part.WEB_SEARCHES, Part.FILE_SEARCHES, Part.MAP_SEARCHES)
 """Billed by the piece."""
 
-counts = attrgetter(*(part.value for part in Part))
+_NAMES: Final = tuple(part.value for part in Part)
+
+counts = attrgetter(*_NAMES)
 """Every part of a usage, in the order of `Part`."""
 _inputs = attrgetter(*(part.value for part in INPUTS))
 _outputs = attrgetter(*(part.value for part in OUTPUTS))
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Usage:
     """Tokens and pieces of one call. Raises ValueError for a negative or absurd figure.
 
@@ -200,10 +204,14 @@ class Usage:
 
     def to_json(self) -> dict[str, Any]:
         """Return the stored form: what differs from nothing, and its version."""
-        stored: dict[str, Any] = {"v": VERSION}
-        for part, count in zip(Part, counts(self), strict=True):
-            if count != (part is Part.REQUESTS):
-                stored[part.value] = count
+        stored: dict[str, Any] = {
+            name: count for name, count in zip(_NAMES, counts(self), strict=True) if count
+        }
+        stored["v"] = VERSION
+        if self.requests == 1:
+            del stored[Part.REQUESTS]
+        elif not self.requests:
+            stored[Part.REQUESTS.value] = 0
         if self.tier is not Tier.DEFAULT:
             stored["tier"] = self.tier.value
         if self.region:

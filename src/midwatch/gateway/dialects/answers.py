@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from pydantic_core import from_json
@@ -12,13 +12,14 @@ from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.classes import Failure, broken, classify
 from midwatch.core.pricing import anthropic, gemini, openai
 from midwatch.core.pricing.usage import Doubt, Usage
+from midwatch.core.sealed import sealed
 from midwatch.gateway.dialects.bodies import Json
 from midwatch.gateway.dialects.listeners import tier_of
 from midwatch.gateway.dialects.reading import Contents
 from midwatch.gateway.dialects.stream import MAX_NAME, objects
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Answer:
     """A whole answer, or the failure that it is."""
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from midwatch.core.calls.budget import Limit
 from midwatch.core.calls.charge import Charge, Reservation
+from midwatch.core.sealed import sealed
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Reserve:
     """Answered with Admitted or Refused."""
 
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Settle:
     """Answered with Settled. `exact` is True for figures that correct those of a settled call."""
 
@@ -24,7 +25,7 @@ class Settle:
     exact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Release:
     """Answered with Settled."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from midwatch.core.sealed import sealed
 
 Headers = Sequence[tuple[str, str]]
 """Names in lower case, in order; a name may occur more than once."""
@@ -37,7 +38,7 @@ class UpstreamError(Exception):
         super().__init__(f"{phase}: {reason}")
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Request:
     method: str
     url: str
