@@ -27,7 +27,10 @@ class ErrorClass(StrEnum):
     OVERLOADED = "overloaded"  # the provider has too much to do
     RATE_LIMIT = "rate_limit"  # this key asked too much in a short time
     QUOTA = "quota"  # what this key may use is used up: credit, a day's or a month's limit
-    CREDENTIALS = "credentials"  # the provider does not accept the key
+    CREDENTIALS = "credentials"  # the provider does not accept the key, whatever is asked
+    FORBIDDEN = (
+        "forbidden"  # the provider does not let this key do this one thing: a file, a model, a size
+    )
     NOT_FOUND = "not_found"  # the provider does not serve this model
     CONTEXT_LENGTH = "context_length"  # the request does not fit into the model's window
     CONTENT_POLICY = "content_policy"  # the provider will not answer this
@@ -78,6 +81,7 @@ REACTIONS: Final[Mapping[ErrorClass, Reaction]] = {
     ErrorClass.RATE_LIMIT:     Reaction(True,  True,       True,  True,  False, False),
     ErrorClass.QUOTA:          Reaction(True,  True,       False, True,  False, False, True),
     ErrorClass.CREDENTIALS:    Reaction(True,  True,       False, True,  False, False, True),
+    ErrorClass.FORBIDDEN:      Reaction(True,  True,       False, True,  False, False),
     ErrorClass.NOT_FOUND:      Reaction(False, False,      False, True,  False, False),
     ErrorClass.CONTEXT_LENGTH: Reaction(False, False,      False, True,  False, False),
     ErrorClass.CONTENT_POLICY: Reaction(False, False,      False, False, False, True),
@@ -103,11 +107,13 @@ CODES: Final[Mapping[str, ErrorClass]] = {
         ErrorClass.RATE_LIMIT: "rate_limit_exceeded rate_limit_error rate_limited ratelimitreached"
         " too_many_requests toomanyrequests rate_limit_reached_error rate_limit",
         ErrorClass.CREDENTIALS: (
-            "invalid_api_key authentication_error permission_error permission_denied unauthenticated"
-            " api_key_invalid api_key_expired api_key_service_blocked service_disabled account_deactivated"
-            " invalid_authentication_error invalid_organization ip_not_authorized unauthorized"
-            " unsupported_country_region_territory no_auth_error expired_api_key permissiondenied"
+            "invalid_api_key authentication_error unauthenticated api_key_invalid api_key_expired"
+            " api_key_service_blocked api_key_http_referrer_blocked api_key_ip_address_blocked"
+            " service_disabled consumer_suspended account_deactivated invalid_authentication_error"
+            " invalid_organization ip_not_authorized unauthorized unsupported_country_region_territory"
+            " no_auth_error expired_api_key"
         ),
+        ErrorClass.FORBIDDEN: "permission_error permission_denied permissiondenied",
         ErrorClass.CONTEXT_LENGTH: "context_length_exceeded context_window_exceeded model_max_context_exceeded"
         " exceed_context_size_error",
         ErrorClass.CONTENT_POLICY: "content_policy_violation content_filter moderation_blocked invalid_prompt"
@@ -146,7 +152,7 @@ _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     400: ErrorClass.BAD_REQUEST,
     401: ErrorClass.CREDENTIALS,
     402: ErrorClass.QUOTA,
-    403: ErrorClass.CREDENTIALS,
+    403: ErrorClass.FORBIDDEN,  # one request can ask for what no key may do: that takes no key from the others
     404: ErrorClass.NOT_FOUND,
     405: ErrorClass.BAD_REQUEST,
     406: ErrorClass.BAD_REQUEST,
@@ -175,6 +181,9 @@ _OVERRULES: Final = tuple(
         # what is too large for a limit never fits, however long one waits
         (r"^request too large for\b", ErrorClass.CONTEXT_LENGTH),
         (r"\bon (?:requests|tokens) per day \((?:RPD|TPD)\)", ErrorClass.QUOTA),
+        # a key of few scopes, a small credit: other requests may do
+        (r"^you have insufficient permissions for this operation\b", ErrorClass.FORBIDDEN),
+        (r"^this request requires more credits\b", ErrorClass.FORBIDDEN),
     )
 )
 """Words that say more than the code beside them (OpenAI and Groq put both under rate_limit_exceeded)."""
@@ -186,7 +195,6 @@ _WORDS: Final = tuple(
         (r"^you have reached your specified (?:workspace )?api usage limits\b", ErrorClass.QUOTA),
         (r"^insufficient (?:balance|credits|funds)\b", ErrorClass.QUOTA),
         (r"\bmonthly (?:spend|usage|spending) limit\b", ErrorClass.QUOTA),
-        (r"^this request requires more credits\b", ErrorClass.QUOTA),
         (r"^this organization has been disabled\b", ErrorClass.CREDENTIALS),
         (r"^api key (?:not valid|expired|not found)\b", ErrorClass.CREDENTIALS),
         (r"^your api key was reported as leaked\b", ErrorClass.CREDENTIALS),
@@ -212,7 +220,13 @@ _WORDS: Final = tuple(
 """Asked last, and only where code and status say no more than that something is wrong."""
 
 _OPEN_TO_WORDS: Final = frozenset(
-    (ErrorClass.BAD_REQUEST, ErrorClass.UNKNOWN, ErrorClass.TRANSIENT, ErrorClass.CREDENTIALS)
+    (
+        ErrorClass.BAD_REQUEST,
+        ErrorClass.UNKNOWN,
+        ErrorClass.TRANSIENT,
+        ErrorClass.CREDENTIALS,
+        ErrorClass.FORBIDDEN,
+    )
 )
 
 

@@ -43,11 +43,27 @@ _OURS: Final = _HOP | frozenset(
         "x-real-ip",
         "true-client-ip",
         "cf-connecting-ip",
+        # whose bill it is; the fleet file's `headers` say it
+        "openai-organization",
+        "openai-project",
+        # another method, path, model or address than those that were judged
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "azureml-model-deployment",
+        "helicone-auth",
+        "helicone-target-url",
+        "helicone-openai-api-base",
     )
 )
-"""What a client says to us and not to the provider. The body goes on unpacked."""
+"""What a client says to us and not to the provider, and what would undo what was decided here. The body goes
+on unpacked."""
 
-_DROPPED: Final = ("x-midwatch-", "x-forwarded-")
+_DROPPED: Final = ("x-midwatch-", "x-forwarded-", "x-goog-", "x-portkey-", "cf-aig-")
+"""The last two steer routers: to another provider, with another key. Google's `x-goog-user-project` bills
+elsewhere, `x-goog-fieldmask` hides the usage."""
 
 _NOT_BACK: Final = _HOP | frozenset(
     ("content-length", "set-cookie", "alt-svc", "strict-transport-security")
@@ -67,7 +83,9 @@ def onward(headers: Iterable[tuple[str, str]], *, rehearsed: bool = False) -> Pa
     passed = [
         (name, value)
         for name, value in listed
-        if name not in _OURS and name not in named and not name.startswith(dropped)
+        if name not in _OURS
+        and name not in named
+        and (not name.startswith(dropped) or name == "x-goog-api-client")
     ]
     passed.append(("accept-encoding", "identity"))
     return passed

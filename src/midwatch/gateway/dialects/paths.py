@@ -183,8 +183,9 @@ def target(
 ) -> str:
     """Return path and query below a provider's base URL, for a call or a look at the models.
 
-    OpenAI's base URLs end in /v1, Anthropic's and Gemini's do not. Of the client's query everything passes but
-    the key.
+    OpenAI's base URLs end in /v1, Anthropic's and Gemini's do not. Of the client's query nothing passes to
+    Gemini, where `fields`, `$alt`, `$callback` and others would hide the answer's usage from us; to others
+    everything but keys and a model.
     """
     if kind is Kind.OPENAI:
         path = {
@@ -205,9 +206,16 @@ def target(
         call = "countTokens" if dialect is Dialect.COUNT else "generateContent"
         call = "streamGenerateContent" if stream else call
         path = f"/{version}/models/{quote(model, safe='-._~@')}:{call}"
-    if kind is not Kind.GEMINI and not query:
+    if kind is Kind.GEMINI:
+        return f"{path}?alt=sse" if stream and not array else path
+    if not query:
         return path
-    pairs = [(k, v) for k, v in parse_qsl(query, keep_blank_values=True) if k not in ("key", "alt")]
-    if kind is Kind.GEMINI and stream and not array:
-        pairs.append(("alt", "sse"))
-    return f"{path}?{urlencode(pairs)}" if pairs else path
+    pairs = parse_qsl(query, keep_blank_values=True)
+    kept = [(k, v) for k, v in pairs if k.lower() not in _NOT_ONWARD]
+    return f"{path}?{urlencode(kept)}" if kept else path
+
+
+_NOT_ONWARD: Final = frozenset(
+    ("key", "api_key", "api-key", "access_token", "subscription-key", "alt", "model", "deployment")
+)
+"""Of a query: keys, and what was judged elsewhere."""

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from midwatch.core.calls import complaint, patience
 from midwatch.core.calls.ask import Kind
+from midwatch.core.calls.chain import Place
 from midwatch.core.calls.classes import REACTIONS, ErrorClass, broken, classify, reaction
 from midwatch.core.calls.classes import ErrorClass as C
+from midwatch.core.calls.exchange import Try
+from midwatch.core.calls.pool import KeyHealth, KeyState
+from midwatch.core.calls.route import Health, note_failure
+from midwatch.core.models import Breaker
 
 OPENAI = "platform.openai.com/docs/guides/error-codes"
 OPENAI_LIMITS = "platform.openai.com/docs/guides/rate-limits"
@@ -78,6 +83,8 @@ CASES = (
     Case("openai wrong key", OPENAI, OAI, 401, openai("Incorrect API key provided: sk-ab**yz.", "invalid_request_error", "invalid_api_key"), C.CREDENTIALS),
     Case("openai no member", OPENAI, OAI, 401, openai("You must be a member of an organization to use the API", "invalid_request_error", None), C.CREDENTIALS),
     Case("openai country", OPENAI, OAI, 403, openai("Country, region, or territory not supported", "request_forbidden", "unsupported_country_region_territory"), C.CREDENTIALS),
+    Case("openai scopes", OPENAI, OAI, 401, openai("You have insufficient permissions for this operation. Missing scopes: api.responses.write.", "invalid_request_error", None), C.FORBIDDEN),
+    Case("openai 403 without a word", OPENAI, OAI, 403, b"", C.FORBIDDEN),
     Case("openai rate", OPENAI_LIMITS, OAI, 429, openai("Rate limit reached for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Please try again in 1.2s.", "tokens", "rate_limit_exceeded"), C.RATE_LIMIT, pause_s=1.2),
     Case("openai rate with headers", OPENAI_LIMITS, OAI, 429, openai("Rate limit reached", "requests", "rate_limit_exceeded"), C.RATE_LIMIT, (("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-remaining-tokens", "100"), ("x-ratelimit-reset-tokens", "1h")), 360.0),
     Case("openai rate in ms", OPENAI_LIMITS, OAI, 429, openai("Rate limit reached", "requests", "rate_limit_exceeded"), C.RATE_LIMIT, (("retry-after-ms", "350"), ("retry-after", "1")), 0.35),
@@ -112,7 +119,8 @@ CASES = (
     Case("azure server", AZURE, OAI, 500, {"error": {"code": "InternalServerError", "message": "Backend returned unexpected response."}}, C.TRANSIENT),
     # -- Anthropic
     Case("anthropic key", ANTHROPIC, ANT, 401, anthropic("authentication_error", "invalid x-api-key"), C.CREDENTIALS),
-    Case("anthropic permission", ANTHROPIC, ANT, 403, anthropic("permission_error", "Your API key does not have permission to use the specified resource."), C.CREDENTIALS),
+    Case("anthropic permission", ANTHROPIC, ANT, 403, anthropic("permission_error", "Your API key does not have permission to use the specified resource."), C.FORBIDDEN),
+    Case("anthropic disabled, with its code", ANTHROPIC, ANT, 403, anthropic("permission_error", "This organization has been disabled."), C.CREDENTIALS),
     Case("anthropic disabled", ANTHROPIC, ANT, 400, anthropic("invalid_request_error", "This organization has been disabled."), C.CREDENTIALS),
     Case("anthropic rate", "docs.anthropic.com/en/api/rate-limits", ANT, 429, anthropic("rate_limit_error", "This request would exceed your organization's rate limit of 50,000 input tokens per minute."), C.RATE_LIMIT, (("retry-after", "21"), ("anthropic-ratelimit-input-tokens-remaining", "0")), 21.0),
     Case("anthropic rate by reset", "docs.anthropic.com/en/api/rate-limits", ANT, 429, anthropic("rate_limit_error", "Number of requests has exceeded your rate limit"), C.RATE_LIMIT, (("anthropic-ratelimit-requests-remaining", "0"), ("anthropic-ratelimit-requests-reset", "2026-01-01T00:00:30Z")), 30.0),
@@ -135,6 +143,8 @@ CASES = (
     Case("gemini wrong key without details", GEMINI, GEM, 400, google(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."), C.CREDENTIALS),
     Case("gemini leaked key", GEMINI, GEM, 403, google(403, "PERMISSION_DENIED", "Your API key was reported as leaked. Please use another API key."), C.CREDENTIALS),
     Case("gemini not enabled", RPC, GEM, 403, google(403, "PERMISSION_DENIED", "Generative Language API has not been used in project 1 before or it is disabled.", reason("SERVICE_DISABLED")), C.CREDENTIALS),
+    Case("gemini somebody else's file", GEMINI, GEM, 403, google(403, "PERMISSION_DENIED", "You do not have permission to access the File x or it may not exist."), C.FORBIDDEN),
+    Case("gemini refused address", RPC, GEM, 403, google(403, "PERMISSION_DENIED", "The provided API key has an IP address restriction.", reason("API_KEY_IP_ADDRESS_BLOCKED")), C.CREDENTIALS),
     Case("gemini region", GEMINI, GEM, 400, google(400, "FAILED_PRECONDITION", "User location is not supported for the API use."), C.CREDENTIALS),
     Case("gemini per minute", GEMINI, GEM, 429, google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details.", quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier"), retry("34.074824224s")), C.RATE_LIMIT, pause_s=34.074824224),
     Case("gemini per day", GEMINI, GEM, 429, google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details.", quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), retry("34s")), C.QUOTA),
@@ -148,7 +158,8 @@ CASES = (
     Case("gemini argument", GEMINI, GEM, 400, google(400, "INVALID_ARGUMENT", "Unable to submit request because it has a temperature value of 3."), C.BAD_REQUEST),
     Case("gemini model", GEMINI, GEM, 404, google(404, "NOT_FOUND", "models/gemini-9 is not found for API version v1beta, or is not supported for generateContent."), C.NOT_FOUND),
     # -- OpenRouter
-    Case("openrouter credits", OPENROUTER, OAI, 402, {"error": {"code": 402, "message": "This request requires more credits, or fewer max_tokens."}}, C.QUOTA),
+    Case("openrouter credits", OPENROUTER, OAI, 402, {"error": {"code": 402, "message": "This request requires more credits, or fewer max_tokens. You requested up to 90000 tokens, but can only afford 5000."}}, C.FORBIDDEN),
+    Case("openrouter no credits", OPENROUTER, OAI, 402, {"error": {"code": 402, "message": "Insufficient credits. Add more using https://openrouter.ai/settings/credits"}}, C.QUOTA),
     Case("openrouter moderation", OPENROUTER, OAI, 403, {"error": {"code": 403, "message": "openai/gpt-4o requires moderation on OpenAI. Your input was flagged for \"violence\".", "metadata": {"reasons": ["violence"], "flagged_input": "...", "provider_name": "OpenAI"}}}, C.CONTENT_POLICY),
     Case("openrouter quotes a rate limit", OPENROUTER, OAI, 429, {"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": '{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}', "provider_name": "OpenAI"}}}, C.RATE_LIMIT),
     Case("openrouter quotes a context length", OPENROUTER, OAI, 400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": '{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 213462 tokens > 200000 maximum"}}', "provider_name": "Anthropic"}}}, C.CONTEXT_LENGTH),
@@ -246,6 +257,20 @@ def test_what_is_the_requests_fault_cools_nothing_and_opens_no_breaker() -> None
     for kind in (ErrorClass.BAD_REQUEST, ErrorClass.CONTENT_POLICY, ErrorClass.UNKNOWN):
         assert REACTIONS[kind].final
         assert not REACTIONS[kind].counts
+
+
+def test_what_one_request_may_not_do_takes_no_key_from_the_others() -> None:
+    """A file of somebody else, a bill of somebody else's: asked once, it must not rest a whole pool."""
+    health = Health(Breaker(), pools={"p": [KeyHealth("a"), KeyHealth("b")]})
+    place = Place("p", Kind.GEMINI, "gemini-2.5-flash")
+    denied = classify(Kind.GEMINI, 403, (), google(403, "PERMISSION_DENIED", "No."), now=NOW)
+    for name in ("a", "b"):
+        assert note_failure(health, Try(place, name, 1, 9.0, 9.0, 0.0), denied, 1.0) == []
+    assert [key.state for key in health.pools["p"]] == [KeyState.ACTIVE, KeyState.ACTIVE]
+    wrong = google(403, "PERMISSION_DENIED", "No.", reason("API_KEY_SERVICE_BLOCKED"))
+    refused = classify(Kind.GEMINI, 403, (), wrong, now=NOW)
+    assert note_failure(health, Try(place, "a", 1, 9.0, 9.0, 0.0), refused, 1.0)
+    assert health.pools["p"][0].state is KeyState.REFUSED
 
 
 def test_a_connection_that_breaks_is_transient() -> None:

@@ -159,6 +159,8 @@ def test_any_path_is_found_or_not(path: str, query: str, method: str) -> None:
         (Kind.GEMINI, Dialect.GENERATE, {"stream": True, "query": "alt=sse&key=secret"}, "/v1beta/models/m:streamGenerateContent?alt=sse"),
         (Kind.GEMINI, Dialect.GENERATE, {"stream": True, "array": True}, "/v1beta/models/m:streamGenerateContent"),
         (Kind.GEMINI, Dialect.COUNT, {"version": "v1"}, "/v1/models/m:countTokens"),
+        (Kind.GEMINI, Dialect.GENERATE, {"query": "$callback=x&$alt=proto&fields=candidates&$fields=x"}, "/v1beta/models/m:generateContent"),
+        (Kind.OPENAI, Dialect.CHAT, {"query": "api-version=preview&model=o3-pro&Api-Key=x"}, "/chat/completions?api-version=preview"),
     ],
 )  # fmt: skip
 def test_a_call_goes_to_its_path(
@@ -180,9 +182,12 @@ def test_what_a_client_says_to_us_does_not_pass() -> None:
         "host", "content-length", "content-encoding", "connection", "keep-alive", "te", "transfer-encoding", "upgrade",
         "authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "accept-encoding", "forwarded",
         "x-forwarded-for", "x-midwatch-task", "x-midwatch-session", "proxy-authorization", "expect", "x-listed",
+        "openai-organization", "openai-project", "x-goog-user-project", "x-goog-fieldmask", "x-goog-request-params",
+        "x-http-method-override", "x-http-method", "x-original-url", "azureml-model-deployment",
+        "x-portkey-custom-host", "helicone-target-url", "cf-aig-authorization",
     }  # fmt: skip
     theirs = ["content-type", "anthropic-beta", "anthropic-version", "openai-beta", "user-agent", "x-stainless-lang",
-              "idempotency-key", "traceparent", "x-unknown"]  # fmt: skip
+              "idempotency-key", "traceparent", "x-unknown", "x-goog-api-client"]  # fmt: skip
     sent = [(name, "x") for name in sorted(ours - {"connection"})] + [
         ("connection", "close, X-Listed")
     ]
