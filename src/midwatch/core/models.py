@@ -277,8 +277,8 @@ class CallLimits(Model):
     """Calls, as 600/min or 10/s."""
     tokens: PerMinute | None = None
     """Tokens in and out, as 100k/min."""
-    concurrent: Annotated[int, Field(ge=1)] | None = None
-    """Calls at one time."""
+    concurrent: Annotated[int, Field(ge=1)] | None = 1_024
+    """Calls at one time. The default keeps an agent that has gone wild from taking every connection."""
     body: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     """Bytes of one request."""
 
@@ -369,4 +369,7 @@ class Calls(Model):
     """See rate."""
     same_request: Annotated[int, Field(ge=2)] = 12
     """The same request so many times within ten minutes counts as a loop, unless it is less than a third of what is
-    asked meanwhile: a round of many is no loop. A call with the tag `poll` never is."""
+    asked meanwhile: a round of many is no loop. All sub-agents of an agent together may make it four times as often."""
+    polling: bool = False
+    """True: a call with the tag `poll` (`x-midwatch-tags: poll`) waits for something, and may be made again with the
+    same result as often as once a second. Without this, what an agent says of itself counts for nothing here."""

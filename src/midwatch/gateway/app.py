@@ -26,10 +26,11 @@ from midwatch.gateway.gateway import Gateway
 from midwatch.gateway.holds import Holds
 from midwatch.gateway.house import House, Tell
 from midwatch.gateway.identify import Identify
-from midwatch.gateway.kept import Kept
+from midwatch.gateway.kept import Entry, Kept
 from midwatch.gateway.keys import Keys
 from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
+from midwatch.gateway.paces import surplus
 from midwatch.gateway.recording import Records
 from midwatch.gateway.runs import Runs
 from midwatch.gateway.settings import Settings
@@ -126,7 +127,7 @@ class App:
         )
         self.identify.revoked = self.house.tell.revoked
         self.gateway = Gateway(self.house, self.identify, self.holds)
-        self.gateway.usual = dict(self.usual.entries)
+        self.gateway.paces.usual = self._usual_of
         self.untold: Callable[[], Mapping[str, int]] = dict
         """What was not told to the hub, by reason."""
         self.in_contact: Callable[[], bool] = lambda: False
@@ -173,7 +174,7 @@ class App:
         self.house.health = reading.health(fresh, self.house.health)
         self.house.settings = fresh
         self.ledger.calendar = calendar
-        self.gateway.reloaded()
+        self.gateway.paces.reloaded()
         self.identify.forget()
         return fresh
 
@@ -227,13 +228,18 @@ class App:
             return  # the ledger says so itself; reservations only count for longer
         self.house.counts["reservation.expired"] += len(expired)
 
+    def _usual_of(self, agent: str) -> Entry | None:
+        return self.usual.entries.get(agent)
+
     async def _remember(self) -> None:
         """Keep what is usual of each agent."""
-        for agent, pace in self.gateway.paces.items():
+        alive: set[str] = set()
+        for agent, pace in self.gateway.paces.all():
+            alive.add(agent)
             usual = pace.to_json()
             if any(usual.values()) and usual != self.usual.entries.get(agent):
                 self.usual.put(agent, dict(usual))
-        for stranger in list(self.usual.entries)[: max(0, len(self.usual.entries) - MAX_USUAL)]:
+        for stranger in surplus(self.usual.entries, alive, MAX_USUAL):
             self.usual.drop(stranger)
 
     async def _roll(self) -> None:

@@ -17,10 +17,9 @@ from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.budget import PARK, limits_of
 from midwatch.core.calls.chain import NoPlace, Place
 from midwatch.core.calls.classes import ErrorClass, Failure
-from midwatch.core.calls.pace import Judgement, Level, Pace
+from midwatch.core.calls.pace import Level
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
-from midwatch.core.terms import Loop
 from midwatch.gateway import again, dialects, listing, refusals, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
@@ -31,6 +30,7 @@ from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoi
 from midwatch.gateway.identify import Identify, Known
 from midwatch.gateway.lines import Limiter, limited
 from midwatch.gateway.nudging import nudge
+from midwatch.gateway.paces import Paces, Seen
 from midwatch.gateway.scopes import may_use
 from midwatch.wire.ids import new_id
 
@@ -54,9 +54,6 @@ NO_FAULT: Final = frozenset(
 TOLD_S: Final = 60.0
 """For how long the end of a call is told to the supervisor, as a sign of life; it asks each second."""
 
-MAX_PACES: Final = 5_000
-"""Agents and sub-agents whose pace is known; the one seen first goes first."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -73,14 +70,11 @@ class Gateway:
 
     def __init__(self, house: House, identify: Identify, holds: Holds) -> None:
         self.house = house
-        self.paces: dict[str, Pace] = {}
-        """By agent."""
-        self.usual: Mapping[str, dict[str, list[int]]] = {}
-        """What was usual of agents before this process began (`Pace.to_json`)."""
+        self.paces = Paces(lambda: house.settings)
         self.under_way: dict[str, set[Carried]] = {}
-        self._ended: dict[str, float] = {}
-        """By agent: when its last call ended, the latest last."""
         """By agent."""
+        self._ended: dict[str, float] = {}
+        """By agent: when its last call ended, the latest last; not longer ago than `TOLD_S`."""
         self._limiter = Limiter(house.now)
         self._identify = identify
         self._holds = holds
@@ -182,35 +176,21 @@ class Gateway:
             return refusals.held(held, agent)
         if not agent or not call.metered:
             return None
-        return self._judged(call, self._pace(call).asked(call.ask, self.house.now()))
+        return self._judged(call, self.paces.asked(call, self.house.now()))
 
-    def _pace(self, call: Carried) -> Pace:
-        agent = call.payer.agent
-        pace = self.paces.get(agent)
-        if pace is None:
-            entry = self.house.settings.agent(call.payer.entry or agent)
-            loop = entry.loop if entry is not None else Loop()
-            if len(self.paces) >= MAX_PACES:
-                del self.paces[next(iter(self.paces))]
-            pace = self.paces[agent] = Pace(loop, call.calls)
-            usual = self.usual.get(agent)
-            if usual is not None:
-                pace.recall(usual)
-        return pace
-
-    def _judged(self, call: Carried, judged: Judgement) -> Refusal | None:
-        """Act on what an agent's pace shows."""
+    def _judged(self, call: Carried, seen: Seen) -> Refusal | None:
+        """Act on what the pace of an agent shows, or that of its whole tree."""
+        judged = seen.judged
         if judged.level is Level.FINE:
             return None
-        agent = call.payer.agent
-        held = judged.level is Level.LOOP and self._pace(call).loop.action != "notify"
+        held = judged.level is Level.LOOP and seen.action != "notify"
         if judged.level is Level.WARN and call.calls.nudge:
             nudge(self.house, call, judged)
         self.house.tell.loop(call, judged, held=held)
         if not held:
             return None
-        self._holds.hold(agent, HoldKind.LOOP, judged.sentence)
-        return refusals.loop(agent, f"{agent}: {judged.sentence}")
+        self._holds.hold(seen.agent, HoldKind.LOOP, judged.sentence)
+        return refusals.loop(seen.agent, f"{seen.agent}: {judged.sentence}")
 
     # -- where to ------------------------------------------------------------------------------
 
@@ -258,8 +238,7 @@ class Gateway:
             underway.discard(call)
             if not underway:
                 self.under_way.pop(call.payer.agent, None)
-            self._ended.pop(call.payer.agent, None)
-            self._ended[call.payer.agent] = house.now()
+            self._note_end(call.payer.agent)
             call.ended = True
             if call.over is not None:
                 call.over()
@@ -306,8 +285,7 @@ class Gateway:
         """Return the agents with a call under way, or one that ended within `TOLD_S`: for how long the oldest
         has been open, and how long ago the last one ended, in seconds."""
         now = self.house.now()
-        while self._ended and now - next(iter(self._ended.values())) > TOLD_S:
-            del self._ended[next(iter(self._ended))]
+        self._prune(now)
         return {
             agent: {
                 "open_s": max((now - c.began for c in self.under_way.get(agent, ())), default=None),
@@ -317,24 +295,15 @@ class Gateway:
             if agent
         }
 
-    def forgive(self, agent: str) -> None:
-        """What an agent did before it was resumed is not held against it again."""
-        for name, pace in self.paces.items():
-            if name == agent or name.startswith(f"{agent}:"):
-                pace.forgive()
+    def _note_end(self, agent: str) -> None:
+        now = self.house.now()
+        self._ended.pop(agent, None)
+        self._ended[agent] = now
+        self._prune(now)
 
-    def reloaded(self) -> None:
-        """Take over what new settings say of loops and paces; what is usual stays known."""
-        settings = self.house.settings
-        for name, pace in self.paces.items():
-            entry = settings.agent(name)
-            calls = settings.calls(name)
-            loop = entry.loop if entry is not None else Loop()
-            if calls.window == pace.calls.window:
-                pace.loop, pace.calls = loop, calls
-                continue
-            fresh = self.paces[name] = Pace(loop, calls)
-            fresh.recall(pace.to_json())
+    def _prune(self, now: float) -> None:
+        while self._ended and now - next(iter(self._ended.values())) > TOLD_S:
+            del self._ended[next(iter(self._ended))]
 
     def _admits(self, call: Carried, place: Place, failure: Failure | None) -> bool:
         """Tell whether a place may serve a call: its chain's condition, the dialect, and the policy, anew."""
@@ -369,10 +338,10 @@ class Gateway:
         refused = call.exhausted
         if refused is not None and refused.then == PARK:
             self._holds.hold(agent, HoldKind.BUDGET, refused.sentence)
+        now = self.house.now()
         if _in_vain(call):
-            self._pace(call).unasked(call.ask)
-        judged = self._pace(call).settled(call.tokens, call.cost_nusd, self.house.now())
-        self._judged(call, judged)
+            self.paces.unasked(call, now)
+        self._judged(call, self.paces.settled(call, call.tokens, call.cost_nusd, now))
 
 
 def _in_vain(call: Carried) -> bool:

@@ -243,7 +243,7 @@ async def test_the_same_request_again_and_again_holds_the_agent_and_resume_begin
     hold = house.app.holds.find("inbox")
     assert (hold.kind, "the same request 3 times" in hold.why) == (HoldKind.LOOP, True)
     house.app.holds.lift("inbox")
-    house.app.gateway.forgive("inbox")
+    house.app.gateway.paces.forgive("inbox")
     assert (await house.ask()).status == 200
 
 
@@ -282,11 +282,11 @@ async def test_what_is_usual_of_an_agent_survives_the_process(make: Any) -> None
     first = await make(ScriptedUpstream([WHOLE]))
     await first.ask()
     usual = {"tokens": [190, 200], "cost": [5, 6]}
-    first.app.gateway.paces["inbox"].recall(usual)
+    dict(first.app.gateway.paces.all())["inbox"].recall(usual)
     await first.app.stop()
     second = await make(ScriptedUpstream([WHOLE]))
     assert (await second.ask()).status == 200
-    assert second.app.gateway.paces["inbox"].to_json() == usual
+    assert dict(second.app.gateway.paces.all())["inbox"].to_json() == usual
 
 
 async def test_a_ledger_whose_address_is_not_there_is_told(make: Any) -> None:

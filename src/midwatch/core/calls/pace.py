@@ -9,6 +9,10 @@ Three measures, each against the agent itself, none against a fixed number alone
 - the whole request again and again within ten minutes, as a third or more of what is asked meanwhile: who goes
   round many things, each of which stays as it is, polls.
 
+An agent and its sub-agents together have a pace, too (`asked_within`), or names that are used once would hide
+any loop. Its calls are of many at work beside each other, so that rows of results say nothing there, and a request
+may be made `TREE` times as often.
+
 Decisions are for the gateway, which acts where the power is; the sentence is for the person.
 Times are monotonic seconds. After `forgive` everything counts anew, so that a resumed agent is not held
 by what it did before.
@@ -17,7 +21,7 @@ by what it did before.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Final
 
@@ -47,8 +51,14 @@ REQUEST_SHARE: Final = 1 / 3
 """A request is a loop's when it is at least this share of all between its first time and its last: a loop of up to
 three. A round of many is honest work, however often it is gone."""
 
+TREE: Final = 4
+"""How many times as often as one agent a whole tree of them may make the same request: many begin alike."""
+
 POLLING_TAG: Final = "poll"
-"""A call with this tag says that it repeats on purpose."""
+"""A call with this tag says that it repeats on purpose; it counts where the fleet file says `calls.polling`."""
+
+POLLS: Final = 600
+"""The same declared poll within `REQUESTS_S`: once a second. Who asks more often does not wait for anything."""
 
 
 class Level(IntEnum):
@@ -128,8 +138,10 @@ class Pace:
     _tokens: _Window = field(init=False)
     _cost: _Window = field(init=False)
     _results: deque[str] = field(default_factory=lambda: deque[str](maxlen=64))
-    _requests: dict[str, deque[tuple[float, int]]] = field(
-        default_factory=dict[str, "deque[tuple[float, int]]"]
+    at: float = 0.0
+    """When it was asked last."""
+    _requests: dict[str, list[tuple[float, int]]] = field(
+        default_factory=dict[str, "list[tuple[float, int]]"]
     )
     """Request → when it was made, and the how manieth of all it was."""
     _count: int = 0
@@ -140,12 +152,24 @@ class Pace:
 
     def asked(self, ask: Ask, now: float) -> Judgement:
         """Judge a call before it is made, by what it repeats."""
-        if POLLING_TAG in ask.tags:
-            self._results.clear()
-            return FINE
-        by_request = self._request(ask.request_hash, now)
+        tagged = POLLING_TAG in ask.tags
+        if tagged and self.calls.polling:
+            return self._request(ask.request_hash, now, max(POLLS, self.calls.same_request))
+        by_request = self._request(ask.request_hash, now, self.calls.same_request)
         by_result = self._result(ask.result_hash)
-        return max(by_result, by_request, key=lambda judgement: judgement.level)
+        judged = max(by_result, by_request, key=lambda judgement: judgement.level)
+        if tagged and judged.level is not Level.FINE:
+            hint = (
+                f"{judged.sentence} (the tag {POLLING_TAG} counts with calls.polling: true alone)"
+            )
+            return replace(judged, sentence=hint)
+        return judged
+
+    def asked_within(self, ask: Ask, now: float) -> Judgement:
+        """Judge a call of this tree, whichever of its agents makes it."""
+        polls = POLLING_TAG in ask.tags and self.calls.polling
+        once = max(POLLS, self.calls.same_request) if polls else self.calls.same_request
+        return self._request(ask.request_hash, now, TREE * once)
 
     def unasked(self, ask: Ask) -> None:
         """The call was not answered for no fault of its own, so that asking again repeats nothing."""
@@ -211,18 +235,20 @@ class Pace:
         said = f"{what} {count} times in a row"
         return Judgement(level, "same-call-loop", said, {"count": count, "hash": result[:16]})
 
-    def _request(self, request: str, now: float) -> Judgement:
-        times = self._requests.pop(request, None) or deque[tuple[float, int]]()
+    def _request(self, request: str, now: float, allowed: int) -> Judgement:
+        """Note a request; it is a loop's when it is the `allowed`-th of its like."""
+        self.at = now
         self._count += 1
+        times = self._requests.pop(request, None) or list[tuple[float, int]]()
         times.append((now, self._count))
-        while times[0][0] <= now - REQUESTS_S:
-            times.popleft()
-        while len(times) > self.calls.same_request:
-            times.popleft()
+        oldest = 0 if len(times) <= allowed else len(times) - allowed
+        while times[oldest][0] <= now - REQUESTS_S:
+            oldest += 1
+        del times[:oldest]
         self._requests[request] = times
         if len(self._requests) > REQUESTS:
             del self._requests[next(iter(self._requests))]
-        if len(times) < self.calls.same_request:
+        if len(times) < allowed:
             return FINE
         meanwhile = times[-1][1] - times[0][1] + 1
         if len(times) < meanwhile * REQUEST_SHARE:

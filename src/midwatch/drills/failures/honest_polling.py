@@ -19,5 +19,6 @@ DRILL = Drill(
     control=True,
     watch_s=30.0,
     provided=True,
+    settings={"calls": {"polling": True}},
     check=_all_answered,
 )

@@ -113,9 +113,44 @@ def test_polling_with_a_result_that_changes_is_honest() -> None:
     assert all(breaker.asked(ask(f"r{n}", f"status={n}%"), n * 5.0) == FINE for n in range(500))
 
 
-def test_a_declared_poll_may_repeat() -> None:
+def test_a_declared_poll_may_repeat_where_the_fleet_file_allows_it() -> None:
+    breaker = pace(polling=True)
+    assert all(breaker.asked(ask("same", "same", poll="1"), n) == FINE for n in range(500))
+
+
+def test_a_poll_that_nobody_allowed_is_a_loop_like_any_other_and_says_why() -> None:
     breaker = pace()
-    assert all(breaker.asked(ask("same", "same", poll="1"), n) == FINE for n in range(100))
+    judged = [breaker.asked(ask("same", poll=""), n) for n in range(12)]
+    assert judged[-1].level is Level.LOOP
+    assert judged[-1].sentence.endswith("(the tag poll counts with calls.polling: true alone)")
+
+
+def test_a_poll_that_does_not_wait_is_a_loop_even_where_polling_is_allowed() -> None:
+    breaker = pace(polling=True)
+    levels = [breaker.asked(ask("same", "same", poll=""), n * 0.5).level for n in range(700)]
+    assert levels.index(Level.LOOP) == 599
+
+
+def test_a_poll_in_between_hides_no_row_of_the_same_result() -> None:
+    breaker = pace(polling=True)
+    for n in range(4):
+        breaker.asked(ask(f"r{n}", "same"), n)
+        assert breaker.asked(ask("is it done?", "no", poll=""), n) == FINE
+    assert breaker.asked(ask("r4", "same"), 5).level is Level.LOOP
+
+
+def test_polling_does_not_hide_a_runaway() -> None:
+    breaker = pace(polling=True)
+    now = used(breaker, 1_000, 10)
+    breaker.asked(ask("same", poll=""), now)
+    assert breaker.settled(20_000, 0, now).level is Level.LOOP
+
+
+def test_a_tree_may_ask_the_same_four_times_as_often_and_rows_of_its_results_say_nothing() -> None:
+    tree = pace()
+    levels = [tree.asked_within(ask("same", "same"), n).level for n in range(50)]
+    assert levels.index(Level.LOOP) == 47
+    assert set(levels[:47]) == {Level.FINE}
 
 
 def test_new_work_in_between_ends_the_row() -> None:
