@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Admitted, Budgets, Refused, limits_of
 from midwatch.core.calls.charge import Charge, Reservation
-from midwatch.core.calls.period import Calendar, slot_of
+from midwatch.core.calls.period import Calendar, Window, slot_of
 from midwatch.core.calls.tally import cells
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.terms import Budget, SharedBudget
@@ -293,4 +293,31 @@ def test_a_database_that_was_put_back_to_an_older_state_is_told_what_is_in_fligh
     # 100 spent and 300 in flight: a day of 700 an hour has 300 left
     assert isinstance(answers[1], Admitted)
     assert answers[1].left_nusd == 0
+    engine.close()
+
+
+def test_a_time_zone_that_changes_amid_a_batch_holds_from_the_next_one_on(tmp_path: Path) -> None:
+    """Before midnight in Paris tomorrow has begun in Tokyo."""
+    engine = SqliteEngine(tmp_path / "ledger.db")
+    engine.open()
+    books = Books(engine, PARIS)
+    day = [limit for limit in limits_of(PAYERS[2], BUDGETS) if limit.window is Window.DAY]
+    at = BEFORE_MIDNIGHT
+    calls = [Reservation(f"call-{n}", PAYERS[2], 500, at, at + 600, tuple(day)) for n in range(3)]
+    books.apply([Reserve(calls[0])])
+    real = engine.rows
+
+    def rows(sql: str, values: Any = ()) -> Any:
+        found = real(sql, values)
+        books.calendar = tokyo  # by another thread, just after the day was loaded
+        return found
+
+    tokyo = Calendar(ZoneInfo("Asia/Tokyo"))
+    books = Books(engine, PARIS)  # with nothing in memory yet
+    engine.rows = rows  # type: ignore[method-assign]
+    (refused,) = books.apply([Reserve(calls[1])])
+    assert isinstance(refused, Refused)
+    (admitted,) = books.apply([Reserve(calls[2])])
+    assert isinstance(admitted, Admitted)
+    assert real("SELECT day FROM calls ORDER BY id") == [("2026-03-28",), ("2026-03-29",)]
     engine.close()

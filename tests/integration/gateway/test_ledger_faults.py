@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -24,9 +25,11 @@ from midwatch.core.calls.charge import CallState, Charge, Reservation
 from midwatch.core.calls.period import Calendar, Window
 from midwatch.core.errors import MidwatchError
 from midwatch.gateway.ledger import durable
+from midwatch.gateway.ledger.books import Books
 from midwatch.gateway.ledger.durable import DurableLedger
 from midwatch.gateway.ledger.engine import LedgerDown, LedgerUnusable
 from midwatch.gateway.ledger.opening import ledger_at
+from midwatch.gateway.ledger.orders import Order, Reserve, Settle
 from midwatch.gateway.ledger.sqlite import Disk, SqliteEngine
 from midwatch.wire.ids import new_id
 
@@ -199,6 +202,51 @@ async def test_a_ledger_whose_thread_hangs_refuses_calls_all_the_same(
     while (await spent(ledger))[1]:
         assert time.monotonic() < deadline
     await admitted(ledger)
+
+
+async def test_a_defect_harms_no_other_order_and_the_ledger_lives_on(
+    ledger: DurableLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled, sound = await admitted(ledger), await admitted(ledger)
+    bad, real = asked(), Books.decide
+
+    def decide(books: Books, order: Order, batch: Any) -> Any:
+        if isinstance(order, Reserve) and order.reservation is bad:
+            raise KeyError("nobody foresaw it")
+        if isinstance(order, Settle) and order.call_id == spoiled.call_id:
+            raise IndexError("nor that")
+        return real(books, order, batch)
+
+    monkeypatch.setattr(Books, "decide", decide)
+    ledger.settle(spoiled.call_id, Charge(1, NOON))
+    ledger.settle(sound.call_id, Charge(2, NOON))
+    verdicts = await asyncio.gather(*(ledger.reserve(r) for r in (asked(), bad, asked())))
+    assert [type(verdict) for verdict in verdicts] == [Admitted, Refused, Admitted]
+    assert "a fault of the gateway" in verdicts[1].sentence  # type: ignore[union-attr]
+    deadline = time.monotonic() + WITHIN_S
+    while not ledger.counts["unwritable", ""]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert ledger.counts["failed", "fault"] == 1 + durable.MAX_FAULTS
+    monkeypatch.undo()
+    # what could not be settled counts at its worst case
+    assert await spent(ledger) == (2, 3 * DOLLAR // 100)
+    assert ledger.down is None
+
+
+async def test_a_ledger_without_its_thread_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SqliteEngine(path)
+    monkeypatch.setattr(DurableLedger, "_run", lambda _: engine.close())
+    ledger = DurableLedger(engine, SqliteEngine(path, read_only=True), PARIS)
+    await ledger.start()
+    deadline = time.monotonic() + WITHIN_S
+    while ledger.down is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert ledger.down == "its thread has ended; restart the gateway"
+    await ledger.stop()
 
 
 async def test_a_damaged_file_refuses_and_a_mended_one_is_taken_up(path: Path) -> None:

@@ -79,17 +79,19 @@ class Calendar:
     def __init__(self, zone: tzinfo, name: str = "") -> None:
         self.zone = zone
         self.name = name or str(zone)
-        self._number = -1
-        self._periods = Periods(TOTAL, "", "", "")
+        self._last = (-1, Periods(TOTAL, "", "", ""))
+        """One value: the ledger's thread asks, too."""
 
     def periods(self, at: float) -> Periods:
         """Return the periods that `at` lies in."""
         number = int(at // SLOT_S)
         # offsets of zones are multiples of a quarter of an hour: a slot lies in one day
-        if number != self._number:
+        known, periods = self._last
+        if number != known:
             day = f"{local(at, self.zone):%Y-%m-%d}"
-            self._number, self._periods = number, periods_on(day, slot_of(at))
-        return self._periods
+            periods = periods_on(day, slot_of(at))
+            self._last = number, periods
+        return periods
 
     def period(self, window: Window, at: float) -> str:
         """Return the period's name in which a limit is told of once; for the hour, that of the clock."""

@@ -109,7 +109,9 @@ class Books:
 
     def __init__(self, engine: Engine, calendar: Calendar) -> None:
         self.calendar = calendar
-        """May be replaced between two batches, when the fleet's time zone changes."""
+        """May be replaced by any thread, when the fleet's time zone changes; holds from the next batch on."""
+        self._calendar = calendar
+        """That of the running batch: what is loaded for one day is not judged on another."""
         self._engine = engine
         self._tally = Tally()
         self._version = -1
@@ -135,7 +137,7 @@ class Books:
         `tell` is called, after the commit, with each warning that was not given before, by whichever gateway.
         Raises LedgerDown or BadRow: then nothing of the batch has happened.
         """
-        engine = self._engine
+        engine, self._calendar = self._engine, self.calendar
         try:
             version = engine.begin()
             if version != self._version + 1:
@@ -145,7 +147,7 @@ class Books:
                 self._tally.clear()
             batch = _Batch()
             self._find(orders, batch)
-            answers = [self._decide(order, batch) for order in orders]
+            answers = [self.decide(order, batch) for order in orders]
             told = self._write(batch)
             self._commit()
         except BaseException as error:
@@ -210,7 +212,7 @@ class Books:
 
     def _load(self, accounts: Iterable[str], at: float, batch: _Batch) -> None:
         """Bring into memory what counts for accounts at `at`, with what this batch has changed so far."""
-        periods = self.calendar.periods(at)
+        periods = self._calendar.periods(at)
         missing = [a for a in accounts if not self._tally.knows(a, at, periods)]
         if not missing:
             return
@@ -230,7 +232,8 @@ class Books:
 
     # -- deciding -------------------------------------------------------------------------------
 
-    def _decide(self, order: Order, batch: _Batch) -> Answer:
+    def decide(self, order: Order, batch: _Batch) -> Answer:
+        """Decide one order inside a running transaction."""
         match order:
             case Reserve():
                 return self._reserve(order.reservation, batch)
@@ -242,19 +245,19 @@ class Books:
                 return self._expire(order.at, batch)
             case Look():
                 self._load({x.account for x in order.limits}, order.at, batch)
-                return standing(order.limits, order.at, self._tally, self.calendar)
+                return standing(order.limits, order.at, self._tally, self._calendar)
             case Roll():
-                return retention.roll(self._engine, order, self.calendar)
+                return retention.roll(self._engine, order, self._calendar)
             case Pass():
                 return None
 
     def _reserve(self, asked: Reservation, batch: _Batch) -> Admitted | Refused:
         self._load({x.account for x in asked.limits}, asked.at, batch)
-        verdict = admit(asked.limits, asked.worst_nusd, asked.at, self._tally, self.calendar)
+        verdict = admit(asked.limits, asked.worst_nusd, asked.at, self._tally, self._calendar)
         if isinstance(verdict, Refused):
-            self._note(exhausted(verdict, asked.at, self.calendar), batch)
+            self._note(exhausted(verdict, asked.at, self._calendar), batch)
             return verdict
-        accounts, periods = asked.payer.accounts(), self.calendar.periods(asked.at)
+        accounts, periods = asked.payer.accounts(), self._calendar.periods(asked.at)
         known = _Known(
             CallState.OPEN,
             accounts,
@@ -343,7 +346,7 @@ class Books:
     def _warn(self, known: _Known, at: float, batch: _Batch) -> None:
         if known.limits:
             self._load({x.account for x in known.limits}, at, batch)
-            for notice in notices(known.limits, at, self._tally, self.calendar, self._told):
+            for notice in notices(known.limits, at, self._tally, self._calendar, self._told):
                 self._note(notice, batch)
 
     def _note(self, notice: Notice | None, batch: _Batch) -> None:

@@ -68,6 +68,9 @@ MAX_WAITING: Final = 20_000
 RETRY_S: Final = (0.05, 1.0)
 """Pause before a failed batch of settlements is tried again: from, to, doubled each time."""
 
+MAX_FAULTS: Final = 5
+"""How often a settlement is tried in which the ledger fails in a way that nobody foresaw."""
+
 NOTHING, AN_ANSWER, ANYTHING = range(3)
 """What the thread waits for."""
 
@@ -93,13 +96,14 @@ COUNTERS: Final = {
 class _Ask:
     """An order, and who waits for its answer."""
 
-    __slots__ = ("future", "gone", "order", "since")
+    __slots__ = ("faults", "future", "gone", "order", "since")
 
     def __init__(self, order: Order, future: asyncio.Future[Answer] | None, since: float) -> None:
         self.order = order
         self.future = future
         self.since = since
         self.gone = False
+        self.faults = 0
 
 
 class DurableLedger:
@@ -134,6 +138,7 @@ class DurableLedger:
         self._stopping = False
         self._stop_by = float("inf")
         self._is_open = False
+        self._started = False
         self._pause = RETRY_S[0]
         self._why = LedgerDown("the ledger is not open", "closed")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +163,8 @@ class DurableLedger:
     @property
     def down(self) -> str | None:
         """Why the database does not take orders just now; None when it does. For /readyz."""
+        if self._started and not self._thread.is_alive():
+            return "its thread has ended; restart the gateway"
         return None if self._is_open else str(self._why)
 
     # -- in the event loop ----------------------------------------------------------------------
@@ -171,6 +178,7 @@ class DurableLedger:
         except LedgerDown as error:
             self._fail(error)
         self._thread.start()
+        self._started = True
         if self._disk is not None:
             self._disk.start()
 
@@ -406,6 +414,11 @@ class DurableLedger:
             self._one_by_one(batch, error)
         except (LedgerDown, LedgerUnusable) as error:
             self._put_off(batch, error)
+        except Exception as error:
+            # a defect of ours: whom it does not concern must not suffer, and the thread must live
+            if len(batch) == 1:
+                log.exception("the ledger failed in a way that nobody foresaw")
+            self._one_by_one(batch, error)
         else:
             self._is_open, self._pause = True, RETRY_S[0]
             self.counts["transactions", ""] += 1
@@ -422,19 +435,24 @@ class DurableLedger:
         except LedgerDown as error:
             self._fail(error)
 
-    def _one_by_one(self, batch: list[_Ask], error: BadRow) -> None:
-        """Find the order that no database takes: the others must not suffer for it."""
+    def _one_by_one(self, batch: list[_Ask], error: Exception) -> None:
+        """Find the order that cannot be done: the others must not suffer for it."""
         if len(batch) > 1:
             for ask in batch:
                 self._commit([ask])
             return
-        ask = batch[0]
-        self.counts["failed", "bad row"] += 1
-        log.error("the ledger cannot take %s: %s", type(ask.order).__name__, error)
-        if ask.future is None:
+        ask, bad = batch[0], isinstance(error, BadRow)
+        self.counts["failed", "bad row" if bad else "fault"] += 1
+        log.error("the ledger cannot take %s: %r", type(ask.order).__name__, error)
+        ask.faults += not bad
+        if ask.future is not None:
+            why = str(error) if bad else "a fault of the gateway; see its log"
+            self._call(self._deliver, [(ask, unavailable(why))], [])
+        elif bad or ask.faults >= MAX_FAULTS:
             self.counts["unwritable", ""] += 1
         else:
-            self._call(self._deliver, [(ask, unavailable(str(error)))], [])
+            self._pause = min(RETRY_S[1], self._pause * 2)
+            self._kept.append(ask)
 
     def _put_off(self, batch: list[_Ask], error: LedgerDown | LedgerUnusable) -> None:
         """Refuse who waits, and keep what must not be lost."""
