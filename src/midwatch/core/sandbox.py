@@ -142,6 +142,8 @@ class Scene:
     """What it is started from: interpreter, program, the fleet file's directory."""
     guarded: tuple[str, ...] = ()
     """Files that decide on walls, the fleet file and env files: never written from inside."""
+    keys: tuple[str, ...] = ()
+    """Files that hold the gateway's keys of providers: never read from inside, and never made there."""
     ground: tuple[str, ...] = ()
     """Real paths that other walled agents may write."""
     tty: bool = False
@@ -329,6 +331,24 @@ def _put_own(survey: _Survey) -> None:
         if spot.kind != "missing":
             survey.links.append((f"agents.{scene.agent}.sandbox", path, spot))
             survey.put(spot, Deed.READ, Rank.MIDWATCH, "it decides on walls")
+    for path in scene.keys:
+        spot = look(path)
+        survey.links.append(("models.providers", path, spot))
+        if spot.kind != "missing":
+            survey.put(spot, Deed.HIDE, Rank.MIDWATCH, "a provider's key")
+    for path in scene.keys:
+        _refuse_to_be_made(survey, path)
+
+
+def _refuse_to_be_made(survey: _Survey, path: str) -> None:
+    """Where a key's file is missing and an agent could make it, the fleet's calls would go to its account."""
+    spot = survey.look(path)
+    around = _around(survey.found, spot.real)
+    if spot.kind == "missing" and around is not None and around.deed is Deed.WRITE:
+        raise SetupError(
+            f"agents.{survey.scene.agent}.sandbox: the file of a provider's key, {path!r}, is missing and lies where"
+            " this agent may write: it could put a key of its own there; write the key to it, or name another place"
+        )
 
 
 def _refuse_links(survey: _Survey) -> None:

@@ -218,7 +218,9 @@ def _secrets(
     for key in provider.keys:
         scheme, _, where = key.source.partition(":")
         secret = (
-            environment.get(where, "") if scheme == "env" else _file(root / where, name, problems)
+            environment.get(where, "")
+            if scheme == "env"
+            else _file(root / Path(where).expanduser(), name, problems)
         ).strip()
         if secret and secret.isprintable() and secret.isascii():
             found[key.name] = secret
@@ -230,7 +232,7 @@ def _secrets(
 
 def _file(path: Path, provider: str, problems: list[str]) -> str:
     try:
-        with path.expanduser().open("rb") as stream:
+        with path.open("rb") as stream:
             return stream.read(MAX_KEY_BYTES).decode("utf-8", "replace")
     except OSError as error:
         problems.append(f"models.providers.{provider}: {str(path)!r}: {error.strerror}")

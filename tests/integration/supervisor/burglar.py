@@ -86,6 +86,12 @@ attempt("write the fleet file")(lambda: write("midwatch.yaml"))
 attempt("write the env file")(lambda: write(".env"))
 attempt("rename what holds the hidden")(lambda: os.rename("conf", "conf2"))
 attempt("remove the hidden")(lambda: os.unlink("conf/key"))
+attempt("read a provider's key")(lambda: Path("keys/openai").read_text())
+attempt("write a provider's key")(lambda: write("keys/openai"))
+attempt("put another in its place")(
+    lambda: os.replace("keys/other", "keys/openai") if write("keys/other") else None
+)
+attempt("move what holds it")(lambda: os.rename("keys", "keys2"))
 attempt("read the hidden")(lambda: Path("conf/key").read_text())
 attempt("hard link to the outside")(lambda: os.link(OUTSIDE / "treasure", "treasure"))
 attempt("read outside")(lambda: (OUTSIDE / "treasure").read_text())

@@ -61,11 +61,11 @@ class House:
     """What its Python needs."""
 
     def __post_init__(self) -> None:
-        for folder in ("cwd/conf", "cwd/protected", "outside", "home/.ssh", "home/.aws", "data/logs",
+        for folder in ("cwd/conf", "cwd/keys", "cwd/protected", "outside", "home/.ssh", "home/.aws", "data/logs",
                        "data/run", "data/spool/neighbour", "data/supervisor"):  # fmt: skip
             (self.base / folder).mkdir(parents=True)
         for file in ("outside/treasure", "home/.ssh/id", "home/.aws/config", "home/.netrc", "data/token",
-                     "cwd/conf/key", "cwd/.env", "cwd/midwatch.yaml"):  # fmt: skip
+                     "cwd/conf/key", "cwd/keys/openai", "cwd/.env", "cwd/midwatch.yaml"):  # fmt: skip
             (self.base / file).write_text("treasure")
         (self.base / "cwd/way-out").symlink_to(self.base / "outside")
         for path in (self.base, *self.base.rglob("*")):

@@ -86,6 +86,7 @@ def burgle(house: Any, network: str, victim: subprocess.Popen[bytes]) -> Burglar
             sandbox,
             socket=str(notify),
             env_file=".env",
+            models={"providers": {"openai": {"keys": [{"from": "file:keys/openai"}]}}},
             env={"NOTIFY_SOCKET": str(notify), "TMPDIR": str(house.base / "outside")},
         )
         try:
@@ -153,6 +154,13 @@ def test_what_is_hidden_in_writable_ground_stays_where_it_is(attempts: Burglary)
     assert attempts["remove the hidden"] == "EBUSY"
     assert attempts["read the hidden"] == ""
     assert (attempts.house.cwd / "conf/key").read_text() == "treasure"
+
+
+def test_a_providers_key_is_neither_read_nor_replaced(attempts: Burglary) -> None:
+    assert attempts["read a provider's key"] == ""
+    assert attempts["write a provider's key"] in REFUSED
+    assert attempts["put another in its place"] == attempts["move what holds it"] == "EBUSY"
+    assert (attempts.house.cwd / "keys/openai").read_text() == "treasure"
 
 
 def test_no_hard_link_leads_out(attempts: Burglary) -> None:

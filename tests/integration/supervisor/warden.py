@@ -14,6 +14,7 @@ from typing import Any
 
 from midwatch.core.errors import MidwatchError
 from midwatch.core.fleet import Agent, Fleet
+from midwatch.core.models import Models
 from midwatch.supervisor.machine.sandbox import Walls
 from midwatch.supervisor.machine.system import Launch
 
@@ -69,7 +70,8 @@ def launch_of(spec: dict[str, Any], **more: Any) -> tuple[Walls, Bearer, Launch]
     agent = Agent.model_validate(
         {**entry, "env_file": spec.get("env_file"), "tty": spec.get("tty", False)}
     )
-    fleet = Fleet(agents={"subject": agent}, root=spec["root"])
+    models = Models.model_validate(spec.get("models", {}))
+    fleet = Fleet(agents={"subject": agent}, root=spec["root"], models=models)
     fitting = Fitting(spec["root"], spec.get("socket"))
     walls = Walls(Path(spec["data"]), lambda: fleet, fitting)
     launch = Launch(

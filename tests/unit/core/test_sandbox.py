@@ -126,6 +126,23 @@ def test_files_that_decide_on_walls_are_read_only_in_writable_ground() -> None:
     )
 
 
+def test_keys_of_providers_are_hidden_whatever_the_terms_say() -> None:
+    scene = replace(SCENE, keys=("/srv/fleet/conf/key",))
+    for terms in ({}, {"read": ["conf/key"]}, {"write": [".", "conf", "conf/key"]}):
+        made = build(terms, scene)
+        assert (deeds(made)["/srv/fleet/conf/key"], deeds(made)["/srv/fleet/conf"]) == (
+            "hide",
+            "write",
+        )
+
+
+def test_a_key_that_an_agent_could_put_there_itself_is_not_waited_for() -> None:
+    with pytest.raises(SetupError, match="'/srv/fleet/none', is missing and lies where this agent"):
+        build({}, replace(SCENE, keys=("/srv/fleet/none",)))
+    scene = replace(SCENE, keys=("/srv/fleet/none", "/srv/none"))
+    assert deeds(build({"write": ["conf"]}, scene)).get("/srv/fleet/none") is None
+
+
 def test_the_agents_directory_is_seen_also_in_what_is_private() -> None:
     scene = replace(SCENE, cwd="/tmp")
     assert deeds(build({"write": []}, scene))["/tmp"] == "room"

@@ -40,6 +40,15 @@ def test_keys_are_read_from_the_environment_and_from_files(tmp_path: Path) -> No
     assert settings.problems == ()
 
 
+def test_a_file_in_the_home_directory_may_hold_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "k").write_text("sk-home")
+    given = {"p": {"keys": [{"from": "file:~/k"}]}}
+    assert build(fleet(providers=given), {}).providers["p"].secrets == {"main": "sk-home"}
+
+
 def test_a_key_that_is_not_there_is_told_and_rests_until_it_is() -> None:
     first = build(fleet(providers=POOL), {"A": "sk-a"})
     assert first.problems == ("models.providers.openai: key 'b' is not there; export B before midwatch up",)  # fmt: skip

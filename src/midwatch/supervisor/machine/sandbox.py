@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from midwatch.core import sandbox
+from midwatch.core import checkup, sandbox
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.core.sandbox import Deed, Plan, Scene, Spot, Tools
@@ -46,8 +46,6 @@ OUTSIDE: Final = ("MIDWATCH_RUN_ID", "MIDWATCH_SPOOL")
 """The variables that bubblewrap itself is given: by them its processes are found again."""
 
 TEMPORARY: Final = ("TMPDIR", "TMP", "TEMP")
-
-FLEET_FILE: Final = "midwatch.yaml"
 
 _VERSION: Final = re.compile(r"bubblewrap (\d+)\.(\d+)\.(\d+)")
 
@@ -169,7 +167,7 @@ class Walls:
             )
         fleet = self._fleet()
         root = Path(fleet.root).absolute()
-        own = self._file or root / FLEET_FILE
+        own = self._file or root / "midwatch.yaml"
         env_files = (self._outfit.env_file(agent) for agent in fleet.agents.values())
         files = {str(file.absolute()) for file in (own, *env_files) if file is not None}
         return Scene(
@@ -181,6 +179,7 @@ class Walls:
             homes=_homes(launch.env),
             shown=(*_runtime(), str(root), *_program(launch)),
             guarded=tuple(sorted(files)),
+            keys=tuple(sorted(_key_files(fleet, root))),
             ground=self._written(fleet),
             tty=launch.tty,
         )
@@ -197,6 +196,11 @@ class Walls:
             }
             self._ground = fleet, tuple(sorted(places))
         return self._ground[1]
+
+
+def _key_files(fleet: Fleet, root: Path) -> set[str]:
+    found = (reference.partition(":") for _, reference in checkup.keys(fleet.models))
+    return {str(root / Path(path).expanduser()) for kind, _, path in found if kind == "file"}
 
 
 def _expanded(path: str) -> str:
@@ -233,9 +237,8 @@ def _variables(launch: Launch, plan: Plan) -> dict[str, str]:
     env = dict(launch.env)
     if launch.tty and env.get("TERM", "dumb") == "dumb":
         env["TERM"] = "xterm-256color"
-    for (
-        name
-    ) in TEMPORARY:  # a directory for temporary files that cannot be written is worse than none
+    # a directory for temporary files that cannot be written is worse than none
+    for name in TEMPORARY:
         if name in env:
             path = look(env[name]).real
             mount = around(plan, path)
