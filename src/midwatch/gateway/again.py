@@ -1,14 +1,20 @@
-"""Gives an answer again that was kept, and keeps those that may be given again (`cached`)."""
+"""Gives an answer again that was kept, and keeps those that may be given again (`cached`).
+
+Kept is what the first place answered itself: an answer of a fallback, or of a cheaper model since a budget was used
+up, stands for nobody else. What is asked is hashed once, whichever of both needs it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
-from midwatch.core.calls.budget import Admitted
+from midwatch.core.calls.budget import Refused
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge, Reservation
-from midwatch.gateway.cached import Kept, Listening, key_of, wishes
+from midwatch.gateway import refusals
+from midwatch.gateway.cached import PARSED_BYTES, Kept, Listening, key_of, wishes
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import ClientGone, Outgoing
@@ -17,18 +23,22 @@ OUTCOME = "cached"
 
 
 async def give(house: House, call: Carried, out: Outgoing, places: Sequence[Place]) -> bool:
-    """Answer from what was kept, free of charge; False: there is nothing to give."""
+    """Answer from what was kept, free of charge; False: there is nothing to give. While the ledger is down the
+    answer is no: what an agent was given would stand nowhere."""
     may, _ = wishes(call)
     if house.answers is None or not may:
         return False
-    kept = await house.answers.get(key_of(call, places), house.wall())
-    if kept is None or call.killed is not None or not await _note(house, call, kept):
+    kept = await house.answers.get(await _key(call, places), house.wall())
+    if kept is None or call.killed is not None:
         call.cached = False
         return False
+    refused = await _note(house, call, kept)
+    if refused is not None:
+        refusals.answer(out, call, refusals.budget(refused), house.now())
+        return True
     call.cached, call.saved_nusd = True, kept.cost_nusd
     house.counts["cache.hit"] += 1
-    served = next((p for p in places if (p.provider, p.model) == (kept.provider, kept.model)), None)
-    told = [*call.told(house.now(), served), ("x-midwatch-cost-usd", "0")]
+    told = [*call.told(house.now(), places[0]), ("x-midwatch-cost-usd", "0")]
     headers = [*kept.headers, *told]
     if not kept.stream:
         out.answer(kept.status, headers, b"".join(kept.pieces))
@@ -43,23 +53,31 @@ async def give(house: House, call: Carried, out: Outgoing, places: Sequence[Plac
     return True
 
 
-async def _note(house: House, call: Carried, kept: Kept) -> bool:
-    """Write the call's row: it cost nothing, and saved what the answer had cost. False: the ledger is down,
-    and the call goes its usual way."""
+async def _key(call: Carried, places: Sequence[Place]) -> str:
+    if not call.cache_key:
+        if len(call.body) > PARSED_BYTES:  # hashing gives up Python's lock
+            call.cache_key = await asyncio.to_thread(key_of, call, places)
+        else:
+            call.cache_key = key_of(call, places)
+    return call.cache_key
+
+
+async def _note(house: House, call: Carried, kept: Kept) -> Refused | None:
+    """Write the call's row: it cost nothing, and saved what the answer had cost. Or return why it cannot be."""
     now = house.wall()
     answer = await house.ledger.reserve(
         Reservation(
             call.id, call.payer, 0, call.at, now + 60.0, call.limits, call.ask.model, call.ask.task, house.name
         )
     )  # fmt: skip
-    if not isinstance(answer, Admitted):
-        return False
+    if isinstance(answer, Refused):
+        return answer
     call.admitted = answer
     house.ledger.settle(
         call.id,
         Charge(0, now, kept.model, kept.provider, saved_nusd=kept.cost_nusd, outcome=OUTCOME),
     )
-    return True
+    return None
 
 
 @asynccontextmanager
@@ -74,7 +92,7 @@ async def keeping(
     call.cached = False
     heard = Listening(out)
     yield heard
-    kept = heard.kept(call, house.wall()) if write else None
+    kept = heard.kept(call, places[0], house.wall()) if write else None
     if kept is not None:
-        house.answers.put(key_of(call, places), kept)
+        house.answers.put(await _key(call, places), kept)
         house.counts["cache.kept"] += 1

@@ -1,10 +1,11 @@
 """Answers that are given again to exactly the same request: opt-in per agent, for `calls.cache` long.
 
-The same means: every value of the body (spacing and the order of keys aside), the headers that change an answer, the
+The same means: every value of the body (spacing and the order of keys aside, but in very long ones), the headers that change an answer, the
 dialect, the places that would be asked, and the agent. Whoever sets `calls.cache` says by that that an answer may
 come twice, whatever the temperature and the tools: a request with another tool result in it is another request.
 
-Kept are whole answers alone: no error, nothing that was cut, gone on with, or refused by the model. A stream is kept
+Kept are whole answers of the first place alone: no error, nothing that was cut, gone on with, refused by the model, or
+made by a fallback. A stream is kept
 with its pieces and given again as a stream. In memory and in a file of the data directory that nobody else may
 read; what cannot be read or written is no answer, never a failed call.
 """
@@ -40,6 +41,9 @@ MAX_DISK_BYTES: Final = 256 * 1024 * 1024
 
 SWEEP_EVERY: Final = 64
 """Answers that are written between two looks at what is over, or too much."""
+
+PARSED_BYTES: Final = 1024 * 1024
+"""Bodies up to this are compared by their values; longer ones byte by byte: reading 28 MB takes a second."""
 
 _KEPT_HEADERS: Final = ("content-type", "openai-version", "anthropic-version")
 _ASKING_HEADERS: Final = ("anthropic-", "openai-", "x-goog-user-project", "x-stainless-helper")
@@ -101,8 +105,11 @@ def key_of(call: Carried, places: Sequence[Place]) -> str:
         call.query if "key=" not in call.query else "", whose, [place.name for place in places], asking,
     ]  # fmt: skip
     digest = blake2b(json.dumps(told).encode("utf-8", "surrogatepass"), digest_size=24)
-    body = json.dumps(from_json(call.body), sort_keys=True, separators=(",", ":"))
-    digest.update(body.encode("utf-8", "surrogatepass"))
+    if len(call.body) > PARSED_BYTES:
+        digest.update(call.body)
+    else:
+        body = json.dumps(from_json(call.body), sort_keys=True, separators=(",", ":"))
+        digest.update(body.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -164,14 +171,17 @@ class Listening:
         elif self.pieces is not None:
             self.pieces.append(data)
 
-    def kept(self, call: Carried, at: float) -> Kept | None:
-        """Return the answer when it may be given again. `at`: now, Unix seconds."""
+    def kept(self, call: Carried, first: Place, at: float) -> Kept | None:
+        """Return the answer when it may be given again. `first`: the place that was to answer; `at`: now, Unix
+        seconds."""
         if not self.ended or self.status != 200 or self.pieces is None or call.refused:
             return None
         if not call.attempts or any(a.mended for a in call.attempts):
             return None
         last = call.attempts[-1]
         declined = last.declined or last.finish in DECLINED
+        if last.place != first or call.moved:
+            return None
         if last.outcome != "ok" or declined or last.charge is None:
             return None
         headers = tuple(pair for pair in self.headers if pair[0] in _KEPT_HEADERS)

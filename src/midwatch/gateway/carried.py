@@ -121,6 +121,8 @@ class Carried:
     """By place of another kind: what is asked there, or why it cannot be."""
     cached: bool | None = None
     """Answered from the cache; None: nothing is kept for its agent, or its client wants none of it."""
+    cache_key: str = ""
+    """What is the same for the same request; empty until somebody asked for it."""
     saved_nusd: int = 0
     """What its answer cost when it was made."""
     moved: str = ""

@@ -25,8 +25,9 @@ from gateways import (
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.charge import CallState
-from midwatch.gateway import cached
+from midwatch.gateway import again, cached
 from midwatch.gateway.dialects import additions
+from midwatch.gateway.ledger.memory import MemoryLedger
 from midwatch.gateway.upstream.scripted import Answer, Break
 
 CACHE = {"calls": {"cache": 60.0}}
@@ -140,6 +141,54 @@ async def test_what_is_no_whole_good_answer_is_not_kept(bad: list[Answer], tmp_p
     gate = Gate(tmp_path, [*bad, good], agent=CACHE)
     await gate.ask(CHAT, stream=stream)
     assert (await gate.ask(CHAT, stream=stream)).headed["x-midwatch-cache"] == "miss"
+
+
+async def test_what_a_fallback_or_a_cheaper_model_answered_is_not_kept(tmp_path: Path) -> None:
+    chains = {"best": [HOME[CHAT], NEXT[CHAT]]}
+    busy = Answer(503, [b'{"error": {"message": "busy"}}'])
+    gate = Gate(tmp_path, [busy, whole("No."), whole()], agent=CACHE, models={"chains": chains})
+    first = await gate.ask(CHAT, model="best", stream=False)
+    assert first.headed["x-midwatch-fallback"] == "1"
+    again = await gate.ask(CHAT, model="best", stream=False)
+    assert (again.headed["x-midwatch-cache"], b"Yes." in again.whole) == ("miss", True)
+    hit = await gate.ask(CHAT, model="best", stream=False)
+    assert (hit.headed["x-midwatch-cache"], hit.headed["x-midwatch-model"]) == ("hit", HOME[CHAT])
+
+    budget = {"per_call": "$0.001", "on_exhausted": HOME[CHAT]}
+    gate = Gate(tmp_path, [whole("No."), whole()], agent={**CACHE, "budget": budget})
+    dear: dict[str, Any] = {"model": "openai/gpt-4o", "stream": False, "max_tokens": 500}
+    moved = await gate.ask(CHAT, **dear)
+    assert moved.headed["x-midwatch-model"] == HOME[CHAT]
+    assert (await gate.ask(CHAT, **dear)).headed["x-midwatch-cache"] == "miss"
+
+
+async def test_while_the_ledger_is_down_nothing_is_given_and_nobody_is_asked(
+    tmp_path: Path,
+) -> None:
+    gate = Gate(tmp_path, [whole()], agent=CACHE)
+    await gate.ask(CHAT, stream=False)
+    assert isinstance(gate.ledger, MemoryLedger)
+    gate.ledger.down = "the disk is full"
+    refused = await gate.ask(CHAT, stream=False)
+    assert (refused.status, b"the disk is full" in refused.whole) == (503, True)
+    gate.ledger.down = None
+    assert (await gate.ask(CHAT, stream=False)).headed["x-midwatch-cache"] == "hit"
+    assert [row.outcome for row in await gate.rows()] == ["ok", "cached"]
+
+
+async def test_a_request_is_hashed_once_and_a_long_one_byte_by_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    real = again.key_of
+    monkeypatch.setattr(again, "key_of", lambda *of: hashed.append(1) or real(*of))
+    gate = Gate(tmp_path, [whole(), whole()], agent=CACHE)
+    long = "word " * (cached.PARSED_BYTES // 4)
+    await gate.ask(CHAT, stream=False, prompt=long, temperature=0, seed=1)
+    assert len(hashed) == 1
+    hit = await gate.ask(CHAT, stream=False, prompt=long, temperature=0, seed=1)
+    other = await gate.ask(CHAT, stream=False, prompt=long, seed=1, temperature=0)
+    assert [out.headed["x-midwatch-cache"] for out in (hit, other)] == ["hit", "miss"]
 
 
 async def test_a_continued_answer_is_not_kept(tmp_path: Path) -> None:
