@@ -208,6 +208,8 @@ def _keys(fleet: Fleet | None, file: Path) -> Iterator[Check]:
                 yield checkup.key(
                     f"agents.{name}.env_file", f"file:{path}", there=True, private=False
                 )
+    yield from checkup.passed_on(fleet, os.environ)
+    yield from checkup.trusted(fleet)
 
 
 def _is_private(path: Path) -> bool:

@@ -6,11 +6,15 @@ weaker than it could be; the rest is told because it was asked for. Values of se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from midwatch.core.calls import variables
+from midwatch.core.fleet import Agent, Fleet
+from midwatch.core.ground import walled
 from midwatch.core.models import Models
+from midwatch.core.sandbox import allowed
 from midwatch.core.units import show_size
 
 Level = Literal["ok", "warn", "bad"]
@@ -218,6 +222,42 @@ def key(where: str, reference: str, *, there: bool, private: bool = True) -> Che
     if not private:
         return Check("keys", where, "warn", f"others may read {name}", f"chmod 600 {name}")
     return Check("keys", where, "ok", f"{reference} is there")
+
+
+def passed_on(fleet: Fleet, inherited: Iterable[str]) -> Iterator[Check]:
+    """Yield which variables of this shell agents would inherit that may open a provider past the gateway."""
+    for name in variables.passed_on(fleet, inherited):
+        heirs = [n for n, agent in fleet.agents.items() if _inherits(agent, name)]
+        if not heirs:
+            continue
+        who = f"{', '.join(heirs[:3])}{' and others' if len(heirs) > 3 else ''}"
+        general = name in variables.OF_CLOUDS
+        yield Check(
+            "keys", name, "warn",
+            f"it is passed on to {who}, whose calls with it no budget would count"
+            if not general else
+            f"it is passed on to {who}: it also opens model providers, whose calls no budget would count",
+            "keep it from them by sandbox.env or by not exporting it; "
+            + ("give it to those that need it by env_file" if general else
+               "a provider's belongs under models.providers, another's into the env_file of who needs it"),
+        )  # fmt: skip
+
+
+def _inherits(agent: Agent, name: str) -> bool:
+    terms = walled(agent)
+    return not agent.external and (terms is None or name in allowed(terms.env, {name: ""}))
+
+
+def trusted(fleet: Fleet) -> Iterator[Check]:
+    """Yield who is trusted with this user's files, because no walls keep them from him."""
+    free = [n for n, agent in fleet.agents.items() if not agent.external and walled(agent) is None]
+    if free:
+        who = f"{', '.join(free[:3])}{' and others' if len(free) > 3 else ''}"
+        yield Check(
+            "fleet", "trust", "ok",
+            f"no sandbox: {who} may read whatever you may, files with keys and Midwatch's secret too"
+            " (docs/how-to/sandbox.md)",
+        )  # fmt: skip
 
 
 def verdict(checks: Sequence[Check]) -> str:

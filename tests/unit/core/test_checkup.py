@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from midwatch.core.checkup import HostFacts, held, host, is_full, key, keys, verdict
+from midwatch.core.checkup import (
+    HostFacts,
+    held,
+    host,
+    is_full,
+    key,
+    keys,
+    passed_on,
+    trusted,
+    verdict,
+)  # fmt: skip
+from midwatch.core.fleet import Fleet
 from midwatch.core.models import Models
 
 CGROUPS = {"memory": "cgroup", "processes": "cgroup", "cpu_weight": "cgroup", "open_files": "rlimit", "disk": "rlimit"}  # fmt: skip
@@ -102,3 +113,32 @@ def test_a_key_is_named_and_never_shown() -> None:
     leaked = key("w", "sk-proj-secret", there=False)
     assert leaked.level == "bad"
     assert "secret" not in leaked.text + leaked.do
+
+
+FLEET = Fleet.model_validate(
+    {
+        "agents": {
+            "open": {"command": ["x"]},
+            "shut": {"command": ["x"], "sandbox": {"env": ["TAVILY_*"]}},
+            "away": {"external": True},
+        }
+    }
+)
+
+
+def test_a_key_that_agents_inherit_is_warned_of_with_their_names() -> None:
+    (cloud, tavily) = passed_on(FLEET, ["TAVILY_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TZ"])
+    assert (cloud.name, cloud.level) == ("HF_TOKEN", "warn")
+    assert cloud.text.startswith("it is passed on to open: it also opens model providers")
+    assert tavily.text.startswith("it is passed on to open, shut, whose calls")
+    assert "models.providers" in tavily.do
+    walled = Fleet.model_validate({"agents": {"shut": {"command": ["x"], "sandbox": {"env": []}}}})
+    assert list(passed_on(walled, ["TAVILY_API_KEY"])) == []
+
+
+def test_who_has_no_walls_is_said_to_be_trusted() -> None:
+    (one,) = trusted(FLEET)
+    assert (one.level, one.do) == ("ok", "")
+    assert one.text.startswith("no sandbox: open may read whatever you may, files with keys")
+    walled = Fleet.model_validate({"agents": {"shut": {"command": ["x"], "sandbox": {}}}})
+    assert list(trusted(walled)) == []

@@ -7,7 +7,8 @@ sets wins: an agent that brings a key or an address of its own keeps that provid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,27 +30,35 @@ class Way:
     path: str = ""
     """What follows the gateway's address."""
     credentials: tuple[str, ...] = ()
-    """Further variables by which its clients are let in elsewhere."""
+    """Further keys that its clients read."""
+    switches: tuple[str, ...] = ()
+    """Variables by which its clients are let in by another cloud, with credentials of that."""
     addresses: tuple[str, ...] = ()
     """Further variables that lead its clients elsewhere."""
 
 
 WAYS: Final = (
-    Way(Kind.OPENAI, "OpenAI", "OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1", (), ("OPENAI_API_BASE",)),
+    Way(Kind.OPENAI, "OpenAI", "OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1", (), (), ("OPENAI_API_BASE",)),
     Way(
         Kind.ANTHROPIC, "Anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "",
-        ("ANTHROPIC_AUTH_TOKEN",), ("ANTHROPIC_API_URL",),
+        ("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+        ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
+        ("ANTHROPIC_API_URL", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL"),
     ),
     Way(
         Kind.GEMINI, "Gemini", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "",
-        ("GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE"),
+        ("GOOGLE_API_KEY",), ("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE"),
     ),
 )  # fmt: skip
 
 OTHER_KEYS: Final = (
-    "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "COHERE_API_KEY", "CO_API_KEY", "DEEPSEEK_API_KEY",
-    "FIREWORKS_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY", "OPENROUTER_API_KEY", "PERPLEXITY_API_KEY",
-    "PPLX_API_KEY", "TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "XAI_API_KEY",
+    "AI21_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY", "AWS_BEARER_TOKEN_BEDROCK", "AZURE_AI_API_KEY", "AZURE_API_KEY",
+    "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_API_KEY", "CEREBRAS_API_KEY", "CODESTRAL_API_KEY", "COHERE_API_KEY",
+    "CO_API_KEY", "DASHSCOPE_API_KEY", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN", "DEEPSEEK_API_KEY",
+    "FIREWORKS_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY", "GROQ_API_KEY", "HYPERBOLIC_API_KEY", "MINIMAX_API_KEY",
+    "MISTRAL_API_KEY", "MOONSHOT_API_KEY", "NEBIUS_API_KEY", "NVIDIA_API_KEY", "OPENROUTER_API_KEY",
+    "PERPLEXITY_API_KEY", "PPLX_API_KEY", "REPLICATE_API_TOKEN", "SAMBANOVA_API_KEY", "TOGETHERAI_API_KEY",
+    "TOGETHER_API_KEY", "VOYAGE_API_KEY", "XAI_API_KEY", "ZAI_API_KEY", "ZHIPUAI_API_KEY",
 )  # fmt: skip
 """Keys of further providers, by the names that their own clients read."""
 
@@ -59,10 +68,17 @@ _RIDERS: Final = (
 )  # fmt: skip
 """What clients send along with a key, or instead of one."""
 
+OF_CLOUDS: Final = (
+    "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "GOOGLE_APPLICATION_CREDENTIALS", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+)  # fmt: skip
+"""They open model providers among much else (files, databases), so agents keep them, and a person is told."""
+
+_LIKE_KEYS: Final = re.compile(r"[A-Za-z0-9_]+_(?:API_?KEY|API_TOKEN)", re.IGNORECASE)
+
 _KEYS: Final = frozenset(
     {
         *(w.key for w in WAYS),
-        *(name for w in WAYS for name in w.credentials),
+        *(name for w in WAYS for name in (*w.credentials, *w.switches)),
         *OTHER_KEYS,
         *_RIDERS,
     }
@@ -81,8 +97,16 @@ def unused(fleet: Fleet, inherited: Mapping[str, str]) -> list[str]:
     """Return the keys that are there, are kept from agents, and that no provider of the gateway takes: before,
     agents found them, and called with them directly."""
     sources = {key.source for p in fleet.models.providers.values() for key in p.keys}
-    keys = [*(w.key for w in WAYS), *OTHER_KEYS] if sources else OTHER_KEYS
+    usual = [w.key for w in WAYS] if sources else []
+    keys = (*usual, *(name for w in WAYS for name in w.credentials), *OTHER_KEYS)
     return [name for name in keys if inherited.get(name) and f"env:{name}" not in sources]
+
+
+def passed_on(fleet: Fleet, inherited: Iterable[str]) -> list[str]:
+    """Return the variables that look as if they let one in at a model provider, and that agents inherit."""
+    kept = kept_back(fleet)
+    suspect = (n for n in inherited if n in OF_CLOUDS or _LIKE_KEYS.fullmatch(n))
+    return sorted(name for name in suspect if name not in kept and not name.startswith("MIDWATCH_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +174,7 @@ def _past(agent: str, way: Way, given: Mapping[str, str], gateway_url: str | Non
     ours = [given[name] for name in _set(given, way.url, *way.addresses)]
     if gateway_url is not None and any(_same(url, gateway_url) for url in ours):
         return None  # the gateway answers a provider's key itself, and says what to do
-    keys = _set(given, way.key, *way.credentials)
+    keys = _set(given, way.key, *way.credentials, *way.switches)
     foreign = next((name for name in keys if not given[name].startswith(KEY_PREFIX)), None)
     elsewhere = foreign or next(iter(_set(given, way.url, *way.addresses)), None)
     if elsewhere is None:
