@@ -7,8 +7,7 @@ up, stands for nobody else. What is asked is hashed once, whichever of both need
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from midwatch.core.calls.budget import Refused
 from midwatch.core.calls.chain import Place
@@ -80,19 +79,19 @@ async def _note(house: House, call: Carried, kept: Kept) -> Refused | None:
     return None
 
 
-@asynccontextmanager
-async def keeping(
-    house: House, call: Carried, out: Outgoing, places: Sequence[Place]
-) -> AsyncGenerator[Outgoing]:
-    """Let an answer pass, and keep it when it may be given again."""
-    read, write = wishes(call)
-    if house.answers is None or not (read or write):
-        yield out
-        return
+def listen(house: House, call: Carried, out: Outgoing) -> Outgoing:
+    """Return where the call's answer is to go: past somebody who listens, when it may be given again."""
+    if house.answers is None or not any(wishes(call)):
+        return out
     call.cached = False
-    heard = Listening(out)
-    yield heard
-    kept = heard.kept(call, places[0], house.wall()) if write else None
+    return Listening(out)
+
+
+async def keep(house: House, call: Carried, heard: Outgoing, places: Sequence[Place]) -> None:
+    """Keep an answer that has passed, when it may be given again."""
+    if house.answers is None or not isinstance(heard, Listening) or not wishes(call)[1]:
+        return
+    kept = heard.kept(call, places[0], house.wall())
     if kept is not None:
         house.answers.put(await _key(call, places), kept)
         house.counts["cache.kept"] += 1

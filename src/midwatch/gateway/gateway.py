@@ -148,7 +148,7 @@ class Gateway:
         self, incoming: Incoming, route: dialects.Route, ask: Ask, body: bytes, identity: Known
     ) -> Carried:
         house = self.house
-        payer = _payer(identity.payer, ask)
+        payer, budgets = _payer(identity.payer, ask), house.settings.budgets
         entry = payer.entry or payer.agent
         return Carried(
             id=new_id(),
@@ -158,7 +158,9 @@ class Gateway:
             headers=incoming.headers,
             query=incoming.query,
             payer=payer,
-            limits=limits_of(payer, house.settings.budgets, identity.budget),
+            limits=identity.limits(budgets)
+            if payer is identity.payer
+            else limits_of(payer, budgets, identity.budget),
             calls=house.settings.calls(entry),
             settings=house.settings,
             models=identity.models,
@@ -231,8 +233,9 @@ class Gateway:
                 if refused is not None:
                     refusals.answer(out, call, refused, house.now())
                     return None
-                async with again.keeping(house, call, out, places) as heard:
-                    await Carriage(house, call, route, heard).run()
+                heard = again.listen(house, call, out)
+                await Carriage(house, call, route, heard).run()
+                await again.keep(house, call, heard, places)
         finally:
             self._limiter.leave(call)
             underway.discard(call)

@@ -15,6 +15,7 @@ from typing import Final
 
 from midwatch.core import access
 from midwatch.core.calls.account import Payer
+from midwatch.core.calls.budget import Budgets, Limit, limits_of
 from midwatch.core.terms import Budget
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.keys import Key, Keys, digest_of
@@ -45,7 +46,7 @@ _SUB_AGENT: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Known:
     """Who shows a key."""
 
@@ -55,6 +56,13 @@ class Known:
     models: tuple[str, ...] = ()
     """Patterns of the models that it may use; all when empty."""
     expires_at: float | None = None
+    _limits: tuple[Budgets, tuple[Limit, ...]] | None = None
+
+    def limits(self, budgets: Budgets) -> tuple[Limit, ...]:
+        """Return every limit that holds for its calls; worked out once for one set of budgets."""
+        if self._limits is None or self._limits[0] is not budgets:
+            self._limits = budgets, limits_of(self.payer, budgets, self.budget)
+        return self._limits[1]
 
 
 class Identify:

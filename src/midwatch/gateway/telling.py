@@ -199,19 +199,22 @@ class Telling:
         """The agent's pace, or what it repeats, is out of the usual."""
         agent, run = _owner(call)
         spent = self._sums.get((agent, run))
-        data: dict[str, Any] = {
-            "loop": judged.kind,
-            "sentence": clean(judged.sentence, 300),
-            "evidence": dict(judged.evidence),
-            "level": judged.level.name.lower(),
-            "call": call.id,
-            "spent_nusd": None if spent is None else spent.cost_nusd,
-        }
+
+        def data() -> dict[str, Any]:
+            return {
+                "loop": judged.kind,
+                "sentence": clean(judged.sentence, 300),
+                "evidence": dict(judged.evidence),
+                "level": judged.level.name.lower(),
+                "call": call.id,
+                "spent_nusd": None if spent is None else spent.cost_nusd,
+            }
+
         if held:
-            self._event(News.LOOP_HELD, agent, run, data)
+            self._event(News.LOOP_HELD, agent, run, data())
         else:
             key = (str(News.LOOP_WARNED), agent, f"{judged.kind}.{judged.level}")
-            self._gathered.note(key, self._now(), run, lambda: data)
+            self._gathered.note(key, self._now(), run, data)
 
     def revoked(self, key: str, agent: str, why: str) -> None:
         """Somebody shows a key that was revoked. `key`: its name; `agent` is empty for a person's or a team's."""

@@ -53,6 +53,7 @@ class Payer:
     key: str | None = None
     """A long-lived key's name; None for the key of a run."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    _accounts: tuple[str, ...] | None = field(default=None, init=False, compare=False, repr=False)
 
     def tree(self) -> tuple[str, ...]:
         """Return the agent's account names from the top of its tree: `inbox`, `inbox:search`."""
@@ -82,6 +83,12 @@ class Payer:
 
     def accounts(self) -> tuple[str, ...]:
         """Return the accounts that a call is charged to, the widest first."""
+        if self._accounts is None:
+            # a key's payer is one for all of its calls
+            object.__setattr__(self, "_accounts", self._all())
+        return self._accounts or ()
+
+    def _all(self) -> tuple[str, ...]:
         names = [FLEET]
         if self.group:
             names.append(f"group:{clean(self.group)}")

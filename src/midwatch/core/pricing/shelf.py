@@ -79,6 +79,10 @@ class Found:
     own: Price | None
     listings: tuple[Listing, ...]
     like: str = ""
+    window: int | None = None
+    """Tokens of input that the model takes: the smallest that a list says."""
+    max_output: int | None = None
+    """Tokens of its longest answer: the largest that a list says."""
     _pairs: dict[tuple[int, int], tuple[Card, ...]] = field(
         default_factory=dict[tuple[int, int], tuple[Card, ...]], compare=False, repr=False
     )
@@ -105,16 +109,6 @@ class Found:
     def prices(self, at: float) -> list[Price]:
         """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
         return [self.own] if self.own is not None else [listing.at(at) for listing in self.listings]
-
-    @property
-    def window(self) -> int | None:
-        """Tokens of input that the model takes: the smallest that a list says."""
-        return min((x.window for x in self.listings if x.window), default=None)
-
-    @property
-    def max_output(self) -> int | None:
-        """Tokens of its longest answer: the largest that a list says."""
-        return max((x.max_output for x in self.listings if x.max_output), default=None)
 
     @property
     def prefill(self) -> bool:
@@ -165,13 +159,14 @@ class Shelf:
         like = own.like if own is not None else ""
         if price is None and not like and provider in self._free:
             price = named(FREE, FREE.source, provider)
-        listings = [book.find(seller, like or model) for book in self._books]
-        if like and not any(listings):
-            listings = [book.find(maker(like), like) for book in self._books]
-        known = [x for x in listings if x is not None]
+        known = [x for book in self._books if (x := book.find(seller, like or model)) is not None]
+        if like and not known:
+            known = [x for book in self._books if (x := book.find(maker(like), like)) is not None]
         # who knows the seller's own price outweighs who lends another seller's
-        sold = [x for x in known if not x.borrowed]
-        return Found(price, tuple(sold or known), like)
+        listings = tuple([x for x in known if not x.borrowed] or known)
+        window = min((x.window for x in listings if x.window), default=None)
+        longest = max((x.max_output for x in listings if x.max_output), default=None)
+        return Found(price, listings, like, window, longest)
 
     def quote(self, usage: Usage, provider: str, seller: str, model: str, at: float) -> Quote:
         """Return what a call cost. `at`: when it began (Unix seconds), for prices that change with time."""
