@@ -17,7 +17,7 @@ from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import Outgoing
 from midwatch.gateway.ledger.engine import LedgerDown
-from midwatch.gateway.lines import MAX_WAITING, POLL_S, WAIT_S, WOKEN, owner
+from midwatch.gateway.lines import MAX_WAITING, POLL_S, WAIT_S, WOKEN, Line, owner
 
 EXPIRY_GRACE_S: Final = 60.0
 """A reservation outlives its call's deadline by so long: the settlement may be on its way."""
@@ -28,8 +28,9 @@ DAY_S: Final = 86_400.0
 async def reserve(
     house: House, call: Carried, out: Outgoing, attempt: Try, worst_nusd: int
 ) -> Admitted | Refused | Refusal:
-    """Reserve what an attempt may cost at the most. A call that would fit but for those in flight waits in line
-    for at most `WAIT_S`; a Refusal when the client leaves meanwhile, or the call is stopped."""
+    """Reserve what an attempt may cost at the most. A call that would fit but for those in flight waits for at most
+    `WAIT_S`, in the line of the account that has the least left; a Refusal when the client leaves meanwhile, or the
+    call is stopped."""
     wanted = Reservation(
         call_id=call.attempt_id(attempt),
         payer=call.payer,
@@ -42,32 +43,44 @@ async def reserve(
         gateway=house.name,
     )
     answer = await house.ledger.reserve(wanted)
-    line = house.purse.line
-    if not _passes(answer) or len(line.waiting) >= MAX_WAITING:
+    if _waits_for(answer) is None:
         return answer
     house.counts["budget.waited"] += 1
-    place, until = line.join(), house.now() + WAIT_S
-    try:
-        while _passes(answer) and (left := until - house.now()) > 0:
-            place = await line.pause(place, min(POLL_S, left), call, out)
-            if call.killed is not None:
-                return call.killed
-            if out.gone.done():
-                return refusals.gone()
-            answer = await house.ledger.reserve(wanted)
-    finally:
-        line.waiting.remove(place)
+    until = house.now() + WAIT_S
+    while (account := _waits_for(answer)) is not None and until > house.now():
+        line = house.purse.lines.setdefault(account, Line())
+        if len(line.waiting) >= MAX_WAITING:
+            break
+        place = line.join()
+        try:
+            while _waits_for(answer) == account and (left := until - house.now()) > 0:
+                place = await line.pause(place, min(POLL_S, left), call, out)
+                if call.killed is not None:
+                    return call.killed
+                if out.gone.done():
+                    return refusals.gone()
+                answer = await house.ledger.reserve(wanted)
+        finally:
+            line.waiting.remove(place)
+            if not line.waiting:
+                house.purse.lines.pop(account, None)
     return answer
 
 
-def _passes(answer: Admitted | Refused) -> bool:
-    """Tell whether a refusal may pass by itself within moments."""
-    return isinstance(answer, Refused) and answer.reason is Reason.IN_FLIGHT
+def _waits_for(answer: Admitted | Refused) -> str | None:
+    """Return the account whose calls in flight may give back enough within moments; None: do not wait."""
+    if isinstance(answer, Admitted) or answer.reason is not Reason.IN_FLIGHT:
+        return None
+    return answer.limit.account if answer.limit is not None else None
 
 
-def settled(house: House) -> None:
-    """A reservation has become smaller: let those who wait for money ask again."""
-    house.purse.line.wake(WOKEN)
+def settled(house: House, call: Carried | None = None) -> None:
+    """A call's reservation has become smaller: let those who wait for the same money ask again."""
+    lines = house.purse.lines
+    if lines:
+        for account in call.payer.accounts() if call is not None else list(lines):
+            if account in lines:
+                lines[account].wake(WOKEN)
 
 
 async def take_unpriced(

@@ -73,8 +73,9 @@ class Line:
 class Purse:
     """What all calls of one process know of money beside the ledger."""
 
-    line: Line = field(default_factory=Line)
-    """Calls that would fit but for those in flight."""
+    lines: dict[str, Line] = field(default_factory=dict[str, Line])
+    """Calls that would fit but for those in flight, by the account whose limit they wait for. One that nobody waits
+    in is not kept."""
     unpriced: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     """Tokens of models without a known price, by owner and day: used, or taken by calls under way."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import CHAT, Gate
-from midwatch.core.calls.charge import CallState
+from midwatch.core.calls.account import Payer
+from midwatch.core.calls.budget import Admitted, Refused
+from midwatch.core.calls.charge import CallState, Reservation
 from midwatch.gateway import lines
 from midwatch.gateway.holds import HoldKind
 from midwatch.gateway.http.played import PlayedOutgoing
@@ -177,6 +180,47 @@ async def test_small_calls_that_fit_once_those_in_flight_settle_are_not_starved(
     assert admitted >= 0.9 * count
     assert sum(row.cost_nusd for row in await gate.rows()) <= 4 * worst
     assert gate.counts["budget.waited"] > 0
+
+
+async def test_who_waits_for_money_asks_again_when_calls_of_that_account_settle(
+    tmp_path: Path,
+) -> None:
+    """Calls of one agent wait for its budget; those of others, that settle meanwhile, give it nothing back."""
+
+    class Held(Slow):
+        async def open(self, request: Request) -> ScriptedReply:
+            if b"hold" in request.body:
+                return await super().open(request)
+            return await ScriptedUpstream.open(self, request)
+
+    upstream = Held([whole() for _ in range(40)])
+    gate = Gate(tmp_path, upstream, real_time=True, agent={"budget": {"total": 100_000}})
+    asked: Counter[str] = Counter()
+    real = gate.ledger.reserve
+
+    async def reserve(reservation: Reservation) -> Admitted | Refused:
+        asked[reservation.payer.agent] += 1
+        return await real(reservation)
+
+    gate.ledger.reserve = reserve  # type: ignore[method-assign]
+    tight = [
+        asyncio.create_task(gate.ask(CHAT, stream=False, prompt=f"hold {n}", **SMALL))
+        for n in range(5)
+    ]
+    async with asyncio.timeout(20):
+        while gate.counts["budget.waited"] < 4:
+            await asyncio.sleep(0)
+    polls = asked["inbox"]
+    gate.payer = Payer("other", run="r2")
+    for n in range(30):
+        assert (await gate.ask(CHAT, stream=False, prompt=f"{n}", **SMALL)).status == 200
+    assert asked["other"] == 30
+    assert asked["inbox"] - polls < 30, "each of them made four ask again"
+    for _ in tight:
+        upstream.let.release()
+    outs = await asyncio.gather(*tight)
+    assert [out.status for out in outs].count(200) == 5
+    assert gate.house.purse.lines == {}
 
 
 async def test_a_call_that_never_fits_does_not_wait(tmp_path: Path) -> None:
