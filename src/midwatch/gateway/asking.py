@@ -12,15 +12,14 @@ from midwatch.gateway.mending import Mending
 from midwatch.gateway.upstream.port import Request
 
 
-def request_of(
-    house: House, call: Carried, attempt: Try, mending: Mending | None = None
-) -> Request:
-    """Return the request for an attempt: the client's, or the one that goes on with its answer. Raises
-    BadRequest when nothing can be added to its body."""
+def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Request:
+    """Return the request for an attempt with this body (`body_of`)."""
     place = attempt.place
     provided = call.settings.providers[place.provider]
     times = place.timeouts
-    patience = times.first_token if call.ask.stream else times.total
+    head_by = attempt.head_by
+    if call.ask.stream:
+        head_by = house.now() + (times.first_token or attempt.deadline)
     headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
     if place.kind is not call.ask.kind:
         dialect = translating.ask_of(call, place).dialect
@@ -36,16 +35,21 @@ def request_of(
         method="POST",
         url=provided.url + path,
         headers=headers,
-        body=_body(call, place, mending),
+        body=body,
         connect_s=times.connect or 5.0,
-        head_s=min(patience or 600.0, max(0.001, attempt.deadline - house.now())),
+        head_s=max(0.001, min(head_by, attempt.deadline) - house.now()),
     )
 
 
-def _body(call: Carried, place: Place, mending: Mending | None) -> bytes:
-    body = call.body
+def body_of(call: Carried, place: Place, mending: Mending | None = None) -> bytes:
+    """Return the body for a place: the client's, or the one that goes on with its answer. Raises BadRequest when
+    nothing can be added to it."""
+    found = translating.asked(call, place)
+    ask, body = (call.ask, call.body) if found is None else (found.ask, found.body)
     if mending is not None:
-        body = mending.body(call.ask, body, call.settings.providers[place.provider].seller)
-    if call.calls.prompt_cache and place.kind is call.ask.kind:
-        body = additions.with_mark(call.ask, body) or body
-    return translating.body_of(call, place, body)
+        body = mending.body(ask, body, call.settings.providers[place.provider].seller)
+    if found is not None:
+        return body
+    if call.calls.prompt_cache:
+        body = additions.with_mark(ask, body) or body
+    return dialects.outgoing(ask, body, place.model)

@@ -100,8 +100,6 @@ class Carried:
     attempts: list[Attempted] = field(default_factory=list[Attempted])
     failure: Failure | None = None
     """Of the last attempt."""
-    failed_answer: tuple[int, Headers, bytes] | None = None
-    """What the provider answered then, to be passed on."""
     admitted: Admitted | None = None
     waited_s: float = 0.0
     """Spent waiting for providers: the rest of the call's time is ours."""

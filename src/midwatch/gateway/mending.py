@@ -58,7 +58,8 @@ class Mending:
         return self.text.rstrip()
 
     def broke(self, listener: Listener, graft: Graft | None, usage: tuple[int, int]) -> None:
-        """Note what the client got of a further attempt, and what it is charged (tokens in, out)."""
+        """Note what the client got of a further attempt, and what that is charged (tokens in, out). `listener`: of
+        the client's dialect, to what went out."""
         self.listener = listener
         self.input_tokens += usage[0]
         self.output_tokens += usage[1]
@@ -73,9 +74,7 @@ class Mending:
             self.block, self.block_open = listener.block, listener.block_open
 
     def may(self, settings: Settings, place: Place) -> bool:
-        """Tell whether a place can go on: it speaks the client's dialect, and its model is known to continue."""
-        if place.kind is not self.route.kind:
-            return False
+        """Tell whether a place can go on: its model is known to continue, or nothing has to be known of it."""
         return self.restart or not self.beginning or continues(settings, place)
 
     def ask(self, ask: Ask) -> Ask:
@@ -114,15 +113,20 @@ def continues(settings: Settings, place: Place) -> bool:
     return settings.shelf.find(place.provider, seller, place.model).prefill
 
 
-def begin(policy: str, route: Route, listener: Listener) -> Mending | None:
-    """Return how an answer that broke off is gone on with; None: not at all."""
+def begin(policy: str, route: Route, listener: Listener) -> tuple[Mending | None, str]:
+    """Return how an answer that broke off is gone on with; None with the reason: not at all. `listener`: of the
+    client's dialect."""
+    if policy not in (RESTART, CONTINUE):
+        return None, "models.on_cut says so"
     if route.dialect not in additions.CONTINUABLE:
-        return None
-    if policy == RESTART and listener.text_only:
-        return Mending(route, restart=True)
-    if policy == CONTINUE and listener.continuable:
-        return Mending(route, restart=False)
-    return None
+        return None, f"{route.dialect.value} cannot be continued"
+    if not listener.text_only:
+        return None, "more than one text had begun"
+    if policy == RESTART:
+        return Mending(route, restart=True), ""
+    if not listener.continuable:
+        return None, "it has a form that must be whole"
+    return Mending(route, restart=False), ""
 
 
 class Graft:

@@ -61,12 +61,6 @@ def ask_of(call: Carried, place: Place) -> Ask:
     return call.ask if found is None else found.ask
 
 
-def body_of(call: Carried, place: Place, body: bytes) -> bytes:
-    """Return the body for a place; `body` is the client's, or with the beginning of its answer."""
-    found = asked(call, place)
-    return dialects.outgoing(call.ask, body, place.model) if found is None else found.body
-
-
 def onward(call: Carried, place: Place, *, rehearsed: bool) -> tuple[Pairs, str]:
     """Return the headers for a place, without a key, and the path."""
     found = asked(call, place)
@@ -122,6 +116,12 @@ def refused(
     if place.kind is call.ask.kind or call.failure is None:
         return dialects.back(headers), body
     told = translate.failure(call.ask.kind, call.failure, status, array=call.route.array)
+    return translate.back(headers, "application/json"), told
+
+
+def worded(call: Carried, headers: Headers, failure: Failure, status: int) -> tuple[Pairs, bytes]:
+    """Return headers and body of a provider's refusal whose own words did not come."""
+    told = translate.failure(call.ask.kind, failure, status, array=call.route.array)
     return translate.back(headers, "application/json"), told
 
 

@@ -186,21 +186,29 @@ def heard(ask: Ask, told: Usage | None, said_bytes: int, *, finished: bool) -> U
     return told
 
 
+def made(settings: Settings, ask: Ask, place: Place, seconds: float) -> int:
+    """Return the most tokens that can have been made in a time of which nothing else is known."""
+    most = longest(settings, ask, place)
+    return min(most, int(seconds * MADE_PER_S)) * ask.choices
+
+
 def unanswered(settings: Settings, ask: Ask, place: Place, waited_s: float) -> Usage:
     """Return what a call used that was given up before anything of its answer came: what may have been made
     in that time."""
-    most = longest(settings, ask, place) * ask.choices
-    made = min(most, int(waited_s * MADE_PER_S))
-    return Usage(input_text=ask.input_tokens, output_text=made, estimated=True)
+    output = made(settings, ask, place, waited_s)
+    return Usage(input_text=ask.input_tokens, output_text=output, estimated=True)
 
 
-def broken_off(ask: Ask, told: Usage | None, said_bytes: int) -> Usage:
+def broken_off(ask: Ask, told: Usage | None, said_bytes: int, thought: int = 0) -> Usage:
     """Return what a stream used that did not come to its end: what was told so far is not the whole. Anthropic
-    tells a first token at the beginning and the sum at the end; most others tell nothing until then."""
+    tells a first token at the beginning and the sum at the end; most others tell nothing until then.
+
+    `thought`: tokens that may have been made without being shown.
+    """
+    said = tokens_said(said_bytes) + thought
     if told is None:
-        return replace(estimate(ask, ""), output_text=tokens_said(said_bytes))
-    missing = tokens_said(said_bytes) - told.output_tokens
-    more = max(0, missing)
+        return Usage(input_text=ask.input_tokens, output_text=said, estimated=True)
+    more = max(0, said - told.output_tokens)
     inside = 0 if told.input_tokens else ask.input_tokens
     return replace(
         told,

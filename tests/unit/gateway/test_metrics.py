@@ -43,7 +43,7 @@ def test_breakers_that_are_open_come_first_and_their_number_is_bounded() -> None
     health = Health(terms)
     for number in range(metrics.MAX_SERIES + 5):
         health.breakers["openai", f"m{number:05}"] = Breaker(terms)
-    health.breakers["openai", "m00900"].failed(0.0, "down")
+    health.breakers["openai", "m00900"].failed(0.0, "down", 0.0)
     health.pools["openai"] = [KeyHealth("a"), KeyHealth("b", state=KeyState.MISSING)]
     found = metrics.places(health, 1.0)
     assert len(found["breaker_state"]) == metrics.MAX_SERIES

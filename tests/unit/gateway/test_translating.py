@@ -60,10 +60,12 @@ WHOLE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def gate(folder: Path, client: str, *providers: str, script: list[Answer | Refuse]) -> Gate:
+def gate(
+    folder: Path, client: str, *providers: str, script: list[Answer | Refuse], **models: Any
+) -> Gate:
     """Return a gateway whose model of the client goes to these places, one after the other."""
     name = HOME[client].rpartition("/")[2] if client in (GENERATE, ARRAY) else HOME[client]
-    return Gate(folder, script, models={"chains": {name: list(providers)}})
+    return Gate(folder, script, models={"chains": {name: list(providers)}, **models})
 
 
 def whole(provider: str) -> Answer:
@@ -144,12 +146,12 @@ async def test_a_stream_of_another_kind_is_the_clients_own(
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
-async def test_a_translated_stream_that_breaks_off_ends_with_an_error(
+async def test_a_translated_stream_that_breaks_off_ends_with_an_error_where_nobody_goes_on_with_it(
     tmp_path: Path, client: str, provider: str
 ) -> None:
     pieces = [p for p in stream_of(provider, WORDS) if p][:2]
     script: list[Answer | Refuse] = [answer(provider, [*pieces, Break()])]
-    house = gate(tmp_path, client, HOME[provider], NEXT[client], script=script)
+    house = gate(tmp_path, client, HOME[provider], NEXT[client], script=script, on_cut="error")
     out = await house.ask(client)
     heard = Heard(client, out.whole)
     assert len(heard.errors) == 1
@@ -157,6 +159,50 @@ async def test_a_translated_stream_that_breaks_off_ends_with_an_error(
     assert out.ended
     (row,) = await house.rows()
     assert row.cost_nusd > 0
+
+
+LONG = [f"w{n} " for n in range(40)]
+
+
+@pytest.mark.parametrize("policy", ["continue", "restart"])
+@pytest.mark.parametrize(
+    ("client", "first", "second"),
+    [
+        *((c, HOME[p], NEXT[FAMILY.get(c, c)]) for c, p in PAIRS),  # another kind breaks off
+        *((c, HOME[FAMILY.get(c, c)], NEXT[p]) for c, p in PAIRS),  # another kind goes on
+        *((c, HOME[p], NEXT[p]) for c, p in PAIRS),
+    ],
+)
+async def test_an_answer_that_breaks_off_is_gone_on_with_across_dialects(
+    tmp_path: Path, client: str, first: str, second: str, policy: str
+) -> None:
+    kinds = {name: kind for kind in (CHAT, MESSAGES, GENERATE) for name in (HOME[kind], NEXT[kind])}
+    begun, rest = (
+        client if kinds[name] == FAMILY.get(client) else kinds[name] for name in (first, second)
+    )
+    pieces = [piece for piece in stream_of(begun, LONG)[:21] if piece]
+    words = LONG if policy == "restart" else LONG[20:]
+    further = answer(rest, stream_of(rest, words, ident="two", usage=(300, 20)))
+    about = {name.rpartition("/")[2]: {"prefill": name == second} for name in (first, second)}
+    house = gate(
+        tmp_path, client, first, second, script=[answer(begun, [*pieces, Break()]), further],
+        on_cut=policy, about=about,
+    )  # fmt: skip
+    out = await house.ask(client)
+    heard = Heard(client, out.whole)
+    assert (heard.text, heard.errors, out.ended) == ("".join(LONG), [], True)
+    assert len(heard.idents) == 1
+    assert len(heard.finishes) == 1
+    assert (heard.starts, heard.ends) == ((1, 1) if client in (CHAT, MESSAGES) else (0, 0))
+    asked = house.asked(1)
+    last = (asked["contents"] if rest in (GENERATE, ARRAY) else asked["messages"])[-1]
+    said = json.dumps(last)
+    assert ("w19" in said, last["role"] != "user") == ((True, True) if policy == "continue" else (False, False))  # fmt: skip
+    rows = await house.rows()
+    assert [row.outcome for row in rows] == ["cut", "ok"]
+    if client == MESSAGES:
+        assert {kind for kind, _ in heard.blocks} == {"start", "delta", "stop"}
+        assert {number for _, number in heard.blocks} == {0}
 
 
 async def test_a_stream_that_fails_before_its_first_word_goes_on_in_another_dialect(

@@ -1,11 +1,13 @@
 """Breakers: which (provider, model) is asked, which rests, and when it is tried again.
 
 A table of edges; time comes in. Only what is the provider's fault counts: a request that is wrong for
-every provider opens nothing.
+every provider opens nothing, and what began before a breaker opened says nothing of what is behind it.
+A call that was let through is known by the moment at which it was (`taken`): only the probe's own outcome
+decides over a breaker that is not closed.
 
     closed ── `failures` within `window` ──▶ open ── cooldown is over ──▶ half-open (one probe at a time)
        ▲                                      ▲                              │            │
-       └────────────── probe answers ─────────┼──────────────────────────────┘            │
+       └──────── probe begins to answer ──────┼──────────────────────────────┘            │
                                               └──────── probe fails: cooldown doubles ────┘
 """
 
@@ -41,7 +43,17 @@ class Breaker:
     _failures: deque[float] = field(default_factory=deque[float])
     _until: float | None = None
     _cooldown: float = 0.0
+    _opened_at: float = float("-inf")
     _probe_at: float | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._until is None
+
+    @property
+    def blank(self) -> bool:
+        """Whether it is as good as a new one: closed, and nothing is held against its place."""
+        return self._until is None and not self._failures
 
     def state(self, now: float) -> BreakerState:
         if self._until is None:
@@ -66,33 +78,44 @@ class Breaker:
             self._probe_at = now
         return True
 
-    def give_back(self) -> None:
-        """The call that was let through told nothing about the provider (its client went away)."""
-        self._probe_at = None
+    def give_back(self, taken: float) -> None:
+        """The call that was let through at `taken` told nothing about the provider (its client went away)."""
+        if self._probe_at == taken:
+            self._probe_at = None
+
+    def begun(self) -> bool:
+        """The provider begins to answer. Returns whether that closed the breaker: nobody waits for the end of a
+        probe that goes on for minutes. What is held against a closed one stays until an answer has ended well."""
+        if self._until is None:
+            return False
+        self._close()
+        return True
 
     def answered(self) -> bool:
-        """The provider answered. Returns whether that closed the breaker."""
-        was_open = self._until is not None
+        """The provider answered, to the end. Returns whether that closed the breaker."""
         self._failures.clear()
-        self._until = self._probe_at = None
-        self._cooldown = 0.0
-        return was_open
+        return self.begun()
 
-    def failed(self, now: float, reason: str) -> bool:
-        """The provider failed. Returns whether that opened the breaker."""
+    def failed(self, now: float, reason: str, taken: float) -> bool:
+        """The provider failed the call that was let through at `taken`. Returns whether that opened the breaker."""
+        if taken < self._opened_at:
+            return False  # a call that began before it opened
         if self._until is not None:
-            if now < self._until:
-                return False  # a call that began before it opened
-            return self._open(now, reason)
+            return self._probe_at == taken and self._open(now, reason)
         self._failures.append(now)
         while self._failures and self._failures[0] <= now - self.terms.window:
             self._failures.popleft()
         return len(self._failures) >= self.terms.failures and self._open(now, reason)
 
+    def _close(self) -> None:
+        self._until = self._probe_at = None
+        self._cooldown = 0.0
+
     def _open(self, now: float, reason: str) -> bool:
         low, high = self.terms.cooldown
         self._cooldown = min(max(low, self._cooldown * 2), high)
         self._until = now + self._cooldown
+        self._opened_at = now
         self._probe_at = None
         self._failures.clear()
         self.reason = reason

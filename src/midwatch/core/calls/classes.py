@@ -35,6 +35,7 @@ class ErrorClass(StrEnum):
     CONTEXT_LENGTH = "context_length"  # the request does not fit into the model's window
     CONTENT_POLICY = "content_policy"  # the provider will not answer this
     BAD_REQUEST = "bad_request"  # wrong for every provider
+    UNREADABLE = "unreadable"  # something came that is no answer; asking here again would cost as much
     UNKNOWN = "unknown"
 
 
@@ -84,6 +85,7 @@ REACTIONS: Final[Mapping[ErrorClass, Reaction]] = {
     ErrorClass.FORBIDDEN:      Reaction(True,  True,       False, True,  False, False),
     ErrorClass.NOT_FOUND:      Reaction(False, False,      False, True,  False, False),
     ErrorClass.CONTEXT_LENGTH: Reaction(False, False,      False, True,  False, False),
+    ErrorClass.UNREADABLE:     Reaction(False, False,      False, True,  False, False),
     ErrorClass.CONTENT_POLICY: Reaction(False, False,      False, False, False, True),
     ErrorClass.BAD_REQUEST:    Reaction(False, False,      False, False, False, True),
     ErrorClass.UNKNOWN:        Reaction(False, False,      False, False, False, True),

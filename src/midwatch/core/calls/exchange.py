@@ -3,8 +3,11 @@
 No I/O, no clock: outcomes and `now` (monotonic seconds) go in, the next step comes out. Whoever carries
 the exchange does as it says, so that retries, fallbacks and deadlines are tested as scripts.
 
-Bounds that always hold: at one place at most 1 + `retries.attempts` attempts, whichever keys they use;
-nothing new begins after `retries.total`, nor after the call's own deadline; an attempt ends by then.
+Bounds that always hold: at one place at most 1 + `retries.attempts` attempts, whichever keys they use; after
+`retries.total` nobody is waited for and no place asked again; nothing at all begins after the call's own
+deadline, and an attempt ends by then. Moving on has no other bound: the time that a place needs to be found
+hung is longer than that in which trying again is worth while. Nor has going on with an answer that broke off:
+the longer it ran, the more it is worth.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ class Choice(Protocol):
         """Return the place after `place` (the first for None) that may answer this call now."""
         ...
 
+    def last(self, place: Place) -> bool:
+        """Tell whether no place stands behind `place`."""
+        ...
+
     def free_at(self, place: Place, now: float) -> float:
         """Return when a call at `place` may go through at the earliest; inf: not foreseeable."""
         ...
@@ -50,6 +57,11 @@ class Try:
     number: int
     """Of the attempt within the exchange, from 1."""
     deadline: float
+    head_by: float
+    """When an answer that is not streamed must have begun: where another place stands behind this one, half of
+    the time that is left is kept for it."""
+    taken: float
+    """When its place let it through: by this the breaker knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,8 @@ class Exchange:
     _tries: dict[int, int] = field(default_factory=dict[int, int])
     """Attempts by position in the chain."""
     _last: Failure | None = None
+    _begun: bool = False
+    """The client has a part of an answer."""
     _soonest: float = float("inf")
 
     @property
@@ -112,26 +126,27 @@ class Exchange:
         return self._move_on(now)
 
     def failed(self, attempt: Try, failure: Failure, now: float, *, here: bool = True) -> Step:
-        """An attempt failed before anything of it reached the client, or what reached it can be gone on with.
-
-        `here` False: not at this place again.
-        """
+        """An attempt failed before anything of it reached the client. `here` False: not at this place again."""
         self.attempts.append(Attempt(attempt.place, attempt.key, failure))
         self._last = failure
         react = reaction(failure)
         if react.final:
             return GiveUp(Why.FAILED, failure)
-        if now >= self._closing:
-            return GiveUp(Why.FAILED, failure, failure.retry_after_s)
         again = self._again(attempt, failure, react, now) if here else None
         return again or self._move_on(now)
+
+    def broke(self, attempt: Try, failure: Failure, now: float, *, here: bool) -> Step:
+        """An answer broke off of which the client has a part, and it can be gone on with."""
+        self._begun = True
+        return self.failed(attempt, failure, now, here=here)
 
     def answered(self, attempt: Try) -> None:
         self.attempts.append(Attempt(attempt.place, attempt.key, None))
 
     def resume(self, now: float) -> Step:
         """A pause is over: the same place again, if it may still be asked."""
-        return self._try(now) or self._move_on(now)
+        again = self._try(now) if now < self._closing else None
+        return again or self._move_on(now)
 
     def divert(self, now: float) -> Step:
         """The places are others now: go to the first of them."""
@@ -140,8 +155,8 @@ class Exchange:
 
     @property
     def _closing(self) -> float:
-        """From when on nothing new begins."""
-        return self.began + min(self.retries.total, self.total_s)
+        """From when on nobody is waited for, nor asked again."""
+        return self.deadline if self._begun else self.began + min(self.retries.total, self.total_s)
 
     def _again(self, attempt: Try, failure: Failure, react: Reaction, now: float) -> Step | None:
         """Return a further attempt at the same place, or None: go on to the next."""
@@ -149,14 +164,15 @@ class Exchange:
             return None
         if react.another_key:
             # the failure is this key's: another one is asked at once
-            step = self._try(now, without=attempt.key)
+            step = self._try(now, without=attempt.key) if now < self._closing else None
             if step is not None or not react.wait:
                 return step
         asked = failure.retry_after_s or 0.0
         rests = self.choice.free_at(attempt.place, now) - now
         pause = max(self._backoff(attempt.place), asked, rests)
         further = self.choice.following(attempt.place, failure) is not None
-        if (pause > WORTH_WAITING_S and further) or now + pause >= self._closing:
+        longest = min(self.retries.total, self._closing - now)
+        if pause >= longest or (pause > WORTH_WAITING_S and further):
             self._soonest = min(self._soonest, now + pause)
             return None
         return Pause(now + pause)
@@ -180,11 +196,17 @@ class Exchange:
             return None
         self._tries[place.position] = self._tries.get(place.position, 0) + 1
         deadline = min(self.deadline, now + (place.timeouts.total or self.total_s))
-        return Try(place, key, len(self.attempts) + 1, deadline)
+        head_by = deadline
+        if not self.choice.last(place):
+            head_by = min(deadline, now + (self.deadline - now) / 2)
+        return Try(place, key, len(self.attempts) + 1, deadline, head_by, now)
 
     def _move_on(self, now: float) -> Step:
         """Go to the next place that lets a call through."""
-        while (place := self.choice.following(self._place, self._last)) is not None:
+        while now < self.deadline:
+            place = self.choice.following(self._place, self._last)
+            if place is None:
+                break
             self._place = place
             step = self._try(now)
             if step is not None:
@@ -193,9 +215,13 @@ class Exchange:
 
     def _give_up(self, now: float) -> Step:
         soonest, self._soonest = self._soonest, float("inf")
-        if self._last is None and soonest <= min(now + WORTH_WAITING_S, self._closing):
-            self._place = None  # nobody was asked yet, and somebody may be soon: from the beginning
-            return Pause(max(soonest, now + self.chance() * self.retries.backoff[0]))
+        if self._last is None and soonest <= now + WORTH_WAITING_S:
+            until = max(soonest, now + self.chance() * self.retries.backoff[0])
+            if until < self._closing:
+                self._place = (
+                    None  # nobody was asked yet, and somebody may be soon: from the beginning
+                )
+                return Pause(until)
         wait = soonest - now if soonest < float("inf") else None
         if self._last is None:
             return GiveUp(Why.NO_PLACE, None, wait)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from midwatch.core.calls.breaker import Breaker
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.classes import ErrorClass, Failure, reaction
+from midwatch.core.calls.exchange import Try
 from midwatch.core.calls.pool import KeyHealth, KeyState, pick
 from midwatch.core.models import Breaker as BreakerTerms
 
 NEVER = float("inf")
 
 MAX_BREAKERS = 10_000
-"""Places whose state is known; the one asked first goes first."""
+"""Places whose state is known. Models are named by clients: there is no end to them."""
 
 
 @dataclass(slots=True)
@@ -29,12 +30,18 @@ class Health:
         name = (place.provider, place.model)
         found = self.breakers.get(name)
         if found is None:
-            if (
-                len(self.breakers) >= MAX_BREAKERS
-            ):  # models are named by clients: there is no end to them
-                del self.breakers[next(iter(self.breakers))]
+            if len(self.breakers) >= MAX_BREAKERS:
+                self._make_room()
             found = self.breakers[name] = Breaker(self.terms)
         return found
+
+    def _make_room(self) -> None:
+        """Forget what is no loss: breakers of which nothing is known, or one that is closed; last, an open one."""
+        known = {name: one for name, one in self.breakers.items() if not one.blank}
+        if len(known) >= MAX_BREAKERS:
+            closed = (name for name, one in known.items() if one.closed)
+            del known[next(closed, next(iter(known)))]
+        self.breakers = known
 
     def key(self, provider: str, name: str) -> KeyHealth | None:
         return next((key for key in self.pools.get(provider, ()) if key.name == name), None)
@@ -80,6 +87,9 @@ class Route:
         start = 0 if place is None else self.places.index(place) + 1
         return next((p for p in self.places[start:] if self.admits(p, failure)), None)
 
+    def last(self, place: Place) -> bool:
+        return place is self.places[-1]
+
     def free_at(self, place: Place, now: float) -> float:
         at = self.health.breaker(place).free_at(now)
         pool = self.health.pools.get(place.provider)
@@ -99,36 +109,49 @@ _RESTS = {
 }
 
 
-def note_failure(
-    health: Health, place: Place, key: str, failure: Failure, now: float
-) -> list[Change]:
+def note_failure(health: Health, attempt: Try, failure: Failure, now: float) -> list[Change]:
     """Enter a failed attempt into `health`; return what that changed."""
-    changes: list[Change] = []
+    place, changes = attempt.place, list[Change]()
     breaker = health.breaker(place)
     if reaction(failure).counts:
-        if breaker.failed(now, failure.reason):
+        if breaker.failed(now, failure.reason, attempt.taken):
             rest = breaker.free_at(now) - now
             changes.append(
                 Change("breaker.opened", place.provider, place.model, "", failure.reason, rest)
             )
     else:
-        breaker.give_back()  # somebody answered: what came tells nothing against the provider
-    state, held = _RESTS.get(failure.kind), health.key(place.provider, key)
+        # somebody answered: what came tells nothing against the provider
+        breaker.give_back(attempt.taken)
+    state, held = _RESTS.get(failure.kind), health.key(place.provider, attempt.key)
     if state is not None and held is not None:
         news = held.rest(now, state, failure.reason, failure.retry_after_s)
         if news:
             rest = held.until - now
+            kind = f"key.{state.value}"
             changes.append(
-                Change(f"key.{state.value}", place.provider, place.model, key, failure.reason, rest)
+                Change(kind, place.provider, place.model, attempt.key, failure.reason, rest)
             )
     return changes
 
 
-def note_answer(health: Health, place: Place, key: str, now: float) -> list[Change]:
+def note_begun(health: Health, attempt: Try) -> list[Change]:
+    """Enter the first content of a stream into `health`; return what that changed."""
+    closed = health.breaker(attempt.place).begun()
+    return [_closed(attempt.place)] if closed else []
+
+
+def note_answer(health: Health, attempt: Try, now: float) -> list[Change]:
     """Enter an answer into `health`; return what that changed."""
-    held = health.key(place.provider, key)
+    held = health.key(attempt.place.provider, attempt.key)
     if held is not None:
         held.answered(now)
-    if health.breaker(place).answered():
-        return [Change("breaker.closed", place.provider, place.model)]
-    return []
+    return [_closed(attempt.place)] if health.breaker(attempt.place).answered() else []
+
+
+def note_nothing(health: Health, attempt: Try) -> None:
+    """Enter an attempt that says nothing of its provider."""
+    health.breaker(attempt.place).give_back(attempt.taken)
+
+
+def _closed(place: Place) -> Change:
+    return Change("breaker.closed", place.provider, place.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final, cast
@@ -9,7 +10,7 @@ from typing import Any, Final, cast
 from pydantic_core import from_json
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
-from midwatch.core.calls.classes import Failure, broken, classify
+from midwatch.core.calls.classes import ErrorClass, Failure, broken, classify
 from midwatch.core.pricing import anthropic, gemini, openai
 from midwatch.core.pricing.usage import Doubt, Usage
 from midwatch.core.sealed import sealed
@@ -33,8 +34,10 @@ class Answer:
     refused: bool = False
     """The model, or a filter, declined to answer."""
     failure: Failure | None = None
-    half: bool = False
-    """It is a failure since only a part of an answer came."""
+    told: bool = False
+    """The provider itself says in it what failed: its words may be passed on."""
+    free: bool = False
+    """Nothing was made, for certain: a page of a proxy, or the provider says so."""
     text: str = ""
     """What was said, as far as it can be told; only without usage, for an estimate of it."""
 
@@ -63,18 +66,18 @@ def answer(
     body, an error in disguise.
     """
     if not 200 <= status < 300:
-        return Answer(failure=classify(ask.kind, status, headers, body, now=now))
+        failure = classify(ask.kind, status, headers, body, now=now)
+        return Answer(failure=failure, told=True, free=True)
     try:
         decoded = from_json(body)
     except ValueError:
-        start = body[:64].lstrip()[:1]
-        half = start in (b"{", b"[")
-        what = "half an answer" if half else "no answer but something else"
-        failure = broken(f"status {status} with {what}", code="malformed")
-        return Answer(failure=failure, half=half)
+        return _unreadable(status, body)
     value = cast("Json", decoded) if isinstance(decoded, dict) else {}
     if value.get("error") and not value.get("choices"):
-        return Answer(failure=classify(ask.kind, status, headers, body, now=now))
+        failure = classify(ask.kind, status, headers, body, now=now)
+        return Answer(failure=failure, told=True, free=True)
+    if not any(key in value for key in _SAYS.get(ask.dialect, value)):
+        return _unreadable(status, None)
     read = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}[ask.kind]
     found = read(ask, value)
     told = found.usage
@@ -88,13 +91,41 @@ def answer(
     return replace(found, text="\n".join(said.texts))
 
 
+_SAYS: Final = {
+    Dialect.CHAT: ("choices", "usage"),
+    Dialect.RESPONSES: ("output", "status", "usage"),
+    Dialect.MESSAGES: ("content", "stop_reason", "usage"),
+    Dialect.GENERATE: ("candidates", "promptFeedback", "usageMetadata"),
+}
+"""What an answer has, at least one of each: an object without them is none."""
+
+_PAGE: Final = re.compile(rb"\s*(?:<!doctype html|<html)\b", re.IGNORECASE)
+
+
+def _unreadable(status: int, body: bytes | None) -> Answer:
+    """Return what a success is behind which there is no answer. `body` None: it is whole JSON.
+
+    A page is somebody's on the way, and half an answer a cut: both may be another time what they should. Anything
+    else was asked for, or is how this provider answers: the same again would be billed again.
+    """
+    if body is not None and _PAGE.match(body):
+        failure = broken(f"status {status} with a page instead of an answer", code="malformed")
+        return Answer(failure=failure, free=True)
+    if body is not None and body[:64].lstrip()[:1] in (b"{", b"[", b""):
+        return Answer(failure=broken(f"status {status} with half an answer", code="malformed"))
+    said = f"status {status} with no answer but something else"
+    return Answer(failure=Failure(ErrorClass.UNREADABLE, said, code="malformed"))
+
+
 def _openai(ask: Ask, value: Json) -> Answer:
     usage = openai.read(value, tier_of(ask))
     model, identity = _text(value, "model"), _text(value, "id")
     if ask.dialect is Dialect.RESPONSES:
         if value.get("status") == "failed":
             failure = classify(ask.kind, 200, (), {"response": value}, now=0.0, stream_event=True)
-            return Answer(usage, model, identity, "failed", failure=failure)
+            return Answer(
+                usage, model, identity, "failed", failure=failure, told=True, free=usage is None
+            )
         details: Any = value.get("incomplete_details")
         reason = cast("Json", details).get("reason") if isinstance(details, dict) else None
         finish = reason if isinstance(reason, str) else _text(value, "status")

@@ -10,22 +10,22 @@ TERMS = Terms(failures=3, window=60.0, cooldown=(10.0, 35.0))
 
 def opened() -> Breaker:
     breaker = Breaker(TERMS)
-    assert [breaker.failed(float(n), "500") for n in range(3)] == [False, False, True]
+    assert [breaker.failed(float(n), "500", float(n)) for n in range(3)] == [False, False, True]
     return breaker
 
 
 def test_failures_that_lie_far_apart_do_not_open_it() -> None:
     breaker = Breaker(TERMS)
-    assert not any(breaker.failed(n * 31.0, "500") for n in range(20))
+    assert not any(breaker.failed(n * 31.0, "500", n * 31.0) for n in range(20))
     assert breaker.state(600.0) is BreakerState.CLOSED
 
 
 def test_an_answer_in_between_begins_the_count_anew() -> None:
     breaker = Breaker(TERMS)
-    breaker.failed(0, "500")
-    breaker.failed(1, "500")
+    breaker.failed(0, "500", 0)
+    breaker.failed(1, "500", 1)
     assert not breaker.answered()
-    assert not breaker.failed(2, "500")
+    assert not breaker.failed(2, "500", 2)
 
 
 def test_while_it_is_open_no_call_goes_through() -> None:
@@ -50,21 +50,21 @@ def test_a_probe_that_fails_doubles_the_rest_up_to_its_bound() -> None:
     for _ in range(4):
         now = breaker.free_at(now)
         assert breaker.take(now)
-        assert breaker.failed(now, "503")
+        assert breaker.failed(now, "503", now)
         rests.append(breaker.free_at(now) - now)
     assert rests == [20.0, 35.0, 35.0, 35.0]
 
 
 def test_a_call_from_before_that_fails_late_does_not_prolong_the_rest() -> None:
     breaker = opened()
-    assert not breaker.failed(4.0, "late")
+    assert not breaker.failed(4.0, "late", 1.0)
     assert breaker.free_at(5.0) == 12.0
 
 
 def test_a_probe_whose_client_went_away_gives_its_turn_back() -> None:
     breaker = opened()
     assert breaker.take(12.0)
-    breaker.give_back()
+    breaker.give_back(12.0)
     assert breaker.take(12.1)
 
 

@@ -241,7 +241,8 @@ def test_a_providers_error_has_its_class(case: Any) -> None:
 def test_there_are_enough_cases_and_each_names_its_source() -> None:
     assert len(CASES) >= 60
     assert all(case.source for case in CASES)
-    assert {case.expected for case in CASES} == set(ErrorClass)
+    # what is no answer is told by its body, whatever the provider says
+    assert {case.expected for case in CASES} == set(ErrorClass) - {ErrorClass.UNREADABLE}
 
 
 def test_every_class_has_a_reaction_and_what_is_final_leads_nowhere() -> None:

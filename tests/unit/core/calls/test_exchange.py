@@ -57,9 +57,9 @@ class Night:
                 failure = script.pop(0) if script else None
                 if failure is None:
                     exchange.answered(step)
-                    self.changes += note_answer(self.health, step.place, step.key, self.now)
+                    self.changes += note_answer(self.health, step, self.now)
                     return step
-                self.changes += note_failure(self.health, step.place, step.key, failure, self.now)
+                self.changes += note_failure(self.health, step, failure, self.now)
                 step = exchange.failed(step, failure, self.now)
             else:
                 return step
