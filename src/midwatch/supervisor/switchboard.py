@@ -1,7 +1,7 @@
 """The supervisor's line to the gateway: whose calls are refused, which runs are over, what the file says now.
 
-Orders are told at once; what could not be told is told when the gateway is back. Both are compared each
-second, and at once when a run has ended: the gateway may have held an agent by itself, and a gateway that was
+Orders are told at once; what could not be told is told when the gateway is back, with all runs that live: every
+other key is over then, also one whose end was never told. Both are compared each second, and at once when a run has ended: the gateway may have held an agent by itself, and a gateway that was
 started anew with its files gone must not let a suspended one call (`core.calls.holding`).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ class Switchboard:
         self._keepers = keepers
         self._say = say
         self._untold: deque[tuple[str, Json]] = deque()
+        self._alive: dict[str, set[str]] = {}
+        """Agent → its runs, of which there may be two while a reload replaces it."""
+        self._knows_alive = False
+        """The gateway was told which runs live since we last came into contact."""
         self._owed: set[str] = set()
         """Agents whose hold is to be lifted when the gateway is back."""
         self._busy: set[str] = set()
@@ -188,10 +193,15 @@ class Switchboard:
 
     def began(self, agent: str, run_id: str) -> None:
         """A run began: its key is good, whatever the clock says."""
+        self._alive.setdefault(agent, set()).add(run_id)
         self._note("/control/runs/began", {"agent": agent, "run": run_id})
 
     def ended(self, agent: str, run_id: str, *, outlived: bool = False) -> None:
         """A run is over: its key is good for a moment more. It may have ended since its calls are refused."""
+        alive = self._alive.get(agent, set())
+        alive.discard(run_id)
+        if not alive:
+            self._alive.pop(agent, None)
         body: Json = {"agent": agent, "run": run_id}
         self._note("/control/runs/ended", {**body, "grace_s": OUTLIVE_S} if outlived else body)
 
@@ -238,9 +248,14 @@ class Switchboard:
         """Tell what waits, and compare; until cancelled."""
         while self._url is not None:
             self._wake.clear()
-            with contextlib.suppress(LinkError, GatewayNo):
+            try:
                 await self._flush()
+                await self._tell_alive()
                 await self.compare()
+            except LinkError:
+                self._knows_alive = False
+            except GatewayNo:
+                pass  # it says so itself; the next second
             # not wait_for: it may swallow a cancellation that comes with the wake
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(COMPARE_S):
@@ -248,6 +263,7 @@ class Switchboard:
 
     def back(self) -> None:
         """The gateway answers again: tell it now what it missed."""
+        self._knows_alive = False
         self._wake.set()
 
     async def _flush(self) -> None:
@@ -261,6 +277,17 @@ class Switchboard:
         for agent in list(self._owed):
             await self._tell("/control/lift", {"agent": agent})
             self._owed.discard(agent)
+
+    async def _tell_alive(self) -> None:
+        """Tell which runs live, after the ends that wait: those have their own time of grace."""
+        if self._knows_alive:
+            return
+        self._knows_alive = True  # before it is so: `back` may come meanwhile
+        alive = {agent: sorted(runs) for agent, runs in self._alive.items()}
+        status, answer = await self.ask("POST", "/control/runs", {"live": alive, "at": time.time()})
+        if status >= 500:
+            self._knows_alive = False
+            raise GatewayNo(status, words_of(answer))
 
     async def compare(self) -> None:
         """Mend what the gateway holds and we do not, and the other way. Raises LinkError and GatewayNo."""

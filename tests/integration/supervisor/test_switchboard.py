@@ -240,6 +240,28 @@ async def test_what_a_gateway_that_is_away_should_know_waits_for_it(house: House
     )
 
 
+async def test_a_gateway_that_is_back_is_told_which_runs_live_and_nothing_of_those_that_ended(
+    house: House,
+) -> None:
+    def last() -> Any:
+        told = [body for route, body in house.gateway.asked if route == "POST /control/runs"]
+        return told[-1]["live"] if told else None
+
+    first = house.system.launched[0].launch.run_id
+    await house.until(lambda: last() == {"inbox": [first]}, "the first run")
+    await house.gateway.close()
+    await house.order("restart")
+    house.board._untold.clear()  # pyright: ignore[reportPrivateUsage]  its end is never told
+    second = house.system.launched[1].launch.run_id
+    await house.gateway.open()
+    house.board.back()
+    await house.until(lambda: last() == {"inbox": [second]}, "the second run, without the first")
+    await house.order("stop")
+    house.gateway.asked.clear()
+    house.board.back()  # another gateway has taken its place before we asked
+    await house.until(lambda: last() == {}, "no run")
+
+
 async def test_more_than_can_wait_is_dropped_and_counted(house: House) -> None:
     await house.gateway.close()
     for number in range(2_001):
