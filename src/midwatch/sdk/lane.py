@@ -77,6 +77,11 @@ class Counts:
         }
 
 
+def compact(value: Any) -> bytes:
+    """Return a value as JSON without blanks. Raises ValueError and TypeError."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
 class Lane:
     """One destination. Only the worker thread uses it, except for `interrupt`."""
 
@@ -88,10 +93,12 @@ class Lane:
         wrap: Callable[[Sequence[dict[str, Any]]], Any],
         *,
         gather: bool = False,
+        encode: Callable[[Any], bytes] = compact,
     ) -> None:
         """`gather`: what goes to one path travels together, past what goes to others; for a sender whose
-        kinds of items alternate, so that it does not make a request of each."""
+        kinds of items alternate, so that it does not make a request of each. `encode` writes JSON."""
         self._gather = gather
+        self._encode = encode
         self.poster = poster
         self.spool = spool
         self._lost = lost
@@ -176,7 +183,7 @@ class Lane:
             return False
         self.attempts += 1
         try:
-            body = json.dumps(self._wrap(batch), separators=(",", ":"), allow_nan=False).encode()
+            body = self._encode(self._wrap(batch))
         except (ValueError, TypeError, KeyError, RecursionError):
             self._lost.add("unencodable", len(batch))
             return True

@@ -89,13 +89,15 @@ class Transport:
         gather: bool = False,
         scope: str = "midwatch.sdk",
         spool_bytes: tuple[int, int] | None = None,
+        encode: Callable[[Any], bytes] | None = None,
     ) -> None:
         """`url` is the hub's base address; `spool_dir` None keeps unsent items in memory only.
 
         `agent` and `run_id` stand in where an item names none. `traces_url` is the full
         address of an OTLP/HTTP endpoint, by default the hub's own. `resource` are OTLP
         resource attributes. `gather`: see `Lane`. `scope` names who makes the spans. `spool_bytes`: what
-        items and spans may take on disk. Raises ValueError for an address that cannot be used.
+        items and spans may take on disk. `encode` writes spans as JSON, where somebody does
+        it faster than `json`. Raises ValueError for an address that cannot be used.
         """
         # here and not in the worker: it takes part in forks from the moment it is imported
         __import__("logging")
@@ -106,6 +108,7 @@ class Transport:
         self._gather = gather
         self._scope = scope
         self._spool_bytes = spool_bytes
+        self._encode = encode
         self._spool_dir = None if spool_dir is None else os.fspath(spool_dir)
         self._resource = dict(resource or {})
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -312,7 +315,7 @@ class Transport:
             lane.poster.close()
 
     def _open_lanes(self) -> None:
-        from midwatch.sdk.lane import Lane
+        from midwatch.sdk.lane import Lane, compact
         from midwatch.sdk.post import Poster
         from midwatch.sdk.spool import CAP_BYTES, Spool
 
@@ -330,6 +333,7 @@ class Transport:
             Spool(self._spool_dir, "traces", self._lost.add, traces_bytes),
             self._lost,
             self._wrap_spans,
+            encode=self._encode or compact,
         )
         for lane in (items, traces):
             lane.spool.adopt()
