@@ -422,8 +422,9 @@ class Attempt:
         call, ask, place, relay = self._call, self._ask, self.step.place, self._relay
         if relay is not None:
             heard = relay.heard
-            thought = worth.made(call.settings, ask, place, relay.silent_s())
-            return worth.broken_off(ask, heard.usage(), heard.said_bytes, thought)
+            silent_s, said = relay.silent_s(), heard.said_bytes
+            thought = worth.thought(call.settings, ask, place, silent_s, said)
+            return worth.broken_off(ask, heard.usage(), said, thought)
         if self.noted.status and not call.ask.stream:
             return worth.unheard(call.settings, ask, place)
         waited_s = self._house.now() - self._asked_at

@@ -192,6 +192,12 @@ def made(settings: Settings, ask: Ask, place: Place, seconds: float) -> int:
     return min(most, int(seconds * MADE_PER_S)) * ask.choices
 
 
+def thought(settings: Settings, ask: Ask, place: Place, silent_s: float, said_bytes: int) -> int:
+    """Return the most tokens that can have been made unseen beside what was said, in so many seconds of silence."""
+    left = longest(settings, ask, place) * ask.choices - tokens_said(said_bytes)
+    return max(0, min(left, made(settings, ask, place, silent_s)))
+
+
 def unanswered(settings: Settings, ask: Ask, place: Place, waited_s: float) -> Usage:
     """Return what a call used that was given up before anything of its answer came: what may have been made
     in that time."""
