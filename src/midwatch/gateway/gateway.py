@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from midwatch.core.calls.classes import ErrorClass, Failure
 from midwatch.core.calls.pace import Level
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
+from midwatch.core.models import CallLimits
 from midwatch.gateway import again, dialects, listing, refusals, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
@@ -28,10 +29,12 @@ from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
+from midwatch.gateway.intake import Crowded, Intake
 from midwatch.gateway.lines import Limiter, limited
 from midwatch.gateway.nudging import nudge
 from midwatch.gateway.paces import Paces, Seen
 from midwatch.gateway.scopes import may_use
+from midwatch.gateway.settings import Settings
 from midwatch.wire.ids import new_id
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -76,6 +79,7 @@ class Gateway:
         self._ended: dict[str, float] = {}
         """By agent: when its last call ended, the latest last; not longer ago than `TOLD_S`."""
         self._limiter = Limiter(house.now)
+        self._intake = Intake()
         self._identify = identify
         self._holds = holds
 
@@ -98,19 +102,19 @@ class Gateway:
                 return self._refuse(out, kind, refusal)
             if found.dialect is Dialect.MODELS:
                 return self._models(incoming, out, found, identity)
-            body = await self._body(incoming, headers)
-            ask = dialects.read(found, headers, body)
-            call = self._call(incoming, found, ask, body, identity)
-            if call.calls.record and self.house.records is not None:
-                out = self.house.records.tape(call, out)
-            refused = self._may(call) or await self._carry(call, out)
-            if refused is not None:
-                refusals.answer(out, call, refused, self.house.now())
-                self.house.tell.ended(call)
-            if call.refused:
-                self.house.counts[f"refused.{call.refused}"] += 1
-            if call.calls.record and self.house.records is not None:
-                self.house.records.keep(call, out)
+            agent = identity.payer.agent
+            hold = self._holds.find(agent) if agent else None
+            if hold is not None:
+                return self._turn_away(incoming, out, found, identity, refusals.held(hold, agent))
+            limit = min(_limits(self.house.settings, identity.payer).body, MAX_BODY_BYTES)
+            taken = await self._intake.take(incoming, found, headers, identity.payer, limit)
+            try:
+                call = self._call(incoming, found, taken.ask, taken.body, identity)
+                await self._answer(call, out)
+            finally:
+                taken.let_go()
+        except Crowded as crowded:
+            self._refuse(out, kind, crowded.refusal)
         except BadRequest as bad:
             self._refuse(out, kind, dialects.of_bad_request(bad))
         except BodyRefused as refused:
@@ -120,10 +124,34 @@ class Gateway:
             self.house.counts["client.gone_early"] += 1
         return None
 
-    async def _body(self, incoming: Incoming, headers: Mapping[str, str]) -> bytes:
-        limit = min(self.house.settings.models.limits.body, MAX_BODY_BYTES)
-        body = await incoming.body(limit)
-        return dialects.decode(body, headers.get("content-encoding", ""), limit)
+    async def _answer(self, call: Carried, out: Outgoing) -> None:
+        """Answer a call whose body was read."""
+        recorded = call.calls.record and self.house.records is not None
+        if self.house.records is not None and recorded:
+            out = self.house.records.tape(call, out)
+        refused = self._may(call) or await self._carry(call, out)
+        if refused is not None:
+            refusals.answer(out, call, refused, self.house.now())
+            self.house.tell.ended(call)
+        if call.refused:
+            self.house.counts[f"refused.{call.refused}"] += 1
+        if self.house.records is not None and recorded:
+            self.house.records.keep(call, out)
+
+    def _turn_away(
+        self,
+        incoming: Incoming,
+        out: Outgoing,
+        route: dialects.Route,
+        identity: Known,
+        why: Refusal,
+    ) -> None:
+        """Refuse a call without a look at its body: there is no work in it for anybody but who sent it."""
+        unread = Ask(route.kind, route.dialect, route.model, stream=route.stream)
+        call = self._call(incoming, route, unread, b"", identity)
+        refusals.answer(out, call, why, self.house.now())
+        self.house.tell.ended(call)
+        self.house.counts[f"refused.{call.refused}"] += 1
 
     def _models(
         self, incoming: Incoming, out: Outgoing, route: dialects.Route, known: Known
@@ -228,11 +256,12 @@ class Gateway:
         underway = self.under_way.setdefault(call.payer.agent, set())
         underway.add(call)
         try:
+            refused = await self._enter(call, out, places[0])
+            if refused is not None:
+                self.paces.unasked(call, house.now())
+                refusals.answer(out, call, refused, house.now())
+                return None
             if not await again.give(house, call, out, places):
-                refused = await self._enter(call, out, places[0])
-                if refused is not None:
-                    refusals.answer(out, call, refused, house.now())
-                    return None
                 heard = again.listen(house, call, out)
                 await Carriage(house, call, route, heard).run()
                 await again.keep(house, call, heard, places)
@@ -250,9 +279,12 @@ class Gateway:
         return None
 
     async def _enter(self, call: Carried, out: Outgoing, place: Place) -> Refusal | None:
-        """Let the call in by its agent's request limits, or say why not."""
-        if not call.metered or not limited(call):
+        """Let the call in by its agent's request limits, or say why not. An answer out of the cache, and a count of
+        tokens, cost us as much as any other."""
+        if not limited(call):
             return None
+        if not call.metered:
+            return await self._limiter.enter(call, out, 0)
         longest = worth.longest(call.settings, call.ask, place) * call.ask.choices
         return await self._limiter.enter(call, out, call.ask.input_tokens + longest)
 
@@ -345,6 +377,10 @@ class Gateway:
         if _in_vain(call):
             self.paces.unasked(call, now)
         self._judged(call, self.paces.settled(call, call.tokens, call.cost_nusd, now))
+
+
+def _limits(settings: Settings, payer: Payer) -> CallLimits:
+    return settings.calls(payer.entry or payer.agent).limits or settings.models.limits
 
 
 def _in_vain(call: Carried) -> bool:

@@ -22,7 +22,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from midwatch.gateway.http.answer import JSON, WireOutgoing, plain
 from midwatch.gateway.http.heads import block, name_of, status_line
 from midwatch.gateway.http.port import BodyRefused, ClientGone
-from midwatch.gateway.http.request import WireIncoming
+from midwatch.gateway.http.request import CROWDED, WireIncoming
 from midwatch.gateway.http.service import Service
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,6 @@ class Connection(asyncio.Protocol):
         self._rooms: list[asyncio.Future[None]] = []
         self._held_back = False
         self._unsent = 0
-        self._held = 0
         self._body_since = 0.0
         self._closing = False
 
@@ -96,8 +95,10 @@ class Connection(asyncio.Protocol):
         self.service.gone(self)
         self.due = math.inf
         self._closing = True
+        reading = self._reading
         self._leave()
-        self._let_go(self._held)
+        if reading is not None:
+            self._let_go(reading)
 
     def eof_received(self) -> bool:
         # a client that closes one half only is rare; that one closes is how it tells that it left
@@ -208,13 +209,9 @@ class Connection(asyncio.Protocol):
         reading = self._reading
         if reading is None:
             return
-        service = self.service
-        service.held += len(piece)
-        self._held += len(piece)
-        if service.held > service.limits.bodies_bytes:
-            text = "the gateway holds too many bodies at the moment; try again soon"
-            if reading.fail(BodyRefused(503, "busy", text)):
-                service.lose("bodies")
+        held = self.hold(reading, len(piece))
+        if not held and reading.fail(BodyRefused(503, "busy", CROWDED)):
+            self.service.lose("bodies")
         if not reading.take(piece):
             self._hold_back()
         if self._doing is Doing.BODY:
@@ -308,6 +305,7 @@ class Connection(asyncio.Protocol):
             self.service.lose("failed")
             log.exception("a request failed: %s %s", incoming.method, incoming.path[:200])
         finally:
+            self._let_go(incoming)
             outgoing.close()
             if outgoing.task is not None:
                 self.service.tasks.discard(outgoing.task)
@@ -323,10 +321,9 @@ class Connection(asyncio.Protocol):
 
     def answered(self, outgoing: WireOutgoing) -> None:
         """Go on after an answer that has ended."""
-        self._let_go(outgoing.asked.size)
         self._serving = None
         if not self.keeps(outgoing.asked):
-            self._queue.clear()
+            self._forget_queue()
             self._last_words = b""
             self._close(unread=not outgoing.asked.complete)
         elif not self.full:
@@ -365,7 +362,7 @@ class Connection(asyncio.Protocol):
         """Close so that the client sees that its answer is not whole; what was sent still arrives."""
         serving, self._serving = self._serving, None
         self._deaf = True
-        self._queue.clear()
+        self._forget_queue()
         self._last_words = b""
         if reset:
             self._reset()
@@ -443,7 +440,7 @@ class Connection(asyncio.Protocol):
         """Tell the handler that nobody is there any more."""
         self._deaf = True
         self._closing = True
-        self._queue.clear()
+        self._forget_queue()
         serving, self._serving = self._serving, None
         if serving is not None:
             if reason:
@@ -455,9 +452,21 @@ class Connection(asyncio.Protocol):
             if not room.done():
                 room.set_result(None)
 
-    def _let_go(self, size: int) -> None:
-        self._held -= size
-        self.service.held -= size
+    def hold(self, incoming: WireIncoming, size: int) -> bool:
+        """Count bytes of a request; tell whether all together are within their bound."""
+        service = self.service
+        service.held += size
+        incoming.held += size
+        return service.held <= service.limits.bodies_bytes
+
+    def _let_go(self, incoming: WireIncoming) -> None:
+        self.service.held -= incoming.held
+        incoming.held = 0
+
+    def _forget_queue(self) -> None:
+        for waiting in self._queue:
+            self._let_go(waiting)
+        self._queue.clear()
 
     # -- reading and time --------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ class PlayedIncoming:
     client: str = "127.0.0.1"
     fails: BodyRefused | ClientGone | None = None
     """Instead of the body."""
+    held: int = 0
+    """Bytes beside those of the body."""
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -35,6 +37,9 @@ class PlayedIncoming:
         if len(self.payload) > limit_bytes:
             raise BodyRefused(413, "too_long", f"the body is longer than {limit_bytes:,} bytes")
         return self.payload
+
+    def hold(self, size: int) -> None:
+        self.held += size
 
 
 @dataclass(slots=True)

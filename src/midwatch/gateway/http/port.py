@@ -72,6 +72,11 @@ class Incoming(Protocol):
         """Return the whole body, the same at each call. Raises BodyRefused, ClientGone."""
         ...
 
+    def hold(self, size: int) -> None:
+        """Count so many bytes more as this request's, until its handler ends: what its body was unpacked to.
+        Raises BodyRefused when all bodies together are too many."""
+        ...
+
 
 class Outgoing(Protocol):
     """The way back to the client of one request. What must not be sent is left out for HEAD, 204 and 304."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from midwatch.gateway.http.port import BodyRefused, ClientGone
 
 if TYPE_CHECKING:
     from midwatch.gateway.http.connection import Connection
+
+CROWDED: Final = "the gateway holds too many bodies at the moment; try again soon"
 
 
 class WireIncoming:
@@ -25,6 +27,7 @@ class WireIncoming:
         "head_bytes",
         "headed",
         "headers",
+        "held",
         "keep",
         "length",
         "method",
@@ -55,6 +58,8 @@ class WireIncoming:
         """Of the body as announced, None when it is chunked."""
         self.size = 0
         """Of the body as it came."""
+        self.held = 0
+        """Bytes that count as this request's."""
         self.complete = False
         self.wanted = False
         """Somebody waits for the body."""
@@ -93,6 +98,11 @@ class WireIncoming:
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
+
+    def hold(self, size: int) -> None:
+        if not self._connection.hold(self, size):
+            self._connection.service.lose("bodies")
+            raise BodyRefused(503, "busy", CROWDED)
 
     # -- from the connection -------------------------------------------------------------------------
 
