@@ -10,6 +10,7 @@ Source: semantic conventions for generative AI; W3C Trace Context for `tracepare
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,22 +75,21 @@ class Told:
     def spans(self) -> list[Span]:
         """Return the call's span, and those of its attempts when there are several."""
         trace, parent = caller(self.parent)
-        own = self.call_id.replace("-", "")
-        trace = trace or own
-        span = self._span(trace, parent, own[16:])
+        trace, own = trace or self.call_id.replace("-", ""), span_id(self.call_id)
+        span = self._span(trace, parent, own)
         if len(self.attempts) < 2:
             return [span]
         kept = self.attempts[:MAX_CHILDREN]
-        return [span, *(self._child(n, a, trace, own[16:]) for n, a in enumerate(kept, 1))]
+        return [span, *(self._child(n, a, trace, own) for n, a in enumerate(kept, 1))]
 
-    def _span(self, trace: str, parent: str | None, span_id: str) -> Span:
+    def _span(self, trace: str, parent: str | None, own: str) -> Span:
         last = self.attempts[-1] if self.attempts else None
         error = self.error
         reason = "" if last is None or error is None else last.reason
         operation = OPERATIONS[self.ask.dialect]
         found: Span = {
             "traceId": trace,
-            "spanId": span_id,
+            "spanId": own,
             "name": f"{operation} {clean(self.ask.model)}",
             "kind": CLIENT,
             "startTimeUnixNano": str(began := int(self.at * 1e9)),
@@ -153,10 +153,9 @@ class Told:
             "error.type": attempt.outcome if bad else None,
             "error.code": attempt.code if bad and attempt.code else None,
         }
-        digest = blake2b(f"{self.call_id}.{number}".encode(), digest_size=8)
         return {
             "traceId": trace,
-            "spanId": digest.hexdigest(),
+            "spanId": span_id(f"{self.call_id}.{number}"),
             "parentSpanId": parent,
             "name": f"attempt {clean(attempt.place.name)}",
             "kind": CLIENT,
@@ -167,6 +166,15 @@ class Told:
             "_run": self.payer.run,
             "_agent": self.payer.agent or MIDWATCH,
         }
+
+
+_OURS: Final = os.urandom(32)
+
+
+def span_id(of: str) -> str:
+    """Return the id of a span. Callers know the ids of calls before our spans are told: could they work these out,
+    too, they could take them for spans of their own, and the hub, which keeps the first, would never see ours."""
+    return blake2b(of.encode(), digest_size=8, key=_OURS).hexdigest()
 
 
 def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -216,6 +217,19 @@ def test_attempts_of_a_call_that_needed_several_are_its_children(scene: Scene) -
     assert "gen_ai.operation.name" not in facts_of(second), (
         "a child is no call: it must not be counted as one"
     )
+
+
+def test_nobody_who_knows_a_calls_id_can_work_out_the_ids_of_its_spans(scene: Scene) -> None:
+    call = carried(tried(outcome="transient"), tried("gpt-4o", position=1))
+    scene.telling.ended(call)
+    ids = [span["spanId"] for span in scene.sent.spans]
+    assert len(set(ids)) == 3
+    bare = call.id.replace("-", "")
+    guesses = {
+        blake2b(f"{call.id}{n}".encode(), digest_size=8).hexdigest() for n in ("", ".1", ".2")
+    }
+    assert not guesses & set(ids)
+    assert not any(one in bare for one in ids)
 
 
 def test_the_cost_of_a_call_is_that_of_all_its_attempts_and_stands_once(scene: Scene) -> None:

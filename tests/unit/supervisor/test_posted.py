@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.fleet import Fleet
+from midwatch.core.fleetfile.reader import RESERVED
 from midwatch.supervisor.address import Address
 from midwatch.supervisor.post import Plan
 from midwatch.supervisor.posted import notes, plans
@@ -59,3 +60,9 @@ def test_a_key_that_nobody_takes_is_told_of_unless_nothing_is_spent(rehearsal: b
     told = notes(_where(rehearsal=rehearsal), Fleet.model_validate({"agents": {}}), INHERITED)
     assert [note.split(":")[0] for note in told] == ([] if rehearsal else ["GROQ_API_KEY"])
     assert notes(Plans("here"), Fleet.model_validate({"agents": {}}), INHERITED) == []
+
+
+def test_no_agent_is_called_like_a_post_and_shares_its_spool() -> None:
+    found = _plans(rehearsal=True)
+    assert len(found) == 3
+    assert found.keys() <= RESERVED

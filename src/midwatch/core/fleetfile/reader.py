@@ -31,8 +31,9 @@ agents:
 """
 """The smallest fleet file, for messages."""
 
-RESERVED: Final = frozenset({"midwatch", "supervisor"})
-"""Names under which Midwatch reports about itself."""
+RESERVED: Final = frozenset({"midwatch", "supervisor", "hub", "gateway", "rehearsal"})
+"""Names under which Midwatch reports about itself, and of what it keeps for its own servers: the spool of an agent
+called `gateway` would be the gateway's, and what it wrote there would be sent as the gateway's word."""
 
 MAX_EXPANDED: Final = 4_000_000
 """Characters that all `${…}` together may turn into."""
@@ -266,7 +267,7 @@ def _check_names(document: Document, whole: dict[str, Any]) -> None:
     for path, name in paths:
         if NAME.fullmatch(name) is None:
             document.complain(path, _NOT_A_NAME.format(shorten(name)), at_key=True)
-        elif path[0] == "agents" and name in RESERVED:
+        elif path[0] == "agents" and name.casefold() in RESERVED:
             document.complain(
                 path, f"the name {name!r} is Midwatch's own; choose another", at_key=True
             )

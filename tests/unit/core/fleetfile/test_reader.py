@@ -190,6 +190,8 @@ def test_what_the_messages_suggest_is_itself_right() -> None:
         ('agents:\n  a: {command: [" "]}\n', "f:2:16: agents.a.command: expected the program's name first, got a list"),
         ("agents:\n  a b: {command: [x]}\n", "f:2:3: agents.a b: expected a name of up to 63 letters, digits, dots, dashes and underscores, a letter or digit first, got 'a b'"),
         ("agents:\n  midwatch: {command: [x]}\n", "f:2:3: agents.midwatch: the name 'midwatch' is Midwatch's own; choose another"),
+        ("agents:\n  gateway: {command: [x]}\n", "f:2:3: agents.gateway: the name 'gateway' is Midwatch's own; choose another"),
+        ("agents:\n  Hub: {command: [x]}\n", "f:2:3: agents.Hub: the name 'Hub' is Midwatch's own; choose another"),
         (agent("x: 1\ntimezone: Pariss")[:-1].replace("    x: 1\n", ""), "f:4:11: timezone: expected a time zone such as Europe/Paris, got 'Pariss'; did you mean 'Europe/Paris'?"),
         ("notify: {ops: slack}\n" + agent(""), "f:1:15: notify.ops: expected an apprise URL such as slack://… or mailto://…, got 'slack'"),
         ("notify: {ops: 'json://x'}\nroutes: [{to: opps}]\n" + agent(""), "f:2:15: routes[0].to: there is no 'opps' under 'notify:'; did you mean 'ops'?"),
