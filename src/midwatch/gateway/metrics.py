@@ -13,7 +13,7 @@ from midwatch.core.calls.breaker import BreakerState
 from midwatch.core.calls.pool import KeyState
 from midwatch.core.calls.route import Health
 from midwatch.gateway.http.limits import LOSSES
-from midwatch.gateway.ledger.durable import COUNTERS
+from midwatch.gateway.ledger.asked import COUNTERS
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -37,6 +37,10 @@ class Reservation:
     task: str | None = None
     gateway: str = ""
     """The process that carries the call."""
+    provider: str = ""
+    """Who is asked, for which model, with which of its keys: by that the call can be looked up there later."""
+    model: str = ""
+    sent_key: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.worst_nusd <= MAX_NUSD:
@@ -127,11 +131,28 @@ class Call:
     attempts: tuple[Json, ...]
     outcome: str
     gateway: str
+    sent_key: str = ""
+    """Name of the provider's key that it was made with."""
+    response: str = ""
+    """The provider's id of the answer, where calls can be looked up by it."""
 
     @property
     def charged_nusd(self) -> int:
         """Return what counts against budgets now."""
         return self.reserved_nusd if self.state is CallState.OPEN else self.cost_nusd
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A call's cost that was put right by exact figures."""
+
+    call_id: str
+    at: float
+    by: str
+    """Who had them: `openrouter`, or the person who brought them."""
+    was_nusd: int
+    """What had counted until then."""
+    cost_nusd: int
 
 
 class By(StrEnum):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from midwatch.core.calls.account import clean
 from midwatch.core.calls.budget import (
     Admitted,
     Left,
@@ -36,6 +37,7 @@ from midwatch.gateway.ledger.engine import Engine, LedgerDown, say
 from midwatch.gateway.ledger.orders import (
     Expire,
     Look,
+    Note,
     Order,
     Pass,
     Release,
@@ -96,6 +98,8 @@ class _Batch:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.ends: list[tuple[Any, ...]] = []
+        self.notes: list[tuple[str, str]] = []
+        self.corrections: list[tuple[str, float, str, int, int]] = []
         self.sums: dict[tuple[tuple[str, ...], Periods], list[int]] = {}
         """Accounts and periods → by how much they change: spent, reserved."""
         self.opened: dict[str, _Known] = {}
@@ -128,6 +132,10 @@ class Books:
     def in_flight(self) -> int:
         """Calls that were reserved here and have not ended."""
         return len(self._open)
+
+    def carries(self, call_id: str) -> bool:
+        """Tell whether a call was reserved here and has not ended. Any thread."""
+        return call_id in self._open
 
     def apply(
         self, orders: Sequence[Order], tell: Callable[[Notice], None] = lambda _: None
@@ -248,6 +256,9 @@ class Books:
                 return standing(order.limits, order.at, self._tally, self._calendar)
             case Roll():
                 return retention.roll(self._engine, order, self._calendar)
+            case Note():
+                batch.notes.append((order.call_id, clean(order.response, rows.MAX_MODEL)))
+                return None
             case Pass():
                 return None
 
@@ -291,6 +302,9 @@ class Books:
             result, over = "late", 0
         else:
             return Settled("again")
+        if order.exact:
+            was = sum(known.charged)
+            batch.corrections.append((order.call_id, order.charge.at, clean(order.by), was, cost))
         self._end(order.call_id, known, CallState.SETTLED, order.charge, batch)
         self._warn(known, order.charge.at, batch)
         return Settled(result, cost, over)
@@ -359,8 +373,12 @@ class Books:
         engine, sql = self._engine, self._sql
         if batch.calls:
             engine.run_many(sql["open"], batch.calls)
+        if batch.notes:
+            engine.run_many(sql["note"], batch.notes)
         if batch.ends:
             engine.run_many(sql["end"], batch.ends)
+        if batch.corrections:
+            engine.run_many(sql["correct"], batch.corrections)
         if batch.sums:
             engine.run_many(sql["charge"], _changes(batch))
         return [

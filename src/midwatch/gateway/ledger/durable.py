@@ -24,15 +24,25 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused, unavailable
-from midwatch.core.calls.charge import By, Call, CallQuery, Charge, Cost, Reservation
+from midwatch.core.calls.charge import (
+    By,
+    Call,
+    CallQuery,
+    Charge,
+    Correction,
+    Cost,
+    Reservation,
+)
 from midwatch.core.calls.period import Calendar
 from midwatch.core.pace import Pace
 from midwatch.gateway.ledger import reading
+from midwatch.gateway.ledger.asked import Ask
 from midwatch.gateway.ledger.books import Answer, Books, Settled
 from midwatch.gateway.ledger.engine import Background, BadRow, Engine, LedgerDown, LedgerUnusable
 from midwatch.gateway.ledger.orders import (
     Expire,
     Look,
+    Note,
     Order,
     Pass,
     Release,
@@ -78,33 +88,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-COUNTERS: Final = {
-    "transactions": "transactions committed",
-    "orders": "orders decided",
-    "refused": "reservations refused, by reason",
-    "unavailable": "reservations refused because the ledger was down, by reason",
-    "failed": "transactions that failed, by reason",
-    "abandoned": "reservations whose asker was gone, released",
-    "settled": "settlements and releases, by result",
-    "over_worst": "calls that cost more than their worst case",
-    "unwritable": "settlements that no database takes; the reservation stays",
-    "lost": "settlements not written when the gateway ended; the reservation stays",
-}
-"""What the ledger counts, by name and label."""
-
-
-class _Ask:
-    """An order, and who waits for its answer."""
-
-    __slots__ = ("faults", "future", "gone", "order", "since")
-
-    def __init__(self, order: Order, future: asyncio.Future[Answer] | None, since: float) -> None:
-        self.order = order
-        self.future = future
-        self.since = since
-        self.gone = False
-        self.faults = 0
-
 
 class DurableLedger:
     """Ledger on a database. `engine` writes, in its own thread; `reader` answers questions in another;
@@ -127,13 +110,13 @@ class DurableLedger:
         self._books = Books(engine, calendar)
         self._disk = disk
         self._clock = clock
-        self._orders: deque[_Ask] = deque()
+        self._orders: deque[Ask] = deque()
         self._awaited = False
         """True when somebody waits for an answer to one of `_orders`."""
         self._asleep = NOTHING
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._kept: deque[_Ask] = deque()
-        self._waiting: deque[_Ask] = deque()
+        self._kept: deque[Ask] = deque()
+        self._waiting: deque[Ask] = deque()
         self._watching = False
         self._stopping = False
         self._stop_by = float("inf")
@@ -221,9 +204,18 @@ class DurableLedger:
         """Take a reservation back."""
         self._send(Release(call_id, at, why))
 
-    async def reconcile(self, call_id: str, charge: Charge) -> str:
+    def note(self, call_id: str, response: str) -> None:
+        """Keep the provider's id of a call's answer."""
+        self._send(Note(call_id, response))
+
+    def carries(self, call_id: str) -> bool:
+        """Tell whether a call was reserved here and has not ended."""
+        return self._books.carries(call_id)
+
+    async def reconcile(self, call_id: str, charge: Charge, by: str = "") -> str:
         """Correct a call by exact figures."""
-        return cast("Settled", await self._answer(Settle(call_id, charge, exact=True))).result
+        order = Settle(call_id, charge, exact=True, by=by)
+        return cast("Settled", await self._answer(order)).result
 
     async def expire(self, at: float) -> list[str]:
         """Count overdue calls at their worst case; return their ids."""
@@ -255,6 +247,18 @@ class DurableLedger:
         """Return every open call."""
         return await self._read(partial(reading.unsettled, self._reader))
 
+    async def doubtful(self, since: float) -> list[Call]:
+        """Return calls whose cost is open or estimated, the oldest first."""
+        return await self._read(partial(reading.doubtful, self._reader, since))
+
+    async def by_response(self, response: str) -> Call | None:
+        """Return the call whose answer has this id."""
+        return await self._read(partial(reading.by_response, self._reader, response))
+
+    async def corrections(self, call_id: str) -> list[Correction]:
+        """Return how a call's cost was put right."""
+        return await self._read(partial(reading.corrections, self._reader, call_id))
+
     async def cost(self, by: By, query: CallQuery) -> list[Cost]:
         """Return settled cost by a name."""
         return await self._read(partial(reading.cost, self._reader, by, query, self.calendar))
@@ -268,14 +272,14 @@ class DurableLedger:
             self.counts["lost", ""] += 1
             log.error("a settlement came after the ledger had closed; its call stays reserved")
             return
-        self._orders.append(_Ask(order, None, 0.0))
+        self._orders.append(Ask(order, None, 0.0))
         if self._asleep == ANYTHING:
             self._asleep = NOTHING
             self._wake.put(None)
 
-    def _ask(self, order: Order) -> _Ask:
+    def _ask(self, order: Order) -> Ask:
         assert self._loop is not None, "start() comes first"
-        ask = _Ask(order, self._loop.create_future(), self._clock())
+        ask = Ask(order, self._loop.create_future(), self._clock())
         self._waiting.append(ask)
         self._orders.append(ask)
         self._awaited = True
@@ -335,7 +339,7 @@ class DurableLedger:
             assert self._loop is not None
             self._loop.call_later(ANSWER_S / 8, self._watch)
 
-    def _deliver(self, answers: list[tuple[_Ask, Answer]], told: list[Notice]) -> None:
+    def _deliver(self, answers: list[tuple[Ask, Answer]], told: list[Notice]) -> None:
         for ask, answer in answers:
             if isinstance(answer, Settled):
                 self.counts["settled", answer.result] += 1
@@ -375,7 +379,7 @@ class DurableLedger:
             )
         self._engine.close()
 
-    def _take(self, pace: Pace) -> list[_Ask]:
+    def _take(self, pace: Pace) -> list[Ask]:
         """Return what is to be decided next, in order: what failed before, then what has arrived."""
         if not self._orders and not self._stopping:
             self._sleep(self._pause if self._kept else None)
@@ -404,7 +408,7 @@ class DurableLedger:
             self._wake.get(timeout=at_most_s)
         self._asleep = NOTHING
 
-    def _commit(self, batch: list[_Ask]) -> None:
+    def _commit(self, batch: list[Ask]) -> None:
         told: list[Notice] = []
         try:
             if not self._is_open:
@@ -435,7 +439,7 @@ class DurableLedger:
         except LedgerDown as error:
             self._fail(error)
 
-    def _one_by_one(self, batch: list[_Ask], error: Exception) -> None:
+    def _one_by_one(self, batch: list[Ask], error: Exception) -> None:
         """Find the order that cannot be done: the others must not suffer for it."""
         if len(batch) > 1:
             for ask in batch:
@@ -454,7 +458,7 @@ class DurableLedger:
             self._pause = min(RETRY_S[1], self._pause * 2)
             self._kept.append(ask)
 
-    def _put_off(self, batch: list[_Ask], error: LedgerDown | LedgerUnusable) -> None:
+    def _put_off(self, batch: list[Ask], error: LedgerDown | LedgerUnusable) -> None:
         """Refuse who waits, and keep what must not be lost."""
         self._fail(error)
         self._pause = min(RETRY_S[1], self._pause * 2)
@@ -465,7 +469,7 @@ class DurableLedger:
                 if isinstance(ask.order, Reserve):
                     reserved = ask.order.reservation
                     undo = Release(reserved.call_id, reserved.at, "its commit was unsure")
-                    self._kept.append(_Ask(undo, None, ask.since))
+                    self._kept.append(Ask(undo, None, ask.since))
         for ask in waiting:
             if isinstance(ask.order, Reserve):
                 self.counts["unavailable", _reason(error)] += 1

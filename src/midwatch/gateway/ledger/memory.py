@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import cast
 
 from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused, unavailable
-from midwatch.core.calls.charge import By, Call, CallQuery, Charge, Cost, Reservation
+from midwatch.core.calls.charge import (
+    By,
+    Call,
+    CallQuery,
+    Charge,
+    Correction,
+    Cost,
+    Reservation,
+)
 from midwatch.core.calls.period import Calendar
 from midwatch.gateway.ledger import reading
 from midwatch.gateway.ledger.books import Answer, Books, Settled
 from midwatch.gateway.ledger.engine import BadRow, LedgerDown
-from midwatch.gateway.ledger.orders import Expire, Look, Order, Release, Reserve, Roll, Settle
+from midwatch.gateway.ledger.orders import Expire, Look, Note, Order, Release, Reserve, Roll, Settle
 from midwatch.gateway.ledger.schema import bring_forward
 from midwatch.gateway.ledger.sqlite import SqliteEngine
 
@@ -87,9 +95,18 @@ class MemoryLedger:
         """Take a reservation back."""
         self._keep(Release(call_id, at, why))
 
-    async def reconcile(self, call_id: str, charge: Charge) -> str:
+    def note(self, call_id: str, response: str) -> None:
+        """Keep the provider's id of a call's answer."""
+        self._keep(Note(call_id, response))
+
+    def carries(self, call_id: str) -> bool:
+        """Tell whether a call was reserved here and has not ended."""
+        return self._books.carries(call_id)
+
+    async def reconcile(self, call_id: str, charge: Charge, by: str = "") -> str:
         """Correct a call by exact figures."""
-        return cast("Settled", self._apply(Settle(call_id, charge, exact=True))).result
+        order = Settle(call_id, charge, exact=True, by=by)
+        return cast("Settled", self._apply(order)).result
 
     async def expire(self, at: float) -> list[str]:
         """Count overdue calls at their worst case; return their ids."""
@@ -120,6 +137,18 @@ class MemoryLedger:
     async def unsettled(self) -> list[Call]:
         """Return every open call."""
         return reading.unsettled(self._read())
+
+    async def doubtful(self, since: float) -> list[Call]:
+        """Return calls whose cost is open or estimated, the oldest first."""
+        return reading.doubtful(self._read(), since)
+
+    async def by_response(self, response: str) -> Call | None:
+        """Return the call whose answer has this id."""
+        return reading.by_response(self._read(), response)
+
+    async def corrections(self, call_id: str) -> list[Correction]:
+        """Return how a call's cost was put right."""
+        return reading.corrections(self._read(), call_id)
 
     async def cost(self, by: By, query: CallQuery) -> list[Cost]:
         """Return settled cost by a name."""

@@ -23,6 +23,8 @@ class Settle:
     call_id: str
     charge: Charge
     exact: bool = False
+    by: str = ""
+    """Who has the exact figures."""
 
 
 @sealed
@@ -32,6 +34,14 @@ class Release:
     call_id: str
     at: float
     why: str = "not sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Keep the provider's id of a call's answer. Nobody waits for it."""
+
+    call_id: str
+    response: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +73,4 @@ class Pass:
     """Answered with None, when all that was asked before is committed."""
 
 
-Order = Reserve | Settle | Release | Expire | Look | Roll | Pass
+Order = Reserve | Settle | Release | Note | Expire | Look | Roll | Pass

@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused
-from midwatch.core.calls.charge import By, Call, CallQuery, Charge, Cost, Reservation
+from midwatch.core.calls.charge import (
+    By,
+    Call,
+    CallQuery,
+    Charge,
+    Correction,
+    Cost,
+    Reservation,
+)
 from midwatch.core.calls.period import Calendar
 
 
@@ -51,9 +59,18 @@ class Ledger(Protocol):
         """Take the reservation back: nothing was sent upstream, nothing is charged. `at` is Unix time."""
         ...
 
-    async def reconcile(self, call_id: str, charge: Charge) -> str:
-        """Correct a call by exact figures that came later, in either direction. Returns `corrected`, `settled`
-        (it was still open) or `unknown`. Raises LedgerDown."""
+    def note(self, call_id: str, response: str) -> None:
+        """Keep the provider's id of a call's answer, soon, without waiting: by it the call can be looked up there
+        when this process is no more."""
+        ...
+
+    def carries(self, call_id: str) -> bool:
+        """Tell whether a call was reserved by this process and has not ended."""
+        ...
+
+    async def reconcile(self, call_id: str, charge: Charge, by: str = "") -> str:
+        """Correct a call by exact figures that came later, in either direction; who had them is kept. Returns
+        `corrected`, `settled` (it was still open) or `unknown`. Raises LedgerDown."""
         ...
 
     async def expire(self, at: float) -> list[str]:
@@ -75,6 +92,19 @@ class Ledger(Protocol):
 
     async def unsettled(self) -> list[Call]:
         """Return every open call. Raises LedgerDown."""
+        ...
+
+    async def doubtful(self, since: float) -> list[Call]:
+        """Return calls from then on (Unix seconds) whose cost is open or estimated, the oldest first. Raises
+        LedgerDown."""
+        ...
+
+    async def by_response(self, response: str) -> Call | None:
+        """Return the call whose answer has this id in the provider's words. Raises LedgerDown."""
+        ...
+
+    async def corrections(self, call_id: str) -> list[Correction]:
+        """Return how a call's cost was put right, the first time first. Raises LedgerDown."""
         ...
 
     async def cost(self, by: By, query: CallQuery) -> list[Cost]:

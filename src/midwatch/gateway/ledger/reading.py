@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from midwatch.core.calls.account import clean
-from midwatch.core.calls.charge import By, Call, CallQuery, Cost
+from midwatch.core.calls.charge import By, Call, CallQuery, Correction, Cost
 from midwatch.core.calls.period import Calendar
 from midwatch.gateway.ledger import rows
 from midwatch.gateway.ledger.engine import Engine, say
@@ -65,6 +65,32 @@ def unsettled(engine: Engine) -> list[Call]:
     """Return every open call, the one with the earliest deadline first."""
     found = engine.rows(f"{rows.SELECT_CALLS} WHERE state = 'open' ORDER BY deadline_at")
     return [rows.call(row) for row in found]
+
+
+def doubtful(engine: Engine, since: float) -> list[Call]:
+    """Return calls from then on whose cost is not known, or was estimated, the oldest first."""
+    found = engine.rows(
+        f"{rows.SELECT_CALLS} WHERE (state = 'open' OR estimated = 1) AND reserved_at >= ?"
+        " AND provider <> '' ORDER BY reserved_at LIMIT ?",
+        (since, MAX_ROWS),
+    )
+    return [rows.call(row) for row in found]
+
+
+def by_response(engine: Engine, response: str) -> Call | None:
+    """Return the call whose answer has this id in the provider's words."""
+    where = f"{rows.SELECT_CALLS} WHERE response = ? AND response <> '' ORDER BY id DESC LIMIT 1"
+    found = engine.rows(where, (clean(response, rows.MAX_MODEL),))
+    return rows.call(found[0]) if found else None
+
+
+def corrections(engine: Engine, call_id: str) -> list[Correction]:
+    """Return how a call's cost was put right, the first time first."""
+    found = engine.rows(
+        "SELECT call, at, by_whom, was_nusd, cost_nusd FROM corrections WHERE call = ? ORDER BY at",
+        (call_id,),
+    )
+    return [Correction(*row) for row in found]
 
 
 def _where(query: CallQuery) -> tuple[list[str], list[Any]]:

@@ -19,7 +19,7 @@ SLOT_DAYS: Final = 3
 """Days that slots of five minutes are kept: budgets of an hour ask for the last, and a clock may be set back."""
 
 SUM_DAYS: Final = 800
-"""Days that daily sums, days and months of accounts, and warnings are kept: two years and a bit."""
+"""Days that daily sums, days and months of accounts, warnings and corrections are kept: two years and a bit."""
 
 _SUMS: Final = "calls, cost_nusd, saved_nusd, input_tokens, output_tokens, disputed, estimated"
 _DAILY: Final = (
@@ -60,5 +60,6 @@ def roll(engine: Engine, order: Roll, calendar: Calendar) -> int:
         _OLD_BALANCES,
         (slot_of(order.at - SLOT_DAYS * DAY_S), kept, oldest, order.at_most),
     )
-    gone += engine.run("DELETE FROM told WHERE at < ?", (order.at - SUM_DAYS * DAY_S,))
+    for table in ("told", "corrections"):
+        gone += engine.run(f"DELETE FROM {table} WHERE at < ?", (order.at - SUM_DAYS * DAY_S,))
     return gone + engine.run("DELETE FROM daily WHERE day < ?", (oldest[1:],))

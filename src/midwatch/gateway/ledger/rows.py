@@ -21,7 +21,7 @@ MAX_MODEL: Final = 200
 
 _OPENING: Final = (
     "id, state, gateway, agent, in_group, run, session, key_name, task, tags, accounts, model_asked,"
-    " day, slot, reserved_at, deadline_at, reserved_nusd"
+    " day, slot, reserved_at, deadline_at, reserved_nusd, provider, model, sent_key"
 )
 
 _ENDING: Final = [
@@ -42,12 +42,22 @@ _ENDING: Final = [
     "outcome",
 ]
 
+_EMPTY: Final = {"model": "''", "provider": "''", "attempts": "'[]'"}
+"""What the end of a call that never came, or an exact figure, does not know: then what was known stays."""
+
+
+def _set(column: str, number: int) -> str:
+    told, empty = f"ended.column{number}", _EMPTY.get(column)
+    kept = f"CASE WHEN {told} = {empty} THEN calls.{column} ELSE {told} END" if empty else told
+    return f"{column} = {kept}"
+
+
 _BALANCE: Final = "id, state, accounts, day, slot, reserved_nusd, cost_nusd, estimated"
 
 SQL: Final[dict[str, str]] = {
     "open": f"INSERT INTO calls ({_OPENING}) VALUES {{rows}}",
     "end": (
-        f"UPDATE calls SET {', '.join(f'{c} = ended.column{n}' for n, c in enumerate(_ENDING, 1))}"
+        f"UPDATE calls SET {', '.join(_set(c, n) for n, c in enumerate(_ENDING, 1))}"
         f" FROM (VALUES {{rows}}) AS ended WHERE calls.id = ended.column{len(_ENDING) + 1}"
     ),
     "charge": (
@@ -57,6 +67,14 @@ SQL: Final[dict[str, str]] = {
         " reserved_nusd = balances.reserved_nusd + excluded.reserved_nusd,"
         " touched = CASE WHEN excluded.touched > balances.touched"
         " THEN excluded.touched ELSE balances.touched END"
+    ),
+    "note": (
+        "UPDATE calls SET response = noted.column2 FROM (VALUES {rows}) AS noted"
+        " WHERE calls.id = noted.column1"
+    ),
+    "correct": (
+        "INSERT INTO corrections (call, at, by_whom, was_nusd, cost_nusd) VALUES {rows}"
+        " ON CONFLICT (call, at) DO NOTHING"
     ),
     "tell": (
         "INSERT INTO told (account, period, kind, limit_nusd, at) VALUES (?, ?, ?, ?, ?)"
@@ -139,6 +157,9 @@ def opening(asked: Reservation, accounts: tuple[str, ...], periods: Periods) -> 
         asked.at,
         asked.deadline_at,
         asked.worst_nusd,
+        clean(asked.provider),
+        clean(asked.model, MAX_MODEL),
+        clean(asked.sent_key),
     )
 
 

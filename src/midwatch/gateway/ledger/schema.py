@@ -6,6 +6,7 @@
   changes both or neither, and `audit` compares them.
 - `told`: which warnings have been given.
 - `daily`: what remains of calls that are older than the retention.
+- `corrections`: costs that were put right by exact figures: when, by whom, from what to what.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from midwatch.gateway.ledger.engine import Engine, LedgerUnusable, say
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _V1: Final = (
     "CREATE TABLE balances (account {text} NOT NULL, period {text} NOT NULL, spent_nusd BIGINT NOT NULL,"
@@ -43,7 +44,16 @@ _V1: Final = (
     " PRIMARY KEY (day, agent, in_group, key_name, model, provider)){keyed}",
 )
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: _V1}
+_V2: Final = (
+    "ALTER TABLE calls ADD COLUMN sent_key {text} NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN response {text} NOT NULL DEFAULT ''",
+    "CREATE INDEX calls_doubtful ON calls (reserved_at) WHERE state = 'open' OR estimated = 1",
+    "CREATE INDEX calls_response ON calls (response) WHERE response <> ''",
+    "CREATE TABLE corrections (call {text} NOT NULL, at DOUBLE PRECISION NOT NULL, by_whom {text} NOT NULL,"
+    " was_nusd BIGINT NOT NULL, cost_nusd BIGINT NOT NULL, PRIMARY KEY (call, at)){keyed}",
+)
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: _V1, 2: _V2}
 """Version → the statements that lead to it from the one before."""
 
 
