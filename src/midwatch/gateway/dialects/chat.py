@@ -11,11 +11,27 @@ from typing import Any, Final, cast
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.gateway.dialects import counting, reading
-from midwatch.gateway.dialects.bodies import Json, wrong
+from midwatch.gateway.dialects.bodies import Json, NotCarried, wrong
 from midwatch.gateway.dialects.reading import Contents, objects_of
 
 _SYSTEM: Final = ("system", "developer")
 _RESULTS: Final = ("tool", "function")
+_ROLES: Final = frozenset(("user", "assistant", *_SYSTEM, *_RESULTS))
+
+_READ: Final = reading.NO_INPUT | frozenset(
+    ("messages", "tools", "functions", "max_tokens", "max_completion_tokens", "n", "response_format", "modalities",
+     "prediction", "audio")
+)  # fmt: skip
+"""Members of the request that are read, or that no model reads."""
+
+_OTHERS: Final = ("models", "fallbacks")
+"""By which routers (OpenRouter, LiteLLM) are told to answer with another model."""
+
+_SEARCHES: Final = ("web_search_options", "search_parameters", "enable_search", "web_search")
+"""By which providers (OpenAI, xAI, Alibaba) are told to search, for a fee of its own."""
+
+_OWN: Final = ("function", "custom")
+"""Kinds of tools that the client runs itself."""
 
 
 def read(headers: Mapping[str, str], body: Json) -> Ask:
@@ -30,13 +46,14 @@ def read(headers: Mapping[str, str], body: Json) -> Ask:
         role, content = shown.get("role"), shown.get("content")
         if role in _SYSTEM:
             system.append(content if isinstance(content, str) else reading.plain(content))
-            continue
-        said = _content(contents, content, number)
-        if role == "user":
-            contents.prompt = said or contents.prompt
-        if len(shown) > 2:
+        else:
+            said = _content(contents, content, number)
+            if role == "user":
+                contents.prompt = said or contents.prompt
+        if len(shown) != 2 or "content" not in shown or role not in _ROLES:
             _rest(contents, shown, number)
     _results(contents, messages)
+    contents.members(body, _READ)
     stream = reading.flag(body, "stream")
     return reading.ask_of(
         contents,
@@ -65,46 +82,65 @@ def _content(contents: Contents, content: object, number: int) -> str:
         kind = part.get("type")
         if kind == "text":
             said += contents.text(part.get("text"), f"messages[{number}].content.text")
-        elif kind == "image_url":
-            image = part.get("image_url")
-            given = cast("Json", image) if isinstance(image, dict) else {"url": image}
-            contents.image(given.get("url"), given.get("detail"))
-        elif kind == "input_audio":
-            contents.sound(_within(part, "input_audio", "data"))
-        elif kind == "file":
-            _file(contents, _within(part, "file", "file_data"))
+            if len(part) != 2 or "text" not in part:
+                contents.rest(part, "text")
+        elif kind in _MEDIA:
+            _media(contents, part, kind)
         else:
-            contents.anything(part)
-        if "cache_control" in part:
-            contents.keep(part["cache_control"])
+            if isinstance(kind, str) and kind.startswith(("video", "audio", "document")):
+                contents.elsewhere(kind[:64])  # an address, or packed
+            contents.rest(part)
     return said
 
 
-def _within(part: Json, name: str, key: str) -> object:
-    inner = part.get(name)
-    return cast("Json", inner).get(key) if isinstance(inner, dict) else None
+_MEDIA: Final = ("image_url", "input_audio", "file")
 
 
-def _file(contents: Contents, data: object) -> None:
-    if data is None:
-        contents.elsewhere("file")
+def _media(contents: Contents, part: Json, kind: str) -> None:
+    """Gather a picture, sound or a file."""
+    inner = part.get(kind)
+    given = cast("Json", inner) if isinstance(inner, dict) else {"url": inner}
+    if kind == "image_url":
+        contents.image(given.get("url"), given.get("detail"))
+        contents.rest(given, "url", "detail")
+    elif kind == "input_audio":
+        contents.sound(given.get("data"), given.get("format"))
+        contents.rest(given, "data", "format")
     else:
-        contents.document(data)
+        if given.get("file_data") is None or given.get("file_id") is not None:
+            contents.elsewhere("file")
+        if given.get("file_data") is not None:
+            contents.document(given["file_data"])
+        contents.rest(given, "file_data")
+    contents.rest(part, kind)
 
 
 def _rest(contents: Contents, message: Json, number: int) -> None:
     """Gather what a message has beside its content."""
+    contents.role(message.get("role"))
     for key, value in message.items():
+        if key in ("role", "content"):
+            continue
         if key == "tool_calls":
             for call in objects_of(value, f"messages[{number}].tool_calls"):
-                contents.anything(call.get("function", call))
-                contents.tokens += counting.PER_MESSAGE
-        elif key == "audio" and isinstance(value, dict):
-            contents.elsewhere("audio")  # named by its id
+                _call(contents, call)
+        elif key == "tool_call_id":
+            contents.identity(value)
         elif key == "cache_control":
             contents.keep(value)
-        elif key not in ("role", "content", "tool_call_id"):
-            contents.anything(value)
+        else:
+            if key == "audio":
+                contents.elsewhere("audio")  # named by its id
+            contents.parts(value)
+            if len(key) > reading.MAX_ID:
+                contents.texts.append(key)
+
+
+def _call(contents: Contents, call: Json) -> None:
+    """Gather the call of a tool."""
+    contents.tokens += counting.PER_MESSAGE
+    contents.anything(call.get("function"))
+    contents.rest(call, "function")
 
 
 def _results(contents: Contents, messages: list[Any]) -> None:
@@ -156,6 +192,30 @@ def _extras(contents: Contents, body: Json) -> dict[str, Any]:
     prediction = body.get("prediction")
     if prediction is not None:
         contents.anything(prediction)
-    if body.get("web_search_options") is not None:
-        facts["unbounded"] = ("web_search",)
+    for name in _OTHERS:
+        if body.get(name) not in (None, [], [contents.model]):
+            raise NotCarried(
+                f"{name}: the provider would choose among models that policy, price and budget have not judged;"
+                " list them under models.chains of the fleet file instead",
+                name,
+            )
+    unbounded = _paid(contents, body)
+    if unbounded:
+        facts["unbounded"] = unbounded
+        for name in unbounded:
+            contents.elsewhere(name)  # what is found comes on top of the input
     return facts
+
+
+def _paid(contents: Contents, body: Json) -> tuple[str, ...]:
+    """Return what the provider is to do beside answering, at a fee and with no bound."""
+    found = [name for name in _SEARCHES if body.get(name) not in (None, False, {"mode": "off"})]
+    plugins = objects_of(body.get("plugins"), "plugins")
+    found += [f"plugin {str(plugin.get('id'))[:64]}" for plugin in plugins]
+    kinds = [tool.get("type") for tool in objects_of(body.get("tools"), "tools")]
+    found += [kind[:64] for kind in kinds if isinstance(kind, str) and kind not in _OWN]
+    if contents.model.endswith(":online"):
+        found.append("online")
+    if body.get("preset") is not None:
+        contents.elsewhere("preset")
+    return tuple(dict.fromkeys(found))

@@ -38,12 +38,28 @@ TOOLS: Final = {Kind.OPENAI: 32, Kind.ANTHROPIC: 600, Kind.GEMINI: 32}
 ENCRYPTED_BYTES: Final = 4
 """Characters of a token in what only the provider can read (reasoning, signatures): base64 of its text."""
 
-MEDIA_BYTES: Final = 40
-"""Bytes of sound or film a token at the least: Gemini takes 32 tokens for a second of sound and 290 for one of
-film, OpenAI 10; nobody sends less than 1.3 KB of sound or 12 KB of film for a second."""
+MEDIA_BYTES: Final = 30
+"""Bytes of sound a token at the least: Gemini takes 32 tokens for a second, OpenAI 10, and no MP3 has less than
+1 KB for one."""
+
+STEADY: Final = frozenset(
+    (
+        "wav",
+        "mp3",
+        "pcm16",
+        "audio/wav",
+        "audio/x-wav",
+        "audio/mp3",
+        "audio/mpeg",
+        "audio/L16",
+        "audio/pcm",
+    )
+)
+"""Forms of sound in which a second has a least size. An hour of silence, or of a black film, is a few KB in
+others: with those the whole window is reckoned with."""
 
 PAGE_BYTES: Final = 1
-"""Bytes of a PDF a token at the least: a page of 3 KB is at most 3,000 tokens of text (Anthropic)."""
+"""Bytes of a file a token: exact from above for plain text, and no bound for what is packed."""
 
 
 def of_text(text: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.gateway.dialects import reading
 from midwatch.gateway.dialects.bodies import Json, wrong
 from midwatch.gateway.dialects.reading import Contents
+
+_READ: Final = reading.NO_INPUT | {"input", "dimensions"}
 
 
 def read(headers: Mapping[str, str], body: Json) -> Ask:
@@ -22,6 +24,7 @@ def read(headers: Mapping[str, str], body: Json) -> Ask:
         texts = _list(contents, cast("list[Any]", given))
     else:
         wrong("input", "text, or a list of texts or tokens", given)
+    contents.members(body, _READ)
     return reading.ask_of(
         contents, Dialect.EMBEDDINGS, headers, system="", tools=[], messages=texts, max_output=0
     )

@@ -14,7 +14,23 @@ from midwatch.gateway.dialects import counting, reading
 from midwatch.gateway.dialects.bodies import Json, wrong
 from midwatch.gateway.dialects.reading import Contents, objects_of
 
-_OWN: Final = ("functionDeclarations", "function_declarations")
+_OWN: Final = ("functionDeclarations", "function_declarations", "computerUse", "computer_use")
+"""Tools that the client runs itself."""
+
+_SEARCHES: Final = ("googleSearch", "google_search", "googleMaps", "google_maps", "enterpriseWebSearch",
+                    "enterprise_web_search", "googleSearchRetrieval", "google_search_retrieval")  # fmt: skip
+"""Tools whose findings are not billed as input (ai.google.dev/gemini-api/docs/pricing)."""
+
+_READ: Final = reading.NO_INPUT | frozenset(
+    ("contents", "systemInstruction", "system_instruction", "generationConfig", "generation_config", "tools",
+     "cachedContent", "cached_content")
+)  # fmt: skip
+_READ_CONFIG: Final = frozenset(
+    ("maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count", "responseMimeType",
+     "response_mime_type", "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema",
+     "responseModalities", "response_modalities", "stopSequences", "stop_sequences", "thinkingConfig",
+     "thinking_config")
+)  # fmt: skip
 
 
 def read(
@@ -34,8 +50,13 @@ def read(
     turns = objects_of(body.get("contents"), "contents")
     for number, turn in enumerate(turns):
         said = _parts(contents, turn, f"contents[{number}].parts")
-        if turn.get("role", "user") == "user":
+        role = turn.get("role", "user")
+        if role == "user":
             contents.prompt = said or contents.prompt
+        elif role != "model":
+            contents.role(role)
+        if len(turn) != 2 or "role" not in turn or "parts" not in turn:
+            contents.rest(turn, "parts", "role")
     _results(contents, turns)
     config = reading.object_of(
         either(body, "generationConfig", "generation_config") or {}, "generationConfig"
@@ -43,11 +64,17 @@ def read(
     if either(body, "cachedContent", "cached_content"):
         contents.elsewhere("cachedContent")
     tools = objects_of(body.get("tools"), "tools")
+    unbounded = _unbounded(tools)
+    for name in unbounded:
+        if name not in _SEARCHES:
+            contents.elsewhere(name)  # what is found, or comes of it, is input again
+    contents.members(body, _READ)
+    contents.members(config, _READ_CONFIG)
     return reading.ask_of(
         contents,
         dialect,
         headers,
-        system=_system(body),
+        system=_system(contents, body),
         tools=tools,
         messages=len(turns),
         stream=stream,
@@ -56,7 +83,7 @@ def read(
         if dialect is Dialect.COUNT
         else reading.bound(config, "maxOutputTokens", "max_output_tokens"),
         choices=_choices(config),
-        unbounded=_unbounded(tools),
+        unbounded=unbounded,
         tier=_tier(body),
         **_form(contents, config),
     )
@@ -81,27 +108,27 @@ def _tier(body: Json) -> str:
     return "default" if tier == "standard" else tier
 
 
-def _system(body: Json) -> str:
+def _system(contents: Contents, body: Json) -> str:
     system = either(body, "systemInstruction", "system_instruction")
     if system is None:
         return ""
     if isinstance(system, str):
         return system
     texts: list[str] = []
-    for part in objects_of(
-        reading.object_of(system, "systemInstruction").get("parts"), "systemInstruction.parts"
-    ):
+    given = reading.object_of(system, "systemInstruction")
+    contents.rest(given, "parts")
+    for part in objects_of(_listed(given.get("parts")), "systemInstruction.parts"):
         text = part.get("text")
-        texts.append(text if isinstance(text, str) else reading.plain(part))
+        texts.append(text if len(part) == 1 and isinstance(text, str) else reading.plain(part))
+        if "fileData" in part or "file_data" in part:
+            contents.elsewhere("file")
     return "\n".join(texts)
 
 
 def _parts(contents: Contents, turn: Json, param: str) -> str:
     """Gather the parts of a turn and return its text."""
-    given: object = turn.get("parts")
-    listed: object = [cast("Json", given)] if isinstance(given, dict) else given
     said = ""
-    for part in objects_of(listed, param):
+    for part in objects_of(_listed(turn.get("parts")), param):
         if "text" in part:
             said += contents.text(part["text"], f"{param}.text")
         inline = either(part, "inlineData", "inline_data")
@@ -110,9 +137,21 @@ def _parts(contents: Contents, turn: Json, param: str) -> str:
         stored = either(part, "fileData", "file_data")
         if stored is not None:
             contents.elsewhere("file")
+            contents.rest(
+                reading.object_of(stored, f"{param}.fileData"),
+                "fileUri",
+                "file_uri",
+                "mimeType",
+                "mime_type",
+            )
         if len(part) > 1 or not ("text" in part or inline is not None or stored is not None):
             _other(contents, part)
     return said
+
+
+def _listed(parts: object) -> object:
+    """Return parts as a list: protobuf's JSON takes one alone, too."""
+    return [cast("Json", parts)] if isinstance(parts, dict) else parts
 
 
 _SEEN: Final = frozenset(
@@ -126,8 +165,10 @@ def _other(contents: Contents, part: Json) -> None:
         if key in ("thoughtSignature", "thought_signature"):
             contents.sealed(value)
         elif key not in _SEEN:
-            contents.anything(value)
-            contents.tokens += counting.PER_MESSAGE
+            contents.parts(value)
+            contents.tokens += counting.PER_MESSAGE + len(key)
+        elif key == "thought" and not isinstance(value, bool):
+            contents.beside(value)
 
 
 def _inline(contents: Contents, blob: Json) -> None:
@@ -137,9 +178,10 @@ def _inline(contents: Contents, blob: Json) -> None:
     if name.startswith("image/"):
         contents.image(data)
     elif name.startswith(("audio/", "video/")):
-        contents.sound(data)
+        contents.sound(data, name)
     else:
-        contents.document(data)
+        contents.document(data, name)
+    contents.rest(blob, "data", "mimeType", "mime_type")
 
 
 def _results(contents: Contents, turns: list[Json]) -> None:

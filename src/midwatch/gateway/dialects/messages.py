@@ -15,6 +15,20 @@ from midwatch.gateway.dialects.reading import Contents, objects_of
 _OWN: Final = ("custom", "bash_", "text_editor_", "computer_", "memory_", "tool_search_")
 """Tools that the client runs itself, or that cost nothing but tokens."""
 
+_READ: Final = reading.NO_INPUT | frozenset(
+    (
+        "messages",
+        "system",
+        "tools",
+        "max_tokens",
+        "output_format",
+        "output_config",
+        "cache_control",
+        "speed",
+    )
+)
+"""Members of the request that are read, or that no model reads."""
+
 _BOUNDED: Final = ("web_search_", "web_fetch_")
 """Tools of the provider that `max_uses` bounds."""
 
@@ -28,17 +42,23 @@ def read(headers: Mapping[str, str], body: Json, dialect: Dialect = Dialect.MESS
             wrong(f"messages[{number}]", "an object", message)
         shown = cast("Json", message)
         said = _content(contents, shown.get("content"), f"messages[{number}].content")
-        if shown.get("role") == "user":
+        role = shown.get("role")
+        if role == "user":
             contents.prompt = said or contents.prompt
+        elif role != "assistant":
+            contents.role(role)
+        if len(shown) != 2 or "role" not in shown or "content" not in shown:
+            contents.rest(shown, "role", "content")
     _results(contents, messages)
     tools = objects_of(body.get("tools"), "tools")
     for tool in tools:
         contents.keep(tool.get("cache_control"))
     contents.keep(body.get("cache_control"))
     structured = body.get("output_format") is not None or _configured(body)
-    if structured:
-        contents.anything(body.get("output_format"))
-        contents.anything(body.get("output_config"))
+    contents.anything(body.get("output_format"))
+    contents.anything(body.get("output_config"))
+    contents.members(body, _READ)
+    paid = _paid(contents, body, tools)
     return reading.ask_of(
         contents,
         dialect,
@@ -50,7 +70,7 @@ def read(headers: Mapping[str, str], body: Json, dialect: Dialect = Dialect.MESS
         max_output=0 if dialect is Dialect.COUNT else reading.bound(body, "max_tokens"),
         tier=_tier(body),
         structured=structured,
-        **_paid(body, tools),
+        **paid,
     )
 
 
@@ -74,9 +94,13 @@ def _system(contents: Contents, system: object) -> str:
     texts: list[str] = []
     for part in objects_of(system, "system"):
         text = part.get("text")
-        texts.append(text if isinstance(text, str) else reading.plain(part))
+        bare = part.keys() <= _TEXT
+        texts.append(text if bare and isinstance(text, str) else reading.plain(part))
         contents.keep(part.get("cache_control"))
     return "\n".join(texts)
+
+
+_TEXT: Final = frozenset(("type", "text", "cache_control"))
 
 
 def _content(contents: Contents, content: object, param: str) -> str:
@@ -89,41 +113,54 @@ def _content(contents: Contents, content: object, param: str) -> str:
         kind = block.get("type")
         if kind == "text":
             said += contents.text(block.get("text"), f"{param}.text")
+            if len(block) != 2 or "text" not in block:
+                _foreign(contents, block.get("citations"))
+                contents.rest(block, "text", "citations")
         else:
             _block(contents, block, kind, param)
-        if "cache_control" in block:
-            contents.keep(block["cache_control"])
     return said
 
 
 def _block(contents: Contents, block: Json, kind: object, param: str) -> None:
     if kind == "image":
-        contents.image(_source(block).get("data", _source(block).get("url")))
+        source = _source(block)
+        contents.image(source.get("data", source.get("url")))
+        contents.rest(source, "data", "url", "media_type")
+        contents.rest(block, "source")
     elif kind == "document":
         _document(contents, block, param)
     elif kind == "tool_use":
         contents.anything(block.get("name"))
         contents.anything(block.get("input"))
+        contents.rest(block, "name", "input")
     elif kind == "tool_result":
         _content(contents, block.get("content"), f"{param}.content")
+        contents.rest(block, "content")
     elif kind == "thinking":
         contents.anything(block.get("thinking"))
+        contents.sealed(block.get("signature"))
+        contents.rest(block, "thinking", "signature")
     elif kind == "redacted_thinking":
         contents.sealed(block.get("data"))
-    elif kind == "container_upload":
-        contents.elsewhere("file")
+        contents.rest(block, "data")
     elif isinstance(kind, str) and kind.endswith("_tool_result"):
         _foreign(contents, block)
     else:
-        contents.anything({k: v for k, v in block.items() if k not in ("type", "cache_control")})
+        if kind == "container_upload":
+            contents.elsewhere("file")
+        contents.rest(block)
 
 
 def _foreign(contents: Contents, value: object) -> None:
     """Gather what the provider's tools found: much of it is sealed."""
     if isinstance(value, dict):
         for key, inner in cast("Json", value).items():
+            if len(key) > reading.MAX_ID:
+                contents.texts.append(key)
             if key in ("encrypted_content", "encrypted_index"):
                 contents.sealed(inner)
+            elif key == "cache_control":
+                contents.keep(inner)
             else:
                 _foreign(contents, inner)
     elif isinstance(value, list):
@@ -143,14 +180,18 @@ def _document(contents: Contents, block: Json, param: str) -> None:
     kind = source.get("type")
     if kind == "text":
         contents.text(source.get("data"), f"{param}.source.data")
+        contents.rest(source, "data", "media_type")
     elif kind == "content":
         _content(contents, source.get("content"), f"{param}.source.content")
+        contents.rest(source, "content")
     elif kind == "base64":
-        contents.document(source.get("data"))
+        contents.document(source.get("data"), source.get("media_type"))
+        contents.rest(source, "data", "media_type")
     else:
         contents.elsewhere("file")
-    contents.anything(block.get("title"))
-    contents.anything(block.get("context"))
+        contents.rest(source, "url", "file_id")
+    contents.rest(block, "source", "citations")
+    _foreign(contents, block.get("citations"))
 
 
 def _results(contents: Contents, messages: list[Any]) -> None:
@@ -176,18 +217,21 @@ def _results(contents: Contents, messages: list[Any]) -> None:
         contents.results.append(f"{call}={reading.plain(result.get('content'))}")
 
 
-def _paid(body: Json, tools: list[Json]) -> dict[str, Any]:
-    """Return what the provider's own tools may cost: paid searches, and what has no bound."""
+def _paid(contents: Contents, body: Json, tools: list[Json]) -> dict[str, Any]:
+    """Return what the provider's own tools may cost: paid searches, and what has no bound. What they find is
+    input again, and of unknown size."""
     searches, unbounded = 0, list[str]()
     for tool in tools:
         kind = tool.get("type")
         if not isinstance(kind, str) or kind.startswith(_OWN):
             continue
+        contents.elsewhere(kind[:64])
         uses = reading.bound(tool, "max_uses")
         if uses is None or not kind.startswith(_BOUNDED):
             unbounded.append(kind[:64])
         elif kind.startswith("web_search_"):
             searches += uses
     if body.get("mcp_servers"):
+        contents.elsewhere("mcp_servers")
         unbounded.append("mcp_servers")
     return {"searches": searches, "unbounded": tuple(dict.fromkeys(unbounded))}

@@ -1,8 +1,9 @@
 """What all readers of requests share: checks of types, and the gathering of what a request contains.
 
-A reader walks its dialect's messages and puts every text into a `Contents`; what a message part is not known
-to be is gathered whole, with its keys, so that nothing unknown goes uncounted. Ids that change from one
-request to the next are left out of what is hashed.
+A reader walks its dialect's messages and puts every text into a `Contents`. What it does not know, be it a
+part, a member of one, or a member of the request itself, is gathered whole, with its keys: nothing that a
+provider might put before its model goes uncounted. Ids that change from one request to the next are counted,
+and left out of what is hashed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,23 @@ _HEAD, _TAIL = 4_096, 8_192
 and the same in the next request."""
 
 _IDS: Final = frozenset(("id", "call_id", "tool_call_id", "tool_use_id", "item_id", "created_at"))
+"""Of messages, calls and results. Within what a tool is given or gives they are data like any other."""
+
+MAX_UNSEEN: Final = 16
+"""Kinds of input that are told apart."""
+
+MAX_ID: Final = 64
+"""Characters of an id. What is longer is counted as a text."""
+
+NO_INPUT: Final = frozenset(
+    ("model", "stream", "metadata", "user", "stop", "logit_bias", "safety_identifier", "prompt_cache_key", "store",
+     "include", "labels", "stop_sequences", "service_tier", "serviceTier", "safetySettings", "safety_settings",
+     "stream_options", "prompt_cache_retention", "provider", "encoding_format", "thinking", "reasoning",
+     "reasoning_effort", "verbosity", "truncation")
+)  # fmt: skip
+"""Members of requests that no model reads."""
+
+_FIGURES: Final = frozenset((bool, int, float, type(None)))
 
 
 class Contents:
@@ -86,44 +104,102 @@ class Contents:
             self.texts.append(value)
         elif isinstance(value, dict):
             for key, inner in cast("Json", value).items():
-                if key not in _IDS:
-                    self.texts.append(key)
-                    self.anything(inner)
+                self.texts.append(key)
+                self.anything(inner)
         elif isinstance(value, list):
             for inner in cast("list[Any]", value):
                 self.anything(inner)
         elif value is not None:
-            self.texts.append(str(value)[:40])
+            self.texts.append(plain(value))
+
+    def parts(self, value: object) -> None:
+        """Gather a part, or a list of them: the ids of each are no text."""
+        for part in cast("list[Any]", value) if isinstance(value, list) else (value,):
+            if isinstance(part, dict):
+                self.rest(cast("Json", part))
+            else:
+                self.anything(part)
+
+    def rest(self, part: Json, *read: str) -> None:
+        """Gather what a part has beside what was read of it."""
+        for key, value in part.items():
+            if key in read or (key == "type" and isinstance(value, str) and len(value) <= MAX_ID):
+                continue
+            if key in _IDS:
+                self.identity(value)
+            elif key == "cache_control":
+                self.keep(value)
+            else:
+                self.texts.append(key)
+                self.anything(value)
+
+    def identity(self, value: object) -> None:
+        """Count an id."""
+        if isinstance(value, str) and len(value) <= MAX_ID and value.isascii():
+            self.tokens += (len(value) * 2 + 2) // 3
+        elif value is not None:
+            self.beside(value)
+
+    def beside(self, value: object) -> None:
+        """Count what is not hashed."""
+        self.tokens += counting.of_text(plain(value))
+
+    def members(self, body: Json, read: frozenset[str]) -> None:
+        """Count the members of a request that its reader does not read."""
+        for key, value in body.items():
+            if key in read:
+                continue
+            if value.__class__ not in _FIGURES or len(key) > MAX_ID:
+                self.beside({key: value})
 
     def image(self, data: object, detail: object = "") -> None:
         """Gather a picture: an address or base64."""
+        if (
+            isinstance(data, str)
+            and data.startswith("data:")
+            and not data.startswith("data:image/")
+        ):
+            return self.document(data)  # some take films and files as pictures
         self.images = True
         self.tokens += counting.of_image(
             self.kind, self.model, detail if isinstance(detail, str) else ""
         )
-        self.sample(data)
+        return self.sample(data)
 
-    def sound(self, data: object) -> None:
-        """Gather sound or film, as base64."""
+    def sound(self, data: object, form: object) -> None:
+        """Gather sound or film, as base64. `form`: wav, audio/mp3 and the like."""
         self.audio = True
         size = len(data) * 3 // 4 if isinstance(data, str) else 0
         self.tokens += size // counting.MEDIA_BYTES + counting.PER_MESSAGE
+        if form not in counting.STEADY:
+            self.elsewhere("media")
         self.sample(data)
 
-    def document(self, data: object) -> None:
-        """Gather a file, as base64."""
+    def document(self, data: object, form: object = None) -> None:
+        """Gather a file, as base64 or as a data URL. `form`: its type, where that is told."""
         size = len(data) * 3 // 4 if isinstance(data, str) else 0
         self.tokens += size // counting.PAGE_BYTES + counting.PER_MESSAGE
+        if isinstance(data, str) and data.startswith("data:"):
+            form = data[5 : 5 + MAX_ID]
+        if not isinstance(form, str) or not form.startswith("text/"):
+            self.elsewhere("document")  # it is packed: nobody knows how large it is
         self.sample(data)
 
     def sealed(self, data: object) -> None:
         """Gather what only the provider can read."""
         if isinstance(data, str):
             self.tokens += len(data) // counting.ENCRYPTED_BYTES + counting.PER_MESSAGE
+        elif data is not None:
+            self.beside(data)
+
+    def role(self, value: object) -> None:
+        """Count whose a message is said to be, where that is no word."""
+        if value is not None and not (isinstance(value, str) and len(value) <= MAX_ID):
+            self.beside(value)
 
     def elsewhere(self, what: str) -> None:
-        """Note input that is not in the request."""
-        if what not in self.unseen:
+        """Note input that is not in the request, or of unknown size."""
+        if len(self.unseen) < MAX_UNSEEN and what not in self.unseen:
             self.unseen.append(what)
 
     def sample(self, data: object) -> None:
@@ -138,8 +214,13 @@ class Contents:
     def keep(self, mark: object) -> None:
         """Note a mark behind which the provider is to keep the prompt: five minutes, or longer."""
         if isinstance(mark, dict):
-            ttl = cast("Json", mark).get("ttl")
+            given = cast("Json", mark)
+            ttl = given.get("ttl")
             self.kept = "1h" if ttl == "1h" or self.kept == "1h" else "5m"
+            if given.keys() - {"type", "ttl"} or ttl not in (None, "5m", "1h"):
+                self.beside(given)
+        elif mark is not None:
+            self.beside(mark)
 
 
 def object_of(value: object, param: str) -> Json:
@@ -175,7 +256,7 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def bound(body: Mapping[str, Any], *names: str) -> int | None:
-    """Return the largest of some bounds for the output; None without any. -1 means none to some servers."""
+    """Return the largest of some bounds; None without any. 0 and -1 mean none to some servers."""
     found: int | None = None
     for name in names:
         value = body.get(name)
@@ -187,7 +268,7 @@ def bound(body: Mapping[str, Any], *names: str) -> int | None:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < -1:
             wrong(name, "a whole number from 0 up", value)
-        if value >= 0:
+        if value > 0:
             found = max(found or 0, min(value, MAX_OUTPUT))
     return found
 

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from midwatch.core.calls.ask import Dialect, Kind
 from midwatch.gateway.dialects import sse
-from midwatch.gateway.dialects.bodies import BadRequest
+from midwatch.gateway.dialects.bodies import BadRequest, NotCarried
 from midwatch.gateway.dialects.headers import Pairs
 from midwatch.gateway.dialects.paths import Route
 from midwatch.gateway.dialects.stream import Listener
@@ -43,7 +43,8 @@ class Refusal:
 
 def of_bad_request(bad: BadRequest) -> Refusal:
     """Return the refusal of a body that is no request."""
-    return Refusal("midwatch_bad_request", bad.reason, bad.status, param=bad.param)
+    kind = "midwatch_not_carried" if isinstance(bad, NotCarried) else "midwatch_bad_request"
+    return Refusal(kind, bad.reason, bad.status, param=bad.param)
 
 
 _STATUS: Final = {

@@ -11,10 +11,16 @@ from typing import Any, Final, cast
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.gateway.dialects import counting, reading
-from midwatch.gateway.dialects.bodies import Json, wrong
+from midwatch.gateway.dialects.bodies import Json, NotCarried, wrong
 from midwatch.gateway.dialects.reading import Contents, objects_of
 
 _ELSEWHERE: Final = ("previous_response_id", "conversation", "prompt")
+
+_READ: Final = reading.NO_INPUT | frozenset(
+    ("input", "instructions", "tools", "max_output_tokens", "text", "background", "max_tool_calls",
+     "previous_response_id", "conversation")
+)  # fmt: skip
+"""Members of the request that are read, or that no model reads."""
 
 _SEARCHES: Final = ("web_search", "file_search")
 _UNBOUNDED: Final = ("code_interpreter", "image_generation", "computer", "mcp", "shell")
@@ -34,6 +40,12 @@ _TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning
 
 def read(headers: Mapping[str, str], body: Json) -> Ask:
     """Return what a request for a response asks. Raises BadRequest."""
+    if reading.flag(body, "background"):
+        raise NotCarried(
+            "background: what is made after the answer is told to nobody here, and could not be held to a"
+            " budget; ask for it without, as a stream if it takes long",
+            "background",
+        )
     contents = Contents(Kind.OPENAI, reading.model_of(body.get("model")))
     given, items = body.get("input"), list[Any]()
     if isinstance(given, str):
@@ -52,6 +64,8 @@ def read(headers: Mapping[str, str], body: Json) -> Ask:
     instructions = body.get("instructions")
     if instructions is not None and not isinstance(instructions, str):
         wrong("instructions", "text", instructions)
+    contents.members(body, _READ)
+    paid = _tools(contents, body, tools)
     return reading.ask_of(
         contents,
         Dialect.RESPONSES,
@@ -62,7 +76,7 @@ def read(headers: Mapping[str, str], body: Json) -> Ask:
         stream=reading.flag(body, "stream"),
         max_output=reading.bound(body, "max_output_tokens"),
         tier=reading.tier_of(body.get("service_tier")),
-        **_tools(body, tools),
+        **paid,
         **_form(contents, body),
     )
 
@@ -72,30 +86,32 @@ def _item(contents: Contents, item: Json, number: int) -> None:
     kind = item.get("type", "message")
     if kind == "message":
         said = _content(contents, item.get("content"), f"input[{number}].content")
-        if item.get("role") == "user":
+        role = item.get("role")
+        if role == "user":
             contents.prompt = said or contents.prompt
+        contents.role(role)
+        if len(item) != 2 or "role" not in item or "content" not in item:
+            contents.rest(item, "role", "content")
     elif kind == "item_reference":
         contents.elsewhere("item_reference")
+        contents.rest(item)
     elif kind in _RESULTS:
         output: object = item.get("output")
         if isinstance(output, list):
             _content(contents, cast("list[Any]", output), f"input[{number}].output")
         elif isinstance(output, dict) and cast("Json", output).get("type") == "computer_screenshot":
-            contents.image(cast("Json", output).get("image_url"))
+            shot = cast("Json", output)
+            contents.image(shot.get("image_url"))
+            contents.rest(shot, "image_url")
         else:
             contents.anything(cast("object", output))
+        contents.rest(item, "output")
+    elif kind == "image_generation_call":
+        contents.image(item.get("result"))
+        contents.rest(item, "result")
     else:
-        _other(contents, item)
-
-
-def _other(contents: Contents, item: Json) -> None:
-    for key, value in item.items():
-        if key == "encrypted_content":
-            contents.sealed(value)
-        elif key == "result" and item.get("type") == "image_generation_call":
-            contents.image(value)
-        elif key not in ("id", "call_id", "type", "status"):
-            contents.anything(value)
+        contents.sealed(item.get("encrypted_content"))
+        contents.rest(item, "encrypted_content")
 
 
 def _content(contents: Contents, content: object, param: str) -> str:
@@ -107,18 +123,26 @@ def _content(contents: Contents, content: object, param: str) -> str:
         kind = part.get("type")
         if kind in _TEXTS:
             said += contents.text(part.get("text", part.get("refusal")), f"{param}.text")
+            if len(part) != 2 or "text" not in part:
+                contents.rest(part, "text" if "text" in part else "refusal")
         elif kind == "input_image":
             contents.image(part.get("image_url") or part.get("file_id"), part.get("detail"))
+            contents.rest(part, "image_url", "file_id", "detail")
         elif kind == "input_audio":
             audio = part.get("input_audio")
-            contents.sound(cast("Json", audio).get("data") if isinstance(audio, dict) else None)
+            given = cast("Json", audio) if isinstance(audio, dict) else {}
+            contents.sound(given.get("data"), given.get("format"))
+            contents.rest(given, "data", "format")
+            contents.rest(part, "input_audio")
         elif kind == "input_file":
-            if part.get("file_data") is None:
+            data = part.get("file_data")
+            if data is None or "file_id" in part or "file_url" in part:
                 contents.elsewhere("file")
-            else:
-                contents.document(part["file_data"])
+            if data is not None:
+                contents.document(data)
+            contents.rest(part, "file_data", "file_url", "file_id")
         else:
-            contents.anything(part)
+            contents.rest(part)
     return said
 
 
@@ -137,14 +161,17 @@ def _results(contents: Contents, items: list[Any]) -> None:
         contents.results.append(f"{call}={reading.plain(item.get('output'))}")
 
 
-def _tools(body: Json, tools: list[Json]) -> dict[str, Any]:
-    """Return what the provider's own tools may cost: paid searches, and what has no bound."""
+def _tools(contents: Contents, body: Json, tools: list[Json]) -> dict[str, Any]:
+    """Return what the provider's own tools may cost: paid searches, and what has no bound. What they find is
+    input again, and of unknown size."""
     rounds = reading.bound(body, "max_tool_calls")
-    searches, unbounded = 0, ["background"] if reading.flag(body, "background") else []
+    searches, unbounded = 0, list[str]()
     for tool in tools:
         kind = str(tool.get("type"))[:64]
         if kind.startswith(_OWN):
             continue
+        if kind != "image_generation":
+            contents.elsewhere(kind)
         if rounds is None or kind.startswith(_UNBOUNDED) or not kind.startswith(_SEARCHES):
             unbounded.append(kind)
         else:
@@ -157,6 +184,7 @@ def _form(contents: Contents, body: Json) -> dict[str, Any]:
     text = body.get("text")
     if text is not None:
         form: object = reading.object_of(text, "text").get("format")
+        contents.rest(cast("Json", text), "format", "verbosity")
         if isinstance(form, dict):
             shape = cast("Json", form)
             facts["structured"] = shape.get("type") != "text"

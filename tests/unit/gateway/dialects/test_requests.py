@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
-from midwatch.gateway.dialects import BadRequest, Route, find, outgoing, read
+from midwatch.gateway.dialects import BadRequest, Route, find, of_bad_request, outgoing, read
+from midwatch.gateway.dialects.bodies import NotCarried
 
 HEADERS = {"content-type": "application/json"}
 PATHS = {
@@ -203,7 +204,12 @@ def test_labels_come_from_headers() -> None:
 @pytest.mark.parametrize(
     ("found", "unbounded", "searches"),
     [
-        (lambda: chat(user("x"), web_search_options={}), ("web_search",), 0),
+        (lambda: chat(user("x"), web_search_options={}), ("web_search_options",), 0),
+        (lambda: chat(user("x"), plugins=[{"id": "web"}], search_parameters={"mode": "auto"}), ("search_parameters", "plugin web"), 0),
+        (lambda: chat(user("x"), search_parameters={"mode": "off"}), (), 0),
+        (lambda: chat(user("x"), tools=[{"type": "function", "function": {}}, {"type": "openrouter:web_search"}]), ("openrouter:web_search",), 0),
+        (lambda: ask("chat", {"model": "openai/gpt-4o:online", "messages": []}), ("online",), 0),
+        (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "mcp"}], "max_tool_calls": 4}), ("mcp",), 0),
         (lambda: claude(user("x"), tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]), (), 3),
         (lambda: claude(user("x"), tools=[{"type": "web_search_20250305", "name": "web_search"}]), ("web_search_20250305",), 0),
         (lambda: claude(user("x"), tools=[{"type": "code_execution_20250522", "name": "c"}]), ("code_execution_20250522",), 0),
@@ -211,7 +217,6 @@ def test_labels_come_from_headers() -> None:
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "web_search"}]}), ("web_search",), 0),
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "web_search"}], "max_tool_calls": 4}), (), 4),
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "function", "name": "f"}]}), (), 0),
-        (lambda: ask("responses", {"model": "m", "input": "x", "background": True}), ("background",), 0),
         (lambda: gemini({"text": "x"}, tools=[{"googleSearch": {}}, {"functionDeclarations": []}]), ("googleSearch",), 0),
     ],
 )  # fmt: skip
@@ -220,6 +225,31 @@ def test_tools_of_the_provider_have_a_bound_or_are_named(
 ) -> None:
     asked = found()
     assert (asked.unbounded, asked.searches) == (unbounded, searches)
+    # what they find is input again: the whole window is reckoned with
+    assert bool(asked.unseen) == (bool(unbounded or searches) and unbounded != ("googleSearch",))
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "param"),
+    [
+        ("responses", {"model": "m", "input": "x", "background": True}, "background"),
+        ("chat", {"model": "m", "messages": [], "models": ["m", "o3-pro"]}, "models"),
+        ("chat", {"model": "m", "messages": [], "fallbacks": [{"m": ["o3-pro"]}]}, "fallbacks"),
+    ],
+)
+def test_what_could_be_held_to_no_budget_is_refused_by_name(
+    name: str, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(NotCarried) as caught:
+        ask(name, body)
+    assert caught.value.param == param
+    refused = of_bad_request(caught.value)
+    assert (refused.type, refused.status) == ("midwatch_not_carried", 400)
+
+
+def test_a_list_of_models_that_names_no_other_is_carried() -> None:
+    assert ask("chat", {"model": "m", "messages": [], "models": ["m"]}).model == "m"
+    assert ask("chat", {"model": "m", "messages": [], "models": None, "fallbacks": []}).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -412,7 +442,9 @@ def test_a_bound_beyond_reason_is_cut_and_none_is_none() -> None:
     assert chat(user("x"), max_tokens=10**30).max_output == 10**9
     assert chat(user("x"), max_tokens=-1).max_output is None
     assert chat(user("x"), max_tokens=None).max_output is None
-    assert chat(user("x"), max_tokens=0).max_output == 0
+    assert chat(user("x"), max_tokens=0).max_output is None
+    assert gemini({"text": "x"}, generationConfig={"maxOutputTokens": 0}).max_output is None
+    assert ask("gemini-count", {"contents": []}).max_output == 0
 
 
 KEYS = ["model", "messages", "role", "content", "type", "text", "image_url", "tools", "tool_calls", "function", "input", "system",
