@@ -369,7 +369,8 @@ class Attempt:
         house, step, failure = self._house, self.step, self._failure
         changes: list[Change] = []
         if failure is not None:
-            changes = note_failure(house.health, step, failure, house.now())
+            metered = self._call.metered
+            changes = note_failure(house.health, step, failure, house.now(), metered=metered)
         elif self.noted.outcome == "ok":
             changes = note_answer(house.health, step, house.now())
         else:

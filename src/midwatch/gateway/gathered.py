@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from midwatch.core.calls.account import Payer
+from midwatch.core.calls.rate import Bucket
+
 EVERY_S: Final = 10.0
 """The least distance of two events about the same."""
 
@@ -71,3 +74,27 @@ class Gathered:
             if waiting.count:
                 self._send(kind, agent, waiting.run, {**waiting.data, "count": waiting.count})
         self._waiting.clear()
+
+
+MAX_RATIONED: Final = 5_000
+"""Agents that are told apart; the one that asked least recently goes first."""
+
+
+class Ration:
+    """Gives each agent with its sub-agents, or each key, so much a minute; a sixth of it at once."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._per_minute = per_minute
+        self._buckets: dict[str, Bucket] = {}
+
+    def take(self, payer: Payer, now: float) -> bool:
+        """Tell whether there is one more for it."""
+        name = payer.agent.partition(":")[0] or f"key {payer.key or ''}"
+        bucket = self._buckets.pop(name, None) or Bucket(self._per_minute)
+        if len(self._buckets) >= MAX_RATIONED:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[name] = bucket
+        if bucket.delay(1, now) > 0:
+            return False
+        bucket.take(1, now)
+        return True

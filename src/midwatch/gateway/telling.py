@@ -30,7 +30,7 @@ from midwatch.core.detection import MIDWATCH
 from midwatch.core.plain import clean
 from midwatch.gateway import spans
 from midwatch.gateway.carried import Attempted, Carried
-from midwatch.gateway.gathered import Gathered
+from midwatch.gateway.gathered import Gathered, Ration
 from midwatch.gateway.house import House
 from midwatch.gateway.sending import Sender
 from midwatch.sdk.transport import TRACES_PATH
@@ -44,6 +44,10 @@ FLEET_S: Final = 60.0
 
 MAX_SUMS: Final = 5_000
 """Runs whose calls are summed at one time; calls of more are told by their spans alone, and counted."""
+
+REFUSED_PER_MIN: Final = 60
+"""Refused calls of one agent and its sub-agents that have spans of their own; ten at once. What goes on asking all
+the same would fill the hub: the rest of it is summed."""
 
 FULL: Final = 0.9
 """The share of a model's window from which on it is told."""
@@ -76,6 +80,7 @@ class Telling:
         self._gathered = Gathered(self._event, self._lose)
         self._sums: dict[tuple[str, str | None], Sums] = {}
         self._fleet: Sums | None = None
+        self._refused = Ration(REFUSED_PER_MIN)
         self._open: set[str] = set()
         """Places whose breaker is open."""
         self._house: House | None = None
@@ -139,7 +144,10 @@ class Telling:
             call.id, call.at, took, call.began, call.ask, call.payer, call.attempts, call.refused,
             spans.parent_of(call.headers), cached, saved_nusd,
         )  # fmt: skip
-        self._sender.submit(TRACES_PATH, partial(_first, told, self._sender))
+        if call.refused and not call.attempts and not self._refused.take(call.payer, self._now()):
+            self._lose("refused_summed")
+        else:
+            self._sender.submit(TRACES_PATH, partial(_first, told, self._sender))
         if call.ask.dialect in _PASSED_BY:
             return
         self._add(call, told.error, saved_nusd)

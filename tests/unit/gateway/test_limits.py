@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from gateways import CHAT, Gate
+from gateways import CHAT, Gate, question
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Admitted, Refused
 from midwatch.core.calls.charge import CallState, Reservation
 from midwatch.gateway import lines
 from midwatch.gateway.holds import HoldKind
-from midwatch.gateway.http.played import PlayedOutgoing
+from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
 from midwatch.gateway.refusals import held
 from midwatch.gateway.upstream.port import Request
 from midwatch.gateway.upstream.scripted import Answer, ScriptedReply, ScriptedUpstream
@@ -339,3 +339,38 @@ async def test_a_failed_call_gives_its_share_back(tmp_path: Path) -> None:
     )
     for status in (400, 400, 400, 400, 200):
         assert (await gate.ask(CHAT, stream=False, **UNKNOWN)).status == status
+
+
+async def test_counting_tokens_and_answers_out_of_the_cache_count_as_requests(
+    tmp_path: Path,
+) -> None:
+    counted = Answer(200, [b'{"input_tokens":9}'])
+    gate = Gate(
+        tmp_path, [counted] * 2, agent={"calls": {"limits": {"requests": 12}}}
+    )  # two at once
+    path, query, body = question("messages", stream=False)
+    statuses: list[int | None] = []
+    for _ in range(3):
+        out = PlayedOutgoing()
+        given = [("content-type", "application/json")]
+        incoming = PlayedIncoming("POST", f"{path}/count_tokens", query, given, json.dumps(body).encode())  # fmt: skip
+        await gate.start()
+        await gate.gateway.handle(incoming, out)
+        statuses.append(out.status)
+    assert statuses == [200, 200, 429]
+    calls = {"limits": {"requests": 12}, "cache": "1h"}
+    gate = Gate(tmp_path, [whole()], agent={"calls": calls}, disk=True)
+    hits = [await gate.ask(CHAT, stream=False, **SMALL) for _ in range(3)]
+    assert [(out.status, out.headed.get("x-midwatch-cache")) for out in hits] == [
+        (200, "miss"),
+        (200, "hit"),
+        (429, None),
+    ]
+
+
+async def test_to_ask_again_when_a_limit_allows_it_is_no_loop(tmp_path: Path) -> None:
+    calls = {"limits": {"requests": 6}, "same_request": 5}
+    gate = Gate(tmp_path, [whole()] * 2, agent={"calls": calls})
+    statuses = [(await gate.ask(CHAT, stream=False, **SMALL)).status for _ in range(20)]
+    assert statuses == [200] + [429] * 19
+    assert gate.holds.find("inbox") is None

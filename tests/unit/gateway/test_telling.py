@@ -239,6 +239,21 @@ def test_the_cost_of_a_call_is_that_of_all_its_attempts_and_stands_once(scene: S
     assert sorted(c for c in costs if c is not None) == [1_000]
 
 
+def test_of_an_agent_that_asks_on_and_on_most_refusals_are_summed(scene: Scene) -> None:
+    for number in range(200):
+        agent = f"inbox:{number}" if number % 2 else "inbox"
+        scene.telling.ended(carried(refused="midwatch_suspended", payer=Payer(agent, run="r1")))
+    quiet = carried(refused="midwatch_suspended", payer=Payer("other", run="r2"))
+    scene.telling.ended(quiet)
+    assert len(scene.sent.spans) == 11, "ten of the one, one of the other"
+    assert scene.telling.counts["refused_summed"] == 190
+    scene.later(SUM_S)
+    sums = scene.sent.events("call.ended")
+    assert sum(one["outcomes"]["midwatch_suspended"] for one in sums) == 201
+    scene.telling.ended(carried(refused="midwatch_suspended"))
+    assert len(scene.sent.spans) == 12, "ten seconds later there is room again"
+
+
 def test_a_refused_call_is_a_span_with_the_type_of_its_refusal(scene: Scene) -> None:
     scene.telling.ended(carried(refused="midwatch_budget"))
     (span,) = scene.sent.spans

@@ -109,8 +109,11 @@ _RESTS = {
 }
 
 
-def note_failure(health: Health, attempt: Try, failure: Failure, now: float) -> list[Change]:
-    """Enter a failed attempt into `health`; return what that changed."""
+def note_failure(
+    health: Health, attempt: Try, failure: Failure, now: float, *, metered: bool = True
+) -> list[Change]:
+    """Enter a failed attempt into `health`; return what that changed. `metered` False: it only had tokens counted,
+    which providers limit by itself: its key still answers calls that are paid for."""
     place, changes = attempt.place, list[Change]()
     breaker = health.breaker(place)
     if reaction(failure).counts:
@@ -123,6 +126,8 @@ def note_failure(health: Health, attempt: Try, failure: Failure, now: float) -> 
         # somebody answered: what came tells nothing against the provider
         breaker.give_back(attempt.taken)
     state, held = _RESTS.get(failure.kind), health.key(place.provider, attempt.key)
+    if not metered and failure.kind is ErrorClass.RATE_LIMIT:
+        return changes
     if state is not None and held is not None:
         news = held.rest(now, state, failure.reason, failure.retry_after_s)
         if news:

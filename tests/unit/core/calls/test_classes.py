@@ -274,6 +274,16 @@ def test_what_one_request_may_not_do_takes_no_key_from_the_others() -> None:
     assert health.pools["p"][0].state is KeyState.REFUSED
 
 
+def test_a_limit_for_counting_tokens_rests_no_key_that_carries_calls() -> None:
+    health = Health(Breaker(), pools={"p": [KeyHealth("a")]})
+    place = Place("p", Kind.ANTHROPIC, "claude-haiku-4-5")
+    limited = classify(Kind.ANTHROPIC, 429, (("retry-after", "20"),), b"{}", now=NOW)
+    attempt = Try(place, "a", 1, 9.0, 9.0, 0.0)
+    assert note_failure(health, attempt, limited, 1.0, metered=False) == []
+    assert health.pools["p"][0].state is KeyState.ACTIVE
+    assert note_failure(health, attempt, limited, 1.0) != []
+
+
 def test_a_connection_that_breaks_is_transient() -> None:
     assert reaction(broken("connection refused")).counts
 
