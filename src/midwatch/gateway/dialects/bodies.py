@@ -99,10 +99,10 @@ def load(headers: Mapping[str, str], body: bytes) -> Json:
         raise BadRequest(f"the body is no JSON that can be read: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         wrong("the body", "an object", value)
-    found = _CRITICAL.findall(body)
-    if len(found) != len(set(found)):
-        members(body)  # raises when it is this object's own keys that occur twice
-    return cast("Json", value)
+    given = cast("Json", value)
+    _spelled(given)
+    _once(body, given)
+    return given
 
 
 def values_of(body: bytes) -> int:
@@ -121,12 +121,47 @@ _VALUE: Final = re.compile(
 gone over twice."""
 
 
-_CRITICAL: Final = re.compile(
-    rb'"(model|stream|messages|input|contents|max_tokens|max_completion_tokens|max_output_tokens|n|tools|'
-    rb'stream_options|generationConfig|generation_config|service_tier|background)"\s*:'
-)
-"""Keys that decide on money and policy. Twice in one object they would mean one thing to us and another to
-the provider; elsewhere in the body they mean nothing."""
+_DECIDING: Final = frozenset(
+    ("model", "models", "fallbacks", "stream", "messages", "input", "contents", "prompt", "system", "instructions",
+     "systemInstruction", "system_instruction", "tools", "functions", "max_tokens", "max_completion_tokens",
+     "max_output_tokens", "maxOutputTokens", "n", "candidateCount", "candidate_count", "generationConfig",
+     "generation_config", "stream_options", "include_usage", "service_tier", "serviceTier", "background", "plugins",
+     "preset", "search_parameters", "web_search_options", "enable_search", "max_tool_calls", "mcp_servers", "speed",
+     "previous_response_id", "conversation", "cachedContent", "cached_content", "modalities", "responseModalities",
+     "response_modalities")
+)  # fmt: skip
+"""Keys that decide on money and policy, of a request itself and of its `_NESTED` members."""
+
+_FOLDED: Final = {key.casefold(): key for key in _DECIDING}
+
+_NESTED: Final = ("generationConfig", "generation_config", "stream_options")
+
+_QUOTED: Final = {key: b'"%b"' % key.encode() for key in _DECIDING}
+
+_ESCAPED: Final = re.compile(rb"\\u00[4-7]")
+"""A letter that is written as an escape, as nobody does who means well: it may stand in a key."""
+
+
+def _spelled(given: Json) -> None:
+    """Refuse keys that programs read which ignore case (many in Go do), and this one does not."""
+    for key in given:
+        if key not in _DECIDING and key.casefold() in _FOLDED:
+            meant = _FOLDED[key.casefold()]
+            raise BadRequest(f"the key {show(key)}: expected it as {meant!r}", key[:MAX_SHOWN])
+
+
+def _once(body: bytes, given: Json) -> None:
+    """Refuse a deciding key that stands twice in the request, or in a `_NESTED` member: it would mean one thing
+    to us and another to a provider that goes by the first. Elsewhere in the body such a key means nothing."""
+    alone = not (b"\\u00" in body and _ESCAPED.search(body) is not None) and all(
+        body.count(_QUOTED[key]) == 1 for key in given if key in _QUOTED
+    )
+    own = None if alone else {member.key: member.start for member in members(body)}
+    for name in _NESTED:
+        inner = given.get(name)
+        if isinstance(inner, dict):
+            _spelled(cast("Json", inner))
+            members(body, body.find(_QUOTED[name]) if own is None else own[name])
 
 
 class Member(NamedTuple):

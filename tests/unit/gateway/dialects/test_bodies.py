@@ -135,6 +135,66 @@ def test_a_key_that_decides_on_money_may_not_occur_twice(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"max_tokens":1,"max_t\u006fkens":100000}',
+        rb'{"max_t\u006fkens":100000,"max_tokens":1}',
+        rb'{"generationConfig":{"maxOutputTokens":1,"maxOutputTokens":9}}',
+        rb'{"contents":[{"generationConfig":{}}],"generationConfig":{"candidateCount":8,"candidateCount":1}}',
+        rb'{"generation_config" : {"max_output_tokens":1,"max_outp\u0075t_tokens":9}}',
+        rb'{"generationC\u006fnfig":{"maxOutputTokens":1,"maxOutputTokens":9}}',
+        rb'{"stream_options":{"include_usage":false,"include_usage":true}}',
+    ],
+)
+def test_what_decides_may_not_occur_twice_in_disguise_or_within(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="twice"):
+        load({}, body)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "Model",
+        "STREAM",
+        "Max_Tokens",
+        "\u017ftream",
+        "Contents",
+        "generationconfig",
+        "Background",
+        "N",
+        "MODELS",
+    ],
+)
+def test_a_key_that_only_others_would_read_is_refused(key: str) -> None:
+    """Go's parsers match without case, and with the long s of Unicode."""
+    body = {"model": "gpt-4o-mini", key: "o3-pro"}
+    with pytest.raises(BadRequest, match="expected it as"):
+        load({}, dump(body))
+    inner = {"generationConfig": {"MaxOutputTokens": 9}}
+    with pytest.raises(BadRequest, match="expected it as 'maxOutputTokens'"):
+        load({}, dump(inner))
+    assert load({}, dump({"x": body})) == {"x": body}
+
+
+def test_ordinary_escapes_are_no_disguise() -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "d\u00e9j\u00e0 vu \x00 \\u006f"}],
+    }
+    assert load({}, dump(body, escaped=True)) == body
+
+
+@settings(max_examples=40)
+@given(VALUES, st.sampled_from(["model", "stream", "max_tokens", "generationConfig"]), SEPARATORS)
+def test_a_body_that_says_nothing_twice_is_loaded(
+    value: Any, key: str, separators: tuple[str, str]
+) -> None:
+    body = {"a": value, key: {"b": value}, "z": [value]}
+    for escaped in (True, False):
+        assert load({}, dump(body, separators, escaped=escaped)) == body
+
+
+@pytest.mark.parametrize(
     ("kind", "fine"),
     [("application/json", True), ("application/json; charset=utf-8", True), ("application/vnd.x+json", True),
      ("multipart/form-data; boundary=x", False), ("text/plain", False), ("", False)],
