@@ -2,7 +2,8 @@
 
 One small file for each call, `gateway/recorded/AGENT/DAY/CALL.json.gz`, readable by its owner alone. Written by a
 thread: a call never waits for it, and never fails by it. Bounded in each body, in what waits, in all, and by
-the room on the disk; what is not kept is counted by reason. The day is that of the call's own id, so that a
+the room on the disk; what is not kept is counted by reason. Where there is too much, the agents that keep the most
+lose their own oldest: nobody's records go because another sends a lot. The day is that of the call's own id, so that a
 call is found by its id alone.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
 import logging
@@ -20,7 +22,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -36,16 +38,19 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 """Of each body; what is longer is clipped, and says so."""
 
 MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
-"""Bodies that wait for the thread; more are dropped and counted."""
+"""Bodies that wait for the thread; more are dropped and counted. One agent's may take half of it."""
 
 MAX_TOTAL_BYTES: Final = 2 * 1024 * 1024 * 1024
-"""Of all files, packed; the oldest days go first."""
+"""Of all files, packed."""
+
+BLOCK_BYTES: Final = 4096
+"""What a file takes at the least: many small ones fill a disk, too."""
 
 MIN_FREE_BYTES: Final = 512 * 1024 * 1024
 """Room that is left on the disk: the ledger needs it more."""
 
 SWEEP_S: Final = 60.0
-"""How often what is too old, or too much, is deleted."""
+"""How often what is too old, or too much, is deleted; and when a sixteenth of all was written since."""
 
 CLOSE_S: Final = 2.0
 
@@ -119,6 +124,11 @@ class _Kept:
     def size(self) -> int:
         return len(self.request) + len(self.answer)
 
+    @property
+    def top(self) -> str:
+        """The agent at the top of the tree."""
+        return _top(self.facts["agent"])
+
 
 class Records:
     """All records of a data directory. `keep_for` says for how many seconds an agent's are kept."""
@@ -141,7 +151,10 @@ class Records:
         self._free = free
         self._total_limit = total_bytes
         self._queue: queue.SimpleQueue[_Kept | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._waiting = Counter[str]()
+        """Bytes, by the top of the agent's tree."""
+        self._written = 0
+        """Since the last sweep."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -160,10 +173,14 @@ class Records:
             _facts(call, out), call.body[: MAX_BODY_BYTES + LONGEST], len(call.body), out.said, out.length
         )  # fmt: skip
         with self._lock:
-            if self._waiting + kept.size > MAX_WAITING_BYTES:
+            of_all, its_own = self._waiting.total(), self._waiting[kept.top]
+            if (
+                of_all + kept.size > MAX_WAITING_BYTES
+                or its_own + kept.size > MAX_WAITING_BYTES // 2
+            ):
                 self.counts["record.crowded"] += 1
                 return
-            self._waiting += kept.size
+            self._waiting[kept.top] += kept.size
         self._queue.put(kept)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
@@ -183,7 +200,8 @@ class Records:
     def _run(self) -> None:
         swept = float("-inf")
         while True:
-            if time.monotonic() - swept >= SWEEP_S:
+            much = self._written >= self._total_limit // 16
+            if much or time.monotonic() - swept >= SWEEP_S:
                 swept = time.monotonic()
                 self._guarded(self.sweep)
             try:
@@ -194,7 +212,9 @@ class Records:
                 return
             self._guarded(partial(self._write, kept))
             with self._lock:
-                self._waiting -= kept.size
+                self._waiting[kept.top] -= kept.size
+                if self._waiting[kept.top] <= 0:
+                    del self._waiting[kept.top]
 
     def _guarded(self, do: Callable[[], object]) -> None:
         try:
@@ -229,28 +249,45 @@ class Records:
             beside.unlink(missing_ok=True)
             raise
         self.counts["record.kept"] += 1
+        self._written += max(len(data), BLOCK_BYTES)
 
     def sweep(self) -> None:
-        """Delete what is too old; then, of the oldest days, what is too much."""
-        today = self._wall()
-        days: list[tuple[str, int, Path]] = []
+        """Delete what is too old; then the oldest of those agents that keep more than their share."""
+        today, self._written = self._wall(), 0
+        days: dict[str, list[tuple[str, int, Path]]] = {}
         for place in self._days():
             agent = unquote(place.parent.name)
             ended = datetime.fromisoformat(place.name).replace(tzinfo=UTC).timestamp() + 86_400.0
             if today - ended > self._keep_for(agent):
-                self._delete(place, "expired")
+                self._delete(place)
             else:
-                days.append((place.name, _size(place), place))
-        total = sum(size for _, size, _ in days)
-        for _, size, place in sorted(days):
-            if total <= self._total_limit:
-                break
-            self._delete(place, "too_much")
-            total -= size
+                # the largest of a day first: sub-agents' names are their client's to choose
+                days.setdefault(_top(agent), []).append((place.name, -_size(place), place))
+        sizes = {top: -sum(size for _, size, _ in kept) for top, kept in days.items()}
+        share = fair_share(sizes.values(), self._total_limit)
+        for top, kept in days.items():
+            excess = sizes[top] - share
+            for _, _, place in sorted(kept):
+                if excess <= 0:
+                    break
+                excess -= self._thin(place, excess)
 
-    def _delete(self, place: Path, why: str) -> None:
-        self.counts[f"record.{why}"] += sum(1 for _ in place.glob("*.json.gz"))
+    def _delete(self, place: Path) -> None:
+        self.counts["record.expired"] += sum(1 for _ in place.glob("*.json.gz"))
         shutil.rmtree(place)
+
+    def _thin(self, place: Path, excess: int) -> int:
+        """Delete the oldest records of a day until so many bytes are free; return how many are."""
+        freed = 0
+        for path in sorted(place.iterdir()):
+            if freed >= excess:
+                return freed
+            freed += _weight(path)
+            path.unlink(missing_ok=True)
+            self.counts["record.too_much"] += 1
+        with contextlib.suppress(OSError):  # another process writes there
+            place.rmdir()
+        return freed
 
     def _days(self) -> Iterator[Path]:
         if not self._folder.is_dir():
@@ -320,11 +357,28 @@ def _shown(data: bytes, length: int) -> tuple[dict[str, Any], int]:
     return shown, count
 
 
+def fair_share(sizes: Collection[int], limit: int) -> int:
+    """Return what each may keep at the most, so that all together keep no more than `limit`, and nobody loses
+    anything who keeps less."""
+    left = limit
+    for number, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - number)
+        if size > share:
+            return share
+        left -= size
+    return max(sizes, default=0)
+
+
+def _top(agent: str) -> str:
+    return agent.partition(":")[0]
+
+
 def _size(place: Path) -> int:
-    total = 0
-    for path in place.iterdir():
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue  # deleted meanwhile
-    return total
+    return sum(_weight(path) for path in place.iterdir())
+
+
+def _weight(path: Path) -> int:
+    try:
+        return max(path.stat().st_size, BLOCK_BYTES)
+    except OSError:
+        return 0  # deleted meanwhile

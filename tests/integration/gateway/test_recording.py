@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask, Dialect, Kind
@@ -20,7 +24,16 @@ from midwatch.gateway import dialects, recording
 from midwatch.gateway import settings as made
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.http.played import PlayedOutgoing
-from midwatch.gateway.recording import MAX_BODY_BYTES, Records, Tape, day_of, folder_of, read
+from midwatch.gateway.recording import (
+    BLOCK_BYTES,
+    MAX_BODY_BYTES,
+    Records,
+    Tape,
+    day_of,
+    fair_share,
+    folder_of,
+    read,
+)
 from midwatch.wire.ids import new_id
 
 SETTINGS = made.build(Fleet(fleet="night", agents={}), {"OPENAI_API_KEY": "sk-one"})
@@ -244,11 +257,52 @@ async def test_old_days_go_and_then_the_oldest_of_what_is_too_much(shelf: Shelf)
     shelf.records.sweep()
     assert [read(shelf.folder, call.id) is not None for call in calls] == [True, True, True, False]
     assert shelf.records.counts["record.expired"] == 1
-    size = sum(path.stat().st_size for path in shelf.folder.rglob("*.json.gz"))
-    narrow = shelf.fresh(total_bytes=size - 1)
+    narrow = shelf.fresh(total_bytes=3 * BLOCK_BYTES - 1)
     narrow.sweep()
     assert [read(shelf.folder, call.id) is not None for call in calls] == [True, True, False, False]
     assert narrow.counts["record.too_much"] == 1
+
+
+async def test_who_sends_a_lot_loses_its_own_records_and_nobody_elses(shelf: Shelf) -> None:
+    evidence = carried(b"x" * 500, "victim", at=shelf.at - 3 * DAY_S)
+    small = carried(b"x" * 500, "victim:search", at=shelf.at)
+    loud = [carried(b"x" * 500, f"loud:{n % 3}", at=shelf.at + n * 0.002) for n in range(12)]
+    for call in (evidence, small, *loud):
+        shelf.record(call)
+        assert shelf.read(call) is not None
+    narrow = shelf.fresh(total_bytes=8 * BLOCK_BYTES)
+    narrow.sweep()
+    assert shelf.read(evidence) is not None
+    assert shelf.read(small) is not None
+    assert sum(read(shelf.folder, call.id) is not None for call in loud) == 6
+    assert read(shelf.folder, loud[-1].id) is not None, "the newest stay"
+    assert narrow.counts["record.too_much"] == 6
+
+
+async def test_who_sends_a_lot_leaves_room_for_others_to_be_written(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "MAX_WAITING_BYTES", 1_000)
+    monkeypatch.setattr(shelf.records, "_queue", queue.SimpleQueue())
+    monkeypatch.setattr(shelf.records, "_thread", threading.current_thread())  # nobody writes
+    for number in range(10):
+        shelf.record(carried(b"x" * 100, f"loud:{number}"))
+    crowded = shelf.records.counts["record.crowded"]
+    assert crowded >= 5
+    shelf.record(carried(b"x" * 100, "quiet"))
+    assert shelf.records.counts["record.crowded"] == crowded
+    monkeypatch.setattr(shelf.records, "_thread", None)
+
+
+@given(st.lists(st.integers(0, 1_000), max_size=30), st.integers(0, 5_000))
+def test_shares_are_fair(sizes: list[int], limit: int) -> None:
+    share = fair_share(sizes, limit)
+    kept = [min(size, share) for size in sizes]
+    assert sum(kept) <= limit or sum(sizes) <= limit
+    if sum(sizes) <= limit:
+        assert kept == sizes
+    else:
+        assert sum(kept) > limit - len(sizes), "no more is taken than must be"
 
 
 async def test_the_end_writes_what_waits(shelf: Shelf) -> None:
