@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from _peers import CACHE, Skipped, child, installed
 
@@ -66,7 +67,9 @@ def upstream(folder: Path, events: int = 100, gap_ms: float = 50.0) -> Iterator[
         yield Gateway(port, pid)
 
 
-def data_directory(folder: Path, budget: Mapping[str, str]) -> tuple[Path, str]:
+def data_directory(
+    folder: Path, budget: Mapping[str, str], models: Mapping[str, Any] | None = None
+) -> tuple[Path, str]:
     """Return a data directory as the supervisor leaves it, and the key of a run in it."""
     from midwatch.core.access import mint_key
     from midwatch.core.fleet import Fleet
@@ -75,7 +78,10 @@ def data_directory(folder: Path, budget: Mapping[str, str]) -> tuple[Path, str]:
     data = folder / "data"
     data.mkdir(parents=True, mode=0o700)
     fleet = Fleet.model_validate(
-        {"agents": {"bench": {"command": ["true"], "budget": budget, "calls": {"same_request": 1_000_000_000}}}},
+        {
+            "agents": {"bench": {"command": ["true"], "budget": budget, "calls": {"same_request": 1_000_000_000}}},
+            "models": models or {},
+        },
         context=READING,
     )  # fmt: skip
     (data / "fleet.json").write_text(json.dumps(fleet.resolved().model_dump(mode="json")))
@@ -86,13 +92,12 @@ def data_directory(folder: Path, budget: Mapping[str, str]) -> tuple[Path, str]:
 
 
 @contextlib.contextmanager
-def serving(data: Path, key: str, behind: Gateway, folder: Path) -> Iterator[Gateway]:
-    """Run ours on an existing data directory."""
+def serving(data: Path, key: str, behind: Gateway | None, folder: Path) -> Iterator[Gateway]:
+    """Run ours on an existing data directory; `behind` stands in for all providers, if given."""
     port = free_port()
-    command = [
-        sys.executable, "-m", "midwatch.gateway", "--data", str(data),
-        "--listen", f"127.0.0.1:{port}", "--rehearsal", f"http://127.0.0.1:{behind.port}",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "midwatch.gateway", "--data", str(data), "--listen", f"127.0.0.1:{port}"]  # fmt: skip
+    if behind is not None:
+        command += ["--rehearsal", f"http://127.0.0.1:{behind.port}"]
     with child(command, folder) as pid:
         answers(port, "/readyz", 20, pid)
         yield Gateway(port, pid, key)

@@ -292,6 +292,17 @@ class Upstream:
             self.streams.remove(stream)
             self.count.add(stream.call, stream.model, stream.used, stream.sent, ended)
 
+    def bill(self, call: str) -> bytes | None:
+        """Return what one call came to, as its answer would have told; None while it is under way."""
+        found = self.count.calls.get(call)
+        if found is not None:
+            used, made, _ = found
+            told = {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made}
+            return dumps({"usage": told})
+        if any(stream.call == call.encode("latin-1") for stream in self.streams):
+            return None
+        return dumps({"usage": None, "cost_usd": 0})  # it never came here
+
     def control(self, method: bytes, path: bytes, body: bytes) -> bytes | None:
         """Answer what is about the upstream itself, or return None."""
         match method, path:
@@ -299,6 +310,8 @@ class Upstream:
                 return dumps(self.count.sums(len(self.streams)))
             case b"GET", b"/billed/calls":
                 return dumps(self.count.calls)
+            case b"GET", _ if path.startswith(b"/v1/billed/calls/"):
+                return self.bill(path.rpartition(b"/")[2].decode("latin-1"))
             case b"DELETE", b"/billed":
                 self.count = Count()
                 return b"{}"

@@ -179,17 +179,19 @@ asyncio.run(main())
 
 
 def killed(up: Gateway, folder: Path) -> list[Row]:
-    """$5, 1,000 streams of four processes, kill -9 in the middle; what the ledger says, and what the upstream does."""
+    """$5, 1,000 streams of four processes, kill -9 in the middle; then each call's cost beside its provider's bill."""
     set_events(up, 60, 50)
     folder = folder / "killed"
     folder.mkdir(parents=True)
-    data, key = data_directory(folder, {"total": "$5"})
+    address = f"http://127.0.0.1:{up.port}/v1"
+    provider = {"base_url": address, "reconcile": "/billed/calls/{call}"}
+    data, key = data_directory(folder, {"total": "$5"}, {"providers": {"openai": provider}})
     body = json.dumps({"model": "gpt-4o", "stream": True, "max_tokens": 900, "messages": [{"role": "user", "content": "Count. " * 40}]})  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
     connection.request("DELETE", "/billed")
     connection.getresponse().read()
     clients: list[subprocess.Popen[bytes]] = []
-    with contextlib.suppress(ProcessLookupError), serving(data, key, up, folder) as first:
+    with contextlib.suppress(ProcessLookupError), serving(data, key, None, folder) as first:
         command = [sys.executable, "-c", CLIENT, str(Path(__file__).parent), str(first.port), key, "250", body]  # fmt: skip
         clients = [subprocess.Popen(command) for _ in range(4)]
         time.sleep(3.0)
@@ -197,10 +199,30 @@ def killed(up: Gateway, folder: Path) -> list[Row]:
     for client in clients:
         client.wait(90)
     time.sleep(1.0)
-    with serving(data, key, up, folder):
+    before = after(data)
+    with serving(data, key, None, folder) as second:
+        began = time.monotonic()
+        reconcile(second, (data / "secret").read_bytes())
+        took = time.monotonic() - began
         ledger = after(data)
-    upstream_calls = billed(up, "/billed/calls")
-    return compare(ledger, upstream_calls)
+    return compare(before, ledger, billed(up, "/billed/calls"), took)
+
+
+def reconcile(gateway: Gateway, secret: bytes) -> None:
+    """Have every doubtful call looked up."""
+    from midwatch.core.access import mint_node
+
+    headers = {"authorization": "Bearer " + mint_node(secret, "bench")}
+    deadline = time.monotonic() + 60
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+        connection.request("POST", "/control/reconcile", "{}", headers)
+        found = json.loads(connection.getresponse().read())
+        if not found["results"].get("waiting"):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"calls are still not known: {found}")
+        time.sleep(0.5)
 
 
 def after(data: Path) -> list[dict[str, Any]]:
@@ -212,15 +234,25 @@ def after(data: Path) -> list[dict[str, Any]]:
         return [dict(found) for found in db.execute("select * from calls")]
 
 
-def compare(ledger: list[dict[str, Any]], upstream_calls: Any) -> list[Row]:
-    cost = {True: 0, False: 0}
-    for call in ledger:
-        cost[call["state"] == "open"] += call["reserved_nusd"] if call["state"] == "open" else call["cost_nusd"]  # fmt: skip
-    settled, open_ = cost[False] / 1e9, cost[True] / 1e9
-    count = len(upstream_calls) if isinstance(upstream_calls, list | dict) else 0
-    print(f"gateway: after kill -9: {len(ledger)} calls in the ledger, settled ${settled:.4f}, reserved ${open_:.4f}; upstream served {count}", flush=True)  # fmt: skip
+INPUT_NUSD, OUTPUT_NUSD = 2_500, 10_000
+"""What a token of gpt-4o costs: $2.50 and $10.00 for a million."""
+
+
+def compare(
+    before: list[dict[str, Any]], ledger: list[dict[str, Any]], bill: dict[str, list[int]], took: float
+) -> list[Row]:  # fmt: skip
+    """Lay the ledger beside the provider's bill, call by call."""
+    left_open = sum(call["state"] == "open" for call in before)
+    worst = sum(call["reserved_nusd"] if call["state"] == "open" else call["cost_nusd"] for call in before)  # fmt: skip
+    owed = {call: used * INPUT_NUSD + made * OUTPUT_NUSD for call, (used, made, _) in bill.items()}
+    counted = {call["id"]: call["cost_nusd"] for call in ledger if call["state"] != "open"}
+    differ = [call for call in {*owed, *counted} if owed.get(call, 0) != counted.get(call, 0)]
+    settled, still_open = sum(counted.values()), len(ledger) - len(counted)
+    print(f"gateway: after kill -9: {len(ledger)} calls, {left_open} left open, ${worst / 1e9:.4f} counted; reconciled in {took:.1f} s: settled ${settled / 1e9:.9f}, provider's bill ${sum(owed.values()) / 1e9:.9f}, {len(differ)} calls differ, {still_open} open", flush=True)  # fmt: skip
     return [
-        row("$5 budget, kill -9: settled and reserved", round(settled + open_, 4), "$", 5.0, settled + open_ <= 5.0),
+        row("$5 budget, kill -9: counted before reconciling", round(worst / 1e9, 4), "$", 5.0, worst <= 5 * 10**9),
+        row("reconciled: settled", round(settled / 1e9, 9), "$", 5.0, settled <= 5 * 10**9 and not still_open),
+        row("reconciled: calls that differ from the provider's bill by a nano-dollar", len(differ), "", 0, not differ and len(owed) > 0),
     ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +14,12 @@ import typer
 from midwatch.cli import show
 from midwatch.cli.client import Hub, record, records
 from midwatch.cli.exits import BAD, CommandError
+from midwatch.cli.gateway import ask
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
+
+ROWS_AT_ONCE = 500
+"""Rows of one request to the gateway."""
 
 By = Annotated[
     Literal["agent", "model", "provider", "session", "task", "tag", "key", "day"],
@@ -81,6 +87,7 @@ def add(app: typer.Typer) -> None:
     )
     below.callback()(cost)
     below.command("estimate")(estimate)
+    below.command("reconcile")(reconcile)
     app.add_typer(below, name="cost")
 
 
@@ -185,6 +192,71 @@ def estimate(
         _print(shown, tag)
     if progress is not None and progress.tripped:
         raise typer.Exit(BAD)
+
+
+def reconcile(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Figures that you have: JSON Lines or a list, - for standard input; each row has `call` or "
+            "`response` (an id), and `cost_nusd`, `cost_usd` or the provider's `usage`.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Settle calls exactly whose cost had to be guessed: left open by a crash, expired, or estimated.
+
+    Without --from they are looked up at their providers, where those tell what one call came to. It can be done again
+    at any time: what is exact already does not change. The exit code is 1 where figures were not taken.
+    """
+    hub = Hub(find(data, url))
+    body: dict[str, Any] = {"by": "command line"}
+    rows = None if source is None else _rows(source)
+    asked = [body] if rows is None else [{**body, "rows": some} for some in _chunks(rows)]
+    results: dict[str, int] = {}
+    taken: list[dict[str, Any]] = []
+    for one in asked:
+        answer = ask(hub, "POST", "reconcile", one)
+        taken += records(answer.get("rows"))
+        for name, count in record(answer.get("results")).items():
+            results[name] = results.get(name, 0) + (count if isinstance(count, int) else 0)
+    if as_json:
+        show.document({"results": results, "rows": taken})
+    else:
+        said = [f"{count:,} {name}" for name, count in sorted(results.items()) if count]
+        show.out(", ".join(said) or "no call's cost is in doubt, or no provider of one can tell it")
+        for row in taken:
+            if row.get("result") in ("unread", "unknown"):
+                named = row.get("call") or row.get("response") or "a row"
+                show.note(
+                    f"{show.line(str(named))}: {show.line(str(row.get('why') or 'no such call'))}"
+                )
+    if results.get("unread") or (rows is not None and results.get("unknown")):
+        raise typer.Exit(BAD)
+
+
+def _chunks(rows: list[Any]) -> list[list[Any]]:
+    return [rows[at : at + ROWS_AT_ONCE] for at in range(0, len(rows), ROWS_AT_ONCE)]
+
+
+def _rows(source: str) -> list[Any]:
+    """Return the rows of a file of JSON Lines, or of a JSON list. Raises CommandError."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text()
+        if text.lstrip().startswith("["):
+            return list(json.loads(text))
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise CommandError(f"--from {source!r}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(
+            f"--from {source!r} is neither JSON Lines nor a JSON list: {error}"
+        ) from None
 
 
 def _print(shown: dict[str, Any], tag: str | None) -> None:

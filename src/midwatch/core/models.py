@@ -82,6 +82,8 @@ def _per_minute(value: object, info: ValidationInfo) -> object:
 
 _PER: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(|k|M)/(s|min|h)")
 
+_LOOK_UP: Final = r"^/[^{}\s]*\{(call|response)\}[^{}\s]*$"
+
 Url = Annotated[str, AfterValidator(_check_url)]
 Target = Annotated[str, AfterValidator(_check_target)]
 PerMinute = Annotated[
@@ -152,6 +154,10 @@ class Provider(Model):
     """The provider whose price list holds here, such as azure or groq; its own name when left out."""
     free: bool = False
     """True: its calls cost nothing, as on a machine of your own."""
+    reconcile: Annotated[str, Field(pattern=_LOOK_UP, max_length=500)] | None = None
+    """Path below base_url where it tells what one call came to, such as /generation?id={response}: calls that a
+    crash left open, or that had to be estimated, are looked up there. {response} is the id of its answer; {call} the
+    gateway's own, which is sent along as x-midwatch-call then. Known of OpenRouter."""
 
     @field_validator("keys")
     @classmethod

@@ -41,6 +41,9 @@ async def reserve(
         model_asked=call.ask.model,
         task=call.ask.task,
         gateway=house.name,
+        provider=attempt.place.provider,
+        model=attempt.place.model,
+        sent_key=attempt.key,
     )
     answer = await house.ledger.reserve(wanted)
     if _waits_for(answer) is None:

@@ -31,6 +31,7 @@ from midwatch.gateway.keys import Keys
 from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
 from midwatch.gateway.paces import surplus
+from midwatch.gateway.reconciling import Reconciling
 from midwatch.gateway.recording import Records
 from midwatch.gateway.runs import Runs
 from midwatch.gateway.settings import Settings
@@ -48,6 +49,9 @@ REMEMBER_S: Final = 60.0
 
 MAX_USUAL: Final = 5_000
 """Agents of which it is kept."""
+
+RECONCILE_S: Final = 5.0
+"""How often calls of unknown cost are looked up at their providers; each of them ever more seldom."""
 
 ROLL_S: Final = 3600.0
 """How often calls older than `KEEP_DAYS` are rolled into daily sums."""
@@ -128,6 +132,7 @@ class App:
         self.identify.revoked = self.house.tell.revoked
         self.gateway = Gateway(self.house, self.identify, self.holds)
         self.gateway.paces.usual = self._usual_of
+        self.reconciling = Reconciling(self.house)
         self.untold: Callable[[], Mapping[str, int]] = dict
         """What was not told to the hub, by reason."""
         self.in_contact: Callable[[], bool] = lambda: False
@@ -139,6 +144,7 @@ class App:
         await self.ledger.start()
         self._every(LOOK_S, self._look)
         self._every(EXPIRE_S, self._expire)
+        self._every(RECONCILE_S, self._reconcile)
         self._every(REMEMBER_S, self._remember)
         self._every(ROLL_S, self._roll)
 
@@ -230,6 +236,12 @@ class App:
 
     def _usual_of(self, agent: str) -> Entry | None:
         return self.usual.entries.get(agent)
+
+    async def _reconcile(self) -> None:
+        try:
+            await self.reconciling.look()
+        except LedgerDown:
+            return  # the next time
 
     async def _remember(self) -> None:
         """Keep what is usual of each agent."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections import Counter
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, cast
@@ -28,6 +30,7 @@ from midwatch.gateway.holds import HoldKind
 from midwatch.gateway.http.port import Incoming, Outgoing
 from midwatch.gateway.kept import Kept
 from midwatch.gateway.keys import BadKey
+from midwatch.gateway.reconciling import WITHIN_S
 from midwatch.gateway.routes import Asked, Json, Table, Wrong, choice, problem, send
 from midwatch.gateway.runs import GRACE_S
 
@@ -64,6 +67,7 @@ class Control:
             ("GET", "/control/calls", self._calls),
             ("GET", "/control/calls/{id}", self._call),
             ("GET", "/control/audit", self._audit),
+            ("POST", "/control/reconcile", self._reconcile),
             ("POST", "/control/policy/explain", self._explain),
         )
 
@@ -291,7 +295,19 @@ class Control:
         call = await self._app.ledger.call(asked.names["id"])
         if call is None:
             raise Wrong(404, f"no call has the id {asked.names['id'][:80]!r}")
-        return 200, shown.call(call)
+        put_right = await self._app.ledger.corrections(call.call_id)
+        return 200, {**shown.call(call), "corrections": [asdict(one) for one in put_right]}
+
+    async def _reconcile(self, asked: Asked) -> tuple[int, Json]:
+        """Settle calls by exact figures: those of `rows`, or those that their providers tell now."""
+        rows, by = asked.body.get("rows"), asked.text("by", "a person")
+        if rows is None:
+            found = await self._app.reconciling.look(WITHIN_S, by)
+            return 200, {"results": dict(found)}
+        if not isinstance(rows, list) or len(cast("list[object]", rows)) > MAX_LISTED:
+            raise Wrong(422, f"rows: expected a list of up to {MAX_LISTED} objects")
+        said = await self._app.reconciling.take(cast("list[object]", rows), by)
+        return 200, {"results": dict(Counter(one["result"] for one in said)), "rows": said}
 
     async def _audit(self, _: Asked) -> tuple[int, Json]:
         wrong = await self._app.ledger.audit()
