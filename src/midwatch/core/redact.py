@@ -7,6 +7,7 @@ readable. The first characters stay, so that a person can tell which key it was.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 _SHAPES: Final = (
@@ -34,6 +35,20 @@ LONGEST: Final = 512
 def redact(data: bytes) -> tuple[bytes, int]:
     """Return `data` with secrets replaced by their first characters and `[redacted]`, and how many."""
     return _SECRET.subn(lambda match: match[0][:KEEP] + b"[redacted]", data)
+
+
+LEAST: Final = 8
+"""Characters of a secret that is struck out wherever it stands: a shorter one would take words with it."""
+
+
+def strike(data: bytes, secrets: Iterable[str]) -> bytes:
+    """Return `data` without these very secrets, whatever shape they have: what a server repeats of what it was
+    shown, as it was or with the escapes of JSON."""
+    for secret in secrets:
+        if len(secret) >= LEAST:
+            for form in {secret, secret.replace("/", "\\/")}:
+                data = data.replace(form.encode(), b"[redacted]")
+    return data
 
 
 def redact_text(text: str) -> str:

@@ -29,10 +29,10 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
         # its bill is by call, for comparison with the ledger
         secret = f"rehearsal:{call.payer.agent or call.payer.key}"
         headers.append(("x-midwatch-call", call.attempt_id(attempt)))
-    elif "{call}" in (provided.given.reconcile or ""):
+    elif "{call}" in provided.reconcile:
         headers.append(("x-midwatch-call", call.attempt_id(attempt)))
     headers += dialects.credentials(place.kind, secret)
-    headers += list(provided.given.headers.items())
+    headers = dialects.overridden(headers, provided.given.headers)
     return Request(
         method="POST",
         url=provided.url + path,

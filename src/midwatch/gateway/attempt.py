@@ -238,13 +238,14 @@ class Attempt:
             body = await self._read(reply, min(ERROR_S, self._left()), MAX_ERROR_BYTES)
         except UpstreamError:
             body = None
+        headers, said = translating.told(self._call, place, headers, body or b"")
         now = self._house.wall()
-        failure = classify(place.kind, status, headers, body or b"", now=now)
+        failure = classify(place.kind, status, headers, said, now=now)
         if status < 400:  # where a redirect leads, a client would go past the gateway
             return self._fail(failure)
         if body is None:
-            headers, body = translating.worded(self._call, headers, failure, status)
-        return self._fail(failure, (status, headers, body))
+            headers, said = translating.worded(self._call, headers, failure, status)
+        return self._fail(failure, (status, headers, said))
 
     async def _whole(self, reply: Reply, within_s: float) -> Outcome:
         """Read a whole answer. Raises UpstreamError, Interrupted."""
@@ -277,8 +278,10 @@ class Attempt:
             self._use(answer.usage, "")
         elif answer.free:
             self._due = Due.NOTHING
-        told = (reply.status, reply.headers, body) if answer.told else None
-        return self._fail(answer.failure, told)
+        if not answer.told:
+            return self._fail(answer.failure)
+        headers, said = translating.told(self._call, self.step.place, reply.headers, body)
+        return self._fail(answer.failure, (reply.status, headers, said))
 
     async def _no_stream(self, reply: Reply) -> Outcome:
         """A stream was asked for, and something else came: what it is tells what it cost."""
@@ -338,7 +341,7 @@ class Attempt:
 
     def _fail(self, failure: Failure, told: tuple[int, Headers, bytes] | None = None) -> Failed:
         noted = self.noted
-        self._failure = failure
+        self._failure = failure = translating.cleared(self._call, self.step.place, failure)
         noted.outcome, noted.reason, noted.code = failure.kind.value, failure.reason, failure.code
         return Failed(failure, told)
 

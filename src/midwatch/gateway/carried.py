@@ -219,6 +219,7 @@ def facts(payer: Payer, ask: Ask) -> Mapping[str, Any]:
         "images": ask.images,
         "input_tokens": ask.input_tokens,
         "max_output": ask.max_output or 0,
+        "unbounded": list(ask.unbounded),
     }
 
 

@@ -196,6 +196,9 @@ class Relay:
         if self.graft is None:
             headers = translating.back(call, attempt.place, self._reply.headers)
             self._out.begin(self._reply.status, headers + call.told(now, attempt.place))
+        if "{response}" in call.settings.providers[attempt.place.provider].reconcile:
+            # by it the call can be looked up if this process does not live to see its end
+            house.ledger.note(call.attempt_id(attempt), self.heard.response_id)
         data, self._held = b"".join(self._held), None
         return data
 
@@ -252,7 +255,8 @@ class Relay:
         `why`: nobody goes on with it."""
         call, out, own = self._call, self._out, None
         if self._error and self._translation is None:
-            own = dialects.own_error(call.route, self._error)
+            _, said = translating.told(call, self._attempt.place, (), self._error)
+            own = dialects.own_error(call.route, said)
         if own is None:
             await break_off(self._house, call, out, self.shown, cut_short(failure, why))
         else:

@@ -7,6 +7,7 @@ Keys are read by reference, from the environment or a file, and live in `Provide
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,14 @@ USUAL: Final[Mapping[str, tuple[Kind, str, str]]] = {
 """Providers without a `models` section: name → kind, and the variables of key and address."""
 
 
+_SECRET: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+"""Headers by whose name their value is a secret."""
+
+
+OPENROUTER: Final = "/generation?id={response}"
+"""Where OpenRouter tells what one call came to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provided:
     """One provider, ready to be asked."""
@@ -56,6 +65,17 @@ class Provided:
     @property
     def url(self) -> str:
         return self.given.url
+
+    @property
+    def reconcile(self) -> str:
+        """Where below its address it tells what one call came to; empty when it does not."""
+        return self.given.reconcile or (OPENROUTER if self.seller == "openrouter" else "")
+
+    @property
+    def shown(self) -> list[str]:
+        """Return the secrets that it is shown: its keys, and what the fleet file's headers hold of them."""
+        named = [v for n, v in self.given.headers.items() if _SECRET.search(n) is not None]
+        return [*self.secrets.values(), *(word for value in named for word in value.split())]
 
 
 @dataclass(frozen=True, slots=True)

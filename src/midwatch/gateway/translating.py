@@ -12,6 +12,7 @@ from dataclasses import replace
 from midwatch.core.calls.ask import Ask
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.classes import ErrorClass, Failure
+from midwatch.core.redact import strike
 from midwatch.gateway import dialects, translate, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Listener, Refusal
@@ -123,6 +124,20 @@ def worded(call: Carried, headers: Headers, failure: Failure, status: int) -> tu
     """Return headers and body of a provider's refusal whose own words did not come."""
     told = translate.failure(call.ask.kind, failure, status, array=call.route.array)
     return translate.back(headers, "application/json"), told
+
+
+def told(call: Carried, place: Place, headers: Headers, body: bytes) -> tuple[Pairs, bytes]:
+    """Return headers and body of what a provider says in refusal, without the keys that it was shown: servers of
+    one's own and debugging proxies repeat them."""
+    shown = call.settings.providers[place.provider].shown
+    return [(n, strike(v.encode(), shown).decode()) for n, v in headers], strike(body, shown)
+
+
+def cleared(call: Carried, place: Place, failure: Failure) -> Failure:
+    """Return a failure whose reason holds none of these keys."""
+    shown = call.settings.providers[place.provider].shown
+    said = strike(failure.reason.encode("utf-8", "replace"), shown).decode()
+    return failure if said == failure.reason else replace(failure, reason=said)
 
 
 def _frame(call: Carried, place: Place) -> Frame:

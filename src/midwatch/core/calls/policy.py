@@ -20,7 +20,7 @@ from midwatch.core.units import show_money
 NAMES: Final = {
     "agent": "", "group": "", "model": "", "provider": "", "task": "", "tags": dict[str, str](), "prompt": "",
     "stream": False, "tools": False, "images": False, "input_tokens": 0, "max_output": 0, "price": 0.0,
-    "fallback": False,
+    "fallback": False, "unbounded": list[str](),
 }  # fmt: skip
 """What conditions of rules may speak of, with values of their types."""
 

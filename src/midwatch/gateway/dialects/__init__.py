@@ -4,7 +4,7 @@
     read(route, headers, body)         → Ask                       raises BadRequest
     outgoing(ask, body, model)         → bytes                     every byte as it came but what must change
     target(kind, dialect, model, …)    → path and query for the provider
-    onward(headers), back(headers), credentials(kind, key), presented(headers, query)
+    onward(headers), back(headers), credentials(kind, key), presented(headers, query), overridden(headers, given)
     answer(ask, status, headers, body) → Answer                    of a whole answer
     streams(route, content_type)       → bool                      whether an answer is the stream asked for
     listener(ask)                      → Listener                  of a stream: bytes in, whole events out
@@ -30,6 +30,7 @@ from midwatch.gateway.dialects.bodies import decode as decode
 from midwatch.gateway.dialects.headers import back as back
 from midwatch.gateway.dialects.headers import credentials as credentials
 from midwatch.gateway.dialects.headers import onward as onward
+from midwatch.gateway.dialects.headers import overridden as overridden
 from midwatch.gateway.dialects.headers import presented as presented
 from midwatch.gateway.dialects.listeners import listener as listener
 from midwatch.gateway.dialects.paths import Closed as Closed

@@ -119,6 +119,15 @@ def credentials(kind: Kind, key: str) -> Pairs:
     return [("authorization", f"Bearer {key}")]
 
 
+def overridden(headers: Pairs, given: Mapping[str, str]) -> Pairs:
+    """Return headers with the fleet file's own in the place of all others of their names: of two, servers take
+    whichever they like."""
+    if not given:
+        return headers
+    names = {name.lower() for name in given}
+    return [*(pair for pair in headers if pair[0] not in names), *given.items()]
+
+
 def presented(headers: Mapping[str, str], query: str = "") -> str:
     """Return the key that a client shows, wherever its SDK puts it; "" when it shows none."""
     for name in ("x-api-key", "x-goog-api-key", "api-key"):
