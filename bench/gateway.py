@@ -180,7 +180,7 @@ asyncio.run(main())
 
 def killed(up: Gateway, folder: Path) -> list[Row]:
     """$5, 1,000 streams of four processes, kill -9 in the middle; then each call's cost beside its provider's bill."""
-    set_events(up, 60, 50)
+    set_events(up, 100, 50)
     folder = folder / "killed"
     folder.mkdir(parents=True)
     address = f"http://127.0.0.1:{up.port}/v1"
@@ -194,7 +194,10 @@ def killed(up: Gateway, folder: Path) -> list[Row]:
     with contextlib.suppress(ProcessLookupError), serving(data, key, None, folder) as first:
         command = [sys.executable, "-c", CLIENT, str(Path(__file__).parent), str(first.port), key, "250", body]  # fmt: skip
         clients = [subprocess.Popen(command) for _ in range(4)]
-        time.sleep(3.0)
+        deadline = time.monotonic() + 30
+        # in the middle: some have ended, most are under way
+        while billed(up)["total"]["calls"] < 100 and time.monotonic() < deadline:
+            time.sleep(0.02)
         os.kill(first.pid, signal.SIGKILL)
     for client in clients:
         client.wait(90)

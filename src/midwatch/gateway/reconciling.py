@@ -44,18 +44,10 @@ MAX_ANSWER_BYTES: Final = 256 * 1024
 WITHIN_S: Final = 12.0
 """How long a person who asks for it waits at the most; the rest is looked up behind that."""
 
-OPENROUTER: Final = "/generation?id={response}"
-
 EXPIRED: Final = "expired"
 RECONCILED: Final = "reconciled"
 
 log = logging.getLogger(__name__)
-
-
-def path_of(provided: Provided) -> str:
-    """Return where below its address a provider tells what one call came to; empty when it does not."""
-    given = provided.given.reconcile
-    return given or (OPENROUTER if provided.seller == "openrouter" else "")
 
 
 @dataclass(slots=True)
@@ -76,7 +68,7 @@ class Reconciling:
         """Look up what is due; return how many calls became what. With `within_s`: all of them, due or not, as far
         as the time goes. Raises LedgerDown."""
         house, results = self._house, Counter[str]()
-        paths = {name: path_of(one) for name, one in house.settings.providers.items()}
+        paths = {name: one.reconcile for name, one in house.settings.providers.items()}
         if house.rehearsed or not any(paths.values()):
             return results
         wall = house.wall()
