@@ -73,3 +73,47 @@ def test_a_probe_that_never_says_anything_does_not_block_for_ever() -> None:
     assert breaker.take(12.0)
     assert not breaker.take(12.0 + PROBE_PATIENCE_S - 0.1)
     assert breaker.take(12.0 + PROBE_PATIENCE_S)
+
+
+def test_a_call_from_before_that_fails_while_the_probe_is_under_way_does_not_reopen_it() -> None:
+    breaker = opened()
+    assert breaker.take(12.0)
+    assert not breaker.failed(12.5, "its time is over", 1.5)
+    assert breaker.free_at(13.0) > 13.0, "the probe is under way as before"
+    assert breaker.answered()
+    assert not any(breaker.failed(14.0 + n, "late, too", 1.9) for n in range(9))
+
+
+def test_a_call_that_is_no_probe_does_not_give_the_probes_turn_back() -> None:
+    breaker = opened()
+    assert breaker.take(12.0)
+    breaker.give_back(1.0)
+    assert not breaker.take(12.1)
+    breaker.give_back(12.0)
+    assert breaker.take(12.1)
+
+
+def test_a_probe_that_begins_to_answer_closes_it_and_what_fails_behind_it_counts_from_one() -> None:
+    breaker = opened()
+    assert breaker.take(12.0)
+    assert breaker.begun()
+    assert breaker.state(12.1) is BreakerState.CLOSED
+    assert [breaker.failed(13.0 + n, "cut", 12.5) for n in range(3)] == [False, False, True]
+
+
+def test_answers_that_begin_and_break_off_open_it() -> None:
+    breaker = Breaker(TERMS)
+    found: list[bool] = []
+    for n in range(3):
+        breaker.begun()
+        found.append(breaker.failed(n, "cut", n))
+    assert found == [False, False, True]
+
+
+def test_a_probe_that_was_forgotten_decides_nothing_any_more() -> None:
+    breaker = opened()
+    assert breaker.take(12.0)
+    later = 12.0 + PROBE_PATIENCE_S
+    assert breaker.take(later)
+    assert not breaker.failed(later + 1, "the first probe", 12.0)
+    assert breaker.failed(later + 2, "the second", later)

@@ -172,11 +172,94 @@ def test_a_reserved_key_is_not_waited_for_by_others() -> None:
     assert played({}, places=[A], health=health, task="monitoring")[0] == ["a:m"]
 
 
-def test_nothing_new_begins_after_the_total() -> None:
+def test_after_the_total_no_place_is_asked_again_nor_waited_for() -> None:
     retries = Retries(attempts=10, backoff=(4.0, 60.0), total=10.0)
     night = Night({name: [fails("transient")] * 20 for name in "abc"}, retries=retries)
     night.play()
-    assert night.now - 1000.0 <= 10.0 + 0.1
+    assert night.said[-2:] == ["b", "c"], "but each of them is asked"
+    assert night.now - 1000.0 <= 10.0 + 0.3
+
+
+def slow(now: float, **more: Any) -> tuple[Exchange, Try]:
+    """Return an exchange with all defaults whose first attempt began at 1000, and that attempt."""
+    route = Route((A, B), Health(Breaker()), None, lambda: 0.5, lambda _place, _failure: True)
+    exchange = Exchange(route, Retries(**more), 1000.0, 600.0, lambda: 0.5)
+    first = exchange.begin(now)
+    assert isinstance(first, Try)
+    return exchange, first
+
+
+def test_a_place_that_is_found_hung_after_the_total_is_left_for_the_next() -> None:
+    exchange, first = slow(1000.0)
+    step = exchange.failed(first, fails("transient"), 1060.1)
+    assert isinstance(step, Try)
+    assert (step.place, step.deadline) == (B, 1600.0)
+    assert isinstance(exchange.failed(step, fails("transient"), 1120.2), GiveUp), "none is left"
+
+
+def test_nothing_begins_after_the_deadline() -> None:
+    exchange, first = slow(1000.0)
+    assert isinstance(exchange.failed(first, fails("transient"), 1600.0), GiveUp)
+
+
+def test_an_answer_that_broke_off_is_gone_on_with_at_the_same_place_however_old_it_is() -> None:
+    exchange, first = slow(1000.0)
+    step = exchange.broke(first, fails("transient"), 1400.0, here=True)
+    assert isinstance(step, Pause)
+    again = exchange.resume(step.until)
+    assert isinstance(again, Try)
+    assert again.place is A
+    step = exchange.broke(again, fails("rate_limit", 100.0), 1420.0, here=True)
+    assert isinstance(step, Try), (
+        "but for no longer than the total, once more, is anybody waited for"
+    )
+    assert step.place is B
+
+
+def test_a_pause_that_ends_after_the_total_leads_to_the_next_place() -> None:
+    exchange, first = slow(1000.0)
+    step = exchange.failed(first, fails("transient"), 1059.0)
+    assert isinstance(step, Pause)
+    late = exchange.resume(1060.5)
+    assert isinstance(late, Try)
+    assert late.place is B
+
+
+def test_a_pause_for_whoever_wakes_first_ends_before_the_total() -> None:
+    health = pool("k")
+    health.pools["a"][0].rest(1000.0, KeyState.COOLING, "429", 4.0)
+    retries = Retries(backoff=(9.9, 10.0), total=4.5)
+    said, step = played({}, places=[A], health=health, retries=retries)
+    assert (said, step) == ([], GiveUp(Why.NO_PLACE, None, 4.0))
+
+
+def test_half_of_the_time_is_kept_for_the_places_behind() -> None:
+    exchange, first = slow(1000.0)
+    assert (first.head_by, first.deadline) == (1300.0, 1600.0)
+    step = exchange.failed(first, fails("transient"), 1300.0)
+    assert isinstance(step, Try)
+    assert (step.head_by, step.deadline) == (1600.0, 1600.0)
+
+
+def test_of_too_many_places_those_are_forgotten_of_which_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("midwatch.core.calls.route.MAX_BREAKERS", 5)
+    health = Health(Breaker(failures=2))
+    down = Place("a", Kind.OPENAI, "down", 0, TIMES)
+    ill = Place("a", Kind.OPENAI, "ill", 0, TIMES)
+    for _ in range(2):
+        health.breaker(down).failed(1.0, "500", 1.0)
+    health.breaker(ill).failed(1.0, "500", 1.0)
+    for number in range(99):
+        health.breaker(Place("a", Kind.OPENAI, f"m{number}", 0, TIMES))
+    assert len(health.breakers) <= 5
+    assert health.breaker(down).free_at(2.0) > 2.0
+    assert health.breaker(ill).failed(2.0, "500", 2.0), "its first failure is known still"
+    for number in range(99):
+        health.breaker(Place("a", Kind.OPENAI, f"m{number}", 0, TIMES)).failed(3.0, "500", 3.0)
+    assert len(health.breakers) <= 5
+    assert health.breaker(down).free_at(4.0) > 4.0, "one that is open goes last"
 
 
 outcomes = st.sampled_from([*ErrorClass, None])
@@ -210,4 +293,4 @@ def test_no_script_makes_more_attempts_than_configured_nor_outlives_the_deadline
     for name in "abc":
         assert sum(1 for s in night.said if s.partition(":")[0] == name) <= bound
     assert len([s for s in night.said if not s.startswith("wait")]) <= bound * places
-    assert night.now - 1000.0 <= 60.0 + 0.1
+    assert night.now - 1000.0 <= 60.0 + 0.1 * places, "moving on has the call's own deadline"
