@@ -107,7 +107,8 @@ class Timeouts(Model):
     between: Duration | None = None
     """Between two pieces of a stream."""
     total: Duration | None = None
-    """The whole call with all its attempts; also an answer that is not streamed."""
+    """Each attempt. The call with all its attempts has the longest `total` of its places. An answer that is not
+    streamed must begin within half of what is left of that, while a further place of its chain is there."""
 
     def over(self, wider: Timeouts) -> Timeouts:
         """Return these with what they leave out taken from `wider`."""
@@ -213,7 +214,8 @@ class Retries(Model):
     """The pause grows from the first value to the second, at random below it; a Retry-After of the provider
     is kept when it is longer."""
     total: Duration = 60.0
-    """After so long nothing new is tried, at no place."""
+    """After so long, from the beginning of the call, no place is asked again, and none waited for. To go on to the
+    next place, and to go on with a stream that broke off, is bounded by timeouts.total alone."""
 
 
 class Breaker(Model):
