@@ -74,10 +74,11 @@ async def test_a_key_that_a_provider_repeats_reaches_nobody(
 
 
 async def test_a_key_in_an_error_in_mid_stream_reaches_nobody(tmp_path: Path) -> None:
-    first, *_ = stream_of(CHAT, ["Once"])
+    begun = stream_of(CHAT, ["Once", " upon"])[:2]
     error = f'data: {{"error":{{"message":"worker {KEY} died","type":"server_error"}}}}\n\n'
-    night = gate(tmp_path, answer(CHAT, [first, error.encode()]), on_cut="error")
+    night = gate(tmp_path, answer(CHAT, [*begun, error.encode()]), on_cut="error")
     out = await night.ask(CHAT)
+    assert b"Once" in out.whole
     assert b"worker [redacted] died" in out.whole
     assert KEY not in repr((out.whole, await night.rows()))
 
