@@ -33,8 +33,16 @@ def recovery(facts: Facts, kind: str, *, lasts: bool = False) -> Clear | None:
 
 
 def decided(facts: Facts, kind: str) -> Clear | None:
-    """Return a Clear when a person ended this incident; neither time nor an end of the run does."""
-    return _clear(facts, kind, _by_state(facts)) if kind in facts.open_kinds else None
+    """Return a Clear when a person ended this incident, or the restart that `loop.action` asks for; neither time nor
+    an end of the run does."""
+    if kind not in facts.open_kinds:
+        return None
+    renewed = facts.state_before == State.DRAINING and facts.state in (
+        State.STARTING,
+        State.RUNNING,
+    )
+    restarted = "restarted" if renewed and facts.config.loop.action == "restart" else None
+    return _clear(facts, kind, restarted or _by_state(facts))
 
 
 def _clear(facts: Facts, kind: str, reason: str | None) -> Clear | None:

@@ -160,8 +160,13 @@ class Control:
         return 200, await _durable(self._app.runs.document)
 
     async def _began(self, asked: Asked) -> tuple[int, Json]:
-        self._app.runs.began(asked.text("agent"), asked.text("run"))
-        return 200, await _durable(self._app.runs.document)
+        """A run began. Where a loop is answered with a restart, this was it."""
+        app, agent, run = self._app, asked.text("agent"), asked.text("run")
+        app.runs.began(agent, run)
+        lifted = app.holds.renew(agent, run)
+        for hold in lifted:
+            app.gateway.paces.forgive(hold.agent)
+        return 200, {"lifted": [h.to_json() for h in lifted], **await _durable(app.runs.document)}
 
     async def _ended(self, asked: Asked) -> tuple[int, Json]:
         grace_s = asked.number("grace_s", GRACE_S)

@@ -219,7 +219,9 @@ class Gateway:
         self.house.tell.loop(call, judged, held=held)
         if not held:
             return None
-        self._holds.hold(seen.agent, HoldKind.LOOP, judged.sentence)
+        run = call.payer.run or ""
+        then = seen.action if run and seen.action != "suspend" else ""
+        self._holds.hold(seen.agent, HoldKind.LOOP, judged.sentence, run=run, then=then)
         return refusals.loop(seen.agent, f"{seen.agent}: {judged.sentence}")
 
     # -- where to ------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Agents whose calls are refused: suspended, killed, caught in a loop, out of a budget that parks.
 
 A hold is in force at once, survives the process, and ends when somebody resumes the agent. A sub-agent is held
-with the agents above it. Nothing lifts a hold by itself.
+with the agents above it. Nothing lifts a hold by itself but the next run, where the fleet file says that a loop is
+answered with a restart.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ MAX_WHY: Final = 500
 
 MAX_BELOW: Final = 100
 """Sub-agents of one agent that are held by themselves; then the agent above them is."""
+
+RESTART: Final = "restart"
 
 GATEWAY: Final = "gateway"
 """Who holds an agent when no person does."""
@@ -51,6 +54,10 @@ class Hold:
     """Unix seconds."""
     by: str
     """Who holds it: a person's name, `gateway`, a supervisor."""
+    run: str = ""
+    """The run that went round in circles, where it is a supervisor's."""
+    then: str = ""
+    """What the supervisor does about it: `restart`, `stop`; nothing: it suspends."""
 
     @property
     def kills(self) -> bool:
@@ -59,13 +66,14 @@ class Hold:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as it is kept and told."""
-        return {
+        shown = {
             "agent": self.agent,
             "kind": self.kind.value,
             "why": self.why,
             "since": self.since,
             "by": self.by,
         }
+        return {**shown, "run": self.run, "then": self.then} if self.then else shown
 
 
 class Holds:
@@ -91,14 +99,23 @@ class Holds:
             found = self._held.get(agent)
         return found
 
-    def hold(self, agent: str, kind: HoldKind, why: str, by: str = GATEWAY) -> Hold:
+    def hold(
+        self,
+        agent: str,
+        kind: HoldKind,
+        why: str,
+        by: str = GATEWAY,
+        *,
+        run: str = "",
+        then: str = "",
+    ) -> Hold:
         """Refuse an agent's calls from now on; on disk when `document.saved()` returns. Again is no change."""
         if ":" in agent and len(self._below(top := agent.partition(":")[0])) >= MAX_BELOW:
             agent, why = top, f"{why} (so did {MAX_BELOW} of its sub-agents)"
         held = self._held.get(agent)
         if held is not None and _WEIGHT[held.kind] >= _WEIGHT[kind]:
             return held
-        fresh = Hold(agent, kind, why[:MAX_WHY], self._wall(), by[:120])
+        fresh = Hold(agent, kind, why[:MAX_WHY], self._wall(), by[:120], run, then)
         self._held[agent] = fresh
         self.document.put(agent, fresh.to_json())
         return fresh
@@ -109,6 +126,22 @@ class Holds:
         lifted = [self._held.pop(name) for name in names]
         for name in names:
             self.document.drop(name)
+        return lifted
+
+    def renew(self, agent: str, run: str) -> list[Hold]:
+        """A run has begun: lift what held an earlier one until it was restarted, of its sub-agents too; return what
+        was lifted."""
+        lifted = [
+            held
+            for name in (agent, *self._below(agent))
+            if (held := self._held.get(name)) is not None
+            and held.kind is HoldKind.LOOP
+            and held.then == RESTART
+            and held.run != run
+        ]
+        for held in lifted:
+            del self._held[held.agent]
+            self.document.drop(held.agent)
         return lifted
 
     def _below(self, agent: str) -> list[str]:
@@ -128,6 +161,8 @@ class Holds:
                 str(entry.get("why", "")),
                 float(entry.get("since") or 0.0),
                 str(entry.get("by", "")),
+                str(entry.get("run", "")),
+                str(entry.get("then", "")),
             )
             for name, entry in self.document.entries.items()
         }

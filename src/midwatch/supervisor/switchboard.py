@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Final, cast
 from midwatch.core.calls.holding import Mend, mend
 from midwatch.core.calls.variables import Past
 from midwatch.core.errors import LinkError
+from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor import http
 from midwatch.supervisor.keeper import HOLDS, Keeper
@@ -302,12 +304,17 @@ class Switchboard:
                 continue  # an order has changed it since: what was read of it is old
             hold, run = held.get(name), keeper.run
             resting = keeper.state in _RESTING if run is None else run.wish in HOLDS
+            said = hold or {}
+            since = said.get("since")
             todo = mend(
                 None if hold is None else str(hold.get("kind")),
                 suspended=keeper.suspended,
                 resting=resting,
+                then=str(said.get("then") or ""),
+                held_s=time.time() - since if isinstance(since, int | float) else math.inf,
+                same_run=run is not None and run.run_id == said.get("run"),
             )
-            await self._mend(keeper, todo, hold or {})
+            await self._mend(keeper, todo, said)
 
     def _hear_calls(self, working: object) -> None:
         """A call that is open, or has ended, is a sign of life, whatever the agent itself says of it."""
@@ -326,10 +333,22 @@ class Switchboard:
             await self._tell("/control/lift", {"agent": keeper.name})
         elif todo is Mend.TELL:
             await self.hold(keeper.name, keeper.reason)
-        elif todo is Mend.SUSPEND:
+        elif todo is not Mend.NOTHING:
             why = f"held by the gateway: {hold.get('why') or hold.get('kind')}"[:500]
+            self._act(keeper, todo, why)
+
+    def _act(self, keeper: Keeper, todo: Mend, why: str) -> None:
+        """Do about an agent that the gateway holds what is to be done."""
+        if todo is Mend.SUSPEND:
             keeper.suspend(why)
             self._say(f"{keeper.name}: suspended, {why}")
+        elif keeper.run is None:
+            keeper.hold(State.STOPPED, f"stopped, {why}")  # a restart is of a run
+        elif keeper.run.wish is None:
+            wish = Wish.RESTART if todo is Mend.RESTART else Wish.STOP
+            done = "restarted" if wish is Wish.RESTART else "stopped"
+            self._say(f"{keeper.name}: {done}, {why}")
+            keeper.finish(wish, f"{done}, {why}")
 
 
 def words_of(answer: Mapping[str, Any]) -> str:

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from midwatch.core.access import mint_key
+from midwatch.core.access import mint_key, mint_node
 from midwatch.core.calls.charge import CallQuery, CallState
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.gateway import refusals, settings
 from midwatch.gateway.app import App, Options
+from midwatch.gateway.control import Control
 from midwatch.gateway.counted import Counted
-from midwatch.gateway.holds import HoldKind
+from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
 from midwatch.gateway.upstream.port import Phase
 from midwatch.gateway.upstream.scripted import Answer, Refuse, ScriptedUpstream, Silence
@@ -245,6 +246,61 @@ async def test_the_same_request_again_and_again_holds_the_agent_and_resume_begin
     house.app.holds.lift("inbox")
     house.app.gateway.paces.forgive("inbox")
     assert (await house.ask()).status == 200
+
+
+async def control(app: App, path: str, body: dict[str, Any]) -> Any:
+    """Ask as the supervisor does."""
+    out = PlayedOutgoing()
+    given = [("authorization", f"Bearer {mint_node(SECRET, 'here')}")]
+    incoming = PlayedIncoming("POST", f"/control/{path}", "", given, json.dumps(body).encode())
+    await Control(app).handle(incoming, out)
+    assert out.status == 200, out.whole
+    return json.loads(out.whole)
+
+
+@pytest.mark.parametrize(("action", "lifted"), [("restart", True), ("stop", False), ("suspend", False)])  # fmt: skip
+async def test_a_loop_that_is_answered_with_a_restart_holds_until_the_next_run_begins(
+    make: Any, action: str, lifted: bool
+) -> None:
+    agents = {"inbox": {"command": ["x"], "loop": {"action": action}, "calls": {"same_request": 3}}}
+    house = await make(ScriptedUpstream([WHOLE] * 9), agents=agents)
+    assert [(await house.ask()).status for _ in range(3)] == [200, 200, 429]
+    hold = house.app.holds.find("inbox")
+    assert (hold.then, hold.run) == ("" if action == "suspend" else action, "run-1" if hold.then else "")  # fmt: skip
+    same = await control(house.app, "runs/began", {"agent": "inbox", "run": "run-1"})
+    other = await control(house.app, "runs/began", {"agent": "writer", "run": "run-2"})
+    assert (same["lifted"], other["lifted"]) == ([], [])
+    told = await control(house.app, "runs/began", {"agent": "inbox", "run": "run-2"})
+    assert [one["agent"] for one in told["lifted"]] == ["inbox"] * lifted
+    assert (await house.ask()).status == (200 if lifted else 403)
+
+
+async def test_a_restart_lifts_what_its_sub_agents_did_and_nothing_that_a_person_holds(
+    make: Any,
+) -> None:
+    house = await make(ScriptedUpstream([]))
+    holds = house.app.holds
+    holds.hold("inbox:search", HoldKind.LOOP, "", run="run-1", then="restart")
+    holds.hold("inbox:write", HoldKind.SUSPENDED, "", "ana")
+    holds.hold("inbox:read", HoldKind.LOOP, "", run="run-1", then="restart")
+    holds.hold("inbox:read", HoldKind.SUSPENDED, "", "ana")
+    await holds.document.saved()
+    again = Holds(house.app.options.data / "gateway" / "holds.json", house.app.house.wall)
+    again.open()
+    assert [hold.agent for hold in again.renew("inbox", "run-2")] == ["inbox:search"]
+    assert {hold.agent for hold in again.all()} == {"inbox:write", "inbox:read"}
+    await again.document.saved()
+
+
+async def test_the_ends_of_calls_are_forgotten_though_nobody_asks(make: Any) -> None:
+    house = await make(ScriptedUpstream([WHOLE] * 9))
+    now = house.app.house.now
+    for number in range(3):
+        await house.ask({"messages": [{"role": "user", "content": f"{number}"}]}, agent=f"a{number}")  # fmt: skip
+    assert set(house.app.gateway._ended) == {"a0", "a1", "a2"}
+    house.app.house.now = lambda: now() + 61.0
+    await house.ask(agent="a3")
+    assert set(house.app.gateway._ended) == {"a3"}
 
 
 async def test_to_ask_again_after_a_provider_s_failure_is_no_loop(make: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,51 @@ async def test_an_agent_that_the_gateway_holds_by_itself_is_suspended_here_too(
     assert house.keeper.reason == "held by the gateway: the same call 5 times"
     assert house.keeper.run is not None
     assert await house.order("resume") == "resumed; its process goes on"
+    assert house.gateway.holds == {}
+
+
+def loop_hold(house: House, then: str, ago_s: float) -> dict[str, Any]:
+    run = house.keeper.run
+    assert run is not None
+    since = time.time() - ago_s
+    return {"agent": "inbox", "kind": "loop", "why": "in circles", "then": then, "run": run.run_id, "since": since}  # fmt: skip
+
+
+async def test_a_loop_that_is_answered_with_a_restart_is_restarted_though_the_hub_is_away(
+    house: House,
+) -> None:
+    house.gateway.holds["inbox"] = loop_hold(house, "restart", 0.0)
+    await house.board.compare()
+    assert (house.keeper.state, len(house.system.launched)) == (State.RUNNING, 1), "the hub's order"
+    house.gateway.holds["inbox"] = loop_hold(house, "restart", 60.0)
+    await house.board.compare()
+    await house.board.compare()
+    house.system.advance(5.0)
+    assert (house.keeper.state, len(house.system.launched)) == (State.RUNNING, 2)
+    await house.board.compare()
+    assert house.gateway.holds == {}, "it was of the run before"
+    assert len(house.system.launched) == 2
+
+
+async def test_a_restart_that_the_hub_orders_is_done_once(house: House) -> None:
+    house.gateway.holds["inbox"] = loop_hold(house, "restart", 0.0)
+    await house.board.compare()
+    assert await house.order("restart") == "restarted"
+    await house.until(lambda: not house.gateway.holds, "the hold is lifted")
+    assert len(house.system.launched) == 2
+
+
+async def test_a_loop_that_is_answered_with_a_stop_holds_until_a_person_starts_the_agent(
+    house: House,
+) -> None:
+    house.gateway.holds["inbox"] = loop_hold(house, "stop", 60.0)
+    await house.board.compare()
+    house.system.advance(60.0)
+    assert (house.keeper.state, house.keeper.run) == (State.STOPPED, None)
+    assert house.keeper.reason.startswith("stopped, held by the gateway: in circles")
+    await house.board.compare()
+    assert "inbox" in house.gateway.holds
+    assert await house.order("start") == "started"
     assert house.gateway.holds == {}
 
 

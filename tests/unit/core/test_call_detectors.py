@@ -106,6 +106,18 @@ def test_the_same_call_is_warned_of_and_then_held() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["same-call-loop", "runaway-loop"])
+def test_a_loop_that_is_answered_with_a_restart_is_over_with_the_next_run(kind: str) -> None:
+    given: Any = {
+        "open_kinds": {kind: NOW}, "open_evidence": {kind: {"held": True}}, "state_before": "draining",
+        "state": "starting",
+    }  # fmt: skip
+    over = judge(kind, "agent.state", loop=Loop(action="restart"), **given)
+    assert isinstance(over, Clear)
+    assert over.reason == "restarted"
+    assert judge(kind, "agent.state", loop=Loop(action="suspend"), **given) is None
+
+
 def test_a_repetition_that_stopped_is_over_and_a_held_one_waits_for_a_person() -> None:
     old = {"same-call-loop": NOW - 121.0}
     assert isinstance(judge("same-call-loop", "beat", open_kinds=old), Clear)
