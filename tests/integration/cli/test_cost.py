@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,37 @@ def test_what_cannot_be_estimated_says_what_is_missing(
     shown = midwatch("cost", "estimate", "--items", "5", *args, "--data", tmp_path)
     assert shown.code in (1, 2)
     assert words in " ".join(shown.err.split())
+
+
+def test_figures_of_a_file_are_taken_and_what_was_not_is_said(
+    midwatch: Midwatch, hub: FakeHub, data: Path, tmp_path: Path
+) -> None:
+    rows = [{"call": "one", "cost_nusd": 5}, {"call": "two\x1b[31m", "cost_nusd": "x"}]
+    answers = [{"call": "one", "result": "settled"}, {"call": "two\x1b[31m", "result": "unread", "why": "expected cost"}]  # fmt: skip
+    hub.routes["POST /api/gateway"] = {
+        "results": {"settled": 1, "unread": 1},
+        "rows": answers,
+    }
+    for name, text in (
+        ("lines", "\n".join(json.dumps(row) for row in rows)),
+        ("list", json.dumps(rows)),
+    ):
+        (tmp_path / name).write_text(text)
+        ended = midwatch("cost", "reconcile", "--from", tmp_path / name, "--data", data)
+        assert (ended.code, ended.out) == (1, "1 settled, 1 unread\n")
+        assert "two" in ended.err
+        assert "\x1b" not in ended.err
+        assert hub.asked[-1][2]["body"] == {"by": "command line", "rows": rows}
+    (tmp_path / "bad").write_text("{")
+    assert "neither JSON Lines nor" in midwatch("cost", "reconcile", "--from", tmp_path / "bad", "--data", data).err  # fmt: skip
+
+
+def test_doubtful_calls_are_looked_up_without_figures(
+    midwatch: Midwatch, hub: FakeHub, data: Path
+) -> None:
+    hub.routes["POST /api/gateway"] = {"results": {"settled": 3, "unknown": 1, "waiting": 1}}
+    ended = midwatch("cost", "reconcile", "--data", data)
+    assert (ended.code, ended.out) == (0, "3 settled, 1 unknown, 1 waiting\n")
+    assert hub.asked[-1][2]["path"] == "/control/reconcile"
+    hub.routes["POST /api/gateway"] = {"results": {}}
+    assert "no call's cost is in doubt" in midwatch("cost", "reconcile", "--data", data).out

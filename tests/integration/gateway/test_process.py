@@ -162,6 +162,26 @@ def test_the_kill_switch_cuts_streams_with_a_receipt_and_survives_kill_9(gateway
     assert gateway.ask("POST", "/v1/chat/completions", HELLO).status == 200
 
 
+def test_what_a_kill_9_left_open_is_settled_by_a_persons_figures_once(gateway: Running) -> None:
+    Stream(gateway)
+    gateway.end(signal.SIGKILL)
+    gateway.start()
+    (call,) = gateway.control("GET", "calls")["calls"]
+    assert (call["state"], call["provider"], call["model"]) == ("open", "openai", "gpt-4o-mini")
+    row = {"call": call["call_id"], "usage": {"prompt_tokens": 10, "completion_tokens": 4}}
+    told = gateway.control("POST", "reconcile", {"rows": [row], "by": "ada"})
+    cost = 10 * 150 + 4 * 600
+    assert told["rows"] == [
+        {"call": call["call_id"], "result": "settled", "was_nusd": call["reserved_nusd"], "cost_nusd": cost}
+    ]  # fmt: skip
+    assert gateway.control("POST", "reconcile", {"rows": [row]})["results"] == {"same": 1}
+    found = gateway.control("GET", f"calls/{call['call_id']}")
+    assert (found["state"], found["cost_nusd"], found["estimated"]) == ("settled", cost, False)
+    assert [one["by"] for one in found["corrections"]] == ["ada"]
+    assert gateway.control("GET", "audit")["sound"]
+    assert gateway.control("POST", "reconcile")["results"] == {}
+
+
 def test_a_whole_answer_that_is_waited_for_is_cut_by_the_kill_switch_too(gateway: Running) -> None:
     late = {"x-rehearsal-behave": json.dumps({"mode": "slow", "first_token": 600.0})}
     statuses: list[int] = []

@@ -74,7 +74,7 @@ SQL: Final[dict[str, str]] = {
     ),
     "correct": (
         "INSERT INTO corrections (call, at, by_whom, was_nusd, cost_nusd) VALUES {rows}"
-        " ON CONFLICT (call, at) DO NOTHING"
+        " ON CONFLICT (call, at, was_nusd, cost_nusd) DO NOTHING"
     ),
     "tell": (
         "INSERT INTO told (account, period, kind, limit_nusd, at) VALUES (?, ?, ?, ?, ?)"

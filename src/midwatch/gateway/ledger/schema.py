@@ -50,7 +50,7 @@ _V2: Final = (
     "CREATE INDEX calls_doubtful ON calls (reserved_at) WHERE state = 'open' OR estimated = 1",
     "CREATE INDEX calls_response ON calls (response) WHERE response <> ''",
     "CREATE TABLE corrections (call {text} NOT NULL, at DOUBLE PRECISION NOT NULL, by_whom {text} NOT NULL,"
-    " was_nusd BIGINT NOT NULL, cost_nusd BIGINT NOT NULL, PRIMARY KEY (call, at)){keyed}",
+    " was_nusd BIGINT NOT NULL, cost_nusd BIGINT NOT NULL, PRIMARY KEY (call, at, was_nusd, cost_nusd)){keyed}",
 )
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: _V1, 2: _V2}
