@@ -254,7 +254,8 @@ class PolicyRule(Model):
     """How it is called where it is told; its place in the list when left out."""
     when: str = "true"
     """A condition (CEL). Names: agent, group, model, provider, task, tags, prompt, stream, tools, images,
-    input_tokens, max_output, price (dollars of the dearest outcome), fallback."""
+    input_tokens, max_output, price (dollars of the dearest outcome), fallback, unbounded (names of the
+    provider's own tools that the request sets no bound to)."""
     allow: list[Pattern] | None = None
     """Only these models, with * and ?."""
     deny: str | None = None
