@@ -131,6 +131,55 @@ def test_who_may_not_be_restarted_is_only_told_of(make: Any, entry: dict[str, An
     assert len(house.system.launched) == 1
 
 
+def _glance(house: Any, before: list[int]) -> None:
+    """Glance as `Sampling` does: who uses what he used before is not told of."""
+    if house.keeper.run is not None:
+        sample = house.system.sample([house.process], light=True)[house.process.pid]
+        if before != [sample.rss_bytes]:
+            before[:] = [sample.rss_bytes]
+            house.keeper.glanced(sample)
+
+
+@pytest.mark.parametrize("begins_s", [0.0, 1.3, 27.0])
+@pytest.mark.parametrize("mib_s", [300, 1500])
+def test_a_run_that_races_to_its_limit_is_killed_there_and_not_a_glance_later(
+    make: Any, begins_s: float, mib_s: int
+) -> None:
+    house = make(limits={"memory": 4 * GIB})
+    house.keeper.begin(resumed=False)
+    house.process.rss_bytes = 100 * MIB
+    before: list[int] = []
+    for tick in range(1, 6_000):
+        house.system.advance(0.01)
+        now_s = tick * 0.01
+        if house.keeper.run is None or house.keeper.run.wish is not None:
+            break
+        house.process.rss_bytes = int((100 + max(0.0, now_s - begins_s) * mib_s) * MIB)
+        if tick % 100 == 0:
+            _glance(house, before)
+    over = house.process.rss_bytes - 4 * GIB
+    assert 0 <= over < 0.25 * mib_s * MIB
+
+
+@pytest.mark.parametrize(
+    ("held", "looks_at"),
+    [("sampling", [0.5, 1.0]), ("cgroup", [0.5, 1.0, 2.0, 4.0, 8.0])],
+)
+def test_a_young_run_that_is_glanced_at_is_not_looked_at_beside_that(
+    make: Any, held: str, looks_at: list[float]
+) -> None:
+    house = make(limits={"memory": GIB})
+    house.system.held["memory"] = held
+    house.keeper.begin(resumed=False)
+    house.process.rss_bytes = 100 * MIB
+    began, found = house.system.now(), list[float]()
+    for _ in range(100):
+        passes = len(house.system.passes)
+        house.system.advance(0.1)
+        found += [round(house.system.now() - began, 1)] * (len(house.system.passes) - passes)
+    assert found == looks_at
+
+
 def test_too_many_processes_are_killed_at_the_next_look_and_named(make: Any) -> None:
     house = make(limits={"processes": 64})
     house.keeper.begin(resumed=False)

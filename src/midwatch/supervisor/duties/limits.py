@@ -27,6 +27,9 @@ from midwatch.wire.notify import Notice
 FIRST_LOOK_S: Final = 0.5
 """When a run with a memory limit is sampled first."""
 
+GLANCED_S: Final = 1.0
+"""How often a run that we alone hold to its memory is glanced at, at least (`supervisor.sampling`)."""
+
 FULL_HOLD_S: Final = 10.0
 """A run that has all its files open for so long does no work any more."""
 
@@ -43,6 +46,8 @@ class Limits(Duty):
         self._gauges: dict[Resource, Gauge] = {}
         self._before: tuple[float, int] | None = None
         """The last count of open files, and when."""
+        self._glance: tuple[float, int] | None = None
+        """The last glance at memory."""
         self._measure: Measure | None = None
         self._asked: tuple[float, int] | None = None
         """A measure is on its way: since when, and what was resident then."""
@@ -51,7 +56,7 @@ class Limits(Duty):
 
     def begin(self, run: Run) -> None:
         limits = self.helm.agent.limits
-        self._before = self._measure = self._asked = None
+        self._before = self._glance = self._measure = self._asked = None
         self._sum_until = 0.0
         self._gauges = {}
         if limits.memory is not None:
@@ -80,9 +85,13 @@ class Limits(Duty):
     def sampled(self, run: Run, sample: Sample, now: float) -> None:
         run.oom_kills = self.helm.system.oom_kills(max_age_s=1.0)
         self._look_again(run, sample, now)
-        self.glanced(run, sample, now)
+        self._judge(run, sample, now)
 
     def glanced(self, run: Run, sample: Sample, now: float) -> None:
+        self._race(run, sample, now)
+        self._judge(run, sample, now)
+
+    def _judge(self, run: Run, sample: Sample, now: float) -> None:
         if run.wish is not None or sample.rss_bytes == 0:
             return
         agent = self.helm.agent
@@ -104,9 +113,11 @@ class Limits(Duty):
         self.helm.end(run, Wish.LIMIT, excess.reason, grace_s=None)
 
     def _look_again(self, run: Run, sample: Sample, now: float) -> None:
-        """The regular sample is soon enough for who is far from every limit."""
-        limits = self.helm.agent.limits
-        pause = trends.next_look(run.history, limits.memory, now - run.started)
+        """The regular sample is soon enough for who is far from every limit; and glances tell of who races there."""
+        limits, age_s = self.helm.agent.limits, now - run.started
+        if age_s >= GLANCED_S and self.helm.system.enforcement(run.process)["memory"] == "sampling":
+            age_s = trends.SAMPLE_EVERY_S
+        pause = trends.next_look(run.history, limits.memory, age_s)
         files = self._gauges.get("open_files")
         if files is not None:
             points = [] if self._before is None else [self._before]
@@ -116,6 +127,21 @@ class Limits(Duty):
         if self._gauges:
             pause = min(pause, max(FASTEST_SPAN_S, limits.leak_after / trends.SPANS / 2))
         if pause < trends.SAMPLE_EVERY_S:
+            self.helm.timers.set("look", pause, lambda: self.helm.look(run))
+
+    def _race(self, run: Run, sample: Sample, now: float) -> None:
+        """Look sooner at a run that will be at its limit before we glance at it often enough.
+
+        Who had not changed is not told of: what it has grown by since, it has within one glance's time."""
+        limit = self.helm.agent.limits.memory
+        if limit is None or not run.history or not sample.rss_bytes or run.wish is not None:
+            return
+        before, self._glance = self._glance, (now, sample.rss_bytes)
+        when, used = max(before or (0.0, 0), run.history[-1])
+        points = [(max(when, now - GLANCED_S), used), self._glance]
+        pause = trends.next_look(points, limit, trends.SAMPLE_EVERY_S)
+        if pause < GLANCED_S:
+            run.take(sample, now)  # or the look would find the growth of a second spread over ten
             self.helm.timers.set("look", pause, lambda: self.helm.look(run))
 
     def _weigh(

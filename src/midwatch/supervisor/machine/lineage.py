@@ -23,6 +23,10 @@ FEW: Final = 4
 """So many runs are looked at by walking down from each; more, by one look at all processes."""
 
 
+STRAYS_S: Final = 0.25
+"""So old a list of our children may be for looking: reading it for each of two hundred runs is most of a look."""
+
+
 class Child(Process, Protocol):
     @property
     def launch(self) -> Launch: ...
@@ -41,6 +45,8 @@ class Lineage:
         """Run ids of sub-agents that are to outlive the run, by run."""
         self.hunts: dict[str, tree.Hunt] = {}
         """Those that go on, by run: what names the processes of these is still needed."""
+        self._listed: tuple[float, list[int]] = (float("-inf"), [])
+        """When our children that we did not start were listed for looking, and which they were."""
         self._met: set[int] = set()
         """Strays that were there when we last reaped."""
         # a shell that started something and then became us by exec: its children are not ours to end
@@ -76,6 +82,19 @@ class Lineage:
             children = [p for p in children if p not in named]
         found = procfs.stats(children).values()
         return [e for e in found if e.state != "Z" and (e.pid, e.started) not in self._before]
+
+    def _strays_of_late(self) -> list[Stat]:
+        """Return `strays` as far as they were there when they were last listed."""
+        if not self._adopt:
+            return []
+        us, now = os.getpid(), time.monotonic()
+        if now - self._listed[0] >= STRAYS_S:
+            children = procfs.children_of(us)
+            self._listed = now, [pid for pid in children if pid not in self._processes]
+        # a number that was a stray's may be that of a child of ours by now, or of anybody
+        found = procfs.stats(p for p in self._listed[1] if p not in self._processes).values()
+        mine = (e for e in found if e.ppid == us and e.state != "Z")
+        return [e for e in mine if (e.pid, e.started) not in self._before]
 
     def roots(self, process: Process) -> dict[int, Stat]:
         """Return the processes of a run from which all others of it are found by descent and by mark:
@@ -127,7 +146,7 @@ class Lineage:
         """Return a table of processes that holds all of these runs, read in the cheapest way."""
         if len(wanted) <= FEW:
             walked = (pid for p in wanted for pid in (p.pid, *procfs.below(p.pid)))
-            found = procfs.stats(walked) | {e.pid: e for e in self.strays()}
+            found = procfs.stats(walked) | {e.pid: e for e in self._strays_of_late()}
         elif light and self.kin.reliable:
             found = procfs.stats(self.kin.ours(procfs.pids()))
         else:
