@@ -106,6 +106,8 @@ class _Batch:
         self.found: dict[str, _Known] = {}
         self.ended: set[str] = set()
         self.notices: dict[NoticeKey, Notice] = {}
+        self.spent: dict[int, tuple[tuple[Limit, ...], float]] = {}
+        """Limits of calls that ended, one entry for all calls that share them, and when the last one did."""
 
 
 class Books:
@@ -156,6 +158,8 @@ class Books:
             batch = _Batch()
             self._find(orders, batch)
             answers = [self.decide(order, batch) for order in orders]
+            for limits, at in batch.spent.values():
+                self._warn(limits, at, batch)
             told = self._write(batch)
             self._commit()
         except BaseException as error:
@@ -306,7 +310,8 @@ class Books:
             was = sum(known.charged)
             batch.corrections.append((order.call_id, order.charge.at, clean(order.by), was, cost))
         self._end(order.call_id, known, CallState.SETTLED, order.charge, batch)
-        self._warn(known, order.charge.at, batch)
+        if known.limits:
+            batch.spent[id(known.limits)] = known.limits, order.charge.at
         return Settled(result, cost, over)
 
     def _release(self, order: Release, batch: _Batch) -> Settled:
@@ -357,11 +362,10 @@ class Books:
 
     # -- warnings -------------------------------------------------------------------------------
 
-    def _warn(self, known: _Known, at: float, batch: _Batch) -> None:
-        if known.limits:
-            self._load({x.account for x in known.limits}, at, batch)
-            for notice in notices(known.limits, at, self._tally, self._calendar, self._told):
-                self._note(notice, batch)
+    def _warn(self, limits: tuple[Limit, ...], at: float, batch: _Batch) -> None:
+        self._load({x.account for x in limits}, at, batch)
+        for notice in notices(limits, at, self._tally, self._calendar, self._told):
+            self._note(notice, batch)
 
     def _note(self, notice: Notice | None, batch: _Batch) -> None:
         if notice is not None and notice.key not in self._told:

@@ -57,7 +57,7 @@ ANSWER_S: Final = 2.0
 STOP_S: Final = 5.0
 """How long the end waits for what is still to be written."""
 
-INTERVAL_S: Final = 0.001
+INTERVAL_S: Final = 0.002
 """Distance of transactions under load: each costs as much as four orders in it."""
 
 BURST: Final = 4

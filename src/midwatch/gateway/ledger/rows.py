@@ -10,6 +10,8 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from midwatch.core.calls.account import clean
 from midwatch.core.calls.charge import Call, CallState, Charge, Reservation
 from midwatch.core.calls.period import Periods
@@ -102,16 +104,12 @@ _FIELDS: Final = tuple(field.name for field in fields(Call))
 SELECT_CALLS: Final = f"SELECT {', '.join(_COLUMN.get(f, f) for f in _FIELDS)} FROM calls"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
 def pack(value: object) -> str:
     """Return JSON text that every engine takes; what is too long or no JSON is replaced by a note of that."""
     if not value:
         return "[]" if isinstance(value, list | tuple) else "{}"
     try:
-        text = _encode(value)
-        text.encode()
+        text = to_json(value).decode()
         if len(text) <= MAX_JSON and "\\u0000" not in text:
             return text
         note: dict[str, Any] = {"left_out": len(text)}
@@ -122,7 +120,7 @@ def pack(value: object) -> str:
 
 @lru_cache(4096)
 def _accounts_out(accounts: tuple[str, ...]) -> str:
-    return _encode(accounts)
+    return to_json(accounts).decode()
 
 
 @lru_cache(4096)
