@@ -429,7 +429,7 @@ class Attempt:
             silent_s, said = relay.silent_s(), heard.said_bytes
             thought = worth.thought(call.settings, ask, place, silent_s, said)
             return worth.broken_off(ask, heard.usage(), said, thought)
-        if self.noted.status and not call.ask.stream:
+        if self.noted.status:
             return worth.unheard(call.settings, ask, place)
         waited_s = self._house.now() - self._asked_at
         return worth.unanswered(call.settings, ask, place, waited_s)

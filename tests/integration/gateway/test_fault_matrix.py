@@ -22,10 +22,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import ARRAY, CHAT, GENERATE, HOME, MESSAGES, NEXT, RESPONSES, Gate, Heard
 from midwatch.core.calls.charge import Call, CallState
+from midwatch.core.models import Retries
 from midwatch.core.pricing.usage import Usage
 from midwatch.drills.rehearsal import Rehearsal, running
 from midwatch.drills.rehearsal.behave import read
+from midwatch.gateway import refusals
 from midwatch.gateway.http.played import PlayedOutgoing
+from midwatch.gateway.upstream.port import Reply, Request
 from midwatch.gateway.upstream.wire import WireUpstream
 
 WORDS = 30
@@ -47,16 +50,27 @@ class Cell:
     policy: str
     fault: dict[str, Any]
     expected: str
+    defaults: bool = False
+    """The fleet file says nothing but where to go."""
 
     def __str__(self) -> str:
         fault = " ".join(f"{v}" if k == "mode" else f"{k}={v}" for k, v in self.fault.items())
-        return f"{self.dialect}-{'stream' if self.stream else 'whole'}-{self.policy}-{fault}"
+        how = "defaults" if self.defaults else self.policy
+        return f"{self.dialect}-{'stream' if self.stream else 'whole'}-{how}-{fault}"
+
+    @property
+    def attempts(self) -> int:
+        """Further attempts at each place."""
+        return Retries().attempts if self.defaults else ATTEMPTS
 
     @property
     def stalls(self) -> bool:
         fault = self.fault
         return fault["mode"] in ("stall", "slow", "endless") or fault.get("then") == "hang"
 
+
+SHORTENED = {"length_off": 40, "then": "close"}
+"""Less comes than was declared."""
 
 BEFORE: list[tuple[dict[str, Any], str]] = [
     ({"mode": "bad-request"}, PASSED),
@@ -77,6 +91,8 @@ BEFORE: list[tuple[dict[str, Any], str]] = [
     ({"mode": "redirect"}, NEXT_PLACE),
     ({"mode": "cut", "after_chunks": 0}, NEXT_PLACE),
     ({"mode": "cut", "how": "reset", "after_chunks": 0}, NEXT_PLACE),
+    ({"mode": "status", "status": 418, **SHORTENED}, PASSED),
+    ({"mode": "overloaded", **SHORTENED}, NEXT_PLACE),
 ]
 """Before the head, or at it: nothing has reached the client."""
 
@@ -110,6 +126,8 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"mode": "shape", "sse": "long-line", "padding": 100_000}, WELL),
     ({"mode": "stall", "after_chunks": 0}, NEXT_PLACE),
     ({"mode": "slow", "first_token": 1.2, "between": 0}, NEXT_PLACE),
+    ({"mode": "shape", "type": "application/json"}, NEXT_PLACE),
+    ({"mode": "shape", "type": "text/javascript"}, NEXT_PLACE),
 ]
 """Streams whose end or form is odd, and those that begin too late."""
 
@@ -119,7 +137,8 @@ WHOLES: list[tuple[dict[str, Any], str]] = [
     ({"mode": "shape", "length_off": 40, "then": "close"}, NEXT_PLACE),
     ({"mode": "shape", "usage": "none"}, WELL),
     ({"mode": "shape", "usage": "part"}, WELL),
-    ({"mode": "stall"}, ERROR),
+    ({"mode": "stall"}, NEXT_PLACE),
+    ({"mode": "stall", "head_first": True}, ERROR),
 ]
 """Whole answers that are none."""
 
@@ -142,6 +161,10 @@ def cells() -> Iterator[Cell]:
         yield Cell(dialect, True, "continue", fault, expected)
     for dialect, (fault, expected) in itertools.product((CHAT, MESSAGES), WHOLES):
         yield Cell(dialect, False, "continue", fault, expected)
+    for dialect, stream in itertools.product((CHAT, MESSAGES, GENERATE), (True, False)):
+        faults = [{"mode": "timeout"}, *(MIDDLE[:2] if stream else [WHOLES[1][0]])]
+        for fault in faults:
+            yield Cell(dialect, stream, "continue", fault, NEXT_PLACE, defaults=True)
 
 
 CELLS = list(cells())
@@ -185,6 +208,96 @@ async def test_a_fault(cell: Cell, provider: Rehearsal, tmp_path: Path) -> None:
     assert second.rpartition("/")[2] != fault["model"]
 
 
+@pytest.mark.parametrize("dialect", [CHAT, MESSAGES, GENERATE])
+@pytest.mark.parametrize("head_first", [True, False])
+async def test_a_whole_answer_that_is_killed_is_charged_what_may_have_been_made(
+    dialect: str, head_first: bool, provider: Rehearsal, tmp_path: Path
+) -> None:
+    provider.orders.clear()
+    provider.billed.reset()
+    provider.calls.clear()
+    provider.orders.add(read({"mode": "stall", "head_first": head_first, "words": WORDS}))
+    cell = Cell(dialect, False, "continue", {"mode": "kill"}, ERROR)
+    gate = _gate(cell, provider, tmp_path)
+    await gate.start()
+    call = asyncio.create_task(gate.ask(dialect, stream=False))
+    try:
+        async with asyncio.timeout(10):
+            while not provider.calls.page(0, 1, None)["calls"]:
+                await asyncio.sleep(0.005)
+            cut = await gate.gateway.cut(gate.gateway.calls_of("inbox"), refusals.stopping())
+            out = await call
+        assert (cut.left, out.status) == (0, 503)
+        [row] = await gate.rows()
+        assert (row.state, row.outcome, row.estimated) == (CallState.SETTLED, "killed", True)
+        await _check_money(provider, gate)
+    finally:
+        call.cancel()
+        await gate.upstream.close()
+        gate.engine.close()
+
+
+class Fault(Exception):
+    """Something of ours that goes wrong."""
+
+
+class Faulty:
+    """The real HTTP, behind which something of ours goes wrong."""
+
+    def __init__(self) -> None:
+        self._wire = WireUpstream()
+
+    async def open(self, request: Request) -> Reply:
+        return FaultyReply(await self._wire.open(request))
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+
+class FaultyReply:
+    """The first piece of a stream comes, and nothing of a whole answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status, self.headers, self.ends_by_close = reply.status, reply.headers, False
+        self._reply = reply
+        self._pieces = 0
+
+    async def chunk(self, within_s: float) -> bytes | None:
+        self._pieces += 1
+        if self._pieces > 1:
+            raise Fault
+        return await self._reply.chunk(within_s)
+
+    async def whole(self, within_s: float, limit_bytes: int) -> bytes:
+        raise Fault
+
+    async def close(self) -> None:
+        await self._reply.close()
+
+
+@pytest.mark.parametrize("dialect", [CHAT, MESSAGES, GENERATE])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_fault_of_ours_is_charged_and_leaves_nothing_reserved(
+    dialect: str, stream: bool, provider: Rehearsal, tmp_path: Path
+) -> None:
+    provider.orders.clear()
+    provider.billed.reset()
+    provider.calls.clear()
+    provider.orders.add(read({"mode": "shape", "words": WORDS, "between": 0.02}))
+    gate = Gate(tmp_path, Faulty(), real_time=True, rehearsal_url=provider.url)
+    await gate.start()
+    try:
+        with pytest.raises(Fault):
+            await gate.ask(dialect, stream=stream)
+        [row] = await gate.rows()
+        assert (row.state, row.outcome, row.estimated) == (CallState.SETTLED, "fault", True)
+        assert gate.gateway.under_way == {}
+        await _check_money(provider, gate)
+    finally:
+        await gate.upstream.close()
+        gate.engine.close()
+
+
 def _gate(cell: Cell, provider: Rehearsal, folder: Path) -> Gate:
     home, second = HOME[cell.dialect], NEXT[cell.dialect]
     name = home if cell.dialect not in (GENERATE, ARRAY) else home.rpartition("/")[2]
@@ -195,7 +308,10 @@ def _gate(cell: Cell, provider: Rehearsal, folder: Path) -> Gate:
         "retries": {"attempts": ATTEMPTS, "backoff": [0.001, 0.002]},
         "timeouts": SHORT if cell.stalls else USUAL,
     }  # fmt: skip
-    if cell.stalls and cell.stream:
+    if cell.defaults:
+        del models["on_cut"], models["timeouts"]
+        models["retries"] = {}
+    elif cell.stalls and cell.stream:
         models["timeouts"] = {**SHORT, "total": 20.0}
     return Gate(folder, WireUpstream(), models=models, real_time=True, rehearsal_url=provider.url)
 
@@ -252,12 +368,13 @@ def _text(body: Any) -> str:
 def _check_attempts(cell: Cell, provider: Rehearsal, gate: Gate) -> None:
     asked = [record["model"] for record in provider.calls.page(0, 1000, None)["calls"]]
     for model in set(asked):
-        assert asked.count(model) <= 1 + ATTEMPTS, asked
+        assert asked.count(model) <= 1 + cell.attempts, asked
     if cell.expected == PASSED:
         assert len(asked) == 1
     if cell.expected == WELL:
         assert len(asked) == 1, asked
     assert gate.counts["reservation.expired"] == 0
+    assert gate.gateway.under_way == {}
 
 
 async def _check_money(provider: Rehearsal, gate: Gate) -> None:

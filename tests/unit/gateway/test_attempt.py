@@ -319,8 +319,7 @@ async def test_what_cannot_be_read_is_charged_its_worst_case_once_and_not_passed
     assert hosts(house) == ["gpt-4o-mini", "gpt-4o"], "each place once"
     rows = await house.rows()
     assert {row.outcome for row in rows} == {"unreadable"}
-    if not stream:
-        assert [row.output_tokens for row in rows] == [7_000, 7_000]
+    assert [row.output_tokens for row in rows] == [7_000, 7_000]
     assert all(row.estimated for row in rows)
 
 
