@@ -24,6 +24,7 @@ from midwatch.core.models import CallLimits
 from midwatch.gateway import again, dialects, listing, refusals, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
+from midwatch.gateway.catalogue import Catalogue
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
 from midwatch.gateway.holds import HoldKind, Holds
 from midwatch.gateway.house import House
@@ -79,6 +80,7 @@ class Gateway:
         self._ended: dict[str, float] = {}
         """By agent: when its last call ended, the latest last; not longer ago than `TOLD_S`."""
         self._limiter = Limiter(house.now)
+        self._catalogue = Catalogue(house)
         self._intake = Intake()
         self._identify = identify
         self._holds = holds
@@ -101,7 +103,7 @@ class Gateway:
                 refusal = Refusal("midwatch_not_carried", found.reason, found.status)
                 return self._refuse(out, kind, refusal)
             if found.dialect is Dialect.MODELS:
-                return self._models(incoming, out, found, identity)
+                return await self._models(incoming, out, found, identity)
             agent = identity.payer.agent
             hold = self._holds.find(agent) if agent else None
             if hold is not None:
@@ -153,15 +155,15 @@ class Gateway:
         self.house.tell.ended(call)
         self.house.counts[f"refused.{call.refused}"] += 1
 
-    def _models(
+    async def _models(
         self, incoming: Incoming, out: Outgoing, route: dialects.Route, known: Known
     ) -> None:
-        """Answer which models there are: nobody is asked for it, and it costs nothing."""
-        settings, kind = self.house.settings, route.kind
+        """Answer which models there are. It costs nothing."""
+        kind = route.kind
         if not route.model:
-            listed = listing.models(settings, known.payer, known.models, kind)
+            listed = await self._catalogue.models(known.payer, known.models, kind)
             return _json(out, listing.page(kind, listed, incoming.query))
-        one = listing.model(settings, known.payer, known.models, kind, route.model)
+        one = await self._catalogue.model(known.payer, known.models, kind, route.model)
         if one is not None:
             return _json(out, listing.entry(kind, one))
         said = f"the model {route.model[:100]!r} is not served here, or this agent may not use it"

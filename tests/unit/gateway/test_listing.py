@@ -40,8 +40,60 @@ def test_chains_come_first_then_what_providers_say_then_the_lists() -> None:
     assert len(found) == len(set(found)) <= listing.MAX_LISTED
     claude = names(made(), Kind.ANTHROPIC)
     assert claude[0] == "cheap"
-    assert "claude-haiku-4-5" in claude
-    assert not any(name.startswith("gpt") for name in claude)
+    # what is translated for it comes last, but for vectors
+    assert claude.index("claude-haiku-4-5") < claude.index("gpt-4o-mini") < claude.index("qwen3")
+    assert "text-embedding-3-small" in found
+    assert "text-embedding-3-small" not in claude
+
+
+def test_a_name_that_would_lead_elsewhere_is_listed_with_its_provider() -> None:
+    providers = {"openai": {}, "groq": {"base_url": "https://api.groq.com/openai/v1"}}
+    settings = made(providers=providers, chains={})
+    listed = {
+        one.name: one.provider for one in listing.models(settings, Payer("inbox"), (), Kind.OPENAI)
+    }
+    assert listed["gpt-4o"] == "openai"
+    assert listed["groq/llama-3.3-70b-versatile"] == "groq"
+    assert "llama-3.3-70b-versatile" not in listed
+    for name, provider in listed.items():
+        one = listing.model(settings, Payer("inbox"), (), Kind.OPENAI, name)
+        assert one is not None
+        assert one.provider == provider
+    asked_by_claude = names(settings, Kind.ANTHROPIC)
+    assert {"gpt-4o", "groq/llama-3.3-70b-versatile"} <= set(asked_by_claude)
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("gpt-4o", True), ("openai/gpt-4o", True), ("gpt-4o-2024-08-06", True), ("claude-haiku-4-5", True),
+        ("cheap", True), ("qwen3", True), ("llama4", True), ("local/qwen3", True), ("mine", True),
+        ("gpt-nonsense", False), ("local/nonsense", False), ("nonsense", False), ("openai/claude-haiku-4-5", False),
+        ("nobody/gpt-4o", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_nobody_gives_is_not_found(name: str, there: bool) -> None:
+    settings = made(about={"mine": {"context": 1000}})
+    asked = listing.unsure(settings, Kind.OPENAI, name)
+    assert bool(asked) == (not there and "local" not in name)
+    told = {provider: ["gpt-tomorrow"] for provider in asked}
+    one = listing.model(settings, Payer("inbox"), (), Kind.OPENAI, name, told)
+    assert (one is not None) == there
+    if asked:  # it serves what it says, and whatever is asked for where it says nothing
+        provider = asked[0]
+        for says in ([name.removeprefix("openai/")], None):
+            told = {provider: says}
+            assert listing.model(settings, Payer("inbox"), (), Kind.OPENAI, name, told) is not None
+
+
+def test_what_a_provider_of_ones_own_serves_is_asked_of_it() -> None:
+    settings = made(
+        providers={"openai": {}, "ollama": {"base_url": "http://127.0.0.1:9/v1"}}, chains={}
+    )
+    assert listing.unsure(settings, Kind.OPENAI) == ["ollama"]
+    told = {"ollama": ["llama3.2"]}
+    listed = listing.models(settings, Payer("inbox"), (), Kind.OPENAI, told)
+    assert ("ollama/llama3.2", "ollama") in [(one.name, one.provider) for one in listed]
 
 
 def test_what_the_policy_denies_this_agent_is_left_out() -> None:

@@ -103,3 +103,11 @@ def test_an_explanation_shows_each_rule_up_to_the_one_that_decides() -> None:
         ("rule 1", "does not apply"),
         ("rule 2", "denied: too dear for this job"),
     ]
+
+
+def test_what_has_no_bound_can_be_denied() -> None:
+    rule = PolicyRule(when="size(unbounded) > 0", deny="a bound is asked for")
+    searching = {**NAMES, "unbounded": ["web_search"]}
+    there = Outcome("openai", "gpt-4o", About(), 1)
+    assert Policy([rule]).judge(searching, there).denied == "a bound is asked for"
+    assert Policy([rule]).judge(NAMES, there).denied is None
