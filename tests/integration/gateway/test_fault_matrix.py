@@ -225,6 +225,9 @@ async def test_a_whole_answer_that_is_killed_is_charged_what_may_have_been_made(
         async with asyncio.timeout(10):
             while not provider.calls.page(0, 1, None)["calls"]:
                 await asyncio.sleep(0.005)
+            [carried] = gate.gateway.calls_of("inbox")
+            while head_first and not carried.attempts[-1].status:
+                await asyncio.sleep(0.005)
             cut = await gate.gateway.cut(gate.gateway.calls_of("inbox"), refusals.stopping())
             out = await call
         assert (cut.left, out.status) == (0, 503)
