@@ -148,7 +148,7 @@ class Attempt:
 
     async def _run(self) -> Outcome:
         try:
-            body = asking.body_of(self._call, self.step.place, self._mending)
+            body = await asking.body_for(self._call, self.step.place, self._mending)
         except BadRequest as bad:  # it cannot be gone on with
             return Ended(cut_short(broken(bad.reason)))
         refused = await self._reserve()

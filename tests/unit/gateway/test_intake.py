@@ -171,3 +171,22 @@ async def test_an_agents_own_bound_for_bodies_holds(tmp_path: Path) -> None:
     gate = Gate(tmp_path, [WHOLE], agent={"calls": {"limits": {"body": 1_024}}})
     assert (await ask(gate, request(question("a" * 2_000)))).status == 413
     assert (await ask(gate, request(question("small")))).status == 200
+
+
+async def test_a_long_body_is_changed_for_its_provider_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    outgoing = dialects.outgoing
+
+    def noted(ask: Any, body: bytes, model: str, **more: Any) -> bytes:
+        seen.append(threading.current_thread().name)
+        return outgoing(ask, body, model, **more)
+
+    monkeypatch.setattr(dialects, "outgoing", noted)
+    gate = Gate(tmp_path, [WHOLE] * 2)
+    for size in (300_000, 3):
+        assert (await ask(gate, request(question("a" * size)))).status == 200
+    here = threading.current_thread().name
+    assert [name == here for name in seen] == [False, True]
+    assert gate.asked(0)["model"] == "gpt-4o-mini"
