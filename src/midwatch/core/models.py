@@ -280,7 +280,9 @@ class PolicyRule(Model):
 
 
 class CallLimits(Model):
-    """What one agent may ask of the gateway. Above it calls are refused with Retry-After."""
+    """What one agent, its sub-agents with it, may ask of the gateway. Above it calls are refused with Retry-After;
+    one for which there will be room within two seconds waits. Each process of the gateway counts what goes through
+    it: an agent that asks several has these limits at each. Budgets hold for all of them together."""
 
     requests: PerMinute | None = None
     """Calls, as 600/min or 10/s."""
@@ -379,6 +381,12 @@ class Calls(Model):
     same_request: Annotated[int, Field(ge=2)] = 12
     """The same request so many times within ten minutes counts as a loop, unless it is less than a third of what is
     asked meanwhile: a round of many is no loop. All sub-agents of an agent together may make it four times as often."""
+    tasks: list[Pattern] | None = None
+    """Tasks (`x-midwatch-task`) that the agent may name, with * and ?; any when left out. Say it where a rule, a chain
+    or a key's `reserve` goes by the task: what an agent says of itself is its own word."""
+    tags: dict[str, list[Pattern]] | None = None
+    """Tags (`x-midwatch-tags`) that the agent may give, and patterns of their values: {customer: [acme]}; any when left
+    out. Say it where a budget or a rule goes by a tag: else an agent may spend from another one's."""
     polling: bool = False
     """True: a call with the tag `poll` (`x-midwatch-tags: poll`) waits for something, and may be made again with the
     same result as often as once a second. Without this, what an agent says of itself counts for nothing here."""
