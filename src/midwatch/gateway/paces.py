@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from midwatch.core.calls.pace import FINE, REQUESTS_S, Judgement, Level, Pace
+from midwatch.core.sealed import sealed
 from midwatch.core.terms import Loop
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.settings import Settings
@@ -29,7 +30,7 @@ OTHERS: Final = "~"
 own."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Seen:
     """What a call shows, and who is to be held for it."""
 

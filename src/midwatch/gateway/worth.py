@@ -53,7 +53,7 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
     about = settings.chains.about(place.model)
     window = about.context or found.window
     tokens = max(ask.input_tokens, window or UNTOLD_WINDOW) if ask.unseen else ask.input_tokens
-    output = longest(settings, ask, place)
+    output = _longest(ask, about.max_output or found.max_output)
     facts: dict[str, Any] = {
         "tier": _TIERS.get(ask.tier, Tier.OTHER),
         "writes": ask.cache_write or "5m",
@@ -84,7 +84,10 @@ def longest(settings: Settings, ask: Ask, place: Place) -> int:
     """Return the tokens of the longest answer that a call can get at a place."""
     provided = settings.providers[place.provider]
     found = settings.shelf.find(place.provider, provided.seller, place.model)
-    limit = settings.chains.about(place.model).max_output or found.max_output
+    return _longest(ask, settings.chains.about(place.model).max_output or found.max_output)
+
+
+def _longest(ask: Ask, limit: int | None) -> int:
     output = ask.max_output if ask.max_output is not None else limit or UNTOLD_OUTPUT
     return output if limit is None else min(output, limit)
 

@@ -29,6 +29,7 @@ from midwatch.core.baseline import Baseline
 from midwatch.core.calls.ask import Ask
 from midwatch.core.loop import FIRST_CYCLES
 from midwatch.core.models import Calls
+from midwatch.core.sealed import sealed
 from midwatch.core.terms import Loop
 from midwatch.core.units import show_money
 
@@ -69,7 +70,7 @@ class Level(IntEnum):
     LOOP = 2
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Judgement:
     """What one call, or its end, shows."""
 

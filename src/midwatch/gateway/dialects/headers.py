@@ -102,9 +102,14 @@ def back(headers: Iterable[tuple[str, str]]) -> Pairs:
     ]
 
 
+_NONE: Final[frozenset[str]] = frozenset()
+
+
 def _named(headers: Pairs) -> frozenset[str]:
     """Return the headers that Connection names as belonging to the connection."""
     said = [value for name, value in headers if name == "connection"]
+    if not said or said == ["keep-alive"]:
+        return _NONE
     return frozenset(part.strip().lower() for value in said for part in value.split(","))
 
 

@@ -12,10 +12,11 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from midwatch.core.calls.ask import Dialect, Kind
+from midwatch.core.sealed import sealed
 from midwatch.gateway.dialects.bodies import BadRequest
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Route:
     """Where a request belongs."""
 
@@ -98,6 +99,9 @@ def find(method: str, path: str, query: str, headers: Mapping[str, str]) -> Rout
 
     `path` and `query` as they came, still encoded; `headers` by lower-case names.
     """
+    usual = _USUAL.get((path, "anthropic-version" in headers)) if method == "POST" else None
+    if usual is not None:
+        return usual
     google = path.startswith(("/v1beta/", "/v1alpha/")) or _GEMINI_V1.fullmatch(path)
     if google or (path.startswith("/v1/models") and "x-goog-api-key" in headers):
         return _gemini(method, path, query)
@@ -122,6 +126,16 @@ def find(method: str, path: str, query: str, headers: Mapping[str, str]) -> Rout
         if rest == prefix or rest.startswith(prefix if prefix.endswith("/") else prefix + "/"):
             return _closed(kind, what)
     return None
+
+
+_USUAL: Final = {
+    (f"/v1/{rest}", anthropic): Route(
+        Kind.ANTHROPIC if anthropic or rest.startswith("messages") else Kind.OPENAI, dialect
+    )
+    for rest, dialect in _POSTS.items()
+    for anthropic in (False, True)
+}
+"""What nearly all requests are, found without a pattern: by path, and whether the client names Anthropic's version."""
 
 
 def _gemini(method: str, path: str, query: str) -> Route | Closed | None:

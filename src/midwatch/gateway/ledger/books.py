@@ -32,6 +32,7 @@ from midwatch.core.calls.budget import (
 from midwatch.core.calls.charge import CallState, Charge, Reservation
 from midwatch.core.calls.period import Calendar, Periods, periods_on
 from midwatch.core.calls.tally import Cell, Tally, cells, first_slot
+from midwatch.core.sealed import sealed
 from midwatch.gateway.ledger import retention, rows
 from midwatch.gateway.ledger.engine import Engine, LedgerDown, say
 from midwatch.gateway.ledger.orders import (
@@ -55,7 +56,7 @@ EXPIRE_AT_ONCE: Final = 500
 """Calls that one transaction counts at their worst case."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Settled:
     """What became of a settlement or a release."""
 
