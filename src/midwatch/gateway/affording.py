@@ -11,6 +11,7 @@ from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import By, CallQuery, Reservation
 from midwatch.core.calls.exchange import Try
 from midwatch.core.calls.period import Window
+from midwatch.core.sealed import sealed
 from midwatch.gateway import refusals
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Refusal
@@ -27,10 +28,9 @@ DAY_S: Final = 86_400.0
 
 async def reserve(
     house: House, call: Carried, out: Outgoing, attempt: Try, worst_nusd: int
-) -> Admitted | Refused | Refusal:
+) -> Admitted | Refused:
     """Reserve what an attempt may cost at the most. A call that would fit but for those in flight waits for at most
-    `WAIT_S`, in the line of the account that has the least left; a Refusal when the client leaves meanwhile, or the
-    call is stopped."""
+    `WAIT_S`, in the line of the account that has the least left. Raises Interrupted."""
     wanted = Reservation(
         call_id=call.attempt_id(attempt),
         payer=call.payer,
@@ -58,10 +58,6 @@ async def reserve(
         try:
             while _waits_for(answer) == account and (left := until - house.now()) > 0:
                 place = await line.pause(place, min(POLL_S, left), call, out)
-                if call.killed is not None:
-                    return call.killed
-                if out.gone.done():
-                    return refusals.gone()
                 answer = await house.ledger.reserve(wanted)
         finally:
             line.waiting.remove(place)
@@ -86,9 +82,18 @@ def settled(house: House, call: Carried | None = None) -> None:
                 lines[account].wake(WOKEN)
 
 
+@sealed
+class Share:
+    """Tokens taken of a day's share for models without a known price: given back once."""
+
+    whose: tuple[str, str]
+    """Owner and day."""
+    tokens: int
+
+
 async def take_unpriced(
     house: House, call: Carried, place: Place, tokens: int
-) -> Refusal | Refused | None:
+) -> Share | Refusal | Refused:
     """Take tokens of the day's share for models without a known price (`models.unknown_cap`), or say why not.
 
     What an agent used is read from the ledger once, and then known to this process: several gateways
@@ -110,18 +115,13 @@ async def take_unpriced(
     if shares[key] + tokens > cap:
         return refusals.unpriced_share(place, name, cap, shares[key], ends - call.at, ends)
     shares[key] += tokens
-    call.unpriced_share = (key, tokens)
-    return None
+    return Share(key, tokens)
 
 
-def settle_unpriced(house: House, call: Carried, used: int) -> None:
+def settle_unpriced(house: House, share: Share, used: int) -> None:
     """Give back what an attempt did not use of the day's share."""
-    if call.unpriced_share is None:
-        return
-    key, taken = call.unpriced_share
-    call.unpriced_share = None
-    if key in house.purse.unpriced:
-        house.purse.unpriced[key] += used - taken
+    if share.whose in house.purse.unpriced:
+        house.purse.unpriced[share.whose] += used - share.tokens
 
 
 async def _used(house: House, call: Carried, since: float) -> int:

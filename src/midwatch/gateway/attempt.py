@@ -116,14 +116,14 @@ class Attempt:
     ) -> None:
         self.noted = Attempted(step.place, step.key, house.now())
         self.step = step
-        seen = translating.ask_of(call, step.place)
-        self._ask = seen if mending is None else mending.ask(seen)
+        self._ask = call.ask
         """What is asked: the client's question as the place sees it, or the rest of its answer."""
         self._house = house
         self._call = call
         self._out = out
         self._mending = mending
         self._reserved = False
+        self._share: affording.Share | None = None
         self._due = Due.NOTHING
         self._used: Usage | None = None
         self._said = ""
@@ -147,16 +147,18 @@ class Attempt:
             self._close()
 
     async def _run(self) -> Outcome:
+        seen = translating.ask_of(self._call, self.step.place)
+        self._ask = seen if self._mending is None else self._mending.ask(seen)
         try:
             body = await asking.body_for(self._call, self.step.place, self._mending)
         except BadRequest as bad:  # it cannot be gone on with
             return Ended(cut_short(broken(bad.reason)))
-        refused = await self._reserve()
-        if refused is not None:
-            return refused
-        self.noted.left_out = self._call.left_out(self.step.place)
-        self._call.attempts.append(self.noted)
         try:
+            refused = await self._reserve()
+            if refused is not None:
+                return refused
+            self.noted.left_out = self._call.left_out(self.step.place)
+            self._call.attempts.append(self.noted)
             return await self._ask_for(body)
         except UpstreamError as error:
             if error.phase is Phase.CONNECT:  # nothing was sent
@@ -174,12 +176,14 @@ class Attempt:
             return None
         worst = worth.worst(call.settings, self._ask, place, call.at)
         noted.worst_nusd, noted.window = worst.nusd, worst.window
-        answer: Admitted | Refused | Refusal | None = None
+        answer: Admitted | Refused | Refusal | affording.Share | None = None
         if not worst.known:
             call.unpriced = place.name
             answer = await self._unpriced(place) if call.limits else None
             if call.settings.models.unknown_price == "cap":
                 noted.worst_nusd = 0  # bounded by its tokens
+        if isinstance(answer, affording.Share):
+            self._share, answer = answer, None
         if answer is None:
             answer = await affording.reserve(house, call, self._out, self.step, noted.worst_nusd)
         if isinstance(answer, Refusal):
@@ -191,7 +195,7 @@ class Attempt:
         call.admitted, call.exhausted = answer, None
         return None
 
-    async def _unpriced(self, place: Place) -> Refused | Refusal | None:
+    async def _unpriced(self, place: Place) -> affording.Share | Refused | Refusal | None:
         """Do as the fleet file says about a place whose price nobody knows, under a budget."""
         call, policy = self._call, self._call.settings.models.unknown_price
         if policy == "refuse":
@@ -366,7 +370,8 @@ class Attempt:
                 if self._reserved:
                     self._settle()
             finally:
-                affording.settle_unpriced(self._house, self._call, self.noted.tokens)
+                if self._share is not None:
+                    affording.settle_unpriced(self._house, self._share, self.noted.tokens)
 
     def _tell_health(self) -> None:
         house, step, failure = self._house, self.step, self._failure

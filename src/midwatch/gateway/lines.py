@@ -17,6 +17,7 @@ from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.http.port import Outgoing
 from midwatch.gateway.refusals import busy, gone
+from midwatch.gateway.waiting import Interrupted, Waiting
 
 WAIT_S: Final = 2.0
 """The longest wait in a line. Whoever asks is held open meanwhile."""
@@ -50,13 +51,10 @@ class Line:
                 waiter.set_result(None)
 
     async def pause(self, place: asyncio.Future[None], seconds: float, call: Carried, out: Outgoing) -> asyncio.Future[None]:  # fmt: skip
-        """Wait until woken, killed, left by the client, or `seconds` are over; return the new place in line,
-        which is where the old one was."""
-        call.interrupt = lambda: None if place.done() else place.set_result(None)
-        try:
-            await asyncio.wait({place, out.gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-        finally:
-            call.interrupt = None
+        """Wait until woken, or `seconds` are over; return the new place in line, which is where the old one was.
+        Raises Interrupted."""
+        with Waiting(call, out):
+            await asyncio.wait({place}, timeout=seconds)
         if not place.done():
             return place
         fresh = asyncio.get_running_loop().create_future()
@@ -119,10 +117,8 @@ class Limiter:
                 delay = full.delay_s if full is not None and first else None
                 pause = until - now if delay is None else min(delay, until - now)
                 place = await agent.line.pause(place, pause, call, out)
-                if call.killed is not None:
-                    return call.killed
-                if out.gone.done():
-                    return gone()
+        except Interrupted:
+            return call.killed or gone()
         finally:
             agent.line.waiting.remove(place)
             agent.line.wake()
