@@ -14,7 +14,7 @@ from midwatch.core.calls.charge import By, CallQuery, CallState, Cost
 from midwatch.core.calls.period import Window
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from ledgers import CENT, DAY_S, DOLLAR, INBOX, NOON, AnyLedger, asked, charge, counted
+from ledgers import CENT, DAY_S, DOLLAR, INBOX, NOON, AnyLedger, asked, charge, counted, made
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
@@ -123,3 +123,18 @@ async def test_old_calls_become_daily_sums_and_no_sum_changes(ledger: AnyLedger)
     # the run's account is as old as its calls; what is in flight keeps its own
     runs = [Limit(f"run:{name}", Window.TOTAL, 1) for name in ("r1", "r3", "old")]
     assert await counted(ledger, *runs, at=later) == [(0, 0), (4 * CENT, 0), (0, DOLLAR)]
+
+
+async def test_totals_of_words_that_agents_said_are_forgotten_when_they_are_old(
+    ledger: AnyLedger,
+) -> None:
+    payer = replace(INBOX, agent="inbox:search")
+    call_id = await made(ledger, CENT, payer=payer)
+    assert await ledger.call(call_id) is not None  # and so it is written
+    later = NOON + 900 * DAY_S
+    while await ledger.roll(later, keep_days=90):
+        pass
+    accounts = ("agent:inbox", "group:support", "agent:inbox:search", "tag:customer=acme")
+    totals = [Limit(account, Window.TOTAL, 1) for account in accounts]
+    spent = [one for one, _ in await counted(ledger, *totals, at=later)]
+    assert spent == [CENT, CENT, 0, 0]

@@ -57,6 +57,25 @@ def create(
             show_default=False,
         ),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="PATTERN",
+            help="A task that its calls may name (x-midwatch-task); repeat it for more. Default: any.",
+            show_default=False,
+        ),
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="NAME=PATTERN",
+            help="A tag that its calls may give (x-midwatch-tags), such as `'customer=acme'`; repeat it for more. "
+            "Default: any.",
+            show_default=False,
+        ),
+    ] = None,
     expires: Annotated[
         str, typer.Option(metavar="DURATION", help="When it ends, such as 30d; or never.")
     ] = NEVER,
@@ -85,6 +104,13 @@ def create(
         raise typer.BadParameter("say whose it is, by one of --agent, --group and --person")
     if models:
         wanted["models"] = models
+    if tasks:
+        wanted["tasks"] = tasks
+    for tag in tags or ():
+        name_of_tag, equals, pattern = tag.partition("=")
+        if not equals or not name_of_tag:
+            raise typer.BadParameter(f"--tag: expected NAME=PATTERN, got {tag!r}")
+        wanted.setdefault("tags", {}).setdefault(name_of_tag, []).append(pattern)
     if expires != NEVER:
         wanted["expires_at"] = time.time() + _seconds(expires, "--expires")
     if budget:

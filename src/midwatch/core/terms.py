@@ -154,7 +154,8 @@ class Budget(Model):
     per_run: Money | None = None
     """One life of the agent's process; in a group or fleet, of any agent in it."""
     per_session: Money | None = None
-    """One session, as the SDK or the header x-midwatch-session names it, with all sub-agents; it does not renew."""
+    """One session, as the SDK or the header x-midwatch-session names it, with all sub-agents; it does not renew. Calls
+    that name none are those of the session that is their run, or for a lasting key the day."""
     per_call: Money | None = None
     """One model call."""
     total: Money | None = None

@@ -13,6 +13,7 @@ from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
 from midwatch.core.calls.classes import Failure
 from midwatch.core.calls.exchange import Try
+from midwatch.core.calls.labels import Labels
 from midwatch.core.models import Calls
 from midwatch.gateway.dialects import Refusal, Route
 from midwatch.gateway.http.port import Headers
@@ -109,6 +110,8 @@ class Carried:
     """A place whose price nobody knows."""
     models: tuple[str, ...] = ()
     """Patterns of the models that its key may use; all when empty."""
+    may_say: Labels | None = None
+    """What its key may say of task and tags; None: what its agent may."""
     tokens_taken: int | None = None
     """Of its agent's tokens a minute; None: it was not let in, or nothing limits it."""
     unpriced_share: tuple[tuple[str, str], int] | None = None

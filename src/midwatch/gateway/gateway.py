@@ -32,6 +32,7 @@ from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoi
 from midwatch.gateway.identify import Identify, Known
 from midwatch.gateway.intake import Crowded, Intake
 from midwatch.gateway.lines import Limiter, limited
+from midwatch.gateway.names import Names
 from midwatch.gateway.nudging import nudge
 from midwatch.gateway.paces import Paces, Seen
 from midwatch.gateway.scopes import may_use
@@ -83,6 +84,7 @@ class Gateway:
         self._catalogue = Catalogue(house)
         self._intake = Intake()
         self._identify = identify
+        self._names = Names(house.counts)
         self._holds = holds
 
     async def handle(self, incoming: Incoming, out: Outgoing) -> None:
@@ -179,6 +181,7 @@ class Gateway:
     ) -> Carried:
         house = self.house
         payer, budgets = _payer(identity.payer, ask), house.settings.budgets
+        payer = self._names.bound(payer, house.wall())
         entry = payer.entry or payer.agent
         return Carried(
             id=new_id(),
@@ -194,6 +197,7 @@ class Gateway:
             calls=house.settings.calls(entry),
             settings=house.settings,
             models=identity.models,
+            may_say=identity.labels,
             at=house.wall(),
             began=house.now(),
         )
@@ -206,6 +210,9 @@ class Gateway:
         held = self._holds.find(agent) if agent else None
         if held is not None:
             return refusals.held(held, agent)
+        said = refusals.labels(call)
+        if said is not None:
+            return said
         if not agent or not call.metered:
             return None
         return self._judged(call, self.paces.asked(call, self.house.now()))

@@ -16,6 +16,7 @@ from typing import Final
 from midwatch.core import access
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Budgets, Limit, limits_of
+from midwatch.core.calls.labels import Labels
 from midwatch.core.terms import Budget
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.keys import Key, Keys, digest_of
@@ -56,6 +57,8 @@ class Known:
     models: tuple[str, ...] = ()
     """Patterns of the models that it may use; all when empty."""
     expires_at: float | None = None
+    labels: Labels | None = None
+    """What its calls may say of task and tags; None: what its agent's may."""
     _limits: tuple[Budgets, tuple[Limit, ...]] | None = None
 
     def limits(self, budgets: Budgets) -> tuple[Limit, ...]:
@@ -181,7 +184,7 @@ class Identify:
             agent = self._settings().agent(key.agent)
             group = agent.group if agent is not None else None
         payer = Payer(agent=key.agent, group=group, key=key.name)
-        return Known(payer, key.budget, key.models, key.expires_at), key, secret
+        return Known(payer, key.budget, key.models, key.expires_at, key.labels), key, secret
 
 
 _RUN_OVER: Final = "this key is of a run that has ended"

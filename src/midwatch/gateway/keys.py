@@ -18,6 +18,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from midwatch.core.access import KEY_PREFIX
+from midwatch.core.calls.labels import Labels
 from midwatch.core.terms import Budget
 from midwatch.gateway.kept import Entry, Kept
 
@@ -50,6 +51,10 @@ class Wanted(BaseModel):
     person: str | None = None
     models: list[str] = Field(default=[], max_length=100)
     """Patterns of models that it may use, `gpt-4o*` or `anthropic/*`; all when empty."""
+    tasks: list[str] | None = Field(default=None, max_length=100)
+    """Patterns of tasks that its calls may name; any when left out."""
+    tags: dict[str, list[str]] | None = Field(default=None, max_length=100)
+    """Tag → patterns of values that its calls may give; any when left out."""
     expires_at: float | None = None
     """Unix seconds; never when left out."""
     budget: dict[str, Any] = {}
@@ -66,6 +71,8 @@ class Key:
     group: str | None
     person: str
     models: tuple[str, ...]
+    labels: Labels | None
+    """What its calls may say of task and tags; None: anything."""
     budget: Budget | None
     expires_at: float | None
     revoked_at: float | None
@@ -208,6 +215,9 @@ def _key(name: str, entry: Entry) -> Key:
         group=entry.get("group"),
         person=entry.get("person") or "",
         models=tuple(entry.get("models") or ()),
+        labels=Labels(entry.get("tasks"), entry.get("tags"))
+        if entry.get("tasks") is not None or entry.get("tags") is not None
+        else None,
         budget=Budget.model_validate(budget) if budget else None,
         expires_at=entry.get("expires_at"),
         revoked_at=entry.get("revoked_at"),

@@ -14,6 +14,7 @@ from typing import Final
 from midwatch.core.calls.budget import Reason, Refused
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.exchange import GiveUp, Why
+from midwatch.core.calls.labels import Labels, unfit
 from midwatch.gateway import dialects
 from midwatch.gateway.carried import Carried, dollars
 from midwatch.gateway.dialects import Refusal
@@ -88,6 +89,23 @@ def loop(agent: str, sentence: str) -> Refusal:
 def policy(denied: str, rule: str) -> Refusal:
     """Refuse a call that the fleet file's rules do not allow."""
     return Refusal("midwatch_policy", f"{denied} ({rule})", 403, facts=(("rule", rule),))
+
+
+def labels(call: Carried) -> Refusal | None:
+    """Refuse a call that says of its task or its tags what it may not."""
+    own = call.calls
+    for whose, allowed in (
+        (f"the key {call.payer.key!r}", call.may_say),
+        (
+            call.payer.agent,
+            None if own.tasks is None and own.tags is None else Labels(own.tasks, own.tags),
+        ),
+    ):
+        said = None if allowed is None else unfit(allowed, call.ask.task, call.ask.tags)
+        if said is not None:
+            more = "calls.tasks and calls.tags of the fleet file" if call.payer.agent else "the key"
+            return Refusal("midwatch_policy", f"{said} is not for {whose} to say; see {more}", 403)
+    return None
 
 
 def busy(what: str, retry_after_s: float) -> Refusal:

@@ -4,13 +4,14 @@ what a call came to. Nobody learns of another's calls: they are not found.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Final
 
-from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Kind
 from midwatch.core.calls.budget import limits_of
 from midwatch.core.calls.charge import Call, CallState
+from midwatch.core.calls.labels import Labels, own_tags
 from midwatch.core.calls.period import Window
 from midwatch.gateway import dialects, shown
 from midwatch.gateway.app import App
@@ -59,10 +60,11 @@ class _Asker:
         self._app = app
         self._known = known
         payer = known.payer
-        self._payer = Payer(
-            payer.agent, payer.entry, payer.group, payer.run,
-            told.get("session"), payer.key, told.get("tags", {}),
-        )  # fmt: skip
+        calls = app.house.settings.calls(payer.entry or payer.agent)
+        allowed = known.labels or Labels(calls.tasks, calls.tags)
+        # what others spent under a tag is no business of whoever may say any tag
+        tags = own_tags(allowed, told.get("tags", {}))
+        self._payer = replace(payer, session=told.get("session"), tags=tags)
 
     async def who(self, _: Asked) -> tuple[int, Json]:
         payer, known = self._payer, self._known

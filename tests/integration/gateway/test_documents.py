@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.access import mint_key
+from midwatch.core.calls.labels import Labels
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.gateway import settings
@@ -241,6 +242,19 @@ async def test_a_key_that_cannot_be_is_refused_with_what_is_wrong(tmp_path: Path
         keys.create(wanted)
     assert says in str(bad.value)
     assert keys.all() == []
+
+
+async def test_a_key_says_what_its_calls_may_say(tmp_path: Path, clock: Clock) -> None:
+    keys = Keys(tmp_path / "k", clock)
+    keys.open()
+    known, _ = identify(keys, tmp_path, clock)
+    bound = {"tasks": ["triage"], "tags": {"customer": ["acme"]}}
+    narrow = known(keys.create({"name": "narrow", "person": "ana", **bound}))
+    free = known(keys.create({"name": "free", "person": "ana"}))
+    assert isinstance(narrow, Known)
+    assert isinstance(free, Known)
+    assert (narrow.labels, free.labels) == (Labels(["triage"], {"customer": ["acme"]}), None)
+    await keys.document.saved()
 
 
 async def test_ended_runs_are_known_for_ever_in_bounded_room(tmp_path: Path, clock: Clock) -> None:

@@ -162,6 +162,23 @@ def test_the_kill_switch_cuts_streams_with_a_receipt_and_survives_kill_9(gateway
     assert gateway.ask("POST", "/v1/chat/completions", HELLO).status == 200
 
 
+def test_what_was_spent_under_a_tag_is_shown_to_whom_it_belongs(stopped: Running) -> None:
+    allowed = {"command": ["x"], "calls": {"tags": {"customer": ["acme"]}}}
+    agents = {"inbox": {"command": ["x"]}, "acme": allowed}
+    stopped.fleet(agents=agents, budgets=[{"tag": "customer", "total": 10**9}])
+    stopped.start()
+
+    def accounts(agent: str, customer: str) -> list[str]:
+        tags = {"x_midwatch_tags": f"customer={customer}"}
+        key = stopped.key(agent=agent)
+        told = stopped.ask("GET", "/self/budget", key=key, **tags).json()
+        return [limit["account"] for limit in told["limits"]]
+
+    assert accounts("inbox", "acme") == []
+    assert accounts("acme", "acme") == ["tag:customer=acme"]
+    assert accounts("acme", "other") == []
+
+
 def test_what_a_kill_9_left_open_is_settled_by_a_persons_figures_once(gateway: Running) -> None:
     Stream(gateway)
     gateway.end(signal.SIGKILL)

@@ -106,10 +106,17 @@ def _limits(account: str, budget: Budget, payer: Payer) -> Iterator[Limit]:
     """Yield a budget's limits. What is per run, session or call holds for each one that the payer has."""
     owner = payer.tree()[0] if payer.agent else in_words(account)
     run = f"this run of {owner}"
+    session, window_of_session, who_of_session = payer.session_account, Window.TOTAL, ""
+    if session is None:
+        # whoever names no session has one all the same: its run, or the day of its key
+        who_of_session = f"calls of {owner} without a session"
+        session = payer.run_account
+        if session is None and payer.key:
+            session, window_of_session = f"key:{clean(payer.key)}", Window.DAY
     for limit, window, where, who in (
         (budget.per_call, Window.CALL, account, ""),
         (budget.per_run, Window.TOTAL, payer.run_account, run),
-        (budget.per_session, Window.TOTAL, payer.session_account, ""),
+        (budget.per_session, window_of_session, session, who_of_session),
         (budget.per_hour, Window.HOUR, account, ""),
         (budget.per_day, Window.DAY, account, ""),
         (budget.per_month, Window.MONTH, account, ""),

@@ -19,7 +19,8 @@ SLOT_DAYS: Final = 3
 """Days that slots of five minutes are kept: budgets of an hour ask for the last, and a clock may be set back."""
 
 SUM_DAYS: Final = 800
-"""Days that daily sums, days and months of accounts, warnings and corrections are kept: two years and a bit."""
+"""Days that daily sums, days and months of accounts, warnings and corrections are kept: two years and a bit.
+Totals are kept for ever, but those of tags and sub-agents: these are words of agents."""
 
 _SUMS: Final = "calls, cost_nusd, saved_nusd, input_tokens, output_tokens, disputed, estimated"
 _DAILY: Final = (
@@ -37,7 +38,8 @@ _OLD_BALANCES: Final = (
     " FROM balances WHERE reserved_nusd = 0 AND ("
     " (period >= 'h' AND period < ?) OR"
     " ((account LIKE 'run:%' OR account LIKE 'session:%') AND touched < ?) OR"
-    " (period <> 't' AND period < 'h' AND touched < ?)) LIMIT ?)"
+    " ((period <> 't' OR account LIKE 'tag:%' OR account LIKE 'agent:%:%') AND (period < 'h' OR period = 't')"
+    " AND touched < ?)) LIMIT ?)"
 )
 
 

@@ -338,3 +338,17 @@ def test_on_exhausted_takes_a_word_or_a_model_with_its_provider(value: str) -> N
 def test_a_shared_budget_is_of_exactly_one_thing(keys: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="exactly one of tag, agent and key"):
         SharedBudget(per_day=1, **keys)  # type: ignore[arg-type]
+
+
+def test_who_names_no_session_has_that_of_its_run_or_of_its_keys_day() -> None:
+    """Else leaving the header out would be the way round per_session."""
+    session = [limit for limit in limits_of(INBOX, fleet()) if limit.account.startswith("session:")]
+    (limit,) = session
+    for payer, account, window in (
+        (replace(INBOX, session=None), "run:r1", Window.TOTAL),
+        (Payer("inbox", key="ci"), "key:ci", Window.DAY),
+    ):
+        found = [one for one in limits_of(payer, fleet()) if one.limit_nusd == limit.limit_nusd]
+        assert [(one.account, one.window) for one in found] == [(account, window)]
+        assert found[0].whose == "calls of inbox without a session"
+        assert account in payer.accounts()
