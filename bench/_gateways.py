@@ -93,12 +93,16 @@ def data_directory(
 
 @contextlib.contextmanager
 def serving(data: Path, key: str, behind: Gateway | None, folder: Path) -> Iterator[Gateway]:
-    """Run ours on an existing data directory; `behind` stands in for all providers, if given."""
-    port = free_port()
+    """Run ours on an existing data directory, with a hub that takes its spans; `behind` stands in for all
+    providers, if given."""
+    port, hub = free_port(), free_port()
+    taking = [sys.executable, str(HERE / "_hub.py"), "--listen", f"127.0.0.1:{hub}"]
+    (folder / "hub").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "midwatch.gateway", "--data", str(data), "--listen", f"127.0.0.1:{port}"]  # fmt: skip
+    command += ["--hub", f"http://127.0.0.1:{hub}"]
     if behind is not None:
         command += ["--rehearsal", f"http://127.0.0.1:{behind.port}"]
-    with child(command, folder) as pid:
+    with child(taking, folder / "hub"), child(command, folder) as pid:
         answers(port, "/readyz", 20, pid)
         yield Gateway(port, pid, key)
 
