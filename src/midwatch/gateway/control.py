@@ -257,8 +257,10 @@ class Control:
             raise Wrong(404, f"{provider} has no key {key!r}; see models.providers")
         if held.state is KeyState.MISSING:
             raise Wrong(409, f"{held.reason}; then reload")
-        rested = held.rests(self._app.house.now())
+        now = self._app.house.now()
+        rested = held.rests(now) or any(now < until for until in held.models.values())
         held.state, held.reason, held.until = KeyState.ACTIVE, "", 0.0
+        held.models.clear()
         return 200, {"reset": rested}
 
     # -- money ---------------------------------------------------------------------------------------

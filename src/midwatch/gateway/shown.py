@@ -85,6 +85,11 @@ def health(known: Health, now: float) -> Json:
                         "state": key.state.value if key.rests(now) else "active",
                         "reason": key.reason if key.rests(now) else "",
                         "rests_for_s": round(max(0.0, key.until - now), 3),
+                        "models": {
+                            model: round(until - now, 3)
+                            for model, until in key.models.items()
+                            if now < until
+                        },
                         "weight": key.weight,
                         "reserve": key.reserve,
                         "calls": key.calls,

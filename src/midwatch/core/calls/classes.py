@@ -35,7 +35,9 @@ class ErrorClass(StrEnum):
     CONTEXT_LENGTH = "context_length"  # the request does not fit into the model's window
     CONTENT_POLICY = "content_policy"  # the provider will not answer this
     BAD_REQUEST = "bad_request"  # wrong for every provider
-    UNREADABLE = "unreadable"  # something came that is no answer; asking here again would cost as much
+    UNREADABLE = (
+        "unreadable"  # something came that is no answer; asking here again would cost as much
+    )
     UNKNOWN = "unknown"
 
 
@@ -52,6 +54,8 @@ class Failure:
     """The typed code that decided, or the most telling one."""
     status: int = 0
     """0: no answer came."""
+    one_model: bool = False
+    """It is a limit of this one model: its key serves the others as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,8 @@ def classify(
         message=said.message,
     )
     reason = said.message or code or (f"status {status}" if status else "an error without a word")
-    return Failure(found, reason, pause, code, status if not stream_event else effective)
+    told = status if not stream_event else effective
+    return Failure(found, reason, pause, code, told, _of_one_model(found, said))
 
 
 def broken(reason: str, *, code: str = "connection") -> Failure:
@@ -290,6 +295,24 @@ def _find(kind: Kind, status: int, said: Complaint) -> tuple[ErrorClass, str]:
         code = next((c for c in said.codes if c in _VAGUE), first)
         return _by_words(said, _VAGUE.get(code, found)), code
     return _by_words(said, found), first
+
+
+_LIMITED: Final = frozenset((ErrorClass.RATE_LIMIT, ErrorClass.QUOTA))
+
+_FOR_MODEL: Final = re.compile(
+    r"\brate limit reached for (?:model )?[`'\"]?[\w.:/-]{1,200}[`'\"]? (?:in|on)\b", re.IGNORECASE
+)
+"""OpenAI and Groq: `Rate limit reached for gpt-4o in organization …`."""
+
+
+def _of_one_model(found: ErrorClass, said: Complaint) -> bool:
+    """Tell whether a limit is one model's: a single request for a model of which a key has none must not take the
+    key from everybody else."""
+    if found not in _LIMITED:
+        return False
+    if said.quotas:
+        return all("permodel" in quota.lower() for quota in said.quotas)
+    return _FOR_MODEL.search(said.message) is not None
 
 
 def _by_status(status: int, said: Complaint) -> ErrorClass:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -23,6 +23,10 @@ MAX_REST_S: Final = 26 * 3600.0
 """No key rests longer than over the next midnight: what a provider says beyond that is not believed."""
 
 
+MAX_MODELS: Final = 100
+"""Models for which one key rests; names of models come from clients."""
+
+
 @dataclass(slots=True)
 class KeyHealth:
     """One key of a provider. `weight` is its share, `reserve` the task that it is kept for."""
@@ -36,9 +40,25 @@ class KeyHealth:
     calls: int = 0
     exhausted_at: float | None = None
     """When its quota last ran out, for the pool's forecast."""
+    models: dict[str, float] = field(default_factory=dict[str, float])
+    """By model, until when it rests for that one alone."""
 
-    def rests(self, now: float) -> bool:
-        return self.state is KeyState.MISSING or now < self.until
+    def rests(self, now: float, model: str = "") -> bool:
+        """Tell whether it serves nobody now, or not this model."""
+        return self.state is KeyState.MISSING or now < self.free_at(model)
+
+    def free_at(self, model: str = "") -> float:
+        return max(self.until, self.models.get(model, 0.0)) if self.models else self.until
+
+    def rest_for(self, now: float, model: str, state: KeyState, for_s: float | None) -> bool:
+        """Take it out for one model. Returns whether that is news."""
+        news = now >= self.models.pop(model, 0.0)
+        if len(self.models) >= MAX_MODELS:
+            self.models = {name: until for name, until in self.models.items() if now < until}
+        while len(self.models) >= MAX_MODELS:
+            del self.models[next(iter(self.models))]
+        self.models[model] = now + min(RESTS_S[state] if for_s is None else for_s, MAX_REST_S)
+        return news
 
     def rest(self, now: float, state: KeyState, reason: str, for_s: float | None) -> bool:
         """Take it out. Returns whether that is news."""
@@ -59,14 +79,19 @@ class KeyHealth:
 
 
 def pick(
-    keys: Iterable[KeyHealth], task: str | None, now: float, chance: float, without: frozenset[str]
+    keys: Iterable[KeyHealth],
+    task: str | None,
+    now: float,
+    chance: float,
+    without: frozenset[str],
+    model: str = "",
 ) -> KeyHealth | None:
     """Return the key for a call, or None when all rest. `chance` is a number in [0, 1).
 
     A key that is kept for a task serves that task alone, and that task first. Among the others the weight
     decides; those of weight 0 serve only when no other is left.
     """
-    awake = [key for key in keys if key.name not in without and not key.rests(now)]
+    awake = [key for key in keys if key.name not in without and not key.rests(now, model)]
     kept = [key for key in awake if key.reserve is not None and key.reserve == task]
     common = [key for key in awake if key.reserve is None]
     for group in (kept, [k for k in common if k.weight], common):

@@ -69,6 +69,8 @@ class Route:
     task: str | None
     chance: Callable[[], float]
     admits: Callable[[Place, Failure | None], bool]
+    spoken: Callable[[Place], bool] = lambda _: True
+    """Whether a place can be asked in its own dialect at all; without looking at what is asked."""
 
     def take(self, place: Place, now: float, without: str | None = None) -> str | None:
         breaker = self.health.breaker(place)
@@ -78,7 +80,7 @@ class Route:
         if not pool:  # a provider without keys is asked without one
             return "" if without is None and breaker.take(now) else None
         avoided = frozenset[str](() if without is None else (without,))
-        key = pick(pool, self.task, now, self.chance(), avoided)
+        key = pick(pool, self.task, now, self.chance(), avoided, place.model)
         return key.name if key is not None and breaker.take(now) else None
 
     def following(self, place: Place | None, failure: Failure | None) -> Place | None:
@@ -88,7 +90,9 @@ class Route:
         return next((p for p in self.places[start:] if self.admits(p, failure)), None)
 
     def last(self, place: Place) -> bool:
-        return place is self.places[-1]
+        if place is self.places[-1]:
+            return True
+        return not any(map(self.spoken, self.places[self.places.index(place) + 1 :]))
 
     def free_at(self, place: Place, now: float) -> float:
         at = self.health.breaker(place).free_at(now)
@@ -97,7 +101,7 @@ class Route:
             return at
         serving = [key for key in pool if key.reserve is None or key.reserve == self.task]
         awake = [
-            k.until if k.rests(now) else now for k in serving if k.state is not KeyState.MISSING
+            max(now, k.free_at(place.model)) for k in serving if k.state is not KeyState.MISSING
         ]
         return max(at, min(awake, default=NEVER))
 
@@ -129,9 +133,12 @@ def note_failure(
     if not metered and failure.kind is ErrorClass.RATE_LIMIT:
         return changes
     if state is not None and held is not None:
-        news = held.rest(now, state, failure.reason, failure.retry_after_s)
+        if failure.one_model:
+            news = held.rest_for(now, place.model, state, failure.retry_after_s)
+        else:
+            news = held.rest(now, state, failure.reason, failure.retry_after_s)
         if news:
-            rest = held.until - now
+            rest = held.free_at(place.model) - now
             kind = f"key.{state.value}"
             changes.append(
                 Change(kind, place.provider, place.model, attempt.key, failure.reason, rest)

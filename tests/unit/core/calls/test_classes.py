@@ -15,8 +15,8 @@ from midwatch.core.calls.chain import Place
 from midwatch.core.calls.classes import REACTIONS, ErrorClass, broken, classify, reaction
 from midwatch.core.calls.classes import ErrorClass as C
 from midwatch.core.calls.exchange import Try
-from midwatch.core.calls.pool import KeyHealth, KeyState
-from midwatch.core.calls.route import Health, note_failure
+from midwatch.core.calls.pool import MAX_MODELS, KeyHealth, KeyState
+from midwatch.core.calls.route import Health, Route, note_failure
 from midwatch.core.models import Breaker
 
 OPENAI = "platform.openai.com/docs/guides/error-codes"
@@ -282,6 +282,41 @@ def test_a_limit_for_counting_tokens_rests_no_key_that_carries_calls() -> None:
     assert note_failure(health, attempt, limited, 1.0, metered=False) == []
     assert health.pools["p"][0].state is KeyState.ACTIVE
     assert note_failure(health, attempt, limited, 1.0) != []
+
+
+@pytest.mark.parametrize(
+    ("body", "one"),
+    [
+        (google(429, "RESOURCE_EXHAUSTED", "limit: 0", quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier")), True),
+        (google(429, "RESOURCE_EXHAUSTED", "x", quota("GenerateRequestsPerMinutePerProject")), False),
+        (openai("Rate limit reached for gpt-4o in organization org-1 on requests per day (RPD): Limit 200.", "requests", "rate_limit_exceeded"), True),
+        (openai("Rate limit reached for model `x/y` in organization `o` on tokens per minute (TPM): Limit 1.", "tokens", "rate_limit_exceeded"), True),
+        (openai("Rate limit reached", "requests", "rate_limit_exceeded"), False),
+        (openai("You exceeded your current quota.", "insufficient_quota", "insufficient_quota"), False),
+    ],
+)  # fmt: skip
+def test_a_limit_of_one_model_rests_its_key_for_that_model_alone(body: Any, one: bool) -> None:
+    health = Health(Breaker(), pools={"p": [KeyHealth("a")]})
+    place, other = Place("p", OAI, "dear"), Place("p", OAI, "cheap")
+    failure = classify(OAI, 429, (), body, now=NOW)
+    assert failure.one_model is one
+    assert len(note_failure(health, Try(place, "a", 1, 9.0, 9.0, 0.0), failure, 1.0)) == 1
+    assert note_failure(health, Try(place, "a", 1, 9.0, 9.0, 0.0), failure, 1.0) == []  # no news
+    route = Route([place, other], health, None, lambda: 0.0, lambda _p, _f: True)
+    assert route.take(place, 1.0) is None
+    assert route.free_at(place, 1.0) > 1.0
+    assert route.take(other, 1.0) == ("a" if one else None)
+    assert (route.free_at(other, 1.0) == 1.0) is one
+    assert route.take(place, 4_000.0) == "a"
+
+
+def test_a_key_rests_for_a_bounded_number_of_models() -> None:
+    key = KeyHealth("a")
+    for number in range(3 * MAX_MODELS):
+        assert key.rest_for(0.0, f"m{number}", KeyState.QUOTA, None)
+    assert len(key.models) == MAX_MODELS
+    assert key.rests(1.0, f"m{3 * MAX_MODELS - 1}")
+    assert not key.rests(1.0)
 
 
 def test_a_connection_that_breaks_is_transient() -> None:
