@@ -12,13 +12,21 @@ class Emitter:
     packages: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    older: tuple[str, ...] = ()
+    """Packages that it needs older than the other emitters do."""
     own: bool = False
     """It runs in the checkout's own environment: our SDK."""
 
 
 EMITTERS = (
     Emitter("otel-plain", "otel_plain.py", ("opentelemetry-sdk",)),
-    Emitter("otel-openai", "otel_openai.py", ("opentelemetry-instrumentation-openai-v2", "openai")),
+    Emitter(
+        "otel-openai",
+        "otel_openai.py",
+        ("opentelemetry-instrumentation-openai-v2", "openai"),
+        # it does not work with the newest opentelemetry-util-genai, and says nothing about it
+        older=("opentelemetry-util-genai<1",),
+    ),
     Emitter(
         "otel-google",
         "google_genai.py",

@@ -63,6 +63,8 @@ def run(emitter: Emitter, url: str, python: Path, modules: Path | None) -> bytes
             "NO_PROXY": "127.0.0.1",
             **emitter.environment,
         }
+        if emitter.older:
+            environment["PYTHONPATH"] = str(_older(emitter, python))
         script = HERE / "agents" / emitter.script
         if script.suffix == ".mjs":
             assert modules is not None
@@ -89,6 +91,17 @@ def run(emitter: Emitter, url: str, python: Path, modules: Path | None) -> bytes
         return redacted(b"".join(capture.bodies))
 
 
+def _older(emitter: Emitter, python: Path) -> Path:
+    """Install what an emitter needs older than the rest, beside the environment, once."""
+    folder = python.parent.parent.parent / f"older-{emitter.name}"
+    if not folder.exists():
+        command = ["uv", "pip", "install", "--quiet", "--no-deps", "--prerelease", "allow"]
+        subprocess.run(
+            [*command, "--python", str(python), "--target", str(folder), *emitter.older], check=True
+        )
+    return folder
+
+
 def _from_json(json_format, body: bytes) -> ExportTraceServiceRequest:
     """OTLP's JSON writes ids as hex, protobuf's JSON as base64."""
     import base64
@@ -108,7 +121,7 @@ def redacted(body: bytes) -> bytes:
 
     def clean(values) -> None:
         for pair in list(values):
-            if pair.key.startswith(("process.", "host.", "os.")):
+            if pair.key.startswith(("process.", "host.", "os.", "service.version")):
                 values.remove(pair)
             elif pair.value.HasField("string_value"):
                 text = pair.value.string_value

@@ -25,13 +25,30 @@ else:
 
 client = genai.Client(api_key="rehearsal", http_options=types.HttpOptions(base_url=stage.MODEL_URL))
 config = types.GenerateContentConfig(
-    system_instruction=stage.SYSTEM, tools=[stage.get_weather]
+    system_instruction=stage.SYSTEM,
+    tools=[stage.get_weather],
+    automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
 )
-client.models.generate_content(model=stage.GEMINI, contents=stage.FIRST, config=config)
-for _ in client.models.generate_content_stream(
-    model=stage.GEMINI,
-    contents=stage.SECOND,
-    config=types.GenerateContentConfig(system_instruction=stage.SYSTEM),
-):
+said = [types.Content(role="user", parts=[types.Part(text=stage.FIRST)])]
+first = client.models.generate_content(model=stage.GEMINI, contents=said, config=config)
+call = first.function_calls[0]
+said += [
+    first.candidates[0].content,
+    types.Content(
+        role="user",
+        parts=[
+            types.Part.from_function_response(
+                name=call.name, response={"result": stage.get_weather(**call.args)}
+            )
+        ],
+    ),
+]
+second = client.models.generate_content(model=stage.GEMINI, contents=said, config=config)
+said += [
+    second.candidates[0].content,
+    types.Content(role="user", parts=[types.Part(text=stage.SECOND)]),
+]
+plain = types.GenerateContentConfig(system_instruction=stage.SYSTEM)
+for _ in client.models.generate_content_stream(model=stage.GEMINI, contents=said, config=plain):
     pass
 made.shutdown()

@@ -20,11 +20,43 @@ def get_weather(city: str) -> str:
 
 
 @observe(as_type="agent", name=stage.AGENT)
-def clerk() -> None:
-    with propagate_attributes(session_id=stage.SESSION, user_id="user-3", tags=["night"]):
-        stage.openai_turns(client, lambda _, given: get_weather(given["city"]))
+def first(messages: list) -> None:
+    asked = client.chat.completions.create(
+        model=stage.OPENAI, messages=messages, tools=[stage.OPENAI_TOOL]
+    )
+    call = asked.choices[0].message.tool_calls[0]
+    messages += [
+        asked.choices[0].message.model_dump(exclude_none=True),
+        {
+            "role": "tool",
+            "tool_call_id": call.id,
+            "content": get_weather(**json.loads(call.function.arguments)),
+        },
+    ]
+    said = client.chat.completions.create(
+        model=stage.OPENAI, messages=messages, tools=[stage.OPENAI_TOOL]
+    )
+    messages.append({"role": "assistant", "content": said.choices[0].message.content})
 
 
-clerk()
+@observe(as_type="agent", name=stage.AGENT)
+def second(messages: list) -> None:
+    messages.append({"role": "user", "content": stage.SECOND})
+    for _ in client.chat.completions.create(
+        model=stage.OPENAI,
+        messages=messages,
+        stream=True,
+        stream_options={"include_usage": True},
+    ):
+        pass
+
+
+conversation = [
+    {"role": "system", "content": stage.SYSTEM},
+    {"role": "user", "content": stage.FIRST},
+]
+with propagate_attributes(session_id=stage.SESSION, user_id="user-3", tags=["night"]):
+    first(conversation)
+    second(conversation)
 get_client().flush()
 get_client().shutdown()

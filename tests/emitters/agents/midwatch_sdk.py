@@ -12,7 +12,7 @@ import stage
 
 import midwatch as mw
 
-mw.init()
+mw.init(track=("openai",))
 client = openai.OpenAI(base_url=stage.MODEL_URL + "/v1", api_key="rehearsal")
 
 
@@ -47,4 +47,3 @@ with mw.cycle(), mw.session(stage.SESSION):
             stream_options={"include_usage": True},
         ):
             pass
-mw.shutdown() if hasattr(mw, "shutdown") else None

@@ -2,14 +2,20 @@
 
 import asyncio
 import sys
+from contextlib import nullcontext
 
 import agents
 import openai
 import stage
 
 how = sys.argv[1]
+session = nullcontext
 if how == "openinference":
+    from openinference.instrumentation import using_session
     from openinference.instrumentation.openai_agents import OpenAIAgentsInstrumentor
+
+    def session():
+        return using_session(stage.SESSION)
 
     made = stage.provider()
     OpenAIAgentsInstrumentor().instrument(tracer_provider=made)
@@ -37,7 +43,7 @@ clerk = agents.Agent(
 
 
 async def main() -> None:
-    with agents.trace("weather", group_id=stage.SESSION):
+    with session(), agents.trace("weather", group_id=stage.SESSION):
         first = await agents.Runner.run(clerk, stage.FIRST)
         history = [*first.to_input_list(), {"role": "user", "content": stage.SECOND}]
         second = agents.Runner.run_streamed(clerk, history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 MODEL_URL = os.environ.get("REHEARSAL_URL", "http://127.0.0.1:8790")
-SESSION = "session-7"
+SESSION = "conversation-7"
 AGENT = "weather-clerk"
 SYSTEM = "You are a weather clerk. Ask the tool before you answer."
 FIRST = "What is the weather in Paris?"
@@ -116,7 +116,7 @@ def anthropic_turns(client) -> None:
     ]
     second = client.messages.create(messages=messages, tools=[ANTHROPIC_TOOL], **base)
     messages += [
-        {"role": "assistant", "content": second.content[0].text},
+        {"role": "assistant", "content": second.content[-1].text},
         {"role": "user", "content": SECOND},
     ]
     for _ in client.messages.create(messages=messages, stream=True, **base):

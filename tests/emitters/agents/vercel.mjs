@@ -17,7 +17,7 @@ const openai = createOpenAI({ baseURL: process.env.REHEARSAL_URL + '/v1', apiKey
 const telemetry = {
   isEnabled: true,
   functionId: 'weather-clerk',
-  metadata: { sessionId: 'session-7', userId: 'user-3' },
+  metadata: { sessionId: 'conversation-7', userId: 'user-3' },
 };
 const system = 'You are a weather clerk. Ask the tool before you answer.';
 const first = await generateText({
