@@ -95,15 +95,12 @@ class Holding:
                     return ("resumed" + (f"; {problem}" if problem else ""), "running")
                 case "kill":
                     receipt = await board.kill(agent, f"killed by {by}", by)
-                    cut = (
-                        "the gateway does not answer"
+                    calls = (
+                        "its calls are refused as soon as the gateway, which does not answer, is back"
                         if receipt is None
-                        else f"{receipt.calls_cut} cut"
+                        else f"its calls are refused ({receipt.calls_cut} cut)"
                     )
-                    return (
-                        f"its calls are refused ({cut}); its process is not ours to end",
-                        "suspended",
-                    )
+                    return f"{calls}; its process is not ours to end", "suspended"
                 case _:
                     return None
         except (LinkError, GatewayNo) as error:

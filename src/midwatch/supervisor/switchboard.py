@@ -154,16 +154,17 @@ class Switchboard:
         )
 
     async def kill(self, agent: str, why: str, by: str) -> Receipt | None:
-        """Refuse an agent's calls and cut those under way; None when the gateway does not answer."""
+        """Refuse an agent's calls and cut those under way; None when the gateway does not answer: it is told later."""
         if self._url is None:
             return None
         self._owed.discard(agent)
+        body: Json = {"agent": agent, "why": why[:500], "by": by[:120]}
         with self._order(agent):
             try:
-                body = {"agent": agent, "why": why[:500], "by": by[:120]}
                 answer = await self._tell("/control/kill", body)
             except (LinkError, GatewayNo) as error:
                 self._say(f"{agent}: the gateway could not be told of its kill: {error}")
+                self._note("/control/kill", body)
                 return None
         receipt = cast("Json", answer.get("receipt") or {})
         return Receipt(

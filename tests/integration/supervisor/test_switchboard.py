@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.calls.variables import Past
+from midwatch.core.family import Born
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
 from midwatch.supervisor.counter import Counter
@@ -76,7 +77,7 @@ class StubGateway:
                 return 200, {"durable": True}
             case "POST /control/lift":
                 self.holds.pop(agent, None)
-                return 200, {"held_by": None}
+                return 200, {"held_by": self.holds.get(agent.partition(":")[0])}
             case "POST /control/kill":
                 self.holds[agent] = {"agent": agent, "kind": "killed", "why": body["why"]}
                 return 200, {"receipt": {"calls_cut": 2, "settled_nusd": 120_000_000}}
@@ -306,6 +307,108 @@ async def test_a_gateway_that_is_back_is_told_which_runs_live_and_nothing_of_tho
     house.gateway.asked.clear()
     house.board.back()  # another gateway has taken its place before we asked
     await house.until(lambda: last() == {}, "no run")
+
+
+async def test_a_kill_that_the_gateway_did_not_hear_of_is_told_when_it_is_back(
+    house: House,
+) -> None:
+    await house.gateway.close()
+    said = await house.order("kill")
+    assert said.endswith(
+        "; the gateway does not answer: it refuses the agent's calls as soon as it is back"
+    )
+    assert house.keeper.state is State.STOPPED
+    said = await house.order("kill", "inbox:search")
+    assert said.startswith("its calls are refused as soon as the gateway, which does not answer")
+    await house.gateway.open()
+    house.board.back()
+    await house.until(lambda: len(house.gateway.holds) == 2, "both holds")
+    assert {hold["kind"] for hold in house.gateway.holds.values()} == {"killed"}
+
+
+async def test_who_was_started_again_before_the_gateway_heard_of_its_kill_may_call(
+    house: House,
+) -> None:
+    await house.gateway.close()
+    await house.order("kill")
+    assert "is told as soon as it does" in await house.order("start")
+    await house.gateway.open()
+    house.board.back()
+    await house.until(
+        lambda: bool(house.gateway.told("control/lift")) and not house.gateway.holds, "no hold"
+    )
+    assert [r for r, _ in house.gateway.asked if r.endswith(("kill", "lift"))] == [
+        "POST /control/kill", "POST /control/lift",
+    ]  # fmt: skip
+    assert house.keeper.state in (State.STARTING, State.RUNNING)
+
+
+async def test_a_sub_agent_whose_agent_is_held_is_not_free_yet_and_the_answer_says_so(
+    house: House,
+) -> None:
+    await house.order("suspend")
+    await house.order("suspend", "inbox:search")
+    assert await house.order("resume", "inbox:search") == (
+        "resumed; held with inbox, which is to be resumed"
+    )
+    house.gateway.refuses["POST /control/hold"] = (422, "no agent is called so")
+    said = await house.order("suspend", "inbox:search")
+    assert said == "not done: no agent is called so"
+
+
+async def test_resume_of_one_that_is_not_suspended_still_frees_it_at_the_gateway(
+    house: House,
+) -> None:
+    house.gateway.holds["inbox"] = {"agent": "inbox", "kind": "loop", "why": "just now"}
+    with house.board.about("inbox"):  # the gateway holds it, and we do not know yet
+        assert (await house.order("resume")).startswith("not suspended: ")
+    assert house.gateway.holds == {}
+
+
+async def test_a_run_whose_sub_agents_outlive_it_keeps_its_key_for_a_day(house: House) -> None:
+    for outlive, grace in ((True, 86_400.0), (False, None)):
+        house.gateway.asked.clear()
+        run = house.keeper.run
+        assert run is not None
+        run.kin["child"] = Born("child", "inbox:search", None, None, outlive=outlive)
+        await house.order("restart")
+        await house.until(lambda: bool(house.gateway.told("runs/ended")), "the end")
+        (told,) = house.gateway.told("runs/ended")
+        assert (told["run"], told.get("grace_s")) == (run.run_id, grace)
+
+
+async def test_what_the_gateway_fails_at_is_told_again_and_what_it_refuses_is_not(
+    house: House,
+) -> None:
+    house.gateway.refuses["POST /control/runs/ended"] = (500, "the disk is full")
+    await house.order("restart")
+    await house.until(lambda: len(house.gateway.told("runs/ended")) > 1, "again")
+    began = len(house.gateway.told("runs/began"))
+    house.gateway.refuses["POST /control/runs/ended"] = (422, "no such run")
+    await house.until(lambda: len(house.gateway.told("runs/began")) > began, "what came after it")
+    told = len(house.gateway.told("runs/ended"))
+    house.board.back()
+    await house.board.compare()
+    assert len(house.gateway.told("runs/ended")) == told
+
+
+async def test_without_a_gateway_nothing_is_told_and_a_suspended_agent_has_no_process(
+    tmp_path: Path, house: House
+) -> None:
+    house.orders = Orders(house.keepers, None, lambda _: False)
+    assert await house.order("suspend") == "suspended"
+    assert (house.keeper.state, house.keeper.run) == (State.SUSPENDED, None)
+    assert await house.order("resume") == "resumed"
+    assert house.keeper.run is not None
+    alone = Switchboard(None, "mwn_token", house.keepers, lambda _: [], house.said.append)
+    alone.ended("inbox", "r")
+    assert (await alone.lift("inbox"), await alone.kill("inbox", "", ""), await alone.reload()) == (
+        "", None, [],
+    )  # fmt: skip
+    await asyncio.wait_for(alone.work(), DEADLINE_S)
+    answer = await Counter(alone).carry_out({"path": "/control/keys"})
+    assert (answer.state, answer.data["status"]) == ("refused", 503)
+    assert answer.result == "the gateway does not answer: no gateway runs here"
 
 
 async def test_more_than_can_wait_is_dropped_and_counted(house: House) -> None:
