@@ -11,7 +11,6 @@ An attempt answers nobody but with the pieces of a stream: what its client is to
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
 from typing import Final
 
 from midwatch.core.calls.budget import Admitted, Refused
@@ -21,8 +20,22 @@ from midwatch.core.calls.classes import ErrorClass, Failure, broken, classify
 from midwatch.core.calls.exchange import Try
 from midwatch.core.calls.route import Change, note_answer, note_failure, note_nothing
 from midwatch.core.pricing.usage import Usage
-from midwatch.core.sealed import sealed
 from midwatch.gateway import affording, asking, dialects, refusals, translating, worth
+from midwatch.gateway.came import (
+    CUT,
+    FAULT,
+    GONE,
+    KILLED,
+    STOPPED,
+    Answered,
+    Broke,
+    Due,
+    Ended,
+    Failed,
+    Outcome,
+    Streamed,
+    TooDear,
+)
 from midwatch.gateway.carried import Attempted, Carried
 from midwatch.gateway.dialects import BadRequest, Refusal
 from midwatch.gateway.house import House
@@ -40,72 +53,6 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_S: Final = 10.0
 """How much of a refusal is read, and for how long."""
-
-CUT, GONE, KILLED, FAULT, STOPPED = "cut", "gone", "killed", "fault", "stopped"
-"""Outcomes beside `ok` and the classes of failures: it broke off in the middle, its client left, somebody killed
-the call, something here went wrong, the gateway stopped."""
-
-
-class Due(StrEnum):
-    """What an attempt is charged."""
-
-    NOTHING = "nothing"
-    UNHEARD = "unheard"  # what may have been made
-    USED = "used"  # what was told, or is known of it
-
-
-@sealed
-class Answered:
-    """A whole answer, in the client's dialect."""
-
-    status: int
-    headers: Headers
-    """The provider's."""
-    body: bytes
-
-
-@sealed
-class Streamed:
-    """A stream that passed on well, to the end of which there is something to be said."""
-
-    relay: Relay
-
-
-@sealed
-class Broke:
-    """A stream of which the client has a part broke off."""
-
-    relay: Relay
-    failure: Failure
-
-
-@sealed
-class Failed:
-    """No answer, and nothing of one has reached the client."""
-
-    failure: Failure
-    told: tuple[int, Headers, bytes] | None = None
-    """The provider's own words, to be passed on when nobody else answers."""
-
-
-@sealed
-class Ended:
-    """The call ends here, with a refusal of ours."""
-
-    refusal: Refusal
-    relay: Relay | None = None
-    """The stream within which it ends, when its client has a part of it."""
-
-
-@sealed
-class TooDear:
-    """It does not fit into a budget."""
-
-    refused: Refused
-    worst: worth.Worst
-
-
-Outcome = Answered | Streamed | Broke | Failed | Ended | TooDear
 
 
 class Attempt:
@@ -151,8 +98,9 @@ class Attempt:
         self._ask = seen if self._mending is None else self._mending.ask(seen)
         try:
             body = await asking.body_for(self._call, self.step.place, self._mending)
-        except BadRequest as bad:  # it cannot be gone on with
-            return Ended(cut_short(broken(bad.reason)))
+        except BadRequest as bad:  # it cannot be asked so, or not be gone on with
+            said = cut_short(broken(bad.reason)) if self._mending else dialects.of_bad_request(bad)
+            return Ended(said)
         try:
             refused = await self._reserve()
             if refused is not None:

@@ -114,8 +114,6 @@ class Carried:
     """What its key may say of task and tags; None: what its agent may."""
     tokens_taken: int | None = None
     """Of its agent's tokens a minute; None: it was not let in, or nothing limits it."""
-    unpriced_share: tuple[tuple[str, str], int] | None = None
-    """Taken of the day's tokens of models without a price."""
     translations: dict[str, Asked | CannotTranslate] = field(
         default_factory=dict[str, Asked | CannotTranslate]
     )

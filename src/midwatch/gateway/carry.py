@@ -11,6 +11,7 @@ What is promised here, and tested cell by cell (status × phase × stream × pol
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from midwatch.core.calls.budget import PARK, REFUSE
@@ -18,7 +19,8 @@ from midwatch.core.calls.classes import broken
 from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
 from midwatch.core.calls.route import Route
 from midwatch.gateway import refusals, translating, worth
-from midwatch.gateway.attempt import CUT, Answered, Attempt, Broke, Ended, Failed, Streamed, TooDear
+from midwatch.gateway.attempt import Attempt
+from midwatch.gateway.came import CUT, Answered, Broke, Ended, Failed, Streamed, TooDear
 from midwatch.gateway.carried import Carried, dollars
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.house import House
@@ -41,6 +43,7 @@ class Carriage:
         self._route = route
         self._out = out
         total = max([place.timeouts.total or TOTAL_S for place in route.places])
+        route.spoken = partial(translating.spoken, call)
         self._exchange = Exchange(
             route, call.settings.models.retries, call.began, total, house.chance
         )

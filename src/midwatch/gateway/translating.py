@@ -39,6 +39,11 @@ def asked(call: Carried, place: Place) -> Asked | None:
     return found
 
 
+def spoken(call: Carried, place: Place) -> bool:
+    """Tell whether a place's dialect may be found words in, by all that is known without looking for them."""
+    return place.kind is call.ask.kind or call.ask.dialect in translate.NATIVE.values()
+
+
 def passes(call: Carried, place: Place) -> bool:
     """Tell whether a call can be put to a place at all."""
     try:

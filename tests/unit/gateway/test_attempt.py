@@ -207,6 +207,17 @@ async def test_a_whole_answer_that_does_not_begin_leaves_half_of_the_time_to_the
     assert (await house.ask(CHAT, stream=False)).status == 200
 
 
+async def test_no_time_is_kept_for_places_that_cannot_be_asked_in_the_calls_dialect(
+    tmp_path: Path,
+) -> None:
+    chains = {HOME[RESPONSES]: [HOME[RESPONSES], HOME[MESSAGES]]}
+    body = (
+        b'{"id":"r","status":"completed","output":[],"usage":{"input_tokens":1,"output_tokens":1}}'
+    )
+    house = gate(tmp_path, Says([body], headers=JSON, head_after=599.0), chains=chains)
+    assert (await house.ask(RESPONSES, stream=False)).status == 200
+
+
 @pytest.mark.parametrize("dialect", [CHAT, MESSAGES])
 @pytest.mark.parametrize("how", [Forever(), Broken()])
 async def test_a_stream_that_stalls_or_breaks_off_when_it_is_old_is_mended(

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.classes import Failure, Reaction, reaction
 from midwatch.core.models import Retries
+from midwatch.core.sealed import sealed
 
 WORTH_WAITING_S: Final = 8.0
 """A provider that asks for a longer pause is left for the next place, where there is one."""
@@ -40,7 +41,7 @@ class Choice(Protocol):
         ...
 
     def last(self, place: Place) -> bool:
-        """Tell whether no place stands behind `place`."""
+        """Tell whether no place stands behind `place` that might answer. Asked at each attempt."""
         ...
 
     def free_at(self, place: Place, now: float) -> float:
@@ -48,7 +49,7 @@ class Choice(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Try:
     """Ask `place` with `key`; the attempt must be over at `deadline`."""
 
@@ -64,7 +65,7 @@ class Try:
     """When its place let it through: by this the breaker knows it."""
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Pause:
     """Wait until `until`, then `resume`."""
 
@@ -79,7 +80,7 @@ class Why(StrEnum):
     GONE = "gone"  # nobody waits for it any more
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class GiveUp:
     why: Why
     failure: Failure | None
@@ -90,7 +91,7 @@ class GiveUp:
 Step = Try | Pause | GiveUp
 
 
-@dataclass(frozen=True, slots=True)
+@sealed
 class Attempt:
     """What became of one attempt."""
 
