@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,40 @@ def test_what_cannot_be_a_key_is_said_before_anybody_is_asked(
     assert not [route for route, _, _ in hub.asked if route == ASK]
 
 
+def test_a_key_that_is_not_on_disk_yet_is_printed_with_a_warning_and_no_key_is_an_error(
+    midwatch: Midwatch, data: Path, hub: FakeHub
+) -> None:
+    hub.routes[ASK] = {"key": "mwk_new", "durable": False, "problem": "no space left"}
+    ended = midwatch("key", "rotate", "team", "--data", data)
+    assert (ended.code, ended.out) == (0, "mwk_new\n")
+    assert "is not on disk yet: no space left" in ended.err
+    hub.routes[ASK] = {"name": "team"}
+    ended = midwatch("key", "rotate", "team", "--data", data)
+    assert (ended.code, ended.out) == (3, "")
+    assert "the gateway gave no key" in ended.err
+
+
+def test_a_key_that_ends_is_created_with_the_time_and_listed_with_it(
+    midwatch: Midwatch, data: Path, hub: FakeHub
+) -> None:
+    hub.routes[ASK] = {"key": "mwk_x"}
+    began = time.time()
+    midwatch("key", "create", "ci", "--person", "ada", "--expires", "30d", "--data", data)
+    body = _asked(hub)["body"]
+    assert 0 <= body["expires_at"] - began - 30 * 86_400 < 120
+    assert "budget" not in body
+    shown = {**KEY, "group": None, "person": "ada\x1b[2J", "models": [], "used_at": began}
+    ends = {"expires_at": body["expires_at"]}
+    hub.routes[ASK] = {"keys": [{**shown, **ends}, {**shown, **ends, "state": "revoked"}]}
+    first, second = midwatch("key", "list", "--data", data).out.splitlines()
+    assert "  all models  until " in first
+    assert "  used " in first
+    assert "  revoked  " in second
+    assert "\x1b" not in first
+    hub.routes[ASK] = {"keys": []}
+    assert "No key was made" in midwatch("key", "list", "--data", data).out
+
+
 def test_keys_are_listed_without_their_secrets(
     midwatch: Midwatch, data: Path, hub: FakeHub
 ) -> None:
@@ -112,6 +147,40 @@ def test_policy_explains_each_place_and_exits_1_when_the_call_would_be_refused(
     assert (ended.code, ended.out) == (
         0, "1. openai/gpt-4o (first, $0.012500 at the most): allowed\n",
     )  # fmt: skip
+
+
+def test_policy_shows_where_a_call_goes_instead_and_what_only_a_shadow_says(
+    midwatch: Midwatch, data: Path, hub: FakeHub
+) -> None:
+    rules = [{"rule": "cheap", "effect": "would force gpt-4o-mini", "shadow": True}]
+    place = {"place": "openai/gpt-4o", "fallback": True, "may_cost_usd": None, "rules": rules,
+             "denied": None, "forced": "openai/gpt-4o-mini", "rule": "small"}  # fmt: skip
+    hub.routes[ASK] = {"places": [place]}
+    ended = midwatch("policy", "explain", "inbox", "gpt-4o", "--data", data)
+    assert (ended.code, ended.out) == (
+        0,
+        "1. openai/gpt-4o (fallback, price unknown): goes to openai/gpt-4o-mini instead (small)\n"
+        "   cheap: would force gpt-4o-mini (shadow: nothing is done)\n",
+    )
+    hub.routes[ASK] = {"places": [], "why": "no provider serves 'gpt-9'"}
+    ended = midwatch("policy", "explain", "inbox", "gpt-9", "--data", data)
+    assert (ended.code, ended.out) == (1, "no provider serves 'gpt-9'\n")
+    assert midwatch("policy", "explain", "inbox", "gpt-9", "--json", "--data", data).code == 1
+    asked = len(hub.asked)
+    ended = midwatch("policy", "explain", "inbox", "gpt-9", "--tag", "urgent", "--data", data)
+    assert ended.code == 2
+    assert "expected NAME=VALUE, got 'urgent'" in " ".join(ended.err.split())
+    assert len(hub.asked) == asked
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_hub_that_knows_of_no_gateway_is_asked_for_nothing_else(
+    midwatch: Midwatch, data: Path, hub: FakeHub, status: int
+) -> None:
+    hub.routes["GET /api/gateway"] = (status, "there is nothing")
+    ended = midwatch("status", "--data", data)
+    assert ended.code == 0
+    assert "gateway" not in ended.out
 
 
 def test_status_says_how_the_gateway_is_and_whose_calls_go_past_it(
