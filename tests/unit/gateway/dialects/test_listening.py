@@ -370,34 +370,6 @@ def test_an_empty_reason_is_no_end(reason: str | None) -> None:
     assert not claude.finished
 
 
-def test_a_gemini_that_tells_stop_in_every_chunk_ends_with_its_body_alone() -> None:
-    for pieces in (["Hel"], ["Hel", "lo", "!"]):
-        heard, _ = hear(GEMINI, *(data(part(text, "STOP")) for text in pieces))
-        assert (heard.finished, heard.complete) == (False, False)
-        heard.close()
-        assert (heard.finished, heard.finish) == (True, "STOP")
-
-
-def test_a_gemini_that_goes_on_behind_its_reason_is_not_believed_again() -> None:
-    heard, _ = hear(GEMINI, data(part("Hel")), data(part("lo", "STOP")))
-    assert heard.complete
-    heard.feed(data(part(", world")))
-    assert (heard.finished, heard.finish) == (False, None)
-    heard.feed(data(part("!", "STOP")))
-    assert not heard.finished
-    assert heard.close() == []
-    assert (heard.finished, heard.finish) == (True, "STOP")
-
-
-def test_a_reason_without_content_ends_a_gemini() -> None:
-    nothing = {"candidates": [{"finishReason": "SAFETY", "index": 0}]}
-    heard, _ = hear(GEMINI, data(nothing))
-    assert (heard.complete, heard.finish) == (True, "SAFETY")
-    unsaid = {"candidates": [{"finishReason": "FINISH_REASON_UNSPECIFIED", "index": 0}]}
-    heard, _ = hear(GEMINI, data(part("a")), data(unsaid))
-    assert not heard.finished
-
-
 def test_a_blocked_prompt_is_an_end() -> None:
     heard, _ = hear(GEMINI, data({"promptFeedback": {"blockReason": "SAFETY"}}))
     assert heard.complete
