@@ -184,6 +184,8 @@ def stream_of(
         return _chat(words, ident, usage)
     if dialect == MESSAGES:
         return _messages(words, ident, usage)
+    if dialect == RESPONSES:
+        return _responses(words, ident, usage)
     return _generate(words, ident, usage, array=dialect == ARRAY)
 
 
@@ -211,6 +213,34 @@ def _messages(words: Sequence[str], ident: str, usage: tuple[int, int]) -> list[
         "message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": usage[1]}
     )
     return [head, *said, end + part("message_stop")]
+
+
+def _responses(words: Sequence[str], ident: str, usage: tuple[int, int]) -> list[bytes]:
+    """A thought that is told in the other streams' head, then one message."""
+    number = iter(range(10_000))
+
+    def part(kind: str, **more: Any) -> bytes:
+        value = {"type": f"response.{kind}", "sequence_number": next(number), **more}
+        return event(value, value["type"])
+
+    first = 1 if ident == "one" else 0  # only the first answer thinks aloud
+    at = {"item_id": f"msg_{ident}", "output_index": first, "content_index": 0}
+    shown = {"type": "output_text", "text": "".join(words), "annotations": []}
+    message = {"id": f"msg_{ident}", "type": "message", "role": "assistant", "content": [shown]}
+    told = {"input_tokens": usage[0], "output_tokens": usage[1], "total_tokens": sum(usage)}
+    whole = {"id": ident, "model": "m", "status": "completed", "output": [message], "usage": told}
+    head = part("created", response={"id": ident, "model": "m", "status": "in_progress", "output": []})  # fmt: skip
+    head += part("in_progress", response={"id": ident, "status": "in_progress"})
+    if first:
+        head += part("output_item.added", output_index=0, item={"id": "rs", "type": "reasoning"})
+        head += part("output_item.done", output_index=0, item={"id": "rs", "type": "reasoning"})
+    head += part("output_item.added", output_index=first, item={**message, "content": []})
+    head += part("content_part.added", **at, part={**shown, "text": ""})
+    said = [part("output_text.delta", **at, delta=word, logprobs=[]) for word in words]
+    end = part("output_text.done", **at, text=shown["text"], logprobs=[])
+    end += part("content_part.done", **at, part=shown)
+    end += part("output_item.done", output_index=first, item=message)
+    return [head, *said, end + part("completed", response=whole)]
 
 
 def _generate(

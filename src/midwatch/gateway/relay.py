@@ -22,9 +22,10 @@ from midwatch.core.calls.route import note_begun
 from midwatch.gateway import dialects, translating, worth
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import Event, Listener, Refusal, What
+from midwatch.gateway.graft import Graft
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import ClientGone, Outgoing
-from midwatch.gateway.mending import Graft, Mending
+from midwatch.gateway.mending import Mending
 from midwatch.gateway.translate import CannotTranslate
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 
@@ -168,7 +169,9 @@ class Relay:
 
     def _render(self, events: list[Event]) -> bytes:
         if self.graft is not None:
-            return self.graft.feed(events)
+            data = self.graft.feed(events)
+            self.shown.sequence = self.graft.sequence
+            return data
         return b"".join([e.raw for e in events if e.what not in (What.MALFORMED, What.ERROR)])
 
     def _time(self, events: list[Event]) -> None:

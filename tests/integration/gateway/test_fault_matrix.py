@@ -151,7 +151,7 @@ def cells() -> Iterator[Cell]:
             expected = NEXT_PLACE
         yield Cell(dialect, stream, "continue", fault, expected)
     for dialect, policy, fault in itertools.product(ALL, ("continue", "restart", "error"), MIDDLE):
-        mended = policy != "error" and dialect != RESPONSES
+        mended = policy != "error" and (dialect != RESPONSES or policy == "restart")
         yield Cell(dialect, True, policy, fault, NEXT_PLACE if mended else ERROR)
     for fault, policy in itertools.product(MIDDLE[:2], ("continue", "error")):
         yield Cell(ARRAY, True, policy, fault, NEXT_PLACE if policy == "continue" else ERROR)
@@ -353,7 +353,8 @@ def _check_answer(cell: Cell, out: PlayedOutgoing) -> None:
     assert out.ended
     assert heard.text == WHOLE
     assert len(heard.finishes) == 1
-    assert len(heard.idents) == 1
+    # the response that ends a restarted one is the provider's own: later requests refer to it
+    assert len(heard.idents) <= (2 if cell.dialect == RESPONSES else 1)
     if cell.dialect in (CHAT, MESSAGES):
         assert (heard.starts, heard.ends) == (1, 1)
 

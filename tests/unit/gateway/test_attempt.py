@@ -564,7 +564,7 @@ async def test_a_place_that_begins_each_stream_and_breaks_it_off_is_left_alone(
     ("dialect", "policy", "why"),
     [
         (CHAT, "error", "models.on_cut says so"),
-        (RESPONSES, "continue", "responses cannot be continued"),
+        (RESPONSES, "continue", "responses cannot be continued, only restarted"),
         (CHAT, "continue", "nobody was there to go on with it"),
     ],
 )

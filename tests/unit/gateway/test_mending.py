@@ -18,6 +18,7 @@ from gateways import (
     HOME,
     MESSAGES,
     NEXT,
+    RESPONSES,
     Gate,
     Heard,
     answer,
@@ -289,3 +290,76 @@ async def test_a_complete_answer_whose_end_is_cut_off_is_no_cut(
     assert heard.ends == (1 if dialect in (CHAT, MESSAGES) else 0)
     [row] = await gate.rows()
     assert not row.estimated
+
+
+# -- responses: restarted, never continued ---------------------------------------------------------
+
+
+def restarting(policy: str = "restart") -> dict[str, Any]:
+    chain = {HOME[RESPONSES]: [HOME[RESPONSES], NEXT[RESPONSES]]}
+    return {"on_cut": policy, "chains": chain}
+
+
+@pytest.mark.parametrize("count", [1, 40, 60, "done"])
+async def test_a_response_is_restarted_as_one_response(count: int | str, tmp_path: Path) -> None:
+    pieces = stream_of(RESPONSES, WORDS)
+    if count == "done":  # all is there but the response itself
+        parts = pieces[-1].split(b"\n\n")
+        pieces[-1] = b"\n\n".join(parts[:3]) + b"\n\n"
+        begun = pieces
+    else:
+        begun = pieces[: int(count) + 1]
+    again = answer(RESPONSES, stream_of(RESPONSES, ["w0 w1 ", *WORDS[2:]], ident="two"))
+    gate = Gate(tmp_path, [answer(RESPONSES, [*begun, Break()]), again], models=restarting())
+    out = await gate.ask(RESPONSES)
+    heard = Heard(RESPONSES, out.whole)
+    assert (heard.text, heard.errors, heard.finishes, out.ended) == (WHOLE, [], ["completed"], True)
+    events = [json.loads(e.partition(b"data: ")[2]) for e in out.whole.strip().split(b"\n\n")]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    kinds = [e["type"] for e in events]
+    for kind in ("created", "content_part.added", "output_text.done", "content_part.done", "completed"):  # fmt: skip
+        assert kinds.count(f"response.{kind}") == 1, kind
+    assert {e["item_id"] for e in events if "item_id" in e} == {"msg_one"}
+    assert {e["output_index"] for e in events if "item_id" in e} == {1}
+    assert [e["item"]["id"] for e in events if "item" in e] == ["rs", "rs", "msg_one", "msg_one"]
+    rows = await gate.rows()
+    usage = events[-1]["response"]["usage"]
+    assert usage["output_tokens"] == sum(row.output_tokens for row in rows)
+    assert events[-1]["response"]["id"] == "two", "to which alone a further request can refer"
+
+
+async def test_a_response_may_break_off_twice(tmp_path: Path) -> None:
+    second = answer(RESPONSES, stream_of(RESPONSES, WORDS, ident="two")[:41])
+    third = answer(RESPONSES, stream_of(RESPONSES, WORDS, ident="three"))
+    script = [answer(RESPONSES, stream_of(RESPONSES, WORDS)[:21]), second, third]
+    models = {**restarting(), "retries": {"attempts": 1, "backoff": [0.001, 0.001]}}
+    gate = Gate(tmp_path, script, models=models)
+    heard = Heard(RESPONSES, (await gate.ask(RESPONSES)).whole)
+    assert (heard.text, heard.errors) == (WHOLE, [])
+
+
+async def test_a_response_that_begins_otherwise_ends_with_an_error_behind_the_last_number(
+    tmp_path: Path,
+) -> None:
+    other = answer(RESPONSES, stream_of(RESPONSES, ["w0 ", "but"], ident="two"))
+    begun = stream_of(RESPONSES, WORDS)[:21]
+    gate = Gate(tmp_path, [answer(RESPONSES, begun), other], models=restarting())
+    out = await gate.ask(RESPONSES)
+    heard = Heard(RESPONSES, out.whole)
+    assert (heard.text, heard.errors) == ("".join(WORDS[:20]), ["midwatch_cut"])
+    events = [json.loads(e.partition(b"data: ")[2]) for e in out.whole.strip().split(b"\n\n")]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("begun", [1, 21])
+async def test_a_response_is_not_continued_and_its_client_knows_why(
+    begun: int, tmp_path: Path
+) -> None:
+    pieces = stream_of(RESPONSES, WORDS)[:begun]
+    gate = Gate(tmp_path, [answer(RESPONSES, pieces)] * 9, models=restarting("continue"))
+    out = await gate.ask(RESPONSES)
+    if begun == 1:
+        assert out.status == 502, "nothing of it had reached the client"
+    else:
+        assert b"responses cannot be continued, only restarted" in out.whole
+        assert len(await gate.rows()) == 1

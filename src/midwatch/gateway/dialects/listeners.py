@@ -165,6 +165,9 @@ class MessagesListener(Listener):
         return Event(raw, What.CONTENT)
 
 
+TEXT_PLACE: Final = ("item_id", "output_index", "content_index")
+"""Where in a response a text stands."""
+
 _FAILED: Final = ("error", "response.failed", "response.cancelled")
 _OVER: Final = ("response.completed", "response.incomplete")
 
@@ -174,6 +177,10 @@ class ResponsesListener(Listener):
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask, sse.Events(), openai.Stream(tier_of(ask)))
+        self.place: Json = {}
+        """The item, and the part of it, in which the text stands; empty before there is any."""
+        self.done: set[str] = set()
+        """Kinds of events by which that text was said to be over."""
 
     def _done(self, raw: bytes) -> Event:
         # some servers add it; only the whole response ends a response
@@ -189,6 +196,10 @@ class ResponsesListener(Listener):
             delta = value.get("delta")
             if kind == "response.output_text.delta" and isinstance(delta, str):
                 self._say(delta)
+                if not self.place:
+                    self.place = {key: value.get(key) for key in TEXT_PLACE}
+                elif value.get("item_id") != self.place["item_id"]:
+                    self.text_only = False
             else:
                 self._count(delta)
                 if not kind.startswith("response.reasoning"):
@@ -211,6 +222,8 @@ class ResponsesListener(Listener):
             return Event(raw, What.END)
         if kind == "keepalive":
             return Event(raw, What.PING)
+        if kind in ("response.output_text.done", "response.content_part.done"):
+            self.done.add(kind)
         if kind in ("response.output_item.added", "response.output_item.done"):
             item = value.get("item")
             if isinstance(item, dict) and cast("Json", item).get("type") not in (
@@ -219,6 +232,8 @@ class ResponsesListener(Listener):
             ):
                 self.text_only = False
             if kind.endswith("done"):
+                if isinstance(item, dict) and cast("Json", item).get("type") == "message":
+                    self.done.add(kind)
                 self._accumulator.feed(value)  # searches are billed by the item
         return Event(raw, What.META)
 
