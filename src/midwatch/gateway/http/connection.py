@@ -95,10 +95,7 @@ class Connection(asyncio.Protocol):
         self.service.gone(self)
         self.due = math.inf
         self._closing = True
-        reading = self._reading
         self._leave()
-        if reading is not None:
-            self._let_go(reading)
 
     def eof_received(self) -> bool:
         # a client that closes one half only is rare; that one closes is how it tells that it left

@@ -135,6 +135,40 @@ async def test_all_bodies_together_are_bounded(serving: Any, until: Any) -> None
         assert on.lost["bodies"] >= 1
 
 
+async def test_bodies_count_until_their_handler_ends_or_will_never_begin(
+    serving: Any, until: Any
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
+        await incoming.body(1_000)
+        incoming.hold(7)
+        outgoing.begin(200, [])
+        outgoing.abort()
+        await go_on.wait()
+
+    one = HEAD + b"Content-Length: 100\r\n\r\n" + b"x" * 100
+    async with serving(handler) as on:
+        await on.send(one * 3)
+        await until(lambda: on.lost == {"aborted": 1})
+        assert on.server.held_bytes == 107, "the handler still has its own"
+        go_on.set()
+        await until(lambda: on.server.held_bytes == 0)
+
+
+async def test_what_a_body_was_unpacked_to_is_bounded_with_all_others(serving: Any) -> None:
+    async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
+        incoming.hold(len(await incoming.body(1_000)) * 10)
+        outgoing.answer(200, [], b"")
+
+    async with serving(handler, bodies_bytes=1_000) as on:
+        large = await on.send(HEAD + b"Content-Length: 100\r\n\r\n" + b"x" * 100)
+        assert (await large.answer())[0] == 503
+        small = await on.send(HEAD + b"Content-Length: 50\r\n\r\n" + b"x" * 50)
+        assert (await small.answer())[0] == 200
+        assert on.lost == {"bodies": 1}
+
+
 async def test_a_body_waits_at_the_client_until_it_is_asked_for(serving: Any, until: Any) -> None:
     asked = asyncio.Event()
 
