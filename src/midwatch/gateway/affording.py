@@ -73,11 +73,11 @@ def _waits_for(answer: Admitted | Refused) -> str | None:
     return answer.limit.account if answer.limit is not None else None
 
 
-def settled(house: House, call: Carried | None = None) -> None:
+def settled(house: House, call: Carried) -> None:
     """A call's reservation has become smaller: let those who wait for the same money ask again."""
     lines = house.purse.lines
     if lines:
-        for account in call.payer.accounts() if call is not None else list(lines):
+        for account in call.payer.accounts():
             if account in lines:
                 lines[account].wake(WOKEN)
 

@@ -301,7 +301,7 @@ async def test_tables_of_a_newer_version_are_refused_with_what_to_do(path: Path)
     engine.run("UPDATE ledger SET tables = 99")
     engine.close()
     with pytest.raises(
-        LedgerUnusable, match="version 99, and this Midwatch knows 1; start the newer"
+        LedgerUnusable, match="version 99, and this Midwatch knows 2; start the newer"
     ):
         await ledger_at(path, PARIS).start()
 

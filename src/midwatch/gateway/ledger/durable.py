@@ -427,9 +427,9 @@ class DurableLedger:
             self._is_open, self._pause = True, RETRY_S[0]
             self.counts["transactions", ""] += 1
             self.counts["orders", ""] += len(batch)
+            self._call(self._deliver, list(zip(batch, answers, strict=True)), told)
             if self._disk is not None:
                 self._disk.wrote()
-            self._call(self._deliver, list(zip(batch, answers, strict=True)), told)
             if any(isinstance(ask.order, Roll) for ask in batch):
                 self._tidy()
 

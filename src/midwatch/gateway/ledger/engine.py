@@ -100,18 +100,24 @@ ROWS_AT_ONCE: Final = (64, 16, 4, 1)
 """Rows of one statement. Python's lock is given up and fought for once per statement: with a statement per row a
 transaction took five times as long while the event loop was busy."""
 
+EXACTLY: Final = 32
+"""Where statements are cheap to keep, one has as many rows as there are, up to this: what one call changes."""
 
-def widened(sql: str, many: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield statements for many rows, and their values, from one with `{rows}` in it."""
-    done = 0
-    for size in ROWS_AT_ONCE:
+
+def widened(
+    sql: str, many: Sequence[Sequence[Any]], *, exactly: int = 0
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield statements for many rows, and their values, from one with `{rows}` in it. So many rows, or fewer, are one
+    statement if there are `exactly`, or fewer."""
+    done, sizes = 0, (len(many),) if 0 < len(many) <= exactly else ROWS_AT_ONCE
+    for size in sizes:
         while len(many) - done >= size:
             rows = many[done : done + size]
             yield _widened(sql, len(rows[0]), size), [value for row in rows for value in row]
             done += size
 
 
-@lru_cache(64)
+@lru_cache(256)
 def _widened(sql: str, width: int, rows: int) -> str:
     row = f"({', '.join('?' * width)})"
     return sql.replace("{rows}", ", ".join([row] * rows))

@@ -24,7 +24,7 @@ from midwatch.core.calls.charge import (
 from midwatch.core.calls.period import Calendar
 from midwatch.gateway.ledger import reading
 from midwatch.gateway.ledger.books import Answer, Books, Settled
-from midwatch.gateway.ledger.engine import BadRow, LedgerDown
+from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown
 from midwatch.gateway.ledger.orders import Expire, Look, Note, Order, Release, Reserve, Roll, Settle
 from midwatch.gateway.ledger.schema import bring_forward
 from midwatch.gateway.ledger.sqlite import SqliteEngine
@@ -44,6 +44,10 @@ class MemoryEngine(SqliteEngine):
 
     def _identity(self) -> None:
         return None
+
+    def _count(self, db: sqlite3.Connection) -> int:
+        # ledgers that share it share its connection, too
+        return int(db.execute(LOCK).fetchall()[0][0])
 
 
 class MemoryLedger:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from midwatch.gateway.ledger.engine import LOCK, BadRow, LedgerDown, LedgerUnusable, Row, widened
+from midwatch.gateway.ledger.engine import EXACTLY, BadRow, LedgerDown, LedgerUnusable, Row, widened
 from midwatch.gateway.ledger.schema import bring_forward
 
 OLDEST: Final = (3, 35, 0)
@@ -87,12 +87,15 @@ class SqliteEngine:
         self._read_only = read_only
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._changed = -1
+        """The database's own word for the last change by somebody else."""
+        self._version = 0
 
     def open(self) -> None:
         try:
             if not self._read_only:
                 _create(self.path)
-            self._file = self._identity()
+            self._file, self._changed = self._identity(), -1
             self._db = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
@@ -156,11 +159,19 @@ class SqliteEngine:
             if self._identity() != self._file:
                 raise LedgerDown("the ledger's file was replaced", "replaced", lost=True)
             db.execute("BEGIN IMMEDIATE")
-            return int(db.execute(LOCK).fetchall()[0][0])
+            return self._count(db)
         except OSError:
             raise LedgerDown("the ledger's file was removed", "away", lost=True) from None
         except sqlite3.Error as error:
             raise _down(error) from error
+
+    def _count(self, db: sqlite3.Connection) -> int:
+        """Return the transaction's version. The file's lock keeps transactions apart, and SQLite knows whether
+        another connection has written: there is no need to write a number for that."""
+        changed = int(db.execute("PRAGMA data_version").fetchone()[0])
+        self._version += 1 if changed == self._changed else 2
+        self._changed = changed
+        return self._version
 
     def commit(self) -> None:
         try:
@@ -192,7 +203,7 @@ class SqliteEngine:
             raise BadRow(f"the ledger refused a value: {error}") from error
 
     def run_many(self, sql: str, many: Sequence[Sequence[Any]]) -> None:
-        for statement, values in widened(sql, many):
+        for statement, values in widened(sql, many, exactly=EXACTLY):
             self.run(statement, values)
 
     def tidy(self) -> None:
