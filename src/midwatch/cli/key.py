@@ -17,6 +17,45 @@ from midwatch.cli.options import Data, Json, Url
 NEVER: Final = "never"
 
 Name = Annotated[str, typer.Argument(help="The key's name.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="PATTERN",
+        help="A model that it may use, such as `'gpt-4o*'` or `'anthropic/*'`; repeat it for more. "
+        "Default: all.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="PATTERN",
+        help="A task that its calls may name (x-midwatch-task); repeat it for more. Default: any.",
+        show_default=False,
+    ),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="NAME=PATTERN",
+        help="A tag that its calls may give (x-midwatch-tags), such as `'customer=acme'`; repeat it for more. "
+        "Default: any.",
+        show_default=False,
+    ),
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="WINDOW=DOLLARS",
+        help="What it may spend: per_day=5, per_month=100, per_hour=1, per_call=0.50, total=20; "
+        "repeat it for more.",
+        show_default=False,
+    ),
+]
 
 
 def add(app: typer.Typer) -> None:
@@ -47,48 +86,13 @@ def create(
     person: Annotated[
         str | None, typer.Option(metavar="NAME", help="Or a person's.", show_default=False)
     ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            metavar="PATTERN",
-            help="A model that it may use, such as `'gpt-4o*'` or `'anthropic/*'`; repeat it for more. "
-            "Default: all.",
-            show_default=False,
-        ),
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            metavar="PATTERN",
-            help="A task that its calls may name (x-midwatch-task); repeat it for more. Default: any.",
-            show_default=False,
-        ),
-    ] = None,
-    tags: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tag",
-            metavar="NAME=PATTERN",
-            help="A tag that its calls may give (x-midwatch-tags), such as `'customer=acme'`; repeat it for more. "
-            "Default: any.",
-            show_default=False,
-        ),
-    ] = None,
+    models: Models = None,
+    tasks: Tasks = None,
+    tags: Tags = None,
     expires: Annotated[
         str, typer.Option(metavar="DURATION", help="When it ends, such as 30d; or never.")
     ] = NEVER,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            metavar="WINDOW=DOLLARS",
-            help="What it may spend: per_day=5, per_month=100, per_hour=1, per_call=0.50, total=20; "
-            "repeat it for more.",
-            show_default=False,
-        ),
-    ] = None,
+    budget: Budgets = None,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -106,11 +110,8 @@ def create(
         wanted["models"] = models
     if tasks:
         wanted["tasks"] = tasks
-    for tag in tags or ():
-        name_of_tag, equals, pattern = tag.partition("=")
-        if not equals or not name_of_tag:
-            raise typer.BadParameter(f"--tag: expected NAME=PATTERN, got {tag!r}")
-        wanted.setdefault("tags", {}).setdefault(name_of_tag, []).append(pattern)
+    if tags:
+        wanted["tags"] = _tags(tags)
     if expires != NEVER:
         wanted["expires_at"] = time.time() + _seconds(expires, "--expires")
     if budget:
@@ -177,6 +178,16 @@ def _row(key: dict[str, Any]) -> tuple[object, ...]:
     used = f"used {show.moment(key['used_at'])}" if key.get("used_at") else "not used yet"
     hints = " ".join(f"…{hint.get('ends_in')}" for hint in records(key.get("hints")))
     return (key.get("name"), whose, " ".join(map(str, models)) or "all models", state, used, hints)
+
+
+def _tags(words: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, pattern = word.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"expected NAME=PATTERN, got {word!r}", param_hint="--tag")
+        found.setdefault(name, []).append(pattern)
+    return found
 
 
 def _seconds(text: str, option: str) -> float:

@@ -51,6 +51,7 @@ def test_a_new_key_is_printed_alone_and_says_whose_it_is(
         (("--agent", "a", "--budget", "per_week=5"), "expected WINDOW=DOLLARS"),
         (("--agent", "a", "--budget", "per_day=much"), "per_day"),
         (("--agent", "a", "--expires", "soon"), "a duration such as"),
+        (("--agent", "a", "--tag", "acme"), "expected NAME=PATTERN, got 'acme'"),
     ],
 )
 def test_what_cannot_be_a_key_is_said_before_anybody_is_asked(
@@ -94,6 +95,17 @@ def test_a_key_that_ends_is_created_with_the_time_and_listed_with_it(
     assert "\x1b" not in first
     hub.routes[ASK] = {"keys": []}
     assert "No key was made" in midwatch("key", "list", "--data", data).out
+
+
+def test_a_key_may_be_bound_to_tasks_and_tags(midwatch: Midwatch, data: Path, hub: FakeHub) -> None:
+    hub.routes[ASK] = {"key": "mwk_x"}
+    midwatch(
+        "key", "create", "ci", "--agent", "inbox", "--task", "triage", "--task", "sum*",
+        "--tag", "customer=acme", "--tag", "customer=b=c", "--tag", "env=*", "--data", data,
+    )  # fmt: skip
+    body = _asked(hub)["body"]
+    assert body["tasks"] == ["triage", "sum*"]
+    assert body["tags"] == {"customer": ["acme", "b=c"], "env": ["*"]}
 
 
 def test_keys_are_listed_without_their_secrets(
