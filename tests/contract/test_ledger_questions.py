@@ -12,9 +12,13 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Limit
 from midwatch.core.calls.charge import By, CallQuery, CallState, Cost
 from midwatch.core.calls.period import Window
+from midwatch.gateway.ledger import schema
+from midwatch.gateway.ledger.opening import ledger_at
+from midwatch.gateway.ledger.postgres import PostgresEngine
+from midwatch.gateway.ledger.sqlite import SqliteEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from ledgers import CENT, DAY_S, DOLLAR, INBOX, NOON, AnyLedger, asked, charge, counted, made
+from ledgers import CENT, DAY_S, DOLLAR, INBOX, NOON, PARIS, AnyLedger, asked, charge, counted, made
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
@@ -138,3 +142,34 @@ async def test_totals_of_words_that_agents_said_are_forgotten_when_they_are_old(
     totals = [Limit(account, Window.TOTAL, 1) for account in accounts]
     spent = [one for one, _ in await counted(ledger, *totals, at=later)]
     assert spent == [CENT, CENT, 0, 0]
+
+
+async def test_tables_of_the_version_before_are_brought_forward_with_what_they_hold(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "memory":
+        pytest.skip("what is in memory has no version before")
+    with monkeypatch.context() as before:
+        before.setattr(schema, "VERSION", 1)
+        old = (
+            PostgresEngine(place) if place.startswith("postgresql:") else SqliteEngine(Path(place))
+        )
+        old.open()
+        old.begin()
+        old.run(
+            "INSERT INTO calls (id, state, gateway, agent, tags, accounts, model_asked, day, slot, reserved_at,"
+            " deadline_at, reserved_nusd) VALUES ('old', 'open', 'g', 'inbox', '{}', '[\"fleet\"]', 'm',"
+            " '2026-03-28', 'h2026-03-28T11:00', ?, ?, 5)",
+            (NOON, NOON + 600),
+        )
+        old.commit()
+        old.close()
+    ledger = ledger_at(place, PARIS)
+    await ledger.start()
+    call = await ledger.call("old")
+    assert call is not None
+    assert (call.reserved_nusd, call.sent_key, call.response) == (5, "", "")
+    assert await ledger.reconcile("old", charge(3), "ana") == "settled"
+    (kept,) = await ledger.corrections("old")
+    assert (kept.by, kept.was_nusd, kept.cost_nusd) == ("ana", 5, 3)
+    await ledger.stop()
