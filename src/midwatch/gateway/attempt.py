@@ -95,7 +95,8 @@ class Attempt:
 
     async def _run(self) -> Outcome:
         seen = translating.ask_of(self._call, self.step.place)
-        self._ask = seen if self._mending is None else self._mending.ask(seen)
+        asked = seen if self._mending is None else self._mending.ask(seen)
+        self._ask = worth.bounded(self._call.settings, asked, self.step.place)
         try:
             body = await asking.body_for(self._call, self.step.place, self._mending)
         except BadRequest as bad:  # it cannot be asked so, or not be gone on with

@@ -52,7 +52,7 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
     found = settings.shelf.find(place.provider, provided.seller, place.model)
     about = settings.chains.about(place.model)
     window = about.context or found.window
-    tokens = max(ask.input_tokens, window or UNTOLD_WINDOW) if ask.unseen else ask.input_tokens
+    tokens = _input(ask, window)
     output = _longest(ask, about.max_output or found.max_output)
     facts: dict[str, Any] = {
         "tier": _TIERS.get(ask.tier, Tier.OTHER),
@@ -78,6 +78,21 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
         return Worst(0, known=False, window=window)
     guess = cost.worst_case(dearest, tokens, output * ask.choices, **facts)
     return Worst(guess, known=False, window=window)
+
+
+def bounded(settings: Settings, ask: Ask, place: Place) -> Ask:
+    """Return a call with the most input that it can have at a place. Where a part of that is not in the request,
+    what is charged without the provider's own count must not be less than what was reserved."""
+    if not ask.unseen:
+        return ask
+    provided = settings.providers[place.provider]
+    found = settings.shelf.find(place.provider, provided.seller, place.model)
+    window = settings.chains.about(place.model).context or found.window
+    return replace(ask, input_tokens=_input(ask, window))
+
+
+def _input(ask: Ask, window: int | None) -> int:
+    return max(ask.input_tokens, window or UNTOLD_WINDOW) if ask.unseen else ask.input_tokens
 
 
 def longest(settings: Settings, ask: Ask, place: Place) -> int:
