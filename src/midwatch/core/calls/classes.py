@@ -264,7 +264,7 @@ def classify(
     )
     reason = said.message or code or (f"status {status}" if status else "an error without a word")
     told = status if not stream_event else effective
-    return Failure(found, reason, pause, code, told, _of_one_model(found, said))
+    return Failure(found, reason, pause, code, told, _of_one_model(kind, found, said))
 
 
 def broken(reason: str, *, code: str = "connection") -> Failure:
@@ -305,11 +305,15 @@ _FOR_MODEL: Final = re.compile(
 """OpenAI and Groq: `Rate limit reached for gpt-4o in organization …`."""
 
 
-def _of_one_model(found: ErrorClass, said: Complaint) -> bool:
-    """Tell whether a limit is one model's: a single request for a model of which a key has none must not take the
-    key from everybody else."""
+def _of_one_model(kind: Kind, found: ErrorClass, said: Complaint) -> bool:
+    """Tell whether a limit is one model's: a single request for a model of which a key has none, or more at once
+    than it has, must not take the key from everybody else."""
     if found not in _LIMITED:
         return False
+    if (
+        kind is Kind.ANTHROPIC
+    ):  # docs.anthropic.com/en/api/rate-limits: "applied separately for each model"
+        return found is ErrorClass.RATE_LIMIT
     if said.quotas:
         return all("permodel" in quota.lower() for quota in said.quotas)
     return _FOR_MODEL.search(said.message) is not None

@@ -310,6 +310,14 @@ def test_a_limit_of_one_model_rests_its_key_for_that_model_alone(body: Any, one:
     assert route.take(place, 4_000.0) == "a"
 
 
+def test_anthropics_rates_are_each_models_own_and_its_credit_is_not() -> None:
+    rate = classify(
+        ANT, 429, (), anthropic("rate_limit_error", "This request would exceed"), now=NOW
+    )
+    spent = classify(ANT, 402, (), anthropic("billing_error", "No credit"), now=NOW)
+    assert (rate.one_model, spent.one_model) == (True, False)
+
+
 def test_a_key_rests_for_a_bounded_number_of_models() -> None:
     key = KeyHealth("a")
     for number in range(3 * MAX_MODELS):
