@@ -1,6 +1,6 @@
 """A hub that takes everything and keeps nothing, so that spans are made and sent while a gateway is measured.
 
-    python bench/_hub.py --listen HOST:PORT
+python bench/_hub.py --listen HOST:PORT
 """
 
 from __future__ import annotations
