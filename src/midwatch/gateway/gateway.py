@@ -35,6 +35,7 @@ from midwatch.gateway.lines import Limiter, limited
 from midwatch.gateway.names import Names
 from midwatch.gateway.nudging import nudge
 from midwatch.gateway.paces import Paces, Seen
+from midwatch.gateway.randomness import Randomness
 from midwatch.gateway.scopes import may_use
 from midwatch.gateway.settings import Settings
 from midwatch.wire.ids import new_id
@@ -84,6 +85,7 @@ class Gateway:
         self._catalogue = Catalogue(house)
         self._intake = Intake()
         self._identify = identify
+        self._randomness = Randomness()
         self._names = Names(house.counts)
         self._holds = holds
 
@@ -184,7 +186,7 @@ class Gateway:
         payer = self._names.bound(payer, house.wall())
         entry = payer.entry or payer.agent
         return Carried(
-            id=new_id(),
+            id=new_id(randomness=self._randomness),
             route=route,
             ask=ask,
             body=body,

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def new_id(now_ms: int | None = None) -> str:
-    """Return a UUIDv7 (RFC 9562 section 5.7) as 36 characters; `now_ms` is Unix time."""
+
+def new_id(now_ms: int | None = None, randomness: Callable[[int], bytes] = os.urandom) -> str:
+    """Return a UUIDv7 (RFC 9562 section 5.7) as 36 characters; `now_ms` is Unix time. `randomness` returns so
+    many random bytes."""
     ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    value = (ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = (ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(randomness(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
