@@ -166,9 +166,13 @@ FRESH_S: Final = 900.0
 """What is older, out of a spool, is told but not acted upon: the agent may be another by now."""
 
 
+_ACTIONS: Final = frozenset({"suspend", "restart", "stop"})
+
+
 def held_by(facts: Facts) -> tuple[str | None, str]:
     """Return the action for an agent whose calls the gateway refuses from now on, and the clause about it."""
-    action = facts.config.loop.action
+    told_action = text_of(facts.data, "then", 20)
+    action = told_action if told_action in _ACTIONS else facts.config.loop.action
     fresh = facts.now - facts.item["at"] <= FRESH_S
     since = show_time(facts.item["at"], facts.now, facts.zone, seconds=True)
     spent = whole_of(facts.data, "spent_nusd")

@@ -209,7 +209,7 @@ class Loop(Model):
     """Tokens sent with each call, as a multiple of what was usual, from which on it is told which part grew."""
     action: Literal["suspend", "notify", "restart", "stop"] = "suspend"
     """What is done about it, besides telling. `suspend` holds the agent until it is resumed, `restart` until its next
-    run has begun, which is at once, `stop` until a person starts it. A sub-agent's calls are refused until it is
+    run has begun, which is at once (after three within an hour it is suspended), `stop` until a person starts it. A sub-agent's calls are refused until it is
     resumed, or its agent restarted."""
 
 

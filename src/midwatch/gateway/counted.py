@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change
 from midwatch.gateway.carried import Attempted, Carried
+from midwatch.gateway.paces import Seen
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Counted:
     def policy(self, call: Carried, verdict: Verdict) -> None:
         self.counts["told.policy"] += 1
 
-    def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
+    def loop(self, call: Carried, seen: Seen, then: str | None = None) -> None:
         self.counts["told.loop"] += 1
 
     def failed(self, call: Carried, attempt: Attempted) -> None:

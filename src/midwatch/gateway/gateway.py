@@ -26,7 +26,7 @@ from midwatch.gateway.carried import Carried
 from midwatch.gateway.carry import Carriage
 from midwatch.gateway.catalogue import Catalogue
 from midwatch.gateway.dialects import BadRequest, Closed, Refusal
-from midwatch.gateway.holds import HoldKind, Holds
+from midwatch.gateway.holds import MAX_RESTARTS, RESTART, HoldKind, Holds
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
@@ -224,15 +224,19 @@ class Gateway:
         judged = seen.judged
         if judged.level is Level.FINE:
             return None
-        held = judged.level is Level.LOOP and seen.action != "notify"
         if judged.level is Level.WARN and call.calls.nudge:
             nudge(self.house, call, judged)
-        self.house.tell.loop(call, judged, held=held)
-        if not held:
+        if judged.level is not Level.LOOP or seen.action == "notify":
+            self.house.tell.loop(call, seen)
             return None
-        run = call.payer.run or ""
-        then = seen.action if run and seen.action != "suspend" else ""
-        self._holds.hold(seen.agent, HoldKind.LOOP, judged.sentence, run=run, then=then)
+        run, holds = call.payer.run or "", self._holds
+        helps = seen.action != RESTART or holds.may_restart(seen.agent)
+        then = seen.action if run and helps else "suspend"
+        self.house.tell.loop(call, seen, then)
+        why = (
+            judged.sentence if helps else f"{judged.sentence}; {MAX_RESTARTS} restarts did not help"
+        )
+        holds.hold(seen.agent, HoldKind.LOOP, why, run=run, then="" if then == "suspend" else then)
         return refusals.loop(seen.agent, f"{seen.agent}: {judged.sentence}")
 
     # -- where to ------------------------------------------------------------------------------

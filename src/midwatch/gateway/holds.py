@@ -22,6 +22,11 @@ MAX_BELOW: Final = 100
 
 RESTART: Final = "restart"
 
+MAX_RESTARTS: Final = 3
+RESTARTS_S: Final = 3600.0
+"""A loop that so many restarts within this time did not end is not ended by a further one: then a person is waited
+for."""
+
 GATEWAY: Final = "gateway"
 """Who holds an agent when no person does."""
 
@@ -82,6 +87,8 @@ class Holds:
     def __init__(self, path: Path, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._held: dict[str, Hold] = {}
+        self._renewed: dict[str, list[float]] = {}
+        """When an agent's next run was let call again, by the top of its tree."""
         self.document = Kept(path, self._read)
 
     def open(self) -> None:
@@ -142,7 +149,14 @@ class Holds:
         for held in lifted:
             del self._held[held.agent]
             self.document.drop(held.agent)
+        if lifted:
+            self._renewed[agent] = [*self._renewed.get(agent, ()), self._wall()][-MAX_RESTARTS:]
         return lifted
+
+    def may_restart(self, agent: str) -> bool:
+        """Tell whether a restart may still help an agent that goes round in circles."""
+        times = self._renewed.get(agent.partition(":")[0], [])
+        return len(times) < MAX_RESTARTS or times[0] < self._wall() - RESTARTS_S
 
     def _below(self, agent: str) -> list[str]:
         return [name for name in self._held if name.startswith(f"{agent}:")]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change, Health
 from midwatch.gateway.cached import Cache
 from midwatch.gateway.carried import Attempted, Carried
 from midwatch.gateway.ledger.port import Ledger
 from midwatch.gateway.lines import Purse
+from midwatch.gateway.paces import Seen
 from midwatch.gateway.recording import Records
 from midwatch.gateway.settings import Settings
 from midwatch.gateway.upstream.port import Upstream
@@ -36,8 +36,9 @@ class Tell(Protocol):
         """A rule denied or moved the call."""
         ...
 
-    def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
-        """The agent's pace, or what it repeats, is out of the usual. `held`: its calls are refused from now on."""
+    def loop(self, call: Carried, seen: Seen, then: str | None = None) -> None:
+        """An agent's pace, or what it repeats, is out of the usual. `then`: its calls are refused from now on, and
+        what is to follow (`suspend`, `restart`, `stop`); None: it is only told."""
         ...
 
     def failed(self, call: Carried, attempt: Attempted) -> None:

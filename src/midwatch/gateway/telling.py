@@ -19,7 +19,6 @@ from typing import Any, Final
 from midwatch.core.calls.ask import Dialect
 from midwatch.core.calls.budget import Notice
 from midwatch.core.calls.news import News
-from midwatch.core.calls.pace import Judgement
 from midwatch.core.calls.period import Window
 from midwatch.core.calls.policy import Judged, Outcome, Verdict
 from midwatch.core.calls.pool import forecast
@@ -32,6 +31,7 @@ from midwatch.gateway import spans
 from midwatch.gateway.carried import Attempted, Carried
 from midwatch.gateway.gathered import Gathered, Ration
 from midwatch.gateway.house import House
+from midwatch.gateway.paces import Seen
 from midwatch.gateway.sending import Sender
 from midwatch.sdk.transport import TRACES_PATH
 from midwatch.wire.limits import MAX_NAME
@@ -203,9 +203,9 @@ class Telling:
         else:
             self._ruled(News.MOVED, call, verdict.rule, {"to": clean(verdict.forced or "")})
 
-    def loop(self, call: Carried, judged: Judgement, *, held: bool) -> None:
-        """The agent's pace, or what it repeats, is out of the usual."""
-        agent, run = _owner(call)
+    def loop(self, call: Carried, seen: Seen, then: str | None = None) -> None:
+        """An agent's pace, or what it repeats, is out of the usual."""
+        judged, agent, run = seen.judged, seen.agent, call.payer.run
         spent = self._sums.get((agent, run))
 
         def data() -> dict[str, Any]:
@@ -216,9 +216,10 @@ class Telling:
                 "level": judged.level.name.lower(),
                 "call": call.id,
                 "spent_nusd": None if spent is None else spent.cost_nusd,
+                "then": then,
             }
 
-        if held:
+        if then is not None:
             self._event(News.LOOP_HELD, agent, run, data())
         else:
             key = (str(News.LOOP_WARNED), agent, f"{judged.kind}.{judged.level}")

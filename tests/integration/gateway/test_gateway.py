@@ -275,6 +275,25 @@ async def test_a_loop_that_is_answered_with_a_restart_holds_until_the_next_run_b
     assert (await house.ask()).status == (200 if lifted else 403)
 
 
+async def test_a_loop_that_restarts_do_not_end_waits_for_a_person(make: Any) -> None:
+    agents = {
+        "inbox": {"command": ["x"], "loop": {"action": "restart"}, "calls": {"same_request": 2}}
+    }
+    house = await make(ScriptedUpstream([WHOLE] * 99), agents=agents)
+    holds, wall = house.app.holds, house.app.house.wall
+    for number in range(3):
+        assert [(await house.ask()).status for _ in range(2)] == [200, 429]
+        assert holds.find("inbox").then == "restart"
+        await control(house.app, "runs/began", {"agent": "inbox", "run": f"run-{number + 2}"})
+    assert [(await house.ask()).status for _ in range(2)] == [200, 429]
+    hold = holds.find("inbox")
+    assert (hold.then, hold.why.endswith("; 3 restarts did not help")) == ("", True)
+    await control(house.app, "runs/began", {"agent": "inbox", "run": "run-9"})
+    assert (await house.ask()).status == 403
+    holds._wall = lambda: wall() + 3601.0
+    assert holds.may_restart("inbox:search")
+
+
 async def test_a_restart_lifts_what_its_sub_agents_did_and_nothing_that_a_person_holds(
     make: Any,
 ) -> None:

@@ -106,6 +106,15 @@ def test_the_same_call_is_warned_of_and_then_held() -> None:
     )
 
 
+def test_what_the_gateway_says_is_to_follow_goes_before_the_file() -> None:
+    restart = Loop(action="restart")
+    assert judge("same-call-loop", "loop.held", loop=restart, data=SAME).do == "restart"
+    over = judge("same-call-loop", "loop.held", loop=restart, data={**SAME, "then": "suspend"})
+    assert over.do == "suspend"
+    odd = judge("same-call-loop", "loop.held", loop=restart, data={**SAME, "then": "kill"})
+    assert odd.do == "restart"
+
+
 @pytest.mark.parametrize("kind", ["same-call-loop", "runaway-loop"])
 def test_a_loop_that_is_answered_with_a_restart_is_over_with_the_next_run(kind: str) -> None:
     given: Any = {

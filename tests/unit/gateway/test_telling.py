@@ -21,6 +21,7 @@ from midwatch.gateway import dialects
 from midwatch.gateway import settings as made
 from midwatch.gateway.carried import Attempted, Carried
 from midwatch.gateway.gathered import EVERY_S
+from midwatch.gateway.paces import Seen
 from midwatch.gateway.sending import Recorder
 from midwatch.gateway.telling import SUM_S, Telling
 from midwatch.wire.ids import new_id
@@ -449,10 +450,16 @@ def test_a_hold_is_told_each_time_and_a_warning_is_gathered(scene: Scene) -> Non
     warned = Judgement(Level.WARN, "same-call-loop", "the same 3 times", {"count": 3})
     over = Judgement(Level.LOOP, "same-call-loop", "the same 5 times", {"count": 5})
     for _ in range(5):
-        scene.telling.loop(carried(), warned, held=False)
-        scene.telling.loop(carried(), over, held=True)
+        scene.telling.loop(carried(), Seen(warned, "inbox"))
+        scene.telling.loop(carried(), Seen(over, "inbox"), "restart")
     assert len(scene.sent.events("loop.warned")) == 1
-    assert len(scene.sent.events("loop.held")) == 5
+    assert [held["then"] for held in scene.sent.events("loop.held", "inbox")] == ["restart"] * 5
+
+
+def test_a_hold_of_a_whole_tree_is_told_of_its_top(scene: Scene) -> None:
+    over = Judgement(Level.LOOP, "same-call-loop", "the same 48 times, all together", {"count": 48})
+    scene.telling.loop(carried(payer=Payer("inbox:7", run="r1")), Seen(over, "inbox"), "suspend")
+    assert len(scene.sent.events("loop.held", "inbox")) == 1
 
 
 @pytest.mark.parametrize(
