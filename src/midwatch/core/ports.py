@@ -1,12 +1,14 @@
 """The seams between neighbours of the hub: what each needs of the others, and nothing more.
 
+Those of telemetry are beside its form: `spans.store`, `spans.questions`, `spans.digest`, `spans.dialect`.
 Implementations are handed in by `midwatch.hub`; tests hand in fakes that pass the same contract tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from midwatch.core.incident import Incident
@@ -107,3 +109,81 @@ class Publisher(Protocol):
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         """Topics: `fleet` (an agent changed: its JSON), `incident` (its JSON), `beat`. Never blocks."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The space of the disk under a directory, as far as it is ours to use."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Space(Protocol):
+    """How much room there is."""
+
+    def room(self, path: Path) -> Room:
+        """Return the room of the disk that holds `path`. Raises StoreError when that cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in an outlet."""
+
+    entries: int
+    size_bytes: int
+    dropped: int
+    """Entries that were let go, the oldest first, because there was no room for them."""
+
+
+class Outlet(Protocol):
+    """A queue on disk for one target: first in, first out, at least once. Methods raise StoreError."""
+
+    async def put(self, body: bytes) -> int:
+        """Keep a body and return its number, which is higher than any before; durable when it returns. Over the
+        limit the oldest are dropped for it; a body that alone is over it raises a permanent StoreError."""
+        ...
+
+    async def waiting(self, limit: int) -> Sequence[tuple[int, bytes]]:
+        """Return the oldest bodies with their numbers; they stay."""
+        ...
+
+    async def sent(self, upto: int) -> None:
+        """Let go of everything up to this number."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """Return what waits now."""
+        ...
+
+
+class Lease(Protocol):
+    """Who of several hubs does what only one may do. An instance speaks for one holder."""
+
+    async def hold(self, name: str, ttl_s: float) -> int | None:
+        """Take or prolong a lease. Returns its fencing number, the same while it is held without a gap and higher
+        with each new holding, or None while another has it. Raises StoreError when it cannot be known: then it
+        is not held."""
+        ...
+
+    async def release(self, name: str) -> None:
+        """Give it back, if it is ours."""
+        ...
+
+
+class Bus(Protocol):
+    """Between hubs: what one tells, all hear, itself included; in order for each teller, at most once."""
+
+    async def tell(self, topic: str, data: bytes) -> None:
+        """Tell whoever listens now. At most MAX_TOLD bytes. Raises StoreError when it was not told."""
+        ...
+
+    async def hear(self, topic: str) -> AsyncIterator[bytes]:
+        """Listen: what is told once this returned is heard. Raises LinkError in the iterator when something was
+        missed (too slow, connection lost): read anew what it is about, and listen again."""
+        ...
+
+
+MAX_TOLD = 1024 * 1024
+"""Bytes of one message on the bus."""

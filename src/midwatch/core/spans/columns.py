@@ -59,7 +59,7 @@ class Column:
     def shown(self, value: Any) -> Any:
         """Return the value as JSON takes it: ids as hex, enumerations as words."""
         if self.words:
-            return self.words[value]
+            return self.words[int(value)]
         if self.type in (Type.TRACE_ID, Type.SPAN_ID):
             return value.hex()
         return json.loads(value) if self.type is Type.JSON else value

@@ -1,0 +1,184 @@
+"""The hub's smaller seams in memory: for tests, and for one hub that needs nobody to agree with.
+
+They pass the suites of the real ones. `broken` makes an instance fail as its real counterpart does when disk or
+database are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from midwatch.core.errors import LinkError, StoreError
+from midwatch.core.ports import MAX_TOLD, Backlog, Room
+
+MAX_HEARD: Final = 1_000
+"""Messages that wait for one who listens; beyond, he is told that he missed some."""
+
+
+class SetSpace:
+    """A disk that is as full as it is told to be."""
+
+    def __init__(self, free_bytes: int, total_bytes: int) -> None:
+        self.free_bytes = free_bytes
+        self.total_bytes = total_bytes
+        self.broken = False
+
+    def room(self, path: Path) -> Room:
+        if self.broken:
+            raise StoreError(f"cannot tell the free space of {path}: told to be broken")
+        return Room(self.free_bytes, self.total_bytes)
+
+
+class MemoryOutlet:
+    """A queue of at most `limit_bytes`. `kept` is its disk: a queue that is opened on the same one goes on."""
+
+    def __init__(self, limit_bytes: int, kept: deque[tuple[int, bytes]] | None = None) -> None:
+        self.broken = False
+        self._limit = limit_bytes
+        self._kept = kept if kept is not None else deque[tuple[int, bytes]]()
+        self._last = self._kept[-1][0] if self._kept else 0
+        self._dropped = 0
+
+    async def put(self, body: bytes) -> int:
+        await self._turn()
+        if len(body) > self._limit:
+            raise StoreError(
+                f"a body of {len(body)} bytes is larger than the queue ({self._limit}); raise its limit",
+                permanent=True,
+            )
+        self._last += 1
+        self._kept.append((self._last, body))
+        while self._size() > self._limit:
+            self._kept.popleft()
+            self._dropped += 1
+        return self._last
+
+    async def waiting(self, limit: int) -> Sequence[tuple[int, bytes]]:
+        await self._turn()
+        return list(self._kept)[:limit]
+
+    async def sent(self, upto: int) -> None:
+        await self._turn()
+        while self._kept and self._kept[0][0] <= upto:
+            self._kept.popleft()
+
+    def backlog(self) -> Backlog:
+        return Backlog(len(self._kept), self._size(), self._dropped)
+
+    def _size(self) -> int:
+        return sum(len(body) for _, body in self._kept)
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise StoreError("the memory outlet is told to be broken")
+
+
+@dataclass(slots=True)
+class Desk:
+    """Where leases are written down: name → holder, fencing number, end."""
+
+    held: dict[str, tuple[str, int, float]] = field(
+        default_factory=dict[str, tuple[str, int, float]]
+    )
+    last: int = 0
+
+
+class MemoryLease:
+    """One holder at a desk."""
+
+    def __init__(self, desk: Desk, holder: str, clock: Callable[[], float]) -> None:
+        self.broken = False
+        self._desk = desk
+        self._holder = holder
+        self._clock = clock
+
+    async def hold(self, name: str, ttl_s: float) -> int | None:
+        await self._turn()
+        now = self._clock()
+        holder, number, until = self._desk.held.get(name, ("", 0, now))
+        if until <= now:
+            self._desk.last += 1
+            holder, number = self._holder, self._desk.last
+        if holder != self._holder:
+            return None
+        self._desk.held[name] = (holder, number, now + ttl_s)
+        return number
+
+    async def release(self, name: str) -> None:
+        await self._turn()
+        if self._desk.held.get(name, ("", 0, 0.0))[0] == self._holder:
+            del self._desk.held[name]
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise StoreError("the memory lease is told to be broken")
+
+
+class MemoryBus:
+    """A bus between hubs of one process."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._ears: dict[str, list[_Ear]] = {}
+
+    async def tell(self, topic: str, data: bytes) -> None:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise StoreError("the memory bus is told to be broken")
+        if len(data) > MAX_TOLD:
+            raise StoreError(
+                f"{len(data)} bytes are too many for one message; at most {MAX_TOLD}",
+                permanent=True,
+            )
+        for ear in self._ears.get(topic, ()):
+            ear.put(data)
+
+    async def hear(self, topic: str) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0)
+        ears = self._ears.setdefault(topic, [])
+        ear = _Ear(ears)
+        ears.append(ear)
+        return ear
+
+
+class _Ear:
+    """What one listener has not taken yet."""
+
+    def __init__(self, ears: list[_Ear]) -> None:
+        self._ears = ears
+        self._waiting: deque[bytes] = deque()
+        self._missed = False
+        self._bell = asyncio.Event()
+
+    def put(self, data: bytes) -> None:
+        if len(self._waiting) >= MAX_HEARD:
+            self._missed = True
+            self._ears.remove(self)
+        else:
+            self._waiting.append(data)
+        self._bell.set()
+
+    def __aiter__(self) -> _Ear:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._waiting:
+            if self._missed:
+                raise LinkError(
+                    "messages were missed: read anew what they are about, and listen again"
+                )
+            self._bell.clear()
+            await self._bell.wait()
+        return self._waiting.popleft()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        if self in self._ears:
+            self._ears.remove(self)

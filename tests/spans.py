@@ -1,0 +1,159 @@
+"""Rows of telemetry to fill stores with, and every store and its questions: for the suites of the contract.
+
+Whoever brings another store adds its opener to `PLACES`; the suites then hold for it as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.spans import form
+from midwatch.core.spans.form import (
+    CONTENTS,
+    LOGS,
+    NO_SPAN,
+    POINTS,
+    SPANS,
+    Batch,
+    ContentKind,
+    Rank,
+    Role,
+    Row,
+)
+from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.store import SpanStore
+from midwatch.store.questions.memory import MemoryQuestions
+from midwatch.store.spans.memory import MemorySpans, Shelf
+
+S = 10**9
+NOON_S = 1_790_000_000
+NOON_NS = NOON_S * S
+GROUPS = {"inbox": "support", "search": "support"}
+WINDOWS = {"gpt-4o-mini": 100_000}
+
+
+@dataclass
+class Place:
+    """One kind of store. `open` may be called again after `stop`: what was kept is there."""
+
+    open: Callable[[], Awaitable[tuple[SpanStore, Questions]]]
+    stores: list[SpanStore] = field(default_factory=list)
+
+    async def opened(self) -> tuple[SpanStore, Questions]:
+        store, questions = await self.open()
+        self.stores.append(store)
+        return store, questions
+
+
+def _memory(_folder: Path) -> Place:
+    shelf = Shelf()
+
+    async def open_() -> tuple[SpanStore, Questions]:
+        return MemorySpans(shelf), MemoryQuestions(shelf, GROUPS, WINDOWS)
+
+    return Place(open_)
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"memory": _memory}
+
+
+@pytest.fixture(params=sorted(PLACES))
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    made = PLACES[request.param](tmp_path)
+    yield made
+    for store in made.stores:
+        await store.stop()
+
+
+def trace_id(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+
+def span_id(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=8).digest()
+
+
+def span(name: str = "a", trace: str = "t", /, parent: str | None = None, **more: Any) -> Row:
+    """Return an ended span of `inbox`; `name` is its id and its name, `start_s` counts from noon."""
+    row = NO_SPAN[:]
+    start_s = more.pop("start_s", 0.0)
+    values: dict[str, Any] = {
+        "agent": "inbox",
+        "trace_id": trace_id(trace),
+        "span_id": span_id(name),
+        "parent_id": None if parent is None else span_id(parent),
+        "start_ns": NOON_NS + round(start_s * S),
+        "duration_ns": S,
+        "name": name,
+        **more,
+    }
+    for column, value in values.items():
+        row[SPANS.at[column]] = value
+    if row[form.RANK] == Rank.OPEN:
+        row[form.DURATION_NS] = None
+    return row
+
+
+def call(name: str = "a", trace: str = "t", /, parent: str | None = None, **more: Any) -> Row:
+    """Return a model call of 100 tokens in, 40 of them cached, 20 out, for 5 nano-dollars."""
+    values: dict[str, Any] = {
+        "role": Role.CALL.value,
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "input_tokens": 100,
+        "cached_tokens": 40,
+        "output_tokens": 20,
+        "cost_nusd": 5,
+    }
+    return span(name, trace, parent, **{**values, **more})
+
+
+def content(of: Row, key: str, text: str, kind: ContentKind = ContentKind.INPUT, place: int = 0) -> Row:  # fmt: skip
+    """Return a content of a span; say `content_count` in the span yourself."""
+    return CONTENTS.of(
+        agent=of[form.AGENT],
+        trace_id=of[form.TRACE_ID],
+        span_id=of[form.SPAN_ID],
+        place=place,
+        start_ns=of[form.START_NS],
+        kind=kind.value,
+        key=key,
+        text=text,
+        is_json=False,
+        characters=len(text),
+        hash=span_id(text),
+    )
+
+
+def point(name: str = "p", **more: Any) -> Row:
+    values: dict[str, Any] = {
+        "point_id": trace_id(name),
+        "agent": "inbox",
+        "metric": "queue",
+        "kind": 0,
+        "temporality": 0,
+        "time_ns": NOON_NS,
+        "value": 1.5,
+    }
+    return POINTS.of(**{**values, **more})
+
+
+def record(name: str = "l", **more: Any) -> Row:
+    """Return a log record."""
+    values: dict[str, Any] = {
+        "log_id": trace_id(name),
+        "agent": "inbox",
+        "time_ns": NOON_NS,
+        "body": name,
+    }
+    return LOGS.of(**{**values, **more})
+
+
+def batch(*spans: Row, **more: Any) -> Batch:
+    return Batch(spans=list(spans), **more)
