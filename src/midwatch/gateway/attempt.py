@@ -211,9 +211,8 @@ class Attempt:
         if answer.failure is not None:
             return self._no_answer(answer, reply, body)
         self._use(answer.usage, answer.text)
-        if (
-            call.ask.stream
-        ):  # good as it is, and not what was asked for: the next one would be billed as well
+        if call.ask.stream:
+            # good as it is, and not what was asked for: the same again would be billed again
             said = f"a stream was asked for, {_kind_of(reply)[:60]!r} came"
             return self._fail(Failure(ErrorClass.UNREADABLE, said))
         noted.outcome, noted.finish, noted.declined = "ok", answer.finish, answer.refused
@@ -267,7 +266,7 @@ class Attempt:
             return Ended(cut_short(failure), relay if relay.begun else None)
         if relay.begun:
             house.counts["stream.cut"] += 1
-            self._fail(failure)
+            failure = self._fail(failure).failure
             noted.outcome = CUT
             return Broke(relay, failure)
         refused = heard.failure is not None and heard.failure.code != dialects.UNREADABLE

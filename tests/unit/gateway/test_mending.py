@@ -351,6 +351,18 @@ async def test_a_response_that_begins_otherwise_ends_with_an_error_behind_the_la
     assert [e["sequence_number"] for e in events] == list(range(len(events)))
 
 
+async def test_the_error_of_a_response_that_broke_off_twice_stands_behind_the_last_number(
+    tmp_path: Path,
+) -> None:
+    begun = [answer(RESPONSES, stream_of(RESPONSES, WORDS)[:n]) for n in (21, 31)]
+    gate = Gate(tmp_path, begun, models=restarting())
+    out = await gate.ask(RESPONSES)
+    heard = Heard(RESPONSES, out.whole)
+    assert (heard.text, heard.errors) == ("".join(WORDS[:30]), ["midwatch_cut"])
+    events = [json.loads(e.partition(b"data: ")[2]) for e in out.whole.strip().split(b"\n\n")]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+
+
 @pytest.mark.parametrize("begun", [1, 21])
 async def test_a_response_is_not_continued_and_its_client_knows_why(
     begun: int, tmp_path: Path
