@@ -354,7 +354,8 @@ async def test_a_response_that_begins_otherwise_ends_with_an_error_behind_the_la
 async def test_the_error_of_a_response_that_broke_off_twice_stands_behind_the_last_number(
     tmp_path: Path,
 ) -> None:
-    begun = [answer(RESPONSES, stream_of(RESPONSES, WORDS)[:n]) for n in (21, 31)]
+    parts = {"one": 21, "two": 31}
+    begun = [answer(RESPONSES, stream_of(RESPONSES, WORDS, ident=i)[:n]) for i, n in parts.items()]
     gate = Gate(tmp_path, begun, models=restarting())
     out = await gate.ask(RESPONSES)
     heard = Heard(RESPONSES, out.whole)
