@@ -158,7 +158,7 @@ dialect = Family(
         ),
     ),
     scopes=("langfuse-sdk",),
-    marks=frozenset({"langfuse.observation.type", "langfuse.internal.is_app_root"}),
+    marks=frozenset({"langfuse.observation.type"}),
     tags=("langfuse.trace.metadata.",),
     complete=_complete,
 )

@@ -86,7 +86,7 @@ dialect = Family(
         **{key: _MERGED[key] for key in _LAST},
     },
     scopes=("midwatch.",),
-    marks=frozenset({"midwatch.span", "midwatch.call_id"}),
+    marks=frozenset({"midwatch.span"}),
     tags=("midwatch.tag.",),
     complete=_complete,
 )

@@ -1,0 +1,542 @@
+"""What attributes mean: from a span's keys to its columns and contents, by the dialects, once for each set of keys.
+
+Instrumentations send the same keys over and over. For each list of keys that is met a plan is made: which family
+speaks here, which attribute fills which column, what is a content, what stays. A span is then read by its plan in
+one pass without looking at a key again. Plans are forgotten when there are too many of them.
+
+Every attribute stays: as itself, as a content under its key, or in a column that gives it back (`restored`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
+
+from midwatch.core.spans import contents, form
+from midwatch.core.spans.dialect import (
+    Attribute,
+    Dialect,
+    Event,
+    Slot,
+    events_text,
+    load,
+)
+from midwatch.core.spans.family import Family
+from midwatch.core.spans.form import LOGS, Batch, ContentKind, Rank, Row
+from midwatch.core.spans.limits import MAX_ATTRIBUTES, MAX_CONTENTS, MAX_LABEL
+from midwatch.core.spans.reading import PENDING, PENDING_PARENT, ROOM, SCRATCH, label
+from midwatch.core.spans.standard import COMMON
+from midwatch.core.spans.values import Value, dump, load_all
+
+ORDER: Final = (
+    "midwatch",
+    "mcp",
+    "langfuse",
+    "openinference",
+    "traceloop",
+    "vercel",
+    "logfire",
+    "gen_ai",
+)
+"""Who is asked first. Spans carry keys of several families: the narrower one knows what the wider one cannot."""
+
+MAX_PLANS: Final = 512
+"""Lists of keys that are remembered; one more and all are forgotten."""
+
+MAX_PLANNED: Final = 96
+"""Keys of a list that is remembered; longer ones seldom come twice."""
+
+MAX_TAGS: Final = 32
+"""Tags of one span; what follows stays an attribute."""
+
+UNKNOWN: Final = Family("none", COMMON)
+"""For spans that no family claims."""
+
+
+class _Fold(NamedTuple):
+    key: str
+    kind: ContentKind
+    parts: tuple[tuple[str, int], ...]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How spans with one list of keys are read. Numbers are places in that list."""
+
+    family: Dialect
+    single: tuple[tuple[int, int, Callable[[Value], object]], ...]
+    """Column, place, reader of each column that one key fills."""
+    several: tuple[tuple[int, tuple[tuple[int, Callable[[Value], object]], ...]], ...]
+    """Columns that several keys could fill: the first that can be read wins."""
+    back: tuple[tuple[int, int], ...]
+    """Columns that give their attribute back, if they hold its very value in the end."""
+    kept: tuple[int, ...]
+    held: tuple[tuple[int, ContentKind], ...]
+    folds: tuple[_Fold, ...]
+    tags: tuple[tuple[int, str], ...]
+    judged: tuple[int, ...]
+    """Attributes that spell evaluations."""
+    dropped: int
+
+
+class Interpreter:
+    """The `Understanding` of all dialects. Counts in `lost` what limits took."""
+
+    def __init__(self, dialects: Mapping[str, Dialect] | None = None) -> None:
+        known = dict(load() if dialects is None else dialects)
+        first = [known.pop(name) for name in ORDER if name in known]
+        self.families: tuple[Dialect, ...] = (*known.values(), *first)
+        self.lost: Counter[str] = Counter()
+        self._plans: dict[tuple[str, str, tuple[str, ...]], _Plan] = {}
+
+    def scope(self, name: str, version: str, resource: Mapping[str, Value]) -> Interpretation:
+        """Return the reading for one scope of a request."""
+        return Interpretation(self, name, version, resource)
+
+    def plan(self, scope: str, version: str, keys: tuple[str, ...]) -> _Plan:
+        """Return how spans of this scope with these keys are read."""
+        what = (scope, version, keys)
+        plan = self._plans.get(what)
+        if plan is None:
+            plan = _made(self._family(scope, version, keys), keys)
+            if len(keys) <= MAX_PLANNED:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans = {}
+                self._plans[what] = plan
+        return plan
+
+    def _family(self, scope: str, version: str, keys: Sequence[str]) -> Dialect:
+        asked = frozenset(keys)
+        for family in self.families:
+            if family.claims(scope, version, asked):
+                return family
+        return UNKNOWN
+
+
+class Interpretation:
+    """Reads what one instrumentation of one resource sent."""
+
+    __slots__ = ("_interpreter", "_run_id", "_scope", "_tags", "_tags_text", "_version")
+
+    def __init__(
+        self, interpreter: Interpreter, scope: str, version: str, resource: Mapping[str, Value]
+    ) -> None:
+        self._interpreter = interpreter
+        self._scope, self._version = scope, version
+        self._tags = {
+            tag: read
+            for key, tag in _RESOURCE_TAGS.items()
+            if (read := _tag(resource.get(key))) is not None
+        }
+        self._tags_text = dump(cast("Value", self._tags)) if self._tags else None
+        self._run_id = label(resource.get("midwatch.run_id"))
+
+    def span(
+        self, row: Row, attributes: Sequence[Attribute], events: Sequence[Event], batch: Batch
+    ) -> None:
+        """Fill the row: columns, `attributes`, `events`; put its contents into the batch. Never raises.
+
+        A pending span of Logfire's becomes the open span that it stands for: key the row afterwards.
+        """
+        plan = self._interpreter.plan(
+            self._scope, self._version, tuple([one.key for one in attributes])
+        )
+        row += ROOM
+        for column, place, read in plan.single:
+            found = read(attributes[place].value)
+            if found is not None:
+                row[column] = found
+        for column, choices in plan.several:
+            for place, read in choices:
+                found = read(attributes[place].value)
+                if found is not None:
+                    row[column] = found
+                    break
+        family = plan.family
+        row[form.DIALECT] = family.name
+        said: list[tuple[ContentKind, str, Value]] | None = None
+        if events:
+            events, said = contents.parted(events)
+            row[form.EVENTS] = events_text(events)
+            _read_events(row, events)
+        family.finish(row)
+        if row[PENDING] == "pending_span":
+            _open(row)
+        if plan.judged:
+            _judge(row, _evaluations(attributes, plan.judged))
+        row[form.ATTRIBUTES] = _kept(row, plan, attributes)
+        if plan.tags:
+            self._tag(row, plan, attributes)
+        elif self._tags_text is not None:
+            row[form.TAGS] = self._tags_text
+        if row[form.RUN_ID] is None:
+            row[form.RUN_ID] = self._run_id
+        if plan.held or plan.folds or said:
+            self._say(row, plan, attributes, said, batch)
+        if plan.dropped:
+            self._interpreter.lost["attributes"] += plan.dropped
+        del row[SCRATCH:]
+
+    def log(self, row: Row, attributes: Sequence[Attribute], batch: Batch) -> None:
+        """The same of a log record: the contents of one that speaks of a span are that span's."""
+        trace, span = row[_L_TRACE], row[_L_SPAN]
+        kept: list[Attribute] = []
+        said: list[tuple[ContentKind, str, Value]] = []
+        event = row[_L_EVENT] or ""
+        for one in attributes:
+            kind = (
+                contents.in_event(event, one.key)
+                if trace is not None and span is not None
+                else None
+            )
+            if kind is None or one.value is None or one.value == "":
+                kept.append(one)
+            else:
+                said.append((kind, one.key, one.value))
+        kind = contents.in_body(event)
+        if kind is not None and row[_L_BODY] and trace is not None and span is not None:
+            body = row[_L_BODY]
+            said.append((kind, "body", _json(body) if row[_L_BODY_IS_JSON] else body))
+            row[_L_BODY] = row[_L_BODY_IS_JSON] = None
+        row[_L_ATTRIBUTES] = _object([one.text for one in kept])
+        if not said:
+            return
+        owner = form.SPANS.blank()
+        owner[form.AGENT], owner[form.TRACE_ID], owner[form.SPAN_ID] = row[_L_AGENT], trace, span
+        owner[form.START_NS] = row[_L_TIME]
+        for number, (kind, key, value) in enumerate(said):
+            text = value if isinstance(value, str) else dump(value)
+            unlike = int.from_bytes(contents.digest(f"{row[_L_TIME]}/{key}/{text}")[:6])
+            place = contents.FROM_LOGS + (unlike << 6) + min(number, 63)
+            made, clipped = contents.row(owner, place, kind.value, f"{event}/log/{key}", value)
+            batch.contents.append(made)
+            if clipped:
+                self._interpreter.lost["clipped_content"] += 1
+
+    def _say(
+        self,
+        row: Row,
+        plan: _Plan,
+        attributes: Sequence[Attribute],
+        said: list[tuple[ContentKind, str, Value]] | None,
+        batch: Batch,
+    ) -> None:
+        """Put the span's contents into the batch, and what they are known by into the row."""
+        kinds = contents.kinds_of(row[form.ROLE])
+        everything: list[tuple[ContentKind, str, Value]] = [
+            (kind, attributes[place].key, attributes[place].value)
+            for place, kind in plan.held
+            if attributes[place].value is not None and attributes[place].value != ""
+        ]
+        for key, kind, parts in plan.folds:
+            folded = contents.fold((end, attributes[place].value) for end, place in parts)
+            everything.append((kind, key, folded))
+        if said:
+            everything += said
+        if len(everything) > MAX_CONTENTS:
+            self._interpreter.lost["contents"] += len(everything) - MAX_CONTENTS
+            del everything[MAX_CONTENTS:]
+        for place, (kind, key, value) in enumerate(everything):
+            number = kinds.get(kind, kind.value)
+            made, clipped = contents.row(row, place, number, key, value)
+            batch.contents.append(made)
+            if clipped:
+                self._interpreter.lost["clipped_content"] += 1
+            into = _HASHED.get(number)
+            if into is not None and row[into] is None:
+                row[into] = made[-1]
+        row[form.CONTENT_COUNT] = len(everything) or None
+
+    def _tag(self, row: Row, plan: _Plan, attributes: Sequence[Attribute]) -> None:
+        tags = dict(self._tags)
+        for place, name in plan.tags:
+            value = attributes[place].value
+            if name:
+                read = _tag(value)
+                if read is not None:
+                    tags.setdefault(name[:MAX_LABEL], read)
+                continue
+            for each in value if isinstance(value, list) else _listed(value):
+                word = label(each)
+                if word is not None:
+                    tag, _, read = word.partition("=")
+                    tags.setdefault(tag, read or "true")
+        if len(tags) > MAX_TAGS:
+            self._interpreter.lost["tags"] += len(tags) - MAX_TAGS
+            tags = dict(list(tags.items())[:MAX_TAGS])
+        row[form.TAGS] = dump(cast("Value", tags)) if tags else None
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+_RESOURCE_TAGS: Final = {
+    "deployment.environment.name": "environment",
+    "deployment.environment": "environment",
+    "service.version": "version",
+}
+_SPAN_TAGS: Final = {
+    "langfuse.environment": "environment",
+    "langfuse.release": "version",
+    "langfuse.version": "version",
+    "deployment.environment.name": "environment",
+    "gen_ai.agent.version": "version",
+    "midwatch.task": "task",
+    # lists of words, or of NAME=VALUE
+    "langfuse.trace.tags": "",
+    "tag.tags": "",
+    "midwatch.tags": "",
+    "logfire.tags": "",
+}
+_JUDGED: Final = ("evaluations.", "annotations.")
+
+_HASHED: Final = {
+    ContentKind.INPUT.value: form.INPUT_HASH,
+    ContentKind.ARGUMENTS.value: form.INPUT_HASH,
+    ContentKind.OUTPUT.value: form.OUTPUT_HASH,
+    ContentKind.RESULT.value: form.OUTPUT_HASH,
+}
+
+
+def _made(family: Dialect, keys: tuple[str, ...]) -> _Plan:
+    """Return the plan for one list of keys. Of two attributes with one key the last stays."""
+    slots = family.slots
+    prefixes = tuple(f"{prefix}." for prefix in family.folds) if isinstance(family, Family) else ()
+    tagged = family.tags if isinstance(family, Family) else ()
+    columns: dict[int, list[tuple[int, Slot]]] = {}
+    kept: list[int] = []
+    held: list[tuple[int, ContentKind]] = []
+    folds: dict[str, list[tuple[str, int]]] = {}
+    tags: list[tuple[int, str]] = []
+    judged: list[int] = []
+    for key, place in {key: place for place, key in enumerate(keys)}.items():
+        slot = slots.get(key)
+        if slot is not None:
+            if slot.column is not None and (slot.content is None or slot.column >= SCRATCH):
+                columns.setdefault(slot.column, []).append((place, slot))
+            if slot.content is not None:
+                held.append((place, slot.content))
+                continue
+        elif key.startswith(prefixes):
+            prefix = next(one for one in prefixes if key.startswith(one))
+            folds.setdefault(prefix, []).append((key[len(prefix) :], place))
+            continue
+        if key in _SPAN_TAGS:
+            tags.append((place, _SPAN_TAGS[key]))
+        elif slot is None and key.startswith(tagged) and len(key) > len(max(tagged, key=len)):
+            tags.append((place, next(key[len(one) :] for one in tagged if key.startswith(one))))
+        if key.startswith(_JUDGED):
+            judged.append(place)
+        if slot is None or not slot.gives_back or slot.column is None:
+            kept.append(place)
+    return _planned(family, keys, columns, kept, held, folds, tags, judged)
+
+
+def _planned(
+    family: Dialect,
+    keys: tuple[str, ...],
+    columns: dict[int, list[tuple[int, Slot]]],
+    kept: list[int],
+    held: list[tuple[int, ContentKind]],
+    folds: dict[str, list[tuple[str, int]]],
+    tags: list[tuple[int, str]],
+    judged: list[int],
+) -> _Plan:
+    rank = {key: number for number, key in enumerate(family.slots)}
+    single: list[tuple[int, int, Callable[[Value], object]]] = []
+    several: list[tuple[int, tuple[tuple[int, Callable[[Value], object]], ...]]] = []
+    back: list[tuple[int, int]] = []
+    for column, found in columns.items():
+        if len(found) == 1:
+            ((place, slot),) = found
+            single.append((column, place, slot.read))
+            if slot.gives_back:
+                back.append((column, place))
+            continue
+        found.sort(key=lambda one: rank[keys[one[0]]])
+        several.append((column, tuple((place, slot.read) for place, slot in found)))
+        # one column cannot tell which of them it was
+        kept += [place for place, slot in found if slot.gives_back]
+    kept.sort()
+    known = family.folds if isinstance(family, Family) else {}
+    return _Plan(
+        family,
+        tuple(single),
+        tuple(several),
+        tuple(back),
+        tuple(kept[:MAX_ATTRIBUTES]),
+        tuple(held),
+        tuple(
+            _Fold(prefix[:-1] + contents.FOLDED, known[prefix[:-1]], tuple(parts))
+            for prefix, parts in folds.items()
+        ),
+        tuple(tags),
+        tuple(judged),
+        max(0, len(kept) - MAX_ATTRIBUTES),
+    )
+
+
+# -- single spans ----------------------------------------------------------------------------------
+
+
+def _kept(row: Row, plan: _Plan, attributes: Sequence[Attribute]) -> str | None:
+    """Return the attributes that stay as they are, with those that their column cannot give back after all."""
+    texts = [attributes[place].text for place in plan.kept]
+    for column, place in plan.back:
+        one = attributes[place]
+        if row[column] is not one.value:
+            texts.append(one.text)
+    if plan.held:
+        texts += [
+            attributes[place].text
+            for place, _ in plan.held
+            if attributes[place].value is None or attributes[place].value == ""
+        ]
+    return _object(texts)
+
+
+def _object(texts: Sequence[str]) -> str | None:
+    return "{" + ",".join(texts) + "}" if texts else None
+
+
+def _open(row: Row) -> None:
+    """Turn Logfire's pending span into the span that it stands for, open.
+
+    It is a child of that span with an id of its own, and says whose child that span is: sixteen zeros for nobody's.
+    """
+    if row[form.PARENT_ID] is None:
+        return
+    row[form.SPAN_ID] = row[form.PARENT_ID]
+    try:
+        parent = bytes.fromhex(row[PENDING_PARENT] or "")
+    except ValueError:
+        parent = b""
+    row[form.PARENT_ID] = parent if len(parent) == 8 and any(parent) else None
+    row[form.RANK], row[form.DURATION_NS] = Rank.OPEN.value, None
+
+
+_FIRST: Final = frozenset(
+    {
+        "First Token Stream Event",
+        "gen_ai.content.completion.chunk",
+        "llm.content.completion.chunk",
+        "gen_ai.first_token",
+    }
+)
+
+
+def _read_events(row: Row, events: Sequence[Event]) -> None:
+    """Take from events what has a column: evaluations, the first token, the type of an exception."""
+    found: list[dict[str, Any]] = []
+    for event in events:
+        if event.name in _FIRST:
+            if row[form.FIRST_TOKEN_NS] is None and row[form.START_NS] is not None:
+                waited = event.time_ns - row[form.START_NS]
+                row[form.FIRST_TOKEN_NS] = waited if waited >= 0 else None
+        elif event.name == "gen_ai.evaluation.result":
+            found.append({one.key: one.value for one in event.attributes})
+        elif event.name == "exception" and row[form.ERROR_TYPE] is None:
+            for one in event.attributes:
+                if one.key == "exception.type":
+                    row[form.ERROR_TYPE] = label(one.value)
+    if found:
+        _judge(row, found)
+
+
+_SPELLED: Final = {
+    "gen_ai.evaluation.name": "name",
+    "gen_ai.evaluation.score.value": "score",
+    "gen_ai.evaluation.score.label": "label",
+    "name": "name",
+    "score": "score",
+    "label": "label",
+    "annotator_kind": "by",
+}
+
+
+def _judge(row: Row, found: Iterable[Mapping[str, Any]]) -> None:
+    said: list[dict[str, Any]] = json.loads(row[form.EVALUATIONS]) if row[form.EVALUATIONS] else []
+    for one in found:
+        made: dict[str, Any] = {}
+        for key, value in one.items():
+            name = _SPELLED.get(key)
+            if name == "score":
+                if (
+                    isinstance(value, int | float)
+                    and not isinstance(value, bool)
+                    and value == value
+                ):
+                    made[name] = min(max(float(value), -1e300), 1e300)
+            elif name is not None and (word := label(value)) is not None:
+                made[name] = word
+        if made and len(said) < MAX_TAGS:
+            said.append(made)
+    row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":")) if said else None
+
+
+def _evaluations(attributes: Sequence[Attribute], judged: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the evaluations that indexed attributes spell (`evaluations.0.evaluation.score`)."""
+    found: dict[str, dict[str, Any]] = {}
+    for place in judged:
+        one = attributes[place]
+        family, _, rest = one.key.partition(".")
+        number, _, name = rest.partition(".")
+        found.setdefault(f"{family}.{number}", {})[name.rpartition(".")[2]] = one.value
+    return list(found.values())
+
+
+def _tag(value: Value) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)[:MAX_LABEL]
+    return label(value)
+
+
+def _listed(value: Value) -> list[Any]:
+    """Return the words of a list that was written as JSON."""
+    read = _json(value) if isinstance(value, str) and len(value) <= 8_192 else None
+    return cast("list[Any]", read) if isinstance(read, list) else []
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+_L = LOGS.at
+_L_AGENT, _L_TRACE, _L_SPAN, _L_TIME = (_L["agent"], _L["trace_id"], _L["span_id"], _L["time_ns"])
+_L_EVENT, _L_BODY, _L_BODY_IS_JSON = _L["event"], _L["body"], _L["body_is_json"]
+_L_ATTRIBUTES = _L["attributes"]
+
+
+# -- and back --------------------------------------------------------------------------------------
+
+
+def restored(row: Row, said: Sequence[Row], families: Mapping[str, Dialect]) -> dict[str, Value]:
+    """Return the attributes that a span came with: those that stayed, its contents, and what columns give back.
+
+    `said` are its contents, `families` the dialects by name. What has expired is not there.
+    """
+    found = load_all(row[form.ATTRIBUTES])
+    family = families.get(row[form.DIALECT] or "", UNKNOWN)
+    named: set[int | None] = set()
+    for key in found:
+        slot = family.slots.get(key)
+        if slot is not None:
+            named.add(slot.column)
+    for key, slot in family.slots.items():
+        column = slot.column
+        if (
+            slot.gives_back
+            and column is not None
+            and column not in named
+            and row[column] is not None
+        ):
+            found[key] = row[column]
+    found.update(contents.attributes(said))
+    return found
