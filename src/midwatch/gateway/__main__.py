@@ -31,10 +31,6 @@ from midwatch.wire import sealed
 GC_YOUNG: Final = 10_000
 """Allocations between two looks of the collector: a call makes hundreds, and almost no cycles."""
 
-TURN_S: Final = 0.0005
-"""How long a thread waits before it asks for its turn with the interpreter: the ledger's with calls that wait for
-it, the loop while spans are made. Python's usual 5 ms could be felt in each call."""
-
 STOP_S: Final = 5.0
 """How long calls under way may go on when the gateway stops."""
 
@@ -117,7 +113,6 @@ async def run(options: Options, variables: Mapping[str, str]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG, 20, 50)
-    sys.setswitchinterval(TURN_S)
     shown = f"[{options.host}]" if ":" in options.host else options.host
     print(f"gateway: listening on http://{shown}:{server.port}", flush=True)  # noqa: T201  the supervisor's console
     for problem in app.house.settings.problems:
