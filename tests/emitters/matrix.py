@@ -1,0 +1,117 @@
+"""What a recording says in the normal form, beside what it must say; as a table for people.
+
+    python tests/emitters/matrix.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from expected import EXPECTED, Call, Expected
+from recorded import about, read, request
+
+from midwatch.core.spans import form
+from midwatch.core.spans.form import Role, Row
+
+COLUMNS = ("agent", "session", "turns", "calls", "tools", "tokens", "cost", "others")
+_OTHERS = (Role.DECISION, Role.RETRIEVAL, Role.EVALUATION, Role.CYCLE, Role.HANDOFF, Role.GUARD, Role.MEMORY)
+
+
+def said(rows: list[Row], like: Expected) -> dict[str, object]:
+    """Return what the rows say, by column of the table.
+
+    A turn is a span that says so, or an agent's span within no other. A call that two instrumentations tell is one:
+    by its answer's id, as the one that knows it best tells it, which is the one that began last.
+    """
+    by_id = {row[form.SPAN_ID]: row for row in rows}
+    calls: dict[object, Row] = {}
+    for row in rows:
+        if row[form.ROLE] == Role.CALL:
+            calls[row[form.RESPONSE_ID] or row[form.SPAN_ID]] = row
+    told = sorted(calls.values(), key=lambda row: row[form.START_NS])
+    known = [(row, want) for row, want in zip(told, like.calls, strict=False)]
+    return {
+        "agent": frozenset(n for row in rows if (n := row[form.AGENT_NAME]) is not None),
+        "session": frozenset(s for row in rows if (s := row[form.SESSION]) is not None),
+        "turns": sum(_is_turn(row, by_id) for row in rows),
+        "calls": [
+            (row[form.RESPONSE_MODEL] or row[form.MODEL], row[form.PROVIDER], row[form.RESPONSE_ID] is not None)
+            for row in told
+        ],
+        "tools": tuple(row[form.TOOL] for row in rows if row[form.ROLE] == Role.TOOL),
+        "tokens": [_tokens(row, want) for row, want in known],
+        "cost": tuple(row[form.COST_NUSD] for row in told if row[form.COST_NUSD] is not None),
+        "others": dict(
+            Counter(Role(row[form.ROLE]).name.lower() for row in rows if row[form.ROLE] in _OTHERS)
+        ),
+    }
+
+
+def _tokens(row: Row, want: Call) -> Call:
+    return Call(
+        want.model,
+        want.provider,
+        row[form.INPUT_TOKENS],
+        row[form.OUTPUT_TOKENS],
+        row[form.CACHED_TOKENS],
+        row[form.CACHE_WRITE_TOKENS],
+        row[form.REASONING_TOKENS],
+        want.has_id,
+    )
+
+
+def _is_turn(row: Row, by_id: dict[bytes, Row]) -> bool:
+    if row[form.ROLE] not in (Role.AGENT, Role.TURN):
+        return False
+    parent = by_id.get(row[form.PARENT_ID])
+    while parent is not None:
+        if parent[form.ROLE] in (Role.AGENT, Role.TURN):
+            return False
+        parent = by_id.get(parent[form.PARENT_ID])
+    return True
+
+
+def wanted(want: Expected) -> dict[str, object]:
+    """Return what it must say, by column."""
+    return {
+        "agent": want.agents,
+        "session": want.sessions,
+        "turns": want.turns,
+        "calls": [(call.model, call.provider, call.has_id) for call in want.calls],
+        "tools": want.tools,
+        "tokens": list(want.calls),
+        "cost": want.reported,
+        "others": want.others,
+    }
+
+
+def main() -> int:
+    """Print the table; return 1 when a cell is wrong."""
+    wrong: list[str] = []
+    lines: list[tuple[str, ...]] = [("emitter", *COLUMNS, "of")]
+    for name, want in EXPECTED.items():
+        got, should = said(read(request(name)).rows, want), wanted(want)
+        cells: list[str] = []
+        for column in COLUMNS:
+            right = got[column] == should[column]
+            nothing = not should[column]
+            cells.append(("-" if nothing else "ok") if right else "WRONG")
+            if not right:
+                wrong.append(f"{name} {column}: expected {should[column]}, got {got[column]}")
+        versions = ", ".join(f"{package} {version}" for package, version in about(name)["versions"].items())
+        lines.append((name, *cells, versions))
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print("- : the emitter has no such thing to say, or does not say it")
+    for one in wrong:
+        print(one)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
