@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import Gate
 from midwatch.core.calls.account import Payer
 from midwatch.gateway import dialects, intake
+from midwatch.gateway.dialects import bodies
 from midwatch.gateway.holds import HoldKind
 from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
 from midwatch.gateway.http.port import BodyRefused
@@ -190,3 +193,41 @@ async def test_a_long_body_is_changed_for_its_provider_beside_the_loop(
     here = threading.current_thread().name
     assert [name == here for name in seen] == [False, True]
     assert gate.asked(0)["model"] == "gpt-4o-mini"
+
+
+async def test_commas_of_a_text_are_no_values(tmp_path: Path) -> None:
+    gate = Gate(tmp_path, [WHOLE])
+    assert (await ask(gate, request(question("1,[2],{3}" * 200_000)))).status == 200
+    many = await ask(gate, request(question(stop=[1] * 500_000)))
+    assert (many.status, type_of(many)) == (413, "midwatch_bad_request")
+
+
+def values(found: Any) -> int:
+    """Return how many values there are besides the outermost, and how many of them hold others."""
+    inner = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []  # fmt: skip
+    return sum(1 + values(one) for one in inner)
+
+
+TREE = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='a"\\,[]{}: \n'),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='a",[{\\'), inner, max_size=4),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@given(TREE, st.booleans())
+def test_no_body_holds_more_values_than_were_counted(found: Any, spaced: bool) -> None:
+    body = json.dumps(found, indent=1 if spaced else None).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bodies, "MAX_VALUES", 0)
+        assert bodies.values_of(body) <= 1, "it is enough to know that there are too many"
+    counted = sum(1 for _ in bodies._VALUE.finditer(body))
+    assert counted >= values(found)
+    assert counted <= 2 * values(found) + 10
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_json_is_gone_over_once_too(body: bytes) -> None:
+    ends = [match.end() for match in bodies._VALUE.finditer(body)]
+    assert ends == sorted(ends)
+    assert ends[-1:] == [len(body)]
