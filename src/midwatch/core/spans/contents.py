@@ -15,6 +15,7 @@ from midwatch.core.spans import form
 from midwatch.core.spans.dialect import Attribute, Event
 from midwatch.core.spans.form import CONTENTS, ContentKind, Row
 from midwatch.core.spans.limits import MAX_CONTENT, MAX_DEPTH
+from midwatch.core.spans.reading import label
 from midwatch.core.spans.values import Value, dump, load
 
 FOLDED: Final = ".*"
@@ -99,10 +100,12 @@ def digest(text: str) -> bytes:
 
 def row(span: Row, place: int, kind: int, key: str, value: Value) -> tuple[Row, bool]:
     """Return the content as a row, and whether it had to be clipped."""
-    is_json = not isinstance(value, str)
-    text = dump(value) if is_json else value
-    if not is_json and not text.isascii():
-        text = text.encode(errors="replace").decode()
+    if isinstance(value, str):
+        is_json, text = False, value
+        if not text.isascii():
+            text = text.encode(errors="replace").decode()
+    else:
+        is_json, text = True, dump(value)
     if "\0" in text:
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     characters, mark = len(text), digest(text)
@@ -218,7 +221,7 @@ def parted(events: Sequence[Event]) -> tuple[list[Event], list[tuple[ContentKind
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                said.append((kind, event_key(event.name, number, one.key), one.value))
+                said.append((kind, event_key(label(event.name) or "", number, one.key), one.value))
         rest.append(
             event if len(kept) == len(event.attributes) else event._replace(attributes=kept)
         )

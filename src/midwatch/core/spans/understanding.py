@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
 
 from midwatch.core.spans import contents, form
 from midwatch.core.spans.dialect import (
     Attribute,
     Dialect,
     Event,
-    Slot,
     events_text,
     load,
 )
 from midwatch.core.spans.family import Family
 from midwatch.core.spans.form import LOGS, Batch, ContentKind, Rank, Row
-from midwatch.core.spans.limits import MAX_ATTRIBUTES, MAX_CONTENTS, MAX_LABEL
+from midwatch.core.spans.limits import MAX_CONTENTS, MAX_LABEL
+from midwatch.core.spans.plans import Plan, make
 from midwatch.core.spans.reading import PENDING, PENDING_PARENT, ROOM, SCRATCH, label
 from midwatch.core.spans.standard import COMMON
 from midwatch.core.spans.values import Value, dump, load_all
@@ -56,32 +55,6 @@ UNKNOWN: Final = Family("none", COMMON)
 """For spans that no family claims."""
 
 
-class _Fold(NamedTuple):
-    key: str
-    kind: ContentKind
-    parts: tuple[tuple[str, int], ...]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """How spans with one list of keys are read. Numbers are places in that list."""
-
-    family: Dialect
-    single: tuple[tuple[int, int, Callable[[Value], object]], ...]
-    """Column, place, reader of each column that one key fills."""
-    several: tuple[tuple[int, tuple[tuple[int, Callable[[Value], object]], ...]], ...]
-    """Columns that several keys could fill: the first that can be read wins."""
-    back: tuple[tuple[int, int], ...]
-    """Columns that give their attribute back, if they hold its very value in the end."""
-    kept: tuple[int, ...]
-    held: tuple[tuple[int, ContentKind], ...]
-    folds: tuple[_Fold, ...]
-    tags: tuple[tuple[int, str], ...]
-    judged: tuple[int, ...]
-    """Attributes that spell evaluations."""
-    dropped: int
-
-
 class Interpreter:
     """The `Understanding` of all dialects. Counts in `lost` what limits took."""
 
@@ -90,18 +63,18 @@ class Interpreter:
         first = [known.pop(name) for name in ORDER if name in known]
         self.families: tuple[Dialect, ...] = (*known.values(), *first)
         self.lost: Counter[str] = Counter()
-        self._plans: dict[tuple[str, str, tuple[str, ...]], _Plan] = {}
+        self._plans: dict[tuple[str, str, tuple[str, ...]], Plan] = {}
 
     def scope(self, name: str, version: str, resource: Mapping[str, Value]) -> Interpretation:
         """Return the reading for one scope of a request."""
         return Interpretation(self, name, version, resource)
 
-    def plan(self, scope: str, version: str, keys: tuple[str, ...]) -> _Plan:
+    def plan(self, scope: str, version: str, keys: tuple[str, ...]) -> Plan:
         """Return how spans of this scope with these keys are read."""
         what = (scope, version, keys)
         plan = self._plans.get(what)
         if plan is None:
-            plan = _made(self._family(scope, version, keys), keys)
+            plan = make(self._family(scope, version, keys), keys)
             if len(keys) <= MAX_PLANNED:
                 if len(self._plans) >= MAX_PLANS:
                     self._plans = {}
@@ -219,7 +192,7 @@ class Interpretation:
     def _say(
         self,
         row: Row,
-        plan: _Plan,
+        plan: Plan,
         attributes: Sequence[Attribute],
         said: list[tuple[ContentKind, str, Value]] | None,
         batch: Batch,
@@ -250,7 +223,7 @@ class Interpretation:
                 row[into] = made[-1]
         row[form.CONTENT_COUNT] = len(everything) or None
 
-    def _tag(self, row: Row, plan: _Plan, attributes: Sequence[Attribute]) -> None:
+    def _tag(self, row: Row, plan: Plan, attributes: Sequence[Attribute]) -> None:
         tags = dict(self._tags)
         for place, name in plan.tags:
             value = attributes[place].value
@@ -270,27 +243,11 @@ class Interpretation:
         row[form.TAGS] = dump(cast("Value", tags)) if tags else None
 
 
-# -- plans -----------------------------------------------------------------------------------------
-
 _RESOURCE_TAGS: Final = {
     "deployment.environment.name": "environment",
     "deployment.environment": "environment",
     "service.version": "version",
 }
-_SPAN_TAGS: Final = {
-    "langfuse.environment": "environment",
-    "langfuse.release": "version",
-    "langfuse.version": "version",
-    "deployment.environment.name": "environment",
-    "gen_ai.agent.version": "version",
-    "midwatch.task": "task",
-    # lists of words, or of NAME=VALUE
-    "langfuse.trace.tags": "",
-    "tag.tags": "",
-    "midwatch.tags": "",
-    "logfire.tags": "",
-}
-_JUDGED: Final = ("evaluations.", "annotations.")
 
 _HASHED: Final = {
     ContentKind.INPUT.value: form.INPUT_HASH,
@@ -300,88 +257,10 @@ _HASHED: Final = {
 }
 
 
-def _made(family: Dialect, keys: tuple[str, ...]) -> _Plan:
-    """Return the plan for one list of keys. Of two attributes with one key the last stays."""
-    slots = family.slots
-    prefixes = tuple(f"{prefix}." for prefix in family.folds) if isinstance(family, Family) else ()
-    tagged = family.tags if isinstance(family, Family) else ()
-    columns: dict[int, list[tuple[int, Slot]]] = {}
-    kept: list[int] = []
-    held: list[tuple[int, ContentKind]] = []
-    folds: dict[str, list[tuple[str, int]]] = {}
-    tags: list[tuple[int, str]] = []
-    judged: list[int] = []
-    for key, place in {key: place for place, key in enumerate(keys)}.items():
-        slot = slots.get(key)
-        if slot is not None:
-            if slot.column is not None and (slot.content is None or slot.column >= SCRATCH):
-                columns.setdefault(slot.column, []).append((place, slot))
-            if slot.content is not None:
-                held.append((place, slot.content))
-                continue
-        elif key.startswith(prefixes):
-            prefix = next(one for one in prefixes if key.startswith(one))
-            folds.setdefault(prefix, []).append((key[len(prefix) :], place))
-            continue
-        if key in _SPAN_TAGS:
-            tags.append((place, _SPAN_TAGS[key]))
-        elif slot is None and key.startswith(tagged) and len(key) > len(max(tagged, key=len)):
-            tags.append((place, next(key[len(one) :] for one in tagged if key.startswith(one))))
-        if key.startswith(_JUDGED):
-            judged.append(place)
-        if slot is None or not slot.gives_back or slot.column is None:
-            kept.append(place)
-    return _planned(family, keys, columns, kept, held, folds, tags, judged)
-
-
-def _planned(
-    family: Dialect,
-    keys: tuple[str, ...],
-    columns: dict[int, list[tuple[int, Slot]]],
-    kept: list[int],
-    held: list[tuple[int, ContentKind]],
-    folds: dict[str, list[tuple[str, int]]],
-    tags: list[tuple[int, str]],
-    judged: list[int],
-) -> _Plan:
-    rank = {key: number for number, key in enumerate(family.slots)}
-    single: list[tuple[int, int, Callable[[Value], object]]] = []
-    several: list[tuple[int, tuple[tuple[int, Callable[[Value], object]], ...]]] = []
-    back: list[tuple[int, int]] = []
-    for column, found in columns.items():
-        if len(found) == 1:
-            ((place, slot),) = found
-            single.append((column, place, slot.read))
-            if slot.gives_back:
-                back.append((column, place))
-            continue
-        found.sort(key=lambda one: rank[keys[one[0]]])
-        several.append((column, tuple((place, slot.read) for place, slot in found)))
-        # one column cannot tell which of them it was
-        kept += [place for place, slot in found if slot.gives_back]
-    kept.sort()
-    known = family.folds if isinstance(family, Family) else {}
-    return _Plan(
-        family,
-        tuple(single),
-        tuple(several),
-        tuple(back),
-        tuple(kept[:MAX_ATTRIBUTES]),
-        tuple(held),
-        tuple(
-            _Fold(prefix[:-1] + contents.FOLDED, known[prefix[:-1]], tuple(parts))
-            for prefix, parts in folds.items()
-        ),
-        tuple(tags),
-        tuple(judged),
-        max(0, len(kept) - MAX_ATTRIBUTES),
-    )
-
-
 # -- single spans ----------------------------------------------------------------------------------
 
 
-def _kept(row: Row, plan: _Plan, attributes: Sequence[Attribute]) -> str | None:
+def _kept(row: Row, plan: Plan, attributes: Sequence[Attribute]) -> str | None:
     """Return the attributes that stay as they are, with those that their column cannot give back after all."""
     texts = [attributes[place].text for place in plan.kept]
     for column, place in plan.back:
