@@ -369,6 +369,6 @@ async def test_a_store_that_works_says_so_and_one_that_is_closed_does_not(place:
     await store.probe()
     await store.stop()
     await store.stop()
-    for attempt in (store.probe(), store.append(batch(span("a")))):
+    for attempt in (store.probe, lambda: store.append(batch(span("a")))):
         with pytest.raises(StoreError):
-            await attempt
+            await attempt()

@@ -187,3 +187,6 @@ class Bus(Protocol):
 
 MAX_TOLD = 1024 * 1024
 """Bytes of one message on the bus."""
+
+MAX_HEARD = 1_000
+"""Messages that wait for one listener; at the next one he is told that he missed some."""

@@ -11,13 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from midwatch.core.errors import LinkError, StoreError
-from midwatch.core.ports import MAX_TOLD, Backlog, Room
-
-MAX_HEARD: Final = 1_000
-"""Messages that wait for one who listens; beyond, he is told that he missed some."""
+from midwatch.core.ports import MAX_HEARD, MAX_TOLD, Backlog, Room
 
 
 class SetSpace:

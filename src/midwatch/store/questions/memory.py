@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from midwatch.core.spans.form import (
     AGENT,
@@ -421,22 +421,21 @@ def _page(
     """Return the items that follow a cursor, which is the order of the last one before them."""
     items.sort(key=order, reverse=newest)
     if after is not None:
-        last = _place(after)
-        try:
-            items = [i for i in items if (order(i) < last if newest else order(i) > last)]
-        except TypeError:
-            raise _stray(after) from None
+        last = _place(after, order(items[0]) if items else ())
+        items = [i for i in items if (order(i) < last if newest else order(i) > last)]
     shown = items[:limit]
     more = json.dumps(order(shown[-1])).encode().hex() if len(items) > limit else None
     return Page(shown, more)
 
 
-def _place(after: Cursor) -> tuple[Any, ...]:
+def _place(after: Cursor, like: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
-        read: Any = json.loads(bytes.fromhex(after))
-        return tuple(read)
+        place = tuple(cast("list[Any]", json.loads(bytes.fromhex(after))))
     except (ValueError, TypeError):
         raise _stray(after) from None
+    if not place or (like and list(map(type, place)) != list(map(type, like))):
+        raise _stray(after)
+    return place
 
 
 def _stray(after: Cursor) -> BadQuestion:

@@ -1,0 +1,280 @@
+"""Suites for the hub's smaller seams: room on the disk, outlets, leases, the bus. Each on every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.errors import LinkError, StoreError
+from midwatch.core.ports import MAX_HEARD, MAX_TOLD, Bus, Lease, Outlet, Space
+from midwatch.store.memory import Desk, MemoryBus, MemoryLease, MemoryOutlet, SetSpace
+from midwatch.store.space import DiskSpace
+
+DEADLINE_S = 10.0
+
+
+# -- space ------------------------------------------------------------------------------------
+
+SPACES: dict[str, Callable[[], Space]] = {
+    "disk": DiskSpace,
+    "set": lambda: SetSpace(free_bytes=5, total_bytes=10),
+}
+
+
+@pytest.fixture(params=sorted(SPACES))
+def space(request: pytest.FixtureRequest) -> Space:
+    return SPACES[request.param]()
+
+
+def test_the_room_of_a_directory_is_less_than_the_disk(space: Space, tmp_path: Path) -> None:
+    room = space.room(tmp_path)
+    assert 0 <= room.free_bytes <= room.total_bytes
+    assert room.total_bytes > 0
+
+
+def test_the_room_of_nowhere_cannot_be_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot tell the free space"):
+        DiskSpace().room(tmp_path / "missing")
+    broken = SetSpace(5, 10)
+    broken.broken = True
+    with pytest.raises(StoreError, match="cannot tell the free space"):
+        broken.room(tmp_path)
+
+
+# -- outlets ----------------------------------------------------------------------------------
+
+LIMIT = 100
+
+
+@dataclass
+class Shop:
+    """One kind of outlet; opened again it is the same queue."""
+
+    open: Callable[[], Awaitable[Outlet]]
+
+
+def _memory_outlet(_folder: Path) -> Shop:
+    kept: deque[tuple[int, bytes]] = deque()
+
+    async def open_() -> Outlet:
+        return MemoryOutlet(LIMIT, kept)
+
+    return Shop(open_)
+
+
+OUTLETS: dict[str, Callable[[Path], Shop]] = {"memory": _memory_outlet}
+
+
+@pytest.fixture(params=sorted(OUTLETS))
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
+    return OUTLETS[request.param](tmp_path)
+
+
+async def test_bodies_leave_in_the_order_in_which_they_came(shop: Shop) -> None:
+    outlet = await shop.open()
+    numbers = [await outlet.put(body) for body in (b"a", b"", b"\0c")]
+    assert numbers == sorted(set(numbers))
+    assert list(await outlet.waiting(2)) == [(numbers[0], b"a"), (numbers[1], b"")]
+    assert len(await outlet.waiting(10)) == 3
+    await outlet.sent(numbers[1])
+    assert list(await outlet.waiting(10)) == [(numbers[2], b"\0c")]
+    found = outlet.backlog()
+    assert (found.entries, found.dropped) == (1, 0)
+
+
+async def test_what_waits_survives_and_numbers_go_on(shop: Shop) -> None:
+    outlet = await shop.open()
+    first = await outlet.put(b"a")
+    second = await outlet.put(b"b")
+    await outlet.sent(first)
+    outlet = await shop.open()
+    assert list(await outlet.waiting(10)) == [(second, b"b")]
+    assert await outlet.put(b"c") > second
+
+
+async def test_over_the_limit_the_oldest_go_and_are_counted(shop: Shop) -> None:
+    outlet = await shop.open()
+    for name in (b"a", b"b", b"c"):
+        await outlet.put(name * 40)
+    left = [body[:1] for _, body in await outlet.waiting(10)]
+    found = outlet.backlog()
+    assert left
+    assert left == [b"a", b"b", b"c"][-len(left) :]
+    assert found.dropped == 3 - len(left) >= 1
+    assert found.size_bytes <= LIMIT
+
+
+async def test_a_body_that_never_fits_is_refused_for_good(shop: Shop) -> None:
+    outlet = await shop.open()
+    await outlet.put(b"a")
+    with pytest.raises(StoreError, match="larger than the queue") as refused:
+        await outlet.put(b"x" * (LIMIT + 1))
+    assert refused.value.permanent
+    assert [body for _, body in await outlet.waiting(10)] == [b"a"]
+
+
+# -- leases -----------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Office:
+    """One kind of lease: holders by name, and how time goes by for them."""
+
+    holder: Callable[[str], Lease]
+    let_pass: Callable[[float], Awaitable[None]]
+
+
+def _memory_office() -> Office:
+    clock, desk = Clock(), Desk()
+
+    async def let_pass(seconds: float) -> None:
+        clock.now += seconds
+
+    return Office(lambda name: MemoryLease(desk, name, clock), let_pass)
+
+
+OFFICES: dict[str, Callable[[], Office]] = {"memory": _memory_office}
+
+
+@pytest.fixture(params=sorted(OFFICES))
+def office(request: pytest.FixtureRequest) -> Office:
+    return OFFICES[request.param]()
+
+
+async def test_one_of_two_holds_a_lease_and_keeps_its_number(office: Office) -> None:
+    one, two = office.holder("one"), office.holder("two")
+    number = await one.hold("watch", 2.0)
+    assert number is not None
+    assert await two.hold("watch", 2.0) is None
+    assert await one.hold("watch", 2.0) == number
+    assert await two.hold("settle", 2.0) is not None
+
+
+async def test_a_lease_that_ran_out_goes_to_the_next_with_a_higher_number(office: Office) -> None:
+    one, two = office.holder("one"), office.holder("two")
+    first = await one.hold("watch", 1.0)
+    await office.let_pass(1.5)
+    second = await two.hold("watch", 2.0)
+    assert first is not None
+    assert second is not None
+    assert second > first
+    assert await one.hold("watch", 2.0) is None
+
+
+async def test_who_let_his_lease_run_out_gets_another_number(office: Office) -> None:
+    one = office.holder("one")
+    first = await one.hold("watch", 1.0)
+    await office.let_pass(1.5)
+    second = await one.hold("watch", 2.0)
+    assert first is not None
+    assert second is not None
+    assert second > first
+
+
+async def test_a_lease_that_is_given_back_is_free_at_once(office: Office) -> None:
+    one, two = office.holder("one"), office.holder("two")
+    first = await one.hold("watch", 60.0)
+    await two.release("watch")  # not his
+    assert await two.hold("watch", 2.0) is None
+    await one.release("watch")
+    second = await two.hold("watch", 2.0)
+    assert first is not None
+    assert second is not None
+    assert second > first
+
+
+# -- the bus ----------------------------------------------------------------------------------
+
+BUSES: dict[str, Callable[[], tuple[Bus, Bus]]] = {"memory": lambda: (MemoryBus(),) * 2}  # type: ignore[dict-item]
+"""Two ends of one bus."""
+
+
+@pytest.fixture(params=sorted(BUSES))
+def ends(request: pytest.FixtureRequest) -> tuple[Bus, Bus]:
+    return BUSES[request.param]()
+
+
+async def next_of(heard: Any) -> bytes:
+    async with asyncio.timeout(DEADLINE_S):
+        return await anext(heard)
+
+
+async def test_all_who_listen_hear_it_in_order(ends: tuple[Bus, Bus]) -> None:
+    here, there = ends
+    ears = [await here.hear("facts"), await there.hear("facts")]
+    for data in (b"1", b"", b"\0\xff3"):
+        await here.tell("facts", data)
+    for ear in ears:
+        assert [await next_of(ear) for _ in range(3)] == [b"1", b"", b"\0\xff3"]
+
+
+async def test_who_listens_hears_his_topic_from_then_on(ends: tuple[Bus, Bus]) -> None:
+    here, there = ends
+    await here.tell("facts", b"before")
+    ear = await there.hear("facts")
+    await here.tell("orders", b"other")
+    await here.tell("facts", b"after")
+    assert await next_of(ear) == b"after"
+
+
+async def test_a_listener_waits_for_what_is_told_later(ends: tuple[Bus, Bus]) -> None:
+    here, there = ends
+    ear = await there.hear("facts")
+    waiting = asyncio.create_task(next_of(ear))
+    await asyncio.sleep(0)
+    await here.tell("facts", b"late")
+    assert await waiting == b"late"
+
+
+async def test_a_message_of_a_mebibyte_passes_and_a_larger_one_is_refused(
+    ends: tuple[Bus, Bus],
+) -> None:
+    here, there = ends
+    ear = await there.hear("facts")
+    with pytest.raises(StoreError, match="too many for one message") as refused:
+        await here.tell("facts", b"x" * (MAX_TOLD + 1))
+    assert refused.value.permanent
+    await here.tell("facts", b"x" * MAX_TOLD)
+    assert len(await next_of(ear)) == MAX_TOLD
+
+
+async def test_who_is_too_slow_is_told_that_he_missed_some(ends: tuple[Bus, Bus]) -> None:
+    here, there = ends
+    ear = await there.hear("facts")
+    for number in range(MAX_HEARD + 1):
+        await here.tell("facts", str(number).encode())
+    heard = [await next_of(ear) for _ in range(MAX_HEARD)]
+    assert heard == [str(n).encode() for n in range(MAX_HEARD)]
+    with pytest.raises(LinkError, match="listen again"):
+        await next_of(ear)
+    again = await there.hear("facts")
+    await here.tell("facts", b"on")
+    assert await next_of(again) == b"on"
+
+
+async def test_what_is_broken_says_so() -> None:
+    outlet, lease, bus = MemoryOutlet(10), MemoryLease(Desk(), "one", Clock()), MemoryBus()
+    outlet.broken = lease.broken = bus.broken = True
+    for attempt in (
+        lambda: outlet.put(b"a"),
+        lambda: lease.hold("watch", 1.0),
+        lambda: bus.tell("facts", b"a"),
+    ):
+        with pytest.raises(StoreError, match="told to be broken"):
+            await attempt()
