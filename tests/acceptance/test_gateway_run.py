@@ -175,9 +175,8 @@ def test_in_a_rehearsal_nobody_has_a_key_and_every_call_goes_through_the_gateway
     rehearsed: Running,
 ) -> None:
     parts = ("midwatch.hub", "midwatch.gateway", "drills.rehearsal", "caller.py", "time.sleep(600)")
-    found = {part: rehearsed.pids(part) for part in parts}
-    assert all(found.values()), found
-    for pid in (pid for pids in found.values() for pid in pids):
+    rehearsed.until(lambda: all(map(rehearsed.pids, parts)), "all of its processes run")
+    for pid in (pid for part in parts for pid in rehearsed.pids(part)):
         values = " ".join(environ(pid).values())
         assert SECRET not in values
         assert "sk-ant-its-own" not in values, "a rehearsal never spends"
