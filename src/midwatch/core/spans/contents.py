@@ -8,8 +8,8 @@ under `PREFIX.*`. Everything can be put back under the key it had.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
-from typing import Any, Final, cast
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, cast
 
 from midwatch.core.spans import form
 from midwatch.core.spans.dialect import Attribute, Event
@@ -20,6 +20,9 @@ from midwatch.core.spans.values import Value, dump, load
 
 FOLDED: Final = ".*"
 """Behind the prefix of indexed attributes, in a content's key."""
+
+FLAT: Final = ".**"
+"""The same, where their keys spell no tree: an object of the keys as they are, behind the prefix."""
 
 FROM_LOGS: Final = 1024
 """Places from here on belong to what log records say of a span: two senders, one span, no collision."""
@@ -95,17 +98,30 @@ def in_body(event: str | None) -> ContentKind | None:
 
 def digest(text: str) -> bytes:
     """Return the 8 bytes by which equal contents are known."""
-    return blake2b(text.encode(errors="replace"), digest_size=8).digest()
+    return sha256(text.encode(errors="replace")).digest()[:8]
 
 
-def row(span: Row, place: int, kind: int, key: str, value: Value) -> tuple[Row, bool]:
-    """Return the content as a row, and whether it had to be clipped."""
+class Said(NamedTuple):
+    """A content on its way into a row."""
+
+    kind: ContentKind
+    key: str
+    text: str
+    is_json: bool
+
+
+def said(kind: ContentKind, key: str, value: Value) -> Said:
+    """Return what an attribute said: text as it came, anything else as JSON."""
     if isinstance(value, str):
-        is_json, text = False, value
-        if not text.isascii():
-            text = text.encode(errors="replace").decode()
-    else:
-        is_json, text = True, dump(value)
+        return Said(kind, key, value, False)
+    return Said(kind, key, dump(value), True)
+
+
+def row(span: Row, place: int, kind: int, one: Said) -> tuple[Row, bool]:
+    """Return the content as a row, and whether it had to be clipped."""
+    _, key, text, is_json = one
+    if not text.isascii():
+        text = text.encode(errors="replace").decode()
     if "\0" in text:
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     characters, mark = len(text), digest(text)
@@ -125,39 +141,73 @@ def event_key(event: str, number: int, attribute: str) -> str:
     return f"{event}/{number}/{attribute}"
 
 
-def fold(parts: Iterable[tuple[str, Value]]) -> Value:
-    """Return the tree that indexed attributes spell, from their keys behind the prefix and its dot.
+class Piece(NamedTuple):
+    """A part of a folded content's text: what stands before a value, where the value is, where its JSON begins."""
 
-    What numbers from 0 on without a gap is a list, all else an object. Where the tree could not be taken apart
-    again into the same keys, the keys stay as they are.
+    before: str
+    place: int
+    offset: int
+    """Characters of the attribute's text before its value."""
+
+
+class Shape(NamedTuple):
+    """The tree that the keys of indexed attributes spell, as text with gaps for their values."""
+
+    pieces: tuple[Piece, ...]
+    after: str
+
+    def filled(self, attributes: Sequence[Attribute]) -> str | None:
+        """Return the tree as JSON, or None when a value is a tree itself: it could not be told from the keys'."""
+        text: list[str] = []
+        for before, place, offset in self.pieces:
+            one = attributes[place]
+            if isinstance(one.value, list | dict):
+                return None
+            text.append(before)
+            text.append(one.text[offset:])
+        text.append(self.after)
+        return "".join(text)
+
+
+def shape(keys: Sequence[str], places: Sequence[int], prefix: str) -> Shape | None:
+    """Return the shape of the attributes with these keys behind the prefix and its dot, at these places.
+
+    What numbers from 0 on without a gap is a list, all else an object. None where the tree could not be taken apart
+    again into the same keys.
     """
-    flat = dict(parts)
-    if any(isinstance(value, list | dict) for value in flat.values()):
-        return cast("Value", flat)
     root: dict[str, Any] = {}
-    for key, value in flat.items():
+    for key, place in zip(keys, places, strict=True):
         path = key.split(".")
-        if len(path) > MAX_DEPTH or not all(path):
-            return cast("Value", flat)
+        if len(path) > MAX_DEPTH or not all(path) or any(step.startswith("$") for step in path):
+            return None
         at = root
         for step in path[:-1]:
             inner = at.setdefault(step, {})
             if not isinstance(inner, dict):
-                return cast("Value", flat)
+                return None
             at = cast("dict[str, Any]", inner)
         if path[-1] in at:
-            return cast("Value", flat)
-        at[path[-1]] = value
-    return _listed(root)
+            return None
+        at[path[-1]] = (place, len(dump(f"{prefix}.{key}")) + 1)
+    pieces: list[Piece] = []
+    after = _written(root, "", pieces)
+    return Shape(tuple(pieces), after)
 
 
-def _listed(tree: Any) -> Any:
+def _written(tree: Any, before: str, pieces: list[Piece]) -> str:
+    """Write a tree's text into the pieces. Return what stands behind the last of them."""
     if not isinstance(tree, dict):
-        return tree
-    inner = {key: _listed(value) for key, value in cast("dict[str, Any]", tree).items()}
-    if inner and all(str(place) in inner for place in range(len(inner))):
-        return [inner[str(place)] for place in range(len(inner))]
-    return inner
+        pieces.append(Piece(before, *cast("tuple[int, int]", tree)))
+        return ""
+    inner = cast("dict[str, Any]", tree)
+    numbers = [str(place) for place in range(len(inner))]
+    if all(number in inner for number in numbers):
+        for place, number in enumerate(numbers):
+            before = _written(inner[number], before + ("," if place else "["), pieces)
+        return before + "]"
+    for place, (key, value) in enumerate(inner.items()):
+        before = _written(value, f"{before}{',' if place else '{'}{dump(key)}:", pieces)
+    return before + "}"
 
 
 def unfold(tree: Value, prefix: str) -> Iterator[tuple[str, Value]]:
@@ -167,11 +217,7 @@ def unfold(tree: Value, prefix: str) -> Iterator[tuple[str, Value]]:
             yield from unfold(inner, f"{prefix}.{place}")
     elif isinstance(tree, dict):
         for key, inner in tree.items():
-            # keys that stayed as they were have dots; what they hold is a value, whatever its shape
-            if "." in key:
-                yield f"{prefix}.{key}", inner
-            else:
-                yield from unfold(inner, f"{prefix}.{key}")
+            yield from unfold(inner, f"{prefix}.{key}")
     else:
         yield prefix, tree
 
@@ -189,7 +235,11 @@ def attributes(contents: Iterable[Row]) -> dict[str, Value]:
         key = cast("str", content[_KEY])
         if "/" in key:
             continue
-        if key.endswith(FOLDED):
+        if key.endswith(FLAT):
+            prefix = key[: -len(FLAT)]
+            flat = cast("dict[str, Value]", value(content))
+            found.update({f"{prefix}.{end}": inner for end, inner in flat.items()})
+        elif key.endswith(FOLDED):
             found.update(unfold(value(content), key[: -len(FOLDED)]))
         else:
             found[key] = value(content)
@@ -210,10 +260,10 @@ def events(contents: Iterable[Row]) -> dict[int, dict[str, Value]]:
 _KEY, _TEXT, _IS_JSON = (CONTENTS.at[name] for name in ("key", "text", "is_json"))
 
 
-def parted(events: Sequence[Event]) -> tuple[list[Event], list[tuple[ContentKind, str, Value]]]:
+def parted(events: Sequence[Event]) -> tuple[list[Event], list[Said]]:
     """Return events without what was said in them, and that: kind, key and value of each."""
     rest: list[Event] = []
-    said: list[tuple[ContentKind, str, Value]] = []
+    found: list[Said] = []
     for number, event in enumerate(events):
         kept: list[Attribute] = []
         for one in event.attributes:
@@ -221,8 +271,9 @@ def parted(events: Sequence[Event]) -> tuple[list[Event], list[tuple[ContentKind
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                said.append((kind, event_key(label(event.name) or "", number, one.key), one.value))
+                key = event_key(label(event.name) or "", number, one.key)
+                found.append(said(kind, key, one.value))
         rest.append(
             event if len(kept) == len(event.attributes) else event._replace(attributes=kept)
         )
-    return rest, said
+    return rest, found

@@ -18,9 +18,13 @@ from midwatch.core.spans.values import Value
 
 
 class Fold(NamedTuple):
-    key: str
+    """Indexed attributes that are one content."""
+
+    prefix: str
     kind: ContentKind
+    shape: contents.Shape | None
     parts: tuple[tuple[str, int], ...]
+    """The keys behind the prefix, and their places."""
 
 
 @dataclass(slots=True)
@@ -127,11 +131,13 @@ def _planned(
         tuple(back),
         tuple(kept[:MAX_ATTRIBUTES]),
         tuple(held),
-        tuple(
-            Fold(prefix[:-1] + contents.FOLDED, known[prefix[:-1]], tuple(parts))
-            for prefix, parts in folds.items()
-        ),
+        tuple(_fold(prefix[:-1], known[prefix[:-1]], parts) for prefix, parts in folds.items()),
         tuple(tags),
         tuple(judged),
         max(0, len(kept) - MAX_ATTRIBUTES),
     )
+
+
+def _fold(prefix: str, kind: ContentKind, parts: list[tuple[str, int]]) -> Fold:
+    keys, places = [key for key, _ in parts], [place for _, place in parts]
+    return Fold(prefix, kind, contents.shape(keys, places, prefix), tuple(parts))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from midwatch.core.spans import contents, form
+from midwatch.core.spans.contents import Said
 from midwatch.core.spans.dialect import (
     Attribute,
     Dialect,
@@ -130,7 +131,7 @@ class Interpretation:
                     break
         family = plan.family
         row[form.DIALECT] = family.name
-        said: list[tuple[ContentKind, str, Value]] | None = None
+        said: list[Said] | None = None
         if events:
             events, said = contents.parted(events)
             row[form.EVENTS] = events_text(events)
@@ -157,8 +158,8 @@ class Interpretation:
         """The same of a log record: the contents of one that speaks of a span are that span's."""
         trace, span = row[_L_TRACE], row[_L_SPAN]
         kept: list[Attribute] = []
-        said: list[tuple[ContentKind, str, Value]] = []
-        event = row[_L_EVENT] or ""
+        said: list[Said] = []
+        event = label(row[_L_EVENT]) or ""
         for one in attributes:
             kind = (
                 contents.in_event(event, one.key)
@@ -168,11 +169,11 @@ class Interpretation:
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                said.append((kind, one.key, one.value))
+                said.append(contents.said(kind, f"{event}/log/{one.key}", one.value))
         kind = contents.in_body(event)
         if kind is not None and row[_L_BODY] and trace is not None and span is not None:
             body = row[_L_BODY]
-            said.append((kind, "body", _json(body) if row[_L_BODY_IS_JSON] else body))
+            said.append(Said(kind, f"{event}/log/body", body, bool(row[_L_BODY_IS_JSON])))
             row[_L_BODY] = row[_L_BODY_IS_JSON] = None
         row[_L_ATTRIBUTES] = _object([one.text for one in kept])
         if not said:
@@ -180,11 +181,10 @@ class Interpretation:
         owner = form.SPANS.blank()
         owner[form.AGENT], owner[form.TRACE_ID], owner[form.SPAN_ID] = row[_L_AGENT], trace, span
         owner[form.START_NS] = row[_L_TIME]
-        for number, (kind, key, value) in enumerate(said):
-            text = value if isinstance(value, str) else dump(value)
-            unlike = int.from_bytes(contents.digest(f"{row[_L_TIME]}/{key}/{text}")[:6])
+        for number, one in enumerate(said):
+            unlike = int.from_bytes(contents.digest(f"{row[_L_TIME]}/{one.key}/{one.text}")[:6])
             place = contents.FROM_LOGS + (unlike << 6) + min(number, 63)
-            made, clipped = contents.row(owner, place, kind.value, f"{event}/log/{key}", value)
+            made, clipped = contents.row(owner, place, one.kind.value, one)
             batch.contents.append(made)
             if clipped:
                 self._interpreter.lost["clipped_content"] += 1
@@ -194,27 +194,31 @@ class Interpretation:
         row: Row,
         plan: Plan,
         attributes: Sequence[Attribute],
-        said: list[tuple[ContentKind, str, Value]] | None,
+        said: list[Said] | None,
         batch: Batch,
     ) -> None:
         """Put the span's contents into the batch, and what they are known by into the row."""
         kinds = contents.kinds_of(row[form.ROLE])
-        everything: list[tuple[ContentKind, str, Value]] = [
-            (kind, attributes[place].key, attributes[place].value)
-            for place, kind in plan.held
-            if attributes[place].value is not None and attributes[place].value != ""
-        ]
-        for key, kind, parts in plan.folds:
-            folded = contents.fold((end, attributes[place].value) for end, place in parts)
-            everything.append((kind, key, folded))
+        everything: list[Said] = []
+        for place, kind in plan.held:
+            _, value, _ = attributes[place]
+            if value is not None and value != "":
+                everything.append(contents.said(kind, attributes[place].key, value))
+        for prefix, kind, shape, parts in plan.folds:
+            text = None if shape is None else shape.filled(attributes)
+            if text is not None:
+                everything.append(Said(kind, prefix + contents.FOLDED, text, True))
+            else:
+                flat = {end: attributes[place].value for end, place in parts}
+                everything.append(Said(kind, prefix + contents.FLAT, dump(flat), True))
         if said:
             everything += said
         if len(everything) > MAX_CONTENTS:
             self._interpreter.lost["contents"] += len(everything) - MAX_CONTENTS
             del everything[MAX_CONTENTS:]
-        for place, (kind, key, value) in enumerate(everything):
-            number = kinds.get(kind, kind.value)
-            made, clipped = contents.row(row, place, number, key, value)
+        for place, one in enumerate(everything):
+            number = kinds.get(one.kind, one.kind.value)
+            made, clipped = contents.row(row, place, number, one)
             batch.contents.append(made)
             if clipped:
                 self._interpreter.lost["clipped_content"] += 1
