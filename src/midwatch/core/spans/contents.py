@@ -24,6 +24,9 @@ FOLDED: Final = ".*"
 FLAT: Final = ".**"
 """The same, where their keys spell no tree: an object of the keys as they are, behind the prefix."""
 
+FROM_OPEN: Final = 512
+"""Places from here on came when the span began: the ones before come with its end, and say more."""
+
 FROM_LOGS: Final = 1024
 """Places from here on belong to what log records say of a span: two senders, one span, no collision."""
 

@@ -20,12 +20,13 @@ from midwatch.core.spans.dialect import (
     Attribute,
     Dialect,
     Event,
+    attribute,
     events_text,
     load,
 )
 from midwatch.core.spans.family import Family
 from midwatch.core.spans.form import LOGS, Batch, ContentKind, Rank, Row
-from midwatch.core.spans.limits import MAX_CONTENTS, MAX_LABEL
+from midwatch.core.spans.limits import MAX_ATTRIBUTE, MAX_CONTENTS, MAX_LABEL
 from midwatch.core.spans.plans import Plan, make
 from midwatch.core.spans.reading import PENDING, PENDING_PARENT, ROOM, SCRATCH, label
 from midwatch.core.spans.standard import COMMON
@@ -131,17 +132,13 @@ class Interpretation:
                     break
         family = plan.family
         row[form.DIALECT] = family.name
-        said: list[Said] | None = None
-        if events:
-            events, said = contents.parted(events)
-            row[form.EVENTS] = events_text(events)
-            _read_events(row, events)
+        said = self._hear(row, events) if events else None
         family.finish(row)
         if row[PENDING] == "pending_span":
             _open(row)
         if plan.judged:
             _judge(row, _evaluations(attributes, plan.judged))
-        row[form.ATTRIBUTES] = _kept(row, plan, attributes)
+        row[form.ATTRIBUTES] = _kept(row, plan, attributes, self._interpreter.lost)
         if plan.tags:
             self._tag(row, plan, attributes)
         elif self._tags_text is not None:
@@ -151,36 +148,47 @@ class Interpretation:
         if plan.held or plan.folds or said:
             self._say(row, plan, attributes, said, batch)
         if plan.dropped:
-            self._interpreter.lost["attributes"] += plan.dropped
+            self._interpreter.lost["attribute"] += plan.dropped
         del row[SCRATCH:]
+
+    def _hear(self, row: Row, events: Sequence[Event]) -> list[Said]:
+        """Take over the span's events, and return what was said in them."""
+        kept, said = contents.parted(events)
+        if any(len(one.text) > MAX_ATTRIBUTE for event in kept for one in event.attributes):
+            kept = [
+                event._replace(attributes=_within(event.attributes, self._interpreter.lost))
+                for event in kept
+            ]
+        row[form.EVENTS] = events_text(kept)
+        _read_events(row, kept)
+        return said
 
     def log(self, row: Row, attributes: Sequence[Attribute], batch: Batch) -> None:
         """The same of a log record: the contents of one that speaks of a span are that span's."""
-        trace, span = row[_L_TRACE], row[_L_SPAN]
+        of_span = row[_L_TRACE] is not None and row[_L_SPAN] is not None
         kept: list[Attribute] = []
         said: list[Said] = []
         event = label(row[_L_EVENT]) or ""
         for one in attributes:
-            kind = (
-                contents.in_event(event, one.key)
-                if trace is not None and span is not None
-                else None
-            )
+            kind = contents.in_event(event, one.key) if of_span else None
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
                 said.append(contents.said(kind, f"{event}/log/{one.key}", one.value))
-        kind = contents.in_body(event)
-        if kind is not None and row[_L_BODY] and trace is not None and span is not None:
-            body = row[_L_BODY]
-            said.append(Said(kind, f"{event}/log/body", body, bool(row[_L_BODY_IS_JSON])))
+        kind = contents.in_body(event) if of_span else None
+        if kind is not None and row[_L_BODY]:
+            is_json = bool(row[_L_BODY_IS_JSON])
+            said.append(Said(kind, f"{event}/log/body", row[_L_BODY], is_json))
             row[_L_BODY] = row[_L_BODY_IS_JSON] = None
-        row[_L_ATTRIBUTES] = _object([one.text for one in kept])
-        if not said:
-            return
+        row[_L_ATTRIBUTES] = _object([one.text for one in _within(kept, self._interpreter.lost)])
+        if said:
+            self._tell(row, said, batch)
+
+    def _tell(self, row: Row, said: Sequence[Said], batch: Batch) -> None:
+        """Put what a log record says of a span among that span's contents."""
         owner = form.SPANS.blank()
-        owner[form.AGENT], owner[form.TRACE_ID], owner[form.SPAN_ID] = row[_L_AGENT], trace, span
-        owner[form.START_NS] = row[_L_TIME]
+        owner[form.AGENT], owner[form.START_NS] = row[_L_AGENT], row[_L_TIME]
+        owner[form.TRACE_ID], owner[form.SPAN_ID] = row[_L_TRACE], row[_L_SPAN]
         for number, one in enumerate(said):
             unlike = int.from_bytes(contents.digest(f"{row[_L_TIME]}/{one.key}/{one.text}")[:6])
             place = contents.FROM_LOGS + (unlike << 6) + min(number, 63)
@@ -216,7 +224,9 @@ class Interpretation:
         if len(everything) > MAX_CONTENTS:
             self._interpreter.lost["contents"] += len(everything) - MAX_CONTENTS
             del everything[MAX_CONTENTS:]
-        for place, one in enumerate(everything):
+        # an open span's contents are not those that come with its end, and must not stand in their places
+        first = contents.FROM_OPEN if row[form.RANK] == Rank.OPEN else 0
+        for place, one in enumerate(everything, first):
             number = kinds.get(one.kind, one.kind.value)
             made, clipped = contents.row(row, place, number, one)
             batch.contents.append(made)
@@ -264,9 +274,11 @@ _HASHED: Final = {
 # -- single spans ----------------------------------------------------------------------------------
 
 
-def _kept(row: Row, plan: Plan, attributes: Sequence[Attribute]) -> str | None:
+def _kept(row: Row, plan: Plan, attributes: Sequence[Attribute], lost: Counter[str]) -> str | None:
     """Return the attributes that stay as they are, with those that their column cannot give back after all."""
     texts = [attributes[place].text for place in plan.kept]
+    if texts and len(max(texts, key=len)) > MAX_ATTRIBUTE:
+        texts = [one.text for one in _within([attributes[place] for place in plan.kept], lost)]
     for column, place in plan.back:
         one = attributes[place]
         if row[column] is not one.value:
@@ -282,6 +294,20 @@ def _kept(row: Row, plan: Plan, attributes: Sequence[Attribute]) -> str | None:
 
 def _object(texts: Sequence[str]) -> str | None:
     return "{" + ",".join(texts) + "}" if texts else None
+
+
+def _within(attributes: Sequence[Attribute], lost: Counter[str]) -> list[Attribute]:
+    """Return attributes none of which is longer than MAX_ATTRIBUTE: text is clipped, what is no text is dropped."""
+    kept: list[Attribute] = []
+    for one in attributes:
+        if len(one.text) <= MAX_ATTRIBUTE:
+            kept.append(one)
+        elif isinstance(one.value, str):
+            kept.append(attribute(one.key, one.value[: MAX_ATTRIBUTE - len(one.key)]))
+            lost["clipped_attribute"] += 1
+        else:
+            lost["attribute"] += 1
+    return kept
 
 
 def _open(row: Row) -> None:
