@@ -137,6 +137,11 @@ _SECTIONS = {
     "models.limits": "CallLimits",
     "routes[]": "Route",
     "hub": "HubListen",
+    "hub.keep": "Keep",
+    "hub.keep.agents.NAME": "AgentKeep",
+    "hub.sample[]": "SampleRule",
+    "hub.forward.NAME": "ForwardTarget",
+    "hub.stores": "Stores",
     "gateway": "GatewayListen",
 }
 """Where each model of `core.fleet` stands in the file; `defaults` takes the keys of an agent."""
@@ -157,7 +162,8 @@ def fleet_file() -> str:
     for place, model in _SECTIONS.items():
         shape = models[model]
         title = f"`{place}`" if place else "Top level"
-        parts.append(f"\n## {title}\n\n{' '.join(shape.get('description', '').split())}\n")
+        about = " ".join(shape.get("description", "").split()) + _later(place, section=True)
+        parts.append(f"\n## {title}\n\n{about}\n")
         parts.append("| key | takes | default | meaning |\n| --- | --- | --- | --- |")
         required = shape.get("required", [])
         for key, spec in shape["properties"].items():
@@ -166,8 +172,20 @@ def fleet_file() -> str:
             takes, quantity = _takes(spec)
             default = "required" if key in required else _default(spec.get("default"), quantity)
             about = spec.get("description") or _about(spec, models)
+            about += _later(f"{place}.{key}".lstrip("."))
             parts.append(f"| `{key}` | {_cell(takes)} | {default} | {_cell(about)} |")
     return "\n".join(parts) + "\n\n"
+
+
+def _later(name: str, *, section: bool = False) -> str:
+    """Return what this version makes of a key, or a whole section, that a later one will enforce."""
+    from midwatch.core.fleetfile.reader import LATER
+
+    for key, note in LATER.items():
+        inside = section and re.match(rf"{re.escape(key)}[.\[]", name)
+        if name == key or name.endswith(f".{key}") or inside:
+            return f" **It {note}.**"
+    return ""
 
 
 def _about(spec: dict[str, Any], models: dict[str, Any]) -> str:
@@ -215,7 +233,18 @@ def _default(value: Any, quantity: str) -> str:
         return f"`${value / 1e9:.2f}`"
     if quantity == "a ratio":
         return f"`{value:.0%}`" if value <= 1 else f"`{value:g}x`"
+    if quantity == "a size":
+        return f"`{_size(value)}`"
+    if isinstance(value, list):
+        return f"`[{', '.join(map(str, value))}]`"
     return "see below" if isinstance(value, dict) else f"`{value}`"
+
+
+def _size(value: int) -> str:
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if value % 1024**power == 0:
+            return f"{value // 1024**power}{unit}"
+    return f"{value}B"
 
 
 def _duration(seconds: float) -> str:

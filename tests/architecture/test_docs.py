@@ -103,9 +103,14 @@ NOT_EVENTS = {
     "fleet.json",
     "gateway.ledger",
     "gateway.listen",
+    "hub.forward",
+    "hub.keep",
     "hub.listen",
     "hub.otlp_grpc",
     "hub.otlp_http",
+    "hub.sample",
+    "hub.stores",
+    "hub.tags",
 }
 """Names of files and of settings that look like an event."""
 

@@ -65,7 +65,14 @@ EFFECTS: Final[dict[str, Effect]] = {
 }
 """Key → effect; `limits.memory` before `limits`. docs/reference/change.md shows it."""
 
-FIXED: Final = ("hub.listen", "hub.otlp_http", "hub.otlp_grpc", "gateway.listen", "gateway.ledger")
+FIXED: Final = (
+    "hub.listen",
+    "hub.otlp_http",
+    "hub.otlp_grpc",
+    "hub.stores",
+    "gateway.listen",
+    "gateway.ledger",
+)
 """Keys of the whole file that a running instance cannot change."""
 
 ENV_FILE_CONTENT: Final = "env_file (its content)"

@@ -24,6 +24,8 @@ from midwatch.core.quantities import (
     Word,
     Zone,
 )
+from midwatch.core.telemetry import HubListen as HubListen
+from midwatch.core.telemetry import check_postgres
 from midwatch.core.terms import (
     Budget,
     Children,
@@ -146,35 +148,12 @@ class Route(Model):
     """Told again after so long, while the incident is open."""
 
 
-class HubListen(Model):
-    """Addresses of the hub: pages, API, and OpenTelemetry."""
-
-    listen: Listen = "127.0.0.1:8700"
-    """Pages and API, host:port."""
-    otlp_http: Listen | None = None
-    """OTLP over HTTP at the usual address, besides the one above; 127.0.0.1:4318 for example."""
-    otlp_grpc: Listen | None = None
-    """OTLP over gRPC; 127.0.0.1:4317 for example."""
-
-
-def _check_ledger(value: str) -> str:
-    if value.startswith("env:") and value[4:].strip():
-        return value
-    if not value.startswith(("postgresql://", "postgres://")):
-        raise units.Unexpected("postgresql://… or env:NAME", value)
-    name, colon, _ = value.partition("://")[2].rpartition("@")[0].partition(":")
-    if colon:
-        hint = f"a password shows here: put the address of {name} into a variable, as env:NAME"
-        raise units.Unexpected("an address without a password", "***", hint)
-    return value
-
-
 class GatewayListen(Model):
     """The gateway that carries model calls."""
 
     listen: Listen = "127.0.0.1:8701"
     """host:port."""
-    ledger: Annotated[str, AfterValidator(_check_ledger)] | None = None
+    ledger: Annotated[str, AfterValidator(check_postgres)] | None = None
     """Where budgets and charges are kept: a PostgreSQL database that gateways of several machines share, as
     postgresql://…, or env:NAME when its address holds a password. Left out: a file in the data directory."""
     tell_every: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0

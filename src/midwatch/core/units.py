@@ -48,6 +48,10 @@ MAX_SIZE_BYTES: Final = 2**60
 """One exbibyte: more than any limit of an operating system can hold."""
 
 
+HIDDEN: Final = "***"
+"""Given as the value of what may be a secret: then nobody who tells of it repeats what stands there."""
+
+
 class Unexpected(ValueError):
     """A value that is not what was expected. Reads `expected …, got …; hint`; the parts are kept
     apart for readers that must not repeat the value (it may have come from a secret)."""
@@ -55,6 +59,7 @@ class Unexpected(ValueError):
     def __init__(self, expected: str, value: object, hint: str | None = None) -> None:
         self.expected = expected
         self.hint = hint
+        self.hidden = value == HIDDEN
         super().__init__(
             f"expected {expected}, got {shorten(value)}" + (f"; {hint}" if hint else "")
         )

@@ -22,6 +22,7 @@ from midwatch.core.fleetfile import schema, words
 from midwatch.core.fleetfile.document import Document, Path, parse, show_path
 from midwatch.core.nearest import did_you_mean, nearest
 from midwatch.core.quantities import READING, split_listen
+from midwatch.core.telemetry import SAMPLED_BY
 from midwatch.core.units import shorten
 
 FIRST_FLEET: Final = """\
@@ -223,6 +224,7 @@ def _check(document: Document, whole: dict[str, Any]) -> None:
     _check_agents(document, whole)
     _check_names(document, whole)
     _check_budgets(document, whole)
+    _check_keep(document, whole)
     _check_routes(document, whole)
     _check_ports(document, whole)
 
@@ -290,6 +292,15 @@ def _check_budgets(document: Document, whole: dict[str, Any]) -> None:
             document.complain(("budgets", index, "agent"), message)
 
 
+def _check_keep(document: Document, whole: dict[str, Any]) -> None:
+    """Telemetry of an agent that is misspelt here would be kept as that of all others, and nobody would notice."""
+    agents = _mapping(whole, "agents")
+    for name in _mapping(whole, "hub", "keep", "agents"):
+        if name not in agents:
+            message = f"there is no agent {name!r}{did_you_mean(name, agents)}"
+            document.complain(("hub", "keep", "agents", name), message, at_key=True)
+
+
 def _check_instances(document: Document, whole: dict[str, Any]) -> None:
     """Several instances are called NAME.1, NAME.2 and so on: no other agent may have such a name."""
     agents = _mapping(whole, "agents")
@@ -351,30 +362,44 @@ def _check_ports(document: Document, whole: dict[str, Any]) -> None:
             )
 
 
-_LATER: Final = {
+LATER: Final = {
     "verify": "is read, but what it asks for is not checked by this version",
     "tools": "is read, but tool calls are not judged by this version",
     "alerts": "is read, but conditions of your own are not evaluated by this version",
     "loop.tool_calls_per_cycle": "is read, but not judged by this version",
     "hub.otlp_http": "is read, but this version takes OTLP over HTTP at hub.listen alone",
     "hub.otlp_grpc": "is read, but this version takes no gRPC; send OTLP over HTTP to hub.listen",
+    "hub.keep": "is read, but this version keeps telemetry for ever",
+    "hub.sample": "is read, but this version keeps every trace",
+    "hub.forward": "is read, but this version sends telemetry nowhere",
+    "hub.stores": "is read, but this version stores in files of the data directory alone",
+    "hub.tags": "is read, but this version sums up no tags",
 }
 """What the file may say already, and what this version makes of it."""
 
 
 def check_conditions(source: FleetFile) -> list[Problem]:
-    """Return what is wrong with the conditions of routes.
+    """Return what is wrong with the conditions of routes and of sampling.
 
     Apart from `load`, because it needs the engine for CEL: 30 MiB that a supervisor need not carry.
     The hub decides a route that cannot be decided in favour of telling.
     """
-    sample = dict.fromkeys(("fleet", "agent", "group", "kind", "severity", "sentence"), "")
+    words = dict.fromkeys(("fleet", "agent", "group", "kind", "severity", "sentence"), "")
+    conditions: list[tuple[Path, str, Mapping[str, Any]]] = [
+        *(
+            (("routes", index, "match"), route.match, {**words, "count": 1})
+            for index, route in enumerate(source.fleet.routes)
+        ),
+        *(
+            (("hub", "sample", index, "when"), rule.when, SAMPLED_BY)
+            for index, rule in enumerate(source.fleet.hub.sample)
+        ),
+    ]
     problems: list[Problem] = []
-    for index, route in enumerate(source.fleet.routes):
+    for path, condition, names in conditions:
         try:
-            Condition(route.match).holds({**sample, "count": 1})
+            Condition(condition).holds(names)
         except BadCondition as error:
-            path = ("routes", index, "match")
             place = source.document.place(path)
             problems.append(Problem(place.line, place.column, show_path(path), str(error)))
     return problems
@@ -382,7 +407,7 @@ def check_conditions(source: FleetFile) -> list[Problem]:
 
 def _notes(document: Document, fleet: Fleet) -> list[Problem]:
     notes: list[Problem] = []
-    for key, note in _LATER.items():
+    for key, note in LATER.items():
         parts = tuple(key.split("."))
         used = [path for path in document.places if path[-len(parts) :] == parts and _is_key(path)]
         if used:

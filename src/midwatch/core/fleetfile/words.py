@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from midwatch.core.fleetfile import schema
 from midwatch.core.fleetfile.document import Document, Path, Place, show_path
 from midwatch.core.nearest import did_you_mean
-from midwatch.core.units import Unexpected, shorten
+from midwatch.core.units import HIDDEN, Unexpected, shorten
 
 _QUOTES: Final = "put it in quotes when you mean the text"
 
@@ -54,7 +54,9 @@ def _unexpected(kind: str, context: dict[str, Any], value: object, place: Place)
             hint = did_you_mean(value, _choices(context)).removeprefix("; ") or None
     if hint is None and isinstance(value, bool | int | float) and kind in _TEXTS:
         hint = _QUOTES
-    return f"expected {expected}, got {_got(value, place)}" + (f"; {hint}" if hint else "")
+    hidden = isinstance(error, Unexpected) and error.hidden
+    got = HIDDEN if hidden else _got(value, place)
+    return f"expected {expected}, got {got}" + (f"; {hint}" if hint else "")
 
 
 def _choices(context: dict[str, Any]) -> list[str]:
