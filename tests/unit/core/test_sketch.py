@@ -107,9 +107,21 @@ def test_bytes_that_are_no_sketch_raise_and_change_nothing(data: bytes) -> None:
         assert data[0] == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"\x02\x00", b"\x01", b"\x01\x00\x05", b"\x01\x80", b"\x01\x00\xff\xff\x01\x02", b"\x01\x00\x05\x02\x00\x02"])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x02" + bytes(19),
+        b"\x01\x04" + bytes(18),
+        of(5, 500).to_bytes()[:-1],
+        of(5, 500).to_bytes() + b"\0",
+        bytes((1, 0, 2, 0)) + bytes(16) + bytes((5, 0, 5, 0, 1, 1)),
+        bytes((1, 0, 1, 0)) + bytes(16) + bytes((255, 255, 1)),
+        bytes((1, 0, 1, 0)) + bytes(16) + bytes((5, 0, 0)),
+    ],
+)
 def test_broken_bytes_are_refused_with_a_reason(data: bytes) -> None:
-    with pytest.raises(ValueError, match="sketch"):
+    with pytest.raises(ValueError, match="a sketch"):
         Sketch.from_bytes(data)
 
 
@@ -118,7 +130,7 @@ def test_a_sketch_of_everything_is_bounded() -> None:
     assert len(sketch.to_bytes()) <= MAX_BYTES
     day = random.Random(5)
     latencies = of(*(round(day.lognormvariate(1, 1) * 1e9) for _ in range(20_000)))
-    assert len(latencies.to_bytes()) < 1_500
+    assert len(latencies.to_bytes()) < 3_000
 
 
 def test_values_count_by_weight_and_can_be_taken_back() -> None:
