@@ -99,6 +99,7 @@ EVENT = r"(?:agent|run|hub|gateway|supervisor|fleet|node|schedule|sdk)\.[a-z]+(?
 NOT_EVENTS = {
     "agent.py",
     "agent.html",
+    "agent.name",
     "fleet.html",
     "fleet.json",
     "gateway.ledger",
@@ -112,7 +113,7 @@ NOT_EVENTS = {
     "hub.stores",
     "hub.tags",
 }
-"""Names of files and of settings that look like an event."""
+"""Names of files, of settings and of attributes that look like an event."""
 
 
 def test_every_event_kind_of_the_code_is_documented_and_the_reverse() -> None:

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from midwatch.core.errors import StoreError
 from midwatch.core.spans import form
 from midwatch.core.spans.form import ContentKind, Rank, Role, Row
 from midwatch.core.spans.questions import (
     BadQuestion,
     Choice,
     Metric,
-    SqlLimits,
     Window,
 )
 
@@ -29,8 +27,6 @@ from spans import (
     call,
     content,
     place,
-    point,
-    record,
     span,
     span_id,
     trace_id,
@@ -394,7 +390,7 @@ async def test_a_metric_without_data_has_no_line(ask: Any) -> None:
         await q.series(Metric.TRACE_LATENCY, "agent", HOUR, "max")
 
 
-# -- text and SQL -----------------------------------------------------------------------------
+# -- text -----------------------------------------------------------------------------
 
 
 async def test_a_text_is_found_wherever_it_stands(ask: Any) -> None:
@@ -417,61 +413,6 @@ async def test_a_text_is_found_wherever_it_stands(ask: Any) -> None:
     assert [one["where"] for one in paged] == [one["where"] for one in found]
     with pytest.raises(BadQuestion, match="nothing to look for"):
         await q.find("", HOUR, None, 10)
-
-
-async def test_sql_sees_every_table(ask: Any) -> None:
-    row = call("a", tags='{"customer":"acme"}')
-    q = await ask(row, contents=[content(row, "k", "hello")], points=[point()], logs=[record()])
-    table = await q.sql(
-        "SELECT trace_id, role, input_tokens, session FROM spans WHERE agent = 'inbox'", SqlLimits()
-    )
-    assert list(table.columns) == ["trace_id", "role", "input_tokens", "session"]
-    assert [list(one) for one in table.rows] == [[trace_id("t").hex(), "call", 100, None]]
-    for name, column, value in (("contents", "text", "hello"), ("points", "value", 1.5), ("logs", "body", "l")):  # fmt: skip
-        table = await q.sql(f"SELECT {column} FROM {name}", SqlLimits())
-        assert [list(one) for one in table.rows] == [[value]]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "DELETE FROM spans",
-        "DROP TABLE spans",
-        "INSERT INTO spans SELECT * FROM spans",
-        "CREATE TABLE x (a INT)",
-        "SELECT 1; SELECT 2",
-        "SELECT * FROM '/etc/passwd'",
-        "SELECT * FROM read_csv('/etc/passwd')",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "COPY spans TO '/tmp/out.csv'",
-        "ATTACH '/tmp/other.db' AS other",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SET enable_external_access = true",
-        "PRAGMA database_list",
-        "SELECT nothing FROM spans",
-        "SELECT FROM WHERE",
-    ],
-)
-async def test_sql_reads_telemetry_and_nothing_else(ask: Any, text: str) -> None:
-    q = await ask(span("a"))
-    with pytest.raises(BadQuestion):
-        await q.sql(text, SqlLimits())
-    assert len((await q.traces(ALL, None, 10)).items) == 1
-
-
-async def test_sql_is_bounded_in_rows_bytes_and_time(ask: Any) -> None:
-    q = await ask(*(span(f"s{n}", start_s=n) for n in range(10)))
-    table = await q.sql("SELECT name FROM spans", SqlLimits(rows=3))
-    assert (len(table.rows), table.truncated) == (3, True)
-    table = await q.sql("SELECT name FROM spans", SqlLimits(rows=10))
-    assert (len(table.rows), table.truncated) == (10, False)
-    table = await q.sql("SELECT repeat('x', 1000) FROM spans", SqlLimits(result_bytes=2500))
-    assert (len(table.rows), table.truncated) == (2, True)
-    slow = "SELECT count(*) FROM " + ", ".join(f"spans AS s{n}" for n in range(12))
-    with pytest.raises(StoreError, match="longer than"):
-        await q.sql(slow, SqlLimits(timeout_s=0.2))
 
 
 # -- what is wrong with a question --------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""One suite for SQL over telemetry, on every store: it reads the published tables and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.errors import StoreError
+from midwatch.core.spans.questions import BadQuestion, Choice, SqlLimits
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from spans import NOON_S, Place, batch, call, content, place, point, record, span, trace_id
+
+__all__ = ["place"]
+
+ALL = Choice()
+
+
+@pytest.fixture(params=["hot", "settled"])
+async def ask(place: Place, request: pytest.FixtureRequest) -> Any:
+    """Return a function that keeps rows and returns the questions, before and after settling."""
+
+    async def keep(*rows: Any, **more: Any) -> Any:
+        store, questions = await place.opened()
+        await store.append(batch(*rows, **more))
+        if request.param == "settled":
+            await store.settle(NOON_S + 86_400.0)
+        return questions
+
+    return keep
+
+
+async def test_sql_sees_every_table(ask: Any) -> None:
+    row = call("a", tags='{"customer":"acme"}')
+    q = await ask(row, contents=[content(row, "k", "hello")], points=[point()], logs=[record()])
+    table = await q.sql(
+        "SELECT trace_id, role, input_tokens, session FROM spans WHERE agent = 'inbox'", SqlLimits()
+    )
+    assert list(table.columns) == ["trace_id", "role", "input_tokens", "session"]
+    assert [list(one) for one in table.rows] == [[trace_id("t").hex(), "call", 100, None]]
+    for name, column, value in (("contents", "text", "hello"), ("points", "value", 1.5), ("logs", "body", "l")):  # fmt: skip
+        table = await q.sql(f"SELECT {column} FROM {name}", SqlLimits())
+        assert [list(one) for one in table.rows] == [[value]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "DELETE FROM spans",
+        "DROP TABLE spans",
+        "INSERT INTO spans SELECT * FROM spans",
+        "CREATE TABLE x (a INT)",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "COPY spans TO '/tmp/out.csv'",
+        "ATTACH '/tmp/other.db' AS other",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "PRAGMA database_list",
+        "SELECT nothing FROM spans",
+        "SELECT FROM WHERE",
+    ],
+)
+async def test_sql_reads_telemetry_and_nothing_else(ask: Any, text: str) -> None:
+    q = await ask(span("a"))
+    with pytest.raises(BadQuestion):
+        await q.sql(text, SqlLimits())
+    assert len((await q.traces(ALL, None, 10)).items) == 1
+
+
+async def test_sql_is_bounded_in_rows_bytes_and_time(ask: Any) -> None:
+    q = await ask(*(span(f"s{n}", start_s=n) for n in range(10)))
+    table = await q.sql("SELECT name FROM spans", SqlLimits(rows=3))
+    assert (len(table.rows), table.truncated) == (3, True)
+    table = await q.sql("SELECT name FROM spans", SqlLimits(rows=10))
+    assert (len(table.rows), table.truncated) == (10, False)
+    table = await q.sql("SELECT repeat('x', 1000) FROM spans", SqlLimits(result_bytes=2500))
+    assert (len(table.rows), table.truncated) == (2, True)
+    slow = "SELECT count(*) FROM " + ", ".join(f"spans AS s{n}" for n in range(12))
+    with pytest.raises(StoreError, match="longer than"):
+        await q.sql(slow, SqlLimits(timeout_s=0.2))
