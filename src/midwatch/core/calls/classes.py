@@ -181,6 +181,9 @@ _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
 _START: Final = "^(?:provider returned error: )?"
 """The beginning of what a provider says, also where a router quotes it."""
 
+_LIMITS: Final = frozenset((402, 403, 429))
+"""Statuses of what was asked too often, or is not paid for."""
+
 _OVERRULES: Final = tuple(
     (re.compile(pattern.replace("^", _START), re.IGNORECASE), kind)
     for pattern, kind in (
@@ -197,14 +200,6 @@ _OVERRULES: Final = tuple(
 _WORDS: Final = tuple(
     (re.compile(pattern.replace("^", _START), re.IGNORECASE), kind)
     for pattern, kind in (
-        (r"^your credit balance is too low\b", ErrorClass.QUOTA),
-        (r"^you have reached your specified (?:workspace )?api usage limits\b", ErrorClass.QUOTA),
-        (r"^insufficient (?:balance|credits|funds)\b", ErrorClass.QUOTA),
-        (r"\bmonthly (?:spend|usage|spending) limit\b", ErrorClass.QUOTA),
-        (r"^this organization has been disabled\b", ErrorClass.CREDENTIALS),
-        (r"^api key (?:not valid|expired|not found)\b", ErrorClass.CREDENTIALS),
-        (r"^your api key was reported as leaked\b", ErrorClass.CREDENTIALS),
-        (r"^user location is not supported\b", ErrorClass.CREDENTIALS),
         (r"^prompt is too long\b", ErrorClass.CONTEXT_LENGTH),
         (r"\binput length and `?max_tokens`? exceed context limit\b", ErrorClass.CONTEXT_LENGTH),
         (r"\bmaximum context length is [0-9]+ tokens\b", ErrorClass.CONTEXT_LENGTH),
@@ -221,9 +216,19 @@ _WORDS: Final = tuple(
         (r"^model not exist\b", ErrorClass.NOT_FOUND),
         (r"\bis not a valid model id\b", ErrorClass.NOT_FOUND),
         (r"^(?:the )?model is overloaded\b", ErrorClass.OVERLOADED),
+        (r"^your credit balance is too low\b", ErrorClass.QUOTA),
+        (r"^you have reached your specified (?:workspace )?api usage limits\b", ErrorClass.QUOTA),
+        (r"^insufficient (?:balance|credits|funds)\b", ErrorClass.QUOTA),
+        (r"\bmonthly (?:spend|usage|spending) limit\b", ErrorClass.QUOTA),
+        (r"^this organization has been disabled\b", ErrorClass.CREDENTIALS),
+        (r"^api key (?:not valid|expired|not found)\b", ErrorClass.CREDENTIALS),
+        (r"^your api key was reported as leaked\b", ErrorClass.CREDENTIALS),
+        (r"^user location is not supported\b", ErrorClass.CREDENTIALS),
     )
 )  # fmt: skip
-"""Asked last, and only where code and status say no more than that something is wrong."""
+"""Asked last, and only where code and status say no more than that something is wrong. What takes a key away from
+everybody stands behind what does not: a refusal may repeat words of the request that it refuses, so that these must
+begin it, or come with a status that no request brings about by its words (`_believed`)."""
 
 _OPEN_TO_WORDS: Final = frozenset(
     (
@@ -283,18 +288,18 @@ def _find(kind: Kind, status: int, said: Complaint) -> tuple[ErrorClass, str]:
     if quota is not None:
         return quota, said.quotas[0] if said.quotas else first
     for pattern, found in _OVERRULES:
-        if pattern.search(said.message):
+        if pattern.search(said.message) and _believed(pattern, found, status):
             return found, first
     for code in said.codes:
         found = CODES.get(code)
         # OpenAI's 429 and 5xx carry general types, too: a code must not make a server's error the request's
         if found is not None and not (found is ErrorClass.BAD_REQUEST and status >= 500):
-            return _by_words(said, found), code
+            return _by_words(said, found, status), code
     found = _by_status(status, said)
     if found is ErrorClass.UNKNOWN:
         code = next((c for c in said.codes if c in _VAGUE), first)
-        return _by_words(said, _VAGUE.get(code, found)), code
-    return _by_words(said, found), first
+        return _by_words(said, _VAGUE.get(code, found), status), code
+    return _by_words(said, found, status), first
 
 
 _LIMITED: Final = frozenset((ErrorClass.RATE_LIMIT, ErrorClass.QUOTA))
@@ -330,13 +335,18 @@ def _by_status(status: int, said: Complaint) -> ErrorClass:
     return ErrorClass.TRANSIENT if status >= 500 else ErrorClass.UNKNOWN
 
 
-def _by_words(said: Complaint, found: ErrorClass) -> ErrorClass:
+def _by_words(said: Complaint, found: ErrorClass, status: int) -> ErrorClass:
     if found not in _OPEN_TO_WORDS:
         return found
     for pattern, kind in _WORDS:
-        if pattern.search(said.message):
+        if pattern.search(said.message) and _believed(pattern, kind, status):
             return kind
     return found
+
+
+def _believed(pattern: re.Pattern[str], kind: ErrorClass, status: int) -> bool:
+    """Tell whether words are the provider's own, and not repeated from the request."""
+    return kind is not ErrorClass.QUOTA or status in _LIMITS or pattern.pattern.startswith("^")
 
 
 def _by_quota(said: Complaint) -> ErrorClass | None:

@@ -310,6 +310,21 @@ def test_a_limit_of_one_model_rests_its_key_for_that_model_alone(body: Any, one:
     assert route.take(place, 4_000.0) == "a"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, openai("Invalid value: 'monthly spend limit'. Supported values are: 'low'.", "invalid_request_error", "invalid_value"), C.BAD_REQUEST),
+        (400, openai("Invalid value: 'on tokens per day (TPD)'. Supported values are: 'low'.", "invalid_request_error", "invalid_value"), C.BAD_REQUEST),
+        (400, openai("insufficient credits is not a valid model ID", None, None), C.NOT_FOUND),
+        (400, openai("API key not found is not a valid model ID", None, None), C.NOT_FOUND),
+        (400, google(400, "INVALID_ARGUMENT", 'Unknown name "monthly usage limit": Cannot find field.'), C.BAD_REQUEST),
+        (403, openai("Your team has reached its monthly spending limit.", None, None), C.QUOTA),
+    ],
+)  # fmt: skip
+def test_words_of_a_request_that_its_refusal_repeats_rest_no_key(status: int, body: Any, kind: C) -> None:  # fmt: skip
+    assert classify(OAI, status, (), body, now=NOW).kind is kind
+
+
 def test_anthropics_rates_are_each_models_own_and_its_credit_is_not() -> None:
     rate = classify(
         ANT, 429, (), anthropic("rate_limit_error", "This request would exceed"), now=NOW
