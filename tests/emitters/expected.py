@@ -30,6 +30,23 @@ class Call:
     """It tells the provider's id of the answer."""
 
 
+PRICES: Final = {
+    "gpt-4o-mini": (150, 75, 0, 600),
+    "claude-haiku-4-5": (1000, 100, 1250, 5000),
+    "gemini-2.5-flash": (300, 30, 0, 2500),
+}
+"""Nano-dollars a token, from the providers' own pages: fresh, from a cache, to a cache, out."""
+
+
+def cost_nusd(call: Call) -> int:
+    """Return what a call costs by its figures, without the code's own arithmetic."""
+    fresh, cached, written, out = next(
+        price for name, price in PRICES.items() if call.model.startswith(name)
+    )
+    read, kept = call.cached or 0, call.written or 0
+    return (call.input - read - kept) * fresh + read * cached + kept * written + call.output * out
+
+
 @dataclass(frozen=True)
 class Expected:
     """The normal form of one recording. Calls are those that have one answer, each once."""
@@ -101,9 +118,7 @@ EXPECTED: Final[dict[str, Expected]] = {
     "otel-google": Expected(NOBODY, NOBODY, 0, _last(GEMINI, reasoning=None), (), {}),
     "openinference-openai": Expected(NOBODY, THERE, 0, OPENAI, (), {}),
     # the client makes a span of its own within each; it knows no session, and tells reasoning only where there was some
-    "openinference-anthropic": Expected(
-        NOBODY, THERE, 0, _last(ANTHROPIC, reasoning=None), (), {}
-    ),
+    "openinference-anthropic": Expected(NOBODY, THERE, 0, _last(ANTHROPIC, reasoning=None), (), {}),
     "openinference-agents": Expected(
         CLERK,
         THERE,

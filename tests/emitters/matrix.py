@@ -1,6 +1,6 @@
 """What a recording says in the normal form, beside what it must say; as a table for people.
 
-    python tests/emitters/matrix.py
+python tests/emitters/matrix.py
 """
 
 from __future__ import annotations
@@ -11,14 +11,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from expected import EXPECTED, Call, Expected
+from expected import EXPECTED, Call, Expected, cost_nusd
 from recorded import about, read, request
 
+from midwatch.core.pricing.shelf import Shelf
 from midwatch.core.spans import form
 from midwatch.core.spans.form import Role, Row
+from midwatch.core.spans.usage import parts
 
-COLUMNS = ("agent", "session", "turns", "calls", "tools", "tokens", "cost", "others")
-_OTHERS = (Role.DECISION, Role.RETRIEVAL, Role.EVALUATION, Role.CYCLE, Role.HANDOFF, Role.GUARD, Role.MEMORY)
+COLUMNS = ("agent", "session", "turns", "calls", "tools", "tokens", "cost", "told", "others")
+_SHELF = Shelf()
+_OTHERS = (
+    Role.DECISION,
+    Role.RETRIEVAL,
+    Role.EVALUATION,
+    Role.CYCLE,
+    Role.HANDOFF,
+    Role.GUARD,
+    Role.MEMORY,
+)
 
 
 def said(rows: list[Row], like: Expected) -> dict[str, object]:
@@ -39,12 +50,17 @@ def said(rows: list[Row], like: Expected) -> dict[str, object]:
         "session": frozenset(s for row in rows if (s := row[form.SESSION]) is not None),
         "turns": sum(_is_turn(row, by_id) for row in rows),
         "calls": [
-            (row[form.RESPONSE_MODEL] or row[form.MODEL], row[form.PROVIDER], row[form.RESPONSE_ID] is not None)
+            (
+                row[form.RESPONSE_MODEL] or row[form.MODEL],
+                row[form.PROVIDER],
+                row[form.RESPONSE_ID] is not None,
+            )
             for row in told
         ],
         "tools": tuple(row[form.TOOL] for row in rows if row[form.ROLE] == Role.TOOL),
         "tokens": [_tokens(row, want) for row, want in known],
-        "cost": tuple(row[form.COST_NUSD] for row in told if row[form.COST_NUSD] is not None),
+        "cost": [_price(row) for row in told],
+        "told": tuple(row[form.COST_NUSD] for row in told if row[form.COST_NUSD] is not None),
         "others": dict(
             Counter(Role(row[form.ROLE]).name.lower() for row in rows if row[form.ROLE] in _OTHERS)
         ),
@@ -62,6 +78,11 @@ def _tokens(row: Row, want: Call) -> Call:
         row[form.REASONING_TOKENS],
         want.has_id,
     )
+
+
+def _price(row: Row) -> int | None:
+    seller, model = row[form.PROVIDER] or "", row[form.RESPONSE_MODEL] or row[form.MODEL]
+    return _SHELF.quote(parts(row), seller, seller, model, row[form.START_NS] / 1e9).nusd
 
 
 def _is_turn(row: Row, by_id: dict[bytes, Row]) -> bool:
@@ -84,13 +105,14 @@ def wanted(want: Expected) -> dict[str, object]:
         "calls": [(call.model, call.provider, call.has_id) for call in want.calls],
         "tools": want.tools,
         "tokens": list(want.calls),
-        "cost": want.reported,
+        "cost": [cost_nusd(call) for call in want.calls],
+        "told": want.reported,
         "others": want.others,
     }
 
 
 def main() -> int:
-    """Print the table; return 1 when a cell is wrong."""
+    """Print the table; return 1 when a cell is wrong. `told` is what an emitter itself says of costs."""
     wrong: list[str] = []
     lines: list[tuple[str, ...]] = [("emitter", *COLUMNS, "of")]
     for name, want in EXPECTED.items():
@@ -102,12 +124,18 @@ def main() -> int:
             cells.append(("-" if nothing else "ok") if right else "WRONG")
             if not right:
                 wrong.append(f"{name} {column}: expected {should[column]}, got {got[column]}")
-        versions = ", ".join(f"{package} {version}" for package, version in about(name)["versions"].items())
+        versions = ", ".join(
+            f"{package} {version}" for package, version in about(name)["versions"].items()
+        )
         lines.append((name, *cells, versions))
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print("- : the emitter has no such thing to say, or does not say it")
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
+    print(
+        "- : the emitter has no such thing to say, or does not say it; told: what it says a call costs"
+    )
     for one in wrong:
         print(one)
     return 1 if wrong else 0

@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 sys.path.insert(0, str(Path(__file__).parent))
 
 from capture import Capture
+
 from emitters import EMITTERS, Emitter
 
 HERE = Path(__file__).parent

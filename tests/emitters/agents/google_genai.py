@@ -8,9 +8,9 @@ if how == "otel":
     os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
     os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "SPAN_ONLY"
 
-import stage
-from google import genai
-from google.genai import types
+import stage  # noqa: E402  it reads the environment
+from google import genai  # noqa: E402  it reads the environment
+from google.genai import types  # noqa: E402  it reads the environment
 
 made = stage.provider()
 if how == "otel":

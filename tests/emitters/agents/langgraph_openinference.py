@@ -21,8 +21,6 @@ clerk = create_react_agent(
 )
 config = {"configurable": {"thread_id": stage.SESSION}}
 clerk.invoke({"messages": [SystemMessage(stage.SYSTEM), HumanMessage(stage.FIRST)]}, config)
-for _ in clerk.stream(
-    {"messages": [HumanMessage(stage.SECOND)]}, config, stream_mode="messages"
-):
+for _ in clerk.stream({"messages": [HumanMessage(stage.SECOND)]}, config, stream_mode="messages"):
     pass
 made.shutdown()

@@ -33,9 +33,7 @@ def v1_28(tracer: trace.Tracer) -> None:
             span.add_event(
                 "gen_ai.system.message", {"gen_ai.system": "openai", "content": stage.SYSTEM}
             )
-            span.add_event(
-                "gen_ai.user.message", {"gen_ai.system": "openai", "content": question}
-            )
+            span.add_event("gen_ai.user.message", {"gen_ai.system": "openai", "content": question})
             span.add_event(
                 "gen_ai.choice",
                 {

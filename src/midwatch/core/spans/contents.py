@@ -15,7 +15,6 @@ from midwatch.core.spans import form
 from midwatch.core.spans.dialect import Attribute, Event
 from midwatch.core.spans.form import CONTENTS, ContentKind, Row
 from midwatch.core.spans.limits import MAX_CONTENT, MAX_DEPTH
-from midwatch.core.spans.reading import label
 from midwatch.core.spans.values import Value, dump, load
 
 FOLDED: Final = ".*"
@@ -23,12 +22,6 @@ FOLDED: Final = ".*"
 
 FLAT: Final = ".**"
 """The same, where their keys spell no tree: an object of the keys as they are, behind the prefix."""
-
-FROM_OPEN: Final = 512
-"""Places from here on came when the span began: the ones before come with its end, and say more."""
-
-FROM_LOGS: Final = 1024
-"""Places from here on belong to what log records say of a span: two senders, one span, no collision."""
 
 _MESSAGES: Final = {
     "gen_ai.system.message": ContentKind.SYSTEM,
@@ -139,9 +132,14 @@ def row(span: Row, place: int, kind: int, one: Said) -> tuple[Row, bool]:
     return made, clipped
 
 
-def event_key(event: str, number: int, attribute: str) -> str:
-    """Return the key of a content that an event held."""
-    return f"{event}/{number}/{attribute}"
+def event_key(number: int, attribute: str) -> str:
+    """Return the key of a content that a span's event held."""
+    return f"event/{number}/{attribute}"
+
+
+def log_key(record: bytes, attribute: str) -> str:
+    """Return the key of a content that a log record held."""
+    return f"log/{record.hex()}/{attribute}"
 
 
 class Piece(NamedTuple):
@@ -253,9 +251,9 @@ def events(contents: Iterable[Row]) -> dict[int, dict[str, Value]]:
     """Return what belongs to each of a span's events again, by their numbers."""
     found: dict[int, dict[str, Value]] = {}
     for content in contents:
-        name, _, attribute = cast("str", content[_KEY]).rpartition("/")
-        _, slash, number = name.rpartition("/")
-        if slash and number.isdigit():
+        held, _, attribute = cast("str", content[_KEY]).rpartition("/")
+        event, _, number = held.partition("/")
+        if event == "event":
             found.setdefault(int(number), {})[attribute] = value(content)
     return found
 
@@ -274,7 +272,7 @@ def parted(events: Sequence[Event]) -> tuple[list[Event], list[Said]]:
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                key = event_key(label(event.name) or "", number, one.key)
+                key = event_key(number, one.key)
                 found.append(said(kind, key, one.value))
         rest.append(
             event if len(kept) == len(event.attributes) else event._replace(attributes=kept)

@@ -164,21 +164,25 @@ class Interpretation:
         return said
 
     def log(self, row: Row, attributes: Sequence[Attribute], batch: Batch) -> None:
-        """The same of a log record: the contents of one that speaks of a span are that span's."""
+        """The same of a log record: the contents of one that speaks of a span are that span's.
+
+        The record's id must be set: its contents are known by it.
+        """
         of_span = row[_L_TRACE] is not None and row[_L_SPAN] is not None
         kept: list[Attribute] = []
         said: list[Said] = []
         event = label(row[_L_EVENT]) or ""
+        mark = row[_L_ID]
         for one in attributes:
             kind = contents.in_event(event, one.key) if of_span else None
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                said.append(contents.said(kind, f"{event}/log/{one.key}", one.value))
+                said.append(contents.said(kind, contents.log_key(mark, one.key), one.value))
         kind = contents.in_body(event) if of_span else None
         if kind is not None and row[_L_BODY]:
             is_json = bool(row[_L_BODY_IS_JSON])
-            said.append(Said(kind, f"{event}/log/body", row[_L_BODY], is_json))
+            said.append(Said(kind, contents.log_key(mark, "body"), row[_L_BODY], is_json))
             row[_L_BODY] = row[_L_BODY_IS_JSON] = None
         row[_L_ATTRIBUTES] = _object([one.text for one in _within(kept, self._interpreter.lost)])
         if said:
@@ -189,9 +193,7 @@ class Interpretation:
         owner = form.SPANS.blank()
         owner[form.AGENT], owner[form.START_NS] = row[_L_AGENT], row[_L_TIME]
         owner[form.TRACE_ID], owner[form.SPAN_ID] = row[_L_TRACE], row[_L_SPAN]
-        for number, one in enumerate(said):
-            unlike = int.from_bytes(contents.digest(f"{row[_L_TIME]}/{one.key}/{one.text}")[:6])
-            place = contents.FROM_LOGS + (unlike << 6) + min(number, 63)
+        for place, one in enumerate(said[:MAX_CONTENTS]):
             made, clipped = contents.row(owner, place, one.kind.value, one)
             batch.contents.append(made)
             if clipped:
@@ -224,9 +226,7 @@ class Interpretation:
         if len(everything) > MAX_CONTENTS:
             self._interpreter.lost["contents"] += len(everything) - MAX_CONTENTS
             del everything[MAX_CONTENTS:]
-        # an open span's contents are not those that come with its end, and must not stand in their places
-        first = contents.FROM_OPEN if row[form.RANK] == Rank.OPEN else 0
-        for place, one in enumerate(everything, first):
+        for place, one in enumerate(everything):
             number = kinds.get(one.kind, one.kind.value)
             made, clipped = contents.row(row, place, number, one)
             batch.contents.append(made)
@@ -419,7 +419,12 @@ def _json(text: str) -> Any:
 
 _L = LOGS.at
 _L_AGENT, _L_TRACE, _L_SPAN, _L_TIME = (_L["agent"], _L["trace_id"], _L["span_id"], _L["time_ns"])
-_L_EVENT, _L_BODY, _L_BODY_IS_JSON = _L["event"], _L["body"], _L["body_is_json"]
+_L_ID, _L_EVENT, _L_BODY, _L_BODY_IS_JSON = (
+    _L["log_id"],
+    _L["event"],
+    _L["body"],
+    _L["body_is_json"],
+)
 _L_ATTRIBUTES = _L["attributes"]
 
 

@@ -123,9 +123,7 @@ _OWN: Final = {
         form.CACHE_WRITE_TOKENS, tokens, gives_back=True
     ),
     "llm.token_count.prompt_details.audio": column(AUDIO_IN, tokens),
-    "llm.token_count.completion_details.reasoning": column(
-        form.REASONING_TOKENS, tokens, gives_back=True
-    ),
+    "llm.token_count.completion_details.reasoning": column(form.REASONING_TOKENS, tokens),
     "llm.token_count.completion_details.audio": column(AUDIO_OUT, tokens),
     "decision.token_count.input": column(form.INPUT_TOKENS, tokens),
     "decision.token_count.output": column(form.OUTPUT_TOKENS, tokens),
