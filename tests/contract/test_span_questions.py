@@ -11,6 +11,7 @@ import pytest
 from midwatch.core.spans import form
 from midwatch.core.spans.form import ContentKind, Rank, Role, Row
 from midwatch.core.spans.questions import (
+    MAX_LINES,
     BadQuestion,
     Choice,
     Metric,
@@ -302,11 +303,16 @@ async def test_cost_is_counted_once_and_what_has_no_price_is_told(ask: Any) -> N
     assert (found.total_nusd, found.unpriced) == (2**60 + 5, 1)
     for by, keys in {
         "model": {"gpt-4o-mini", "big"}, "fleet": {"fleet"}, "tag:customer": {"acme", None},
-        "group": {"support", None}, "session": {None}, "provider": {"openai"}, "tool": {None},
+        "day": {"2026-09-21"}, "group": {"support", None}, "session": {None}, "provider": {"openai"}, "tool": {None},
     }.items():  # fmt: skip
         found = await q.cost(by, HOUR)
         assert {one["key"] for one in found.rows} == keys, by
         assert found.total_nusd == 2**60 + 5, by
+    found = await q.cost("agent", HOUR, ("inbox",))
+    assert [(one["key"], one["cost_nusd"]) for one in found.rows] == [("inbox", 5)]
+    found = await q.cost("agent", HOUR, limit=1)
+    assert ([one["key"] for one in found.rows], found.more) == (["other"], 1)
+    assert found.total_nusd == 2**60 + 5
     with pytest.raises(BadQuestion, match="cannot be split by 'colour'"):
         await q.cost("colour", HOUR)
 
@@ -333,8 +339,22 @@ async def test_a_series_of_sums_is_exact_and_shows_no_data_as_none(ask: Any) -> 
     assert dict(found.whole) == {"inbox": 360, "other": 120}
     cost = await q.series(Metric.COST, "fleet", HOUR)
     assert dict(cost.whole) == {"fleet": 20}
+    some = await q.series(Metric.TOKENS, "model", HOUR, agents=("other",))
+    assert dict(some.whole) == {"gpt-4o-mini": 120}
+    with pytest.raises(BadQuestion, match="cannot be split by 'session'"):
+        await q.series(Metric.TOKENS, "session", HOUR)
     errors = await q.series(Metric.ERRORS, "fleet", HOUR)
     assert dict(errors.whole) == {"fleet": 1}
+
+
+async def test_a_series_has_a_bounded_number_of_lines(ask: Any) -> None:
+    rows = [span(f"s{n}", f"t{n}", agent=f"a{n}") for n in range(MAX_LINES + 5)]
+    q = await ask(*rows, span("more", "t", agent="a7"))
+    found = await q.series(Metric.SPANS, "agent", HOUR)
+    assert len(found.lines) == MAX_LINES
+    assert found.whole["a7"] == 2
+    assert found.whole["other"] == 6
+    assert sum(value or 0 for value in found.whole.values()) == len(rows) + 1
 
 
 async def test_quantiles_are_right_to_two_percent(ask: Any) -> None:

@@ -170,8 +170,12 @@ QUANTILES = frozenset(
 Statistic = Literal["p50", "p90", "p95", "p99", "mean"]
 
 By = str
-"""`fleet`, `agent`, `group`, `model`, `tool`, `provider`, `session`, or `tag:NAME`. Series know neither tool nor
-session; cost knows all."""
+"""`fleet`, `agent`, `group`, `model`, `provider` or `tag:NAME`; of cost also `tool`, `session` and `day` (UTC)."""
+
+MAX_LINES = 200
+"""Lines of one series: more values are summed in the line `other`."""
+
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,8 @@ class Series:
     at: Sequence[float]
     """When each step begins: from the first with data to the last, without a gap. Steps are whole in UTC."""
     lines: Mapping[str, Sequence[float | None]]
-    """None: no data. The 199 greatest by their sum have a line of their own, the rest is `other`."""
+    """None: no data. With more than MAX_LINES values the greatest, by observations, have a line of their own, and
+    the rest is one line called `other`."""
     whole: Mapping[str, float | None]
     """The same over the whole window: quantiles do not add up from steps."""
 
@@ -204,7 +209,11 @@ class Cost:
     """`{"key", "cost_nusd", "cost_usd", "calls", "input_tokens", "cached_tokens", "output_tokens", "unpriced"}`,
     dearest first; `key` None for spans that do not say it, `unpriced` calls without a cost."""
     total_nusd: int
+    """Of everything, also of rows that are not listed."""
     unpriced: int
+    """The same."""
+    more: int = 0
+    """Rows beyond the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +274,21 @@ class Questions(Protocol):
         ...
 
     async def series(
-        self, metric: Metric, by: By, window: Window, statistic: Statistic = "p95"
+        self,
+        metric: Metric,
+        by: By,
+        window: Window,
+        statistic: Statistic = "p95",
+        agents: Sequence[str] = (),
     ) -> Series:
-        """Return a metric over time, from sums alone: a month costs no more than an hour."""
+        """Return a metric over time, from sums alone: a month costs no more than an hour. `agents`: of these alone;
+        a trace is the agent's of its first span."""
         ...
 
-    async def cost(self, by: By, window: Window) -> Cost:
-        """Return what was spent in a window."""
+    async def cost(
+        self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
+    ) -> Cost:
+        """Return what was spent in a window. `agents`: by these alone."""
         ...
 
     async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:

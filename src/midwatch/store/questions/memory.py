@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from midwatch.core.spans.form import (
@@ -72,7 +73,7 @@ from midwatch.core.spans.questions import (
     Window,
 )
 from midwatch.core.spans.values import load_all
-from midwatch.store.questions.memory_series import cost_of, series_of
+from midwatch.store.questions.memory_series import cost_of, observed, series_of
 from midwatch.store.questions.memory_sql import run
 from midwatch.store.spans.memory import Shelf
 from midwatch.wire.limits import NUSD_PER_USD
@@ -157,16 +158,36 @@ class MemoryQuestions:
         return _page(items, after, limit, lambda item: (item["last_at"], item["session"]))
 
     async def series(
-        self, metric: Metric, by: By, window: Window, statistic: Statistic = "p95"
+        self,
+        metric: Metric,
+        by: By,
+        window: Window,
+        statistic: Statistic = "p95",
+        agents: Sequence[str] = (),
     ) -> Series:
         await asyncio.sleep(0)
+        if by in ("tool", "session", "day"):
+            raise BadQuestion(f"a series cannot be split by {by!r}; use cost, or another split")
+        split = self._splitter(by)
         traces = list(self._traces().values())
-        return series_of(metric, self._splitter(by), window, statistic, traces, self._counts, self._windows)  # fmt: skip
+        return series_of(
+            metric,
+            lambda row: split(row) if not agents or row[AGENT] in agents else None,
+            window,
+            statistic,
+            observed(metric, traces, self._counts, self._windows),
+        )
 
-    async def cost(self, by: By, window: Window) -> Cost:
+    async def cost(
+        self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
+    ) -> Cost:
         await asyncio.sleep(0)
-        rows = [r for r in self._shelf.spans if _within(window, r) and self._counts(r)]
-        return cost_of(rows, self._splitter(by))
+        rows = [
+            row
+            for row in self._shelf.spans
+            if _within(window, row) and self._counts(row) and (not agents or row[AGENT] in agents)
+        ]
+        return cost_of(rows, self._splitter(by), limit)
 
     async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:
         await asyncio.sleep(0)
@@ -213,10 +234,14 @@ class MemoryQuestions:
             return lambda row: row[place]
         if by == "group":
             return lambda row: self._groups.get(row[AGENT])
+        if by == "day":
+            return lambda row: (
+                datetime.fromtimestamp(row[START_NS] // 10**9, UTC).date().isoformat()
+            )
         if by == "fleet":
             return lambda _row: "fleet"
         raise BadQuestion(
-            f"cannot be split by {by!r}; use fleet, agent, group, model, tool, provider, session or tag:NAME"
+            f"cannot be split by {by!r}; use fleet, agent, group, model, provider, tool, session, day or tag:NAME"
         )
 
     def _chosen(self, choice: Choice, rows: Sequence[Row]) -> bool:

@@ -28,6 +28,8 @@ from midwatch.core.spans.form import (
     Row,
 )
 from midwatch.core.spans.questions import (
+    MAX_LINES,
+    OTHER,
     QUANTILES,
     BadQuestion,
     Cost,
@@ -53,6 +55,8 @@ class _Value(NamedTuple):
 
 Counts = Callable[[Row], bool]
 Observed = Iterator[_Value]
+Line = dict[int, list[_Value]]
+"""By step."""
 
 
 def series_of(
@@ -60,21 +64,20 @@ def series_of(
     split: Callable[[Row], str | None],
     window: Window,
     statistic: Statistic,
-    traces: Sequence[Sequence[Row]],
-    counts: Counts,
-    windows: Mapping[str, int],
+    values: Observed,
 ) -> Series:
     """Return the series. Raises BadQuestion for a statistic that a metric does not have."""
     if statistic not in (*_SHARES, "mean"):
         raise BadQuestion(f"there is no statistic {statistic!r}; use p50, p90, p95, p99 or mean")
     step_s = step_of(window)
-    lines: dict[str, dict[int, list[_Value]]] = {}
-    for value in _observed(metric, traces, counts, windows):
+    lines: dict[str, Line] = {}
+    for value in values:
         start_ns = value.row[START_NS]
         name = split(value.row)
         if name is not None and window.since_ns <= start_ns < window.until_ns:
             step = int(start_ns // (step_s * 1e9))
             lines.setdefault(name, {}).setdefault(step, []).append(value)
+    lines = _bounded(lines)
     steps = sorted({step for line in lines.values() for step in line})
     whole = range(steps[0], steps[-1] + 1) if steps else range(0)
     return Series(
@@ -90,6 +93,19 @@ def series_of(
             for name, line in lines.items()
         },
     )
+
+
+def _bounded(lines: dict[str, Line]) -> dict[str, Line]:
+    """Return at most MAX_LINES lines: the greatest, and all others in one."""
+    if len(lines) <= MAX_LINES:
+        return lines
+    names = sorted(lines, key=lambda name: (-sum(map(len, lines[name].values())), name))
+    kept = {name: lines[name] for name in names[: MAX_LINES - 1]}
+    rest: Line = kept.pop(OTHER, {})
+    for name in names[MAX_LINES - 1 :]:
+        for step, values in lines[name].items():
+            rest.setdefault(step, []).extend(values)
+    return {**kept, OTHER: rest}
 
 
 def _of(metric: Metric, values: Sequence[_Value], statistic: Statistic) -> float | None:
@@ -110,12 +126,13 @@ _RATES: Final = frozenset(
 )
 
 
-def _observed(
+def observed(
     metric: Metric,
     traces: Sequence[Sequence[Row]],
     counts: Counts,
     windows: Mapping[str, int],
 ) -> Observed:
+    """Yield what a metric is made of; `traces` are rows by their start."""
     if metric in _OF_TRACES:
         for rows in traces:
             yield from _OF_TRACES[metric](rows, counts)
@@ -199,15 +216,18 @@ _OF_TRACES: Final[dict[Metric, Callable[[Sequence[Row], Counts], Observed]]] = {
 }
 
 
-def cost_of(rows: Sequence[Row], split: Callable[[Row], str | None]) -> Cost:
-    """Return what counted spans cost, by key."""
+def cost_of(rows: Sequence[Row], split: Callable[[Row], str | None], limit: int) -> Cost:
+    """Return what counted spans cost, by key, at most `limit` of them."""
     by: dict[str | None, list[Row]] = {}
     for row in rows:
         by.setdefault(split(row), []).append(row)
     items = [_cost_row(name, mine) for name, mine in by.items()]
     items.sort(key=lambda item: (-item["cost_nusd"], str(item["key"])))
     return Cost(
-        items, sum(item["cost_nusd"] for item in items), sum(item["unpriced"] for item in items)
+        items[:limit],
+        sum(item["cost_nusd"] for item in items),
+        sum(item["unpriced"] for item in items),
+        max(0, len(items) - limit),
     )
 
 
