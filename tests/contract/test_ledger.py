@@ -238,6 +238,21 @@ async def test_a_gateway_that_was_only_slow_settles_what_another_has_expired(
     assert slow.in_flight == 0
 
 
+async def test_a_release_that_comes_after_its_expiry_gives_the_money_back(
+    ledger: AnyLedger,
+) -> None:
+    reservation = asked(60 * CENT, DAY)
+    await ledger.reserve(reservation)
+    await ledger.expire(NOON + 600)  # the machine slept, or its clock was set forward
+    ledger.release(reservation.call_id, NOON + 601)
+    assert await counted(ledger, DAY) == [(0, 0)]
+    assert ledger.counts["settled", "late"] == 1
+    found = await ledger.call(reservation.call_id)
+    assert found is not None
+    assert (found.state, found.cost_nusd, found.estimated) == (CallState.RELEASED, 0, False)
+    assert await ledger.audit() == {}
+
+
 async def test_what_one_gateway_has_reserved_another_settles(
     ledger: AnyLedger, another: Open
 ) -> None:

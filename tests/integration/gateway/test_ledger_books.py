@@ -199,8 +199,9 @@ class TwoGateways(RuleBasedStateMachine):
     def release(self, gateway: int, call: str) -> None:
         answers = self.apply(gateway, Release(call, self.now))
         made = self.made.get(call)
-        if made is not None and answers is not None and made.state == "open":
-            made.state = "released"
+        if made is None or answers is None or not (made.state == "open" or made.estimated):
+            return
+        made.state, made.cost, made.estimated = "released", 0, False
 
     @rule(gateway=st.sampled_from([0, 1]), call=calls, cost=st.integers(0, 350))
     def reconcile(self, gateway: int, call: str, cost: int) -> None:

@@ -234,6 +234,24 @@ async def test_a_defect_harms_no_other_order_and_the_ledger_lives_on(
     assert ledger.down is None
 
 
+async def test_a_caller_that_ends_just_when_its_answer_comes_leaves_no_reservation_behind(
+    ledger: DurableLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver = ledger._deliver
+
+    def delivered(*what: Any) -> None:
+        deliver(*what)
+        task.cancel()
+
+    monkeypatch.setattr(ledger, "_deliver", delivered)
+    task = asyncio.create_task(ledger.reserve(asked()))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    assert await spent(ledger) == (0, 0)
+    assert ledger.counts["abandoned", ""] == 1
+
+
 async def test_a_ledger_without_its_thread_says_so(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@ Invariants:
 - `balances` is the sum of `calls`, after every commit.
 - A decision is taken on balances that are read inside its transaction, or that nobody else has changed since.
 - What a batch did is believed (`_tally`, `_open`, `_told`) only once it is committed.
-- Whatever arrives late counts: a charge after a release or an expiry corrects the balances, and a reservation that
-  the database has lost is entered anew.
+- Whatever arrives late counts: a charge after a release or an expiry, or a release after an expiry, corrects the
+  balances, and a reservation that the database has lost is entered anew.
 
 Not thread-safe: one writing thread owns it.
 """
@@ -319,11 +319,12 @@ class Books:
         known = self._state(order.call_id, batch)
         if known is None:
             return Settled("unknown")
-        if known.state != CallState.OPEN:
+        late = known.state == CallState.SETTLED and known.estimated  # it had expired
+        if known.state != CallState.OPEN and not late:
             return Settled("again")
         nothing = Charge(0, order.at, outcome=order.why)
         self._end(order.call_id, known, CallState.RELEASED, nothing, batch)
-        return Settled("released")
+        return Settled("late" if late else "released")
 
     def _expire(self, at: float, batch: _Batch) -> list[str]:
         expired: list[str] = []

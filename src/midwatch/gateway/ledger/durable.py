@@ -187,10 +187,14 @@ class DurableLedger:
             self.counts["unavailable", "crowded"] += 1
             return unavailable(f"{MAX_WAITING} calls wait for the ledger")
         ask = self._ask(Reserve(reservation))
+        future = cast("asyncio.Future[Admitted | Refused]", ask.future)
         try:
-            verdict = cast("Admitted | Refused", await cast("asyncio.Future[Answer]", ask.future))
+            verdict = await future
         except asyncio.CancelledError:
             ask.gone = True
+            # the answer may have come in the same moment
+            if not future.cancelled() and isinstance(future.result(), Admitted):
+                self._abandon(reservation)
             raise
         if isinstance(verdict, Refused):
             self.counts["refused", verdict.reason.value] += 1
@@ -214,8 +218,8 @@ class DurableLedger:
 
     async def reconcile(self, call_id: str, charge: Charge, by: str = "") -> str:
         """Correct a call by exact figures."""
-        order = Settle(call_id, charge, exact=True, by=by)
-        return cast("Settled", await self._answer(order)).result
+        settled = await self._answer(Settle(call_id, charge, exact=True, by=by))
+        return cast("Settled", settled).result
 
     async def expire(self, at: float) -> list[str]:
         """Count overdue calls at their worst case; return their ids."""
@@ -295,8 +299,7 @@ class DurableLedger:
         """Return the answer to an order that is not a reservation. Raises LedgerDown."""
         if self._stopping:
             raise LedgerDown("the ledger is closed", "closed")
-        ask = self._ask(order)
-        answer = await cast("asyncio.Future[Answer]", ask.future)
+        answer = await cast("asyncio.Future[Answer]", self._ask(order).future)
         if isinstance(answer, Refused):
             raise LedgerDown(answer.sentence, "unavailable")
         return answer
@@ -349,13 +352,15 @@ class DurableLedger:
             if not ask.future.done():
                 ask.future.set_result(answer)
             elif isinstance(answer, Admitted) and isinstance(ask.order, Reserve):
-                reserved = ask.order.reservation
-                self.counts["abandoned", ""] += 1
-                self.release(reserved.call_id, reserved.at, "nobody waited for it")
+                self._abandon(ask.order.reservation)
         while self._waiting and self._waiting[0].future and self._waiting[0].future.done():
             self._waiting.popleft()
         for notice in told:
             self.on_notice(notice)
+
+    def _abandon(self, reserved: Reservation) -> None:
+        self.counts["abandoned", ""] += 1
+        self.release(reserved.call_id, reserved.at, "nobody waited for it")
 
     # -- in the thread --------------------------------------------------------------------------
 
