@@ -192,8 +192,7 @@ class DurableLedger:
             verdict = await future
         except asyncio.CancelledError:
             ask.gone = True
-            # the answer may have come in the same moment
-            if not future.cancelled() and isinstance(future.result(), Admitted):
+            if not future.cancelled() and isinstance(future.result(), Admitted):  # it came just now
                 self._abandon(reservation)
             raise
         if isinstance(verdict, Refused):
