@@ -83,18 +83,20 @@ class Breaker:
         if self._probe_at == taken:
             self._probe_at = None
 
-    def begun(self) -> bool:
-        """The provider begins to answer. Returns whether that closed the breaker: nobody waits for the end of a
-        probe that goes on for minutes. What is held against a closed one stays until an answer has ended well."""
-        if self._until is None:
-            return False
+    def begun(self, taken: float = float("inf")) -> bool:
+        """The provider begins to answer the call that was let through at `taken`; without one, a person says that it
+        is well. Returns whether that closed the breaker: nobody waits for the end of a probe that goes on for minutes.
+        What is held against a closed one stays until an answer has ended well."""
+        if self._until is None or taken < self._opened_at:
+            return False  # old streams that still end well say nothing of new ones
         self._close()
         return True
 
-    def answered(self) -> bool:
+    def answered(self, taken: float = float("inf")) -> bool:
         """The provider answered, to the end. Returns whether that closed the breaker."""
-        self._failures.clear()
-        return self.begun()
+        if taken >= self._opened_at:
+            self._failures.clear()
+        return self.begun(taken)
 
     def failed(self, now: float, reason: str, taken: float) -> bool:
         """The provider failed the call that was let through at `taken`. Returns whether that opened the breaker."""

@@ -148,7 +148,7 @@ def note_failure(
 
 def note_begun(health: Health, attempt: Try) -> list[Change]:
     """Enter the first content of a stream into `health`; return what that changed."""
-    closed = health.breaker(attempt.place).begun()
+    closed = health.breaker(attempt.place).begun(attempt.taken)
     return [_closed(attempt.place)] if closed else []
 
 
@@ -157,7 +157,8 @@ def note_answer(health: Health, attempt: Try, now: float) -> list[Change]:
     held = health.key(attempt.place.provider, attempt.key)
     if held is not None:
         held.answered(now)
-    return [_closed(attempt.place)] if health.breaker(attempt.place).answered() else []
+    closed = health.breaker(attempt.place).answered(attempt.taken)
+    return [_closed(attempt.place)] if closed else []
 
 
 def note_nothing(health: Health, attempt: Try) -> None:

@@ -117,3 +117,20 @@ def test_a_probe_that_was_forgotten_decides_nothing_any_more() -> None:
     assert breaker.take(later)
     assert not breaker.failed(later + 1, "the first probe", 12.0)
     assert breaker.failed(later + 2, "the second", later)
+
+
+def test_an_old_stream_that_ends_well_opens_nobodys_way_to_a_place_that_is_down() -> None:
+    breaker = Breaker(Terms(failures=3, cooldown=(10.0, 300.0)))
+    for n in range(3):
+        breaker.failed(100.0 + n, "503", 100.0 + n)
+    assert not breaker.begun(50.0)
+    assert not breaker.answered(50.0)
+    assert breaker.state(105.0) is BreakerState.OPEN
+    assert breaker.take(112.0)
+    assert not breaker.answered(60.0)
+    assert not breaker.take(113.0), "the probe is still out"
+    assert breaker.answered(112.0)
+    assert [breaker.failed(114.0, "503", 114.0), breaker.answered(50.0)] == [False, False]
+    assert not breaker.blank, "nor does it clear what is held against a closed one"
+    assert breaker.answered() is False
+    assert breaker.blank
