@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from midwatch.gateway import asking, dialects
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import CHAT, HOME, MESSAGES, NEXT, RESPONSES, SSE, Heard, event, stream_of
@@ -130,6 +134,24 @@ async def test_a_rate_limit_whose_words_break_off_keeps_its_retry_after(tmp_path
     out = await house.ask(CHAT)
     assert (out.status, out.headed["retry-after"]) == (429, "90")
     assert await books(house) == [("released", "rate_limit")]
+
+
+async def test_a_long_answer_is_read_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    read = dialects.answer
+
+    def noting(*given: Any, **named: Any) -> Any:
+        threads.append(threading.get_ident())
+        return read(*given, **named)
+
+    monkeypatch.setattr(dialects, "answer", noting)
+    padded = ANSWER + b" " * asking.LONG_BYTES
+    for answer in (ANSWER, padded):
+        house = gate(tmp_path / str(len(answer)), Says([answer], headers=JSON))
+        assert (await house.ask(CHAT, stream=False)).status == 200
+    assert [one == threading.get_ident() for one in threads] == [True, False]
 
 
 # -- a success behind which there is no answer ----------------------------------------------------

@@ -20,7 +20,7 @@ from midwatch.core.calls.classes import Failure, broken, classify
 from midwatch.core.pricing.reader import Accumulator
 from midwatch.core.pricing.usage import Usage
 from midwatch.gateway.dialects import sse
-from midwatch.gateway.dialects.bodies import Json
+from midwatch.gateway.dialects.bodies import MAX_VALUES, Json, values_of
 
 MAX_TEXT: Final = 4 * 1024 * 1024
 """Characters of an answer that are kept for continuing it. A longer one is not continued."""
@@ -225,7 +225,13 @@ class Listener:
             self.model = model[:MAX_NAME]
 
 
+LONG_BYTES: Final = 256 * 1024
+"""A longer event is looked at before it is read: it may hold at most `MAX_VALUES` values."""
+
+
 def _object(data: bytes) -> Json | None:
+    if len(data) > LONG_BYTES and values_of(data, MAX_VALUES) > MAX_VALUES:
+        return None
     try:
         value = from_json(data)
     except ValueError:

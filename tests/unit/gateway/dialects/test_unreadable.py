@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
-from midwatch.gateway.dialects import Event, Listener, What, listener, sse, stream
+from midwatch.core.calls.classes import ErrorClass
+from midwatch.gateway.dialects import Event, Listener, What, answers, listener, sse, stream
 
 CHAT = Ask(Kind.OPENAI, Dialect.CHAT, "gpt-4o", stream=True)
 ARRAY = Ask(Kind.GEMINI, Dialect.GENERATE, "gemini-2.5-flash", stream=True, array=True)
@@ -65,3 +67,46 @@ def test_an_element_that_cannot_be_read_breaks_an_array() -> None:
     heard, events = hear(ARRAY, b"[{bad}, " + good.encode() + b"]")
     assert [event.what for event in events] == [What.MALFORMED]
     assert heard.failure is not None
+
+
+def test_an_event_of_very_many_values_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LONG_BYTES", 100)
+    monkeypatch.setattr(stream, "MAX_VALUES", 50)
+    many = f"data: {json.dumps({'choices': [[]] * 100})}\n\n".encode()
+    long = said("a, [{" * 100)
+    heard, events = hear(CHAT, long, many)
+    assert [event.what for event in events] == [What.CONTENT, What.MALFORMED]
+    assert (heard.text(), heard.complete) == ("a, [{" * 100, False)
+
+
+def test_an_answer_of_very_many_values_is_none_and_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "LONG_BYTES", 100)
+    monkeypatch.setattr(answers, "MAX_VALUES", 50)
+    many = json.dumps({"choices": [[]] * 100, "usage": {"prompt_tokens": 1}}).encode()
+    found = answers.answer(replace(CHAT, stream=False), 200, (), many)
+    assert found.failure is not None
+    assert (found.failure.kind, found.free, found.told) == (ErrorClass.UNREADABLE, False, False)
+
+
+def test_of_long_embeddings_the_vectors_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def noting(data: bytes) -> Any:
+        read.append(len(data))
+        return json.loads(data)
+
+    monkeypatch.setattr(answers, "LONG_BYTES", 100)
+    monkeypatch.setattr(answers, "MAX_VALUES", 50)
+    monkeypatch.setattr(answers, "from_json", noting)
+    told = {"prompt_tokens": 7, "total_tokens": 7}
+    vectors = [{"embedding": [0.5] * 1_000, "index": n} for n in range(3)]
+    body = json.dumps({"object": "list", "data": vectors, "model": "e", "usage": told}).encode()
+    ask = Ask(Kind.OPENAI, Dialect.EMBEDDINGS, "e")
+    found = answers.answer(ask, 200, (), body)
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.model, found.failure) == (7, "e", None)
+    assert max(read) < 100
+    for end in (1, 60, 2_000):
+        cut = answers.answer(ask, 200, (), body[:-end])
+        assert cut.failure is not None
+        assert not cut.free
