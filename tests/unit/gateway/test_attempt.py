@@ -172,6 +172,14 @@ async def test_a_whole_answer_for_a_stream_is_charged_and_the_next_place_asked(
     assert home.blank, "what an agent can bring about closes no place to others"
 
 
+async def test_a_whole_answer_for_a_stream_is_not_waited_for_beyond_the_calls_time(
+    tmp_path: Path,
+) -> None:
+    house = gate(tmp_path, Says([Forever()], headers=JSON, head_after=4.0), timeouts={"total": 5.0})
+    out = await house.ask(CHAT)
+    assert (out.status >= 500, house.clock.passed) == (True, 5.0)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_page_of_a_proxy_costs_nothing_and_is_no_answer(
     stream: bool, tmp_path: Path
