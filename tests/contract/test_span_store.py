@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,48 @@ async def test_what_is_lost_stays_lost_over_a_restart(place: Place) -> None:
     assert [i["rank"] for i in await items(questions)] == ["lost"]
     await store.append(batch(span("a", rank=OPEN, run_id="r1")))
     assert [i["rank"] for i in await items(questions)] == ["lost"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_in_whatever_order_and_batches_rows_come_the_same_is_kept(
+    place: Place, seed: int
+) -> None:
+    store, questions = await place.opened()
+    dice = random.Random(seed)
+    highest = {f"s{n}": dice.choice((OPEN, LOST, ENDED)) for n in range(30)}
+    rows = [
+        span(name, rank=rank, start_s=at)
+        for at, (name, top) in enumerate(highest.items())
+        for rank in range(top + 1)
+        for _ in range(dice.randint(1, 2))
+    ]
+    dice.shuffle(rows)
+    new = replaced = duplicates = 0
+    while rows:
+        count = dice.randint(1, 12)
+        kept = await store.append(batch(*rows[:count]))
+        new, replaced = new + kept.new, replaced + kept.replaced
+        duplicates += kept.duplicates
+        rows = rows[count:]
+        if dice.random() < 0.2:
+            await store.settle(NOON_S + 86_400.0)
+    words = {OPEN: "open", LOST: "lost", ENDED: "ended"}
+    assert new == len(highest)
+    assert {i["name"]: i["rank"] for i in await items(questions)} == {
+        name: words[rank] for name, rank in highest.items()
+    }
+    assert (await store.footprint()).signals[Signal.SPANS].rows == len(highest)
+
+
+async def test_many_who_append_the_same_at_once_store_it_once(place: Place) -> None:
+    store, questions = await place.opened()
+    kept = await asyncio.gather(
+        *(store.append(batch(*(span(f"s{n}") for n in range(at, at + 10)))) for at in range(20))
+    )
+    assert sum(one.new for one in kept) == 29
+    assert sum(one.duplicates for one in kept) == 20 * 10 - 29
+    assert sum(len(one.fresh.spans) for one in kept) == 29
+    assert len(await items(questions)) == 29
 
 
 # -- settling ---------------------------------------------------------------------------------
