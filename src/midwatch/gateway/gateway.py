@@ -128,6 +128,10 @@ class Gateway:
             self._refuse(out, kind, refusal)
         except ClientGone:
             self.house.counts["client.gone_early"] += 1
+        except Exception:
+            # whoever called us logs it; its client hears of it in its own dialect
+            self._refuse(out, kind, refusals.fault())
+            raise
         return None
 
     async def _answer(self, call: Carried, out: Outgoing) -> None:

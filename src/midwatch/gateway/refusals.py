@@ -74,6 +74,13 @@ def stopping() -> Refusal:
     return Refusal("midwatch_stopping", "the gateway stops; ask again in a moment", 503, 1, True)
 
 
+def fault() -> Refusal:
+    """Answer what went wrong here in a way that nobody foresaw. Not tried again by itself: the same may happen, and
+    what was asked before that is charged."""
+    said = "the gateway failed at this request, and its log says why; others are carried on"
+    return Refusal("midwatch_fault", said, 500)
+
+
 def not_for_key(key: str, models: Sequence[str]) -> Refusal:
     """Refuse a model that a key may not use."""
     allowed = ", ".join(models)[:300]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from gateways import CHAT, HOME, SSE, Gate, Heard, stream_of
+from gateways import CHAT, GENERATE, HOME, MESSAGES, SSE, Gate, Heard, stream_of
 from midwatch.core.calls.breaker import BreakerState
 from midwatch.core.calls.charge import CallState
 from midwatch.gateway import refusals, worth
@@ -188,6 +188,29 @@ async def test_a_fault_of_ours_within_an_attempt_leaves_nothing_open(
     state = "released" if isinstance(said, Says) and said.status == 500 else "settled"
     assert await books(house) == [(state, "fault")]
     assert house.counts["attempt.fault"] == 1
+
+
+@pytest.mark.parametrize("dialect", [CHAT, MESSAGES, GENERATE])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_fault_of_ours_is_told_in_the_clients_dialect_and_not_tried_again(
+    dialect: str, stream: bool, tmp_path: Path
+) -> None:
+    house = gate(tmp_path, Fault())
+    out = PlayedOutgoing()
+    with pytest.raises(Fault):
+        await house.ask(dialect, out=out, stream=stream)
+    error = json.loads(out.whole)["error"]
+    assert (out.status, out.headed["x-should-retry"], out.ended) == (500, "false", True)
+    assert "midwatch_fault" in json.dumps(error)
+    assert house.counts["refused.midwatch_fault"] == 1
+
+
+async def test_a_fault_of_ours_within_a_stream_ends_it_without_an_end(tmp_path: Path) -> None:
+    house = gate(tmp_path, Says([*stream_of(CHAT, WORDS)[:9], Fault()]))
+    out = PlayedOutgoing()
+    with pytest.raises(Fault):
+        await house.ask(CHAT, out=out)
+    assert (out.status, out.ended) == (200, False), "the server breaks it off"
 
 
 async def test_a_price_that_cannot_be_computed_is_charged_as_what_was_reserved(
