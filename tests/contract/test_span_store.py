@@ -228,6 +228,7 @@ async def test_in_whatever_order_and_batches_rows_come_the_same_is_kept(
         for _ in range(dice.randint(1, 2))
     ]
     dice.shuffle(rows)
+    total = len(rows)
     new = replaced = duplicates = 0
     while rows:
         count = dice.randint(1, 12)
@@ -238,7 +239,7 @@ async def test_in_whatever_order_and_batches_rows_come_the_same_is_kept(
         if dice.random() < 0.2:
             await store.settle(NOON_S + 86_400.0)
     words = {OPEN: "open", LOST: "lost", ENDED: "ended"}
-    assert new == len(highest)
+    assert (new, new + replaced + duplicates) == (len(highest), total)
     assert {i["name"]: i["rank"] for i in await items(questions)} == {
         name: words[rank] for name, rank in highest.items()
     }
