@@ -87,8 +87,10 @@ class Reply:
 class NodeLink(Protocol):
     """Commands to the supervisor that runs an agent."""
 
-    async def send(self, agent: str, do: str, timeout_s: float = 30.0) -> Reply:
-        """Return the node's reply. Raises LinkError when no node answers in time."""
+    async def send(
+        self, agent: str, do: str, timeout_s: float = 30.0, *, by: str | None = None
+    ) -> Reply:
+        """Return the node's reply. Raises LinkError when no node answers in time. `by`: who asks; None: a person."""
         ...
 
 

@@ -37,12 +37,12 @@ class Actions:
         self.answered = 0
         self.failed_attempts = 0
 
-    def begin(self, incident_id: str, agent: str, do: str) -> None:
-        """Send an action in the background, unless it is under way."""
+    def begin(self, incident_id: str, agent: str, do: str, by: str) -> None:
+        """Send an action in the background, unless it is under way. `by`: who wants it, in words."""
         key = (incident_id, do)
         if key not in self._tasks:
             task = asyncio.get_running_loop().create_task(
-                self._carry(incident_id, agent, do), name=f"{do} {agent}"
+                self._carry(incident_id, agent, do, by), name=f"{do} {agent}"
             )
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
@@ -54,11 +54,11 @@ class Actions:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _carry(self, incident_id: str, agent: str, do: str) -> None:
+    async def _carry(self, incident_id: str, agent: str, do: str, by: str) -> None:
         wait = RETRY_S[0]
         while self._is_wanted(incident_id, do):
             try:
-                reply = await self._link.send(agent, do)
+                reply = await self._link.send(agent, do, by=by)
             except LinkError as error:
                 self.failed_attempts += 1
                 log.warning("cannot %s %s yet, trying again in %g s: %s", do, agent, wait, error)

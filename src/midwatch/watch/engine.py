@@ -341,7 +341,7 @@ class Watch:
     def _follow(self, incident: Incident) -> None:
         """Start what an incident that is durable asks for."""
         for do in steps.pending(incident):
-            self._actions.begin(incident.id, incident.agent, do)
+            self._actions.begin(incident.id, incident.agent, do, f"the hub ({incident.kind})")
         moment = next_repeat(incident, self._notifier.routes.targets(incident), self._clock())
         if moment is None:
             self._repeats.pop(incident.id, None)

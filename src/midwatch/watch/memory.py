@@ -91,11 +91,21 @@ class ScriptedLink:
 
     def __init__(self, answer: Callable[[str, str], Reply] | None = None) -> None:
         self.sent: list[tuple[str, str]] = []
+        self.by: list[str | None] = []
+        """Who wanted each of them."""
         self.answer = answer or _obey
 
-    async def send(self, agent: str, do: str, timeout_s: float = 30.0) -> Reply:  # noqa: ARG002  the port
+    async def send(
+        self,
+        agent: str,
+        do: str,
+        timeout_s: float = 30.0,  # noqa: ARG002  the port
+        *,
+        by: str | None = None,
+    ) -> Reply:
         await asyncio.sleep(0)
         self.sent.append((agent, do))
+        self.by.append(by)
         return self.answer(agent, do)
 
 

@@ -187,6 +187,7 @@ async def test_a_runaway_is_suspended_and_the_sentence_says_when_and_for_how_muc
     await night.beat("inbox", tokens=41_200, cost_usd=0.38)
     await _until(lambda: night.only("runaway-loop").actions[0].result == "suspended")
     assert night.link.sent == [("inbox", "suspend")]
+    assert night.link.by == ["the hub (runaway-loop)"], "no person did it"
     incident = night.only("runaway-loop")
     assert incident.sentence.startswith(
         "inbox: 41,200 tokens in one cycle, usual 190; suspended at 15:06:51"
