@@ -9,10 +9,11 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from midwatch.core.counts import Counts
 from midwatch.core.spans import form
 from midwatch.core.spans.form import (
     CONTENTS,
@@ -29,6 +30,9 @@ from midwatch.core.spans.form import (
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.store import SpanStore
 from midwatch.store.questions.memory import MemoryQuestions
+from midwatch.store.spans.embedded import Due, EmbeddedSpans
+from midwatch.store.spans.engine import View
+from midwatch.store.spans.manifest import MemoryManifest
 from midwatch.store.spans.memory import MemorySpans, Shelf
 
 S = 10**9
@@ -60,7 +64,58 @@ def _memory(_folder: Path) -> Place:
     return Place(open_)
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": _memory}
+class _ReadBack:
+    """Questions over what an embedded store holds, answered as those over memory are: by all of its rows."""
+
+    def __init__(self, store: EmbeddedSpans) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*args: Any, **more: Any) -> Any:
+            shelf = await self._store.read(_shelf_of)
+            return await getattr(MemoryQuestions(shelf, GROUPS, WINDOWS), name)(*args, **more)
+
+        return ask
+
+
+def _shelf_of(view: View) -> Shelf:
+    shelf = Shelf()
+    ids: dict[form.Signal, Callable[[Row], Any]] = {
+        form.Signal.SPANS: form.key,
+        form.Signal.CONTENTS: form.content_key,
+        form.Signal.POINTS: lambda row: row[0],
+        form.Signal.LOGS: lambda row: row[0],
+    }
+    for signal, id_of in ids.items():
+        for found in view.cursor.execute(f"FROM {view.rows(signal)}").fetchall():
+            row = list(found)
+            assert id_of(row) not in shelf.rows[signal], "a row is seen once"
+            shelf.rows[signal][id_of(row)] = row
+    shelf.resources.update(view.cursor.execute(f"FROM {view.resources()}").fetchall())
+    return shelf
+
+
+def _embedded(due: Due) -> Callable[[Path], Place]:
+    def at(folder: Path) -> Place:
+        manifest = MemoryManifest()
+
+        async def open_() -> tuple[SpanStore, Questions]:
+            store = EmbeddedSpans(folder / "spans", manifest, Counts(), due=due)
+            await store.open()
+            return store, cast("Questions", _ReadBack(store))
+
+        return Place(open_)
+
+    return at
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "memory": _memory,
+    # all in the newest generation; sealed whenever it is settled; sealed after each commit
+    "embedded": _embedded(Due()),
+    "embedded, sealed": _embedded(Due(age_s=0.0)),
+    "embedded, sealed at once": _embedded(Due(rows=1, age_s=0.0)),
+}
 
 
 @pytest.fixture(params=sorted(PLACES))

@@ -67,8 +67,10 @@ class GroupCommit(Generic[Batch, Result]):
         thread: ThreadPoolExecutor,
         counts: Counts,
         after: Callable[[list[Result]], Coroutine[Any, Any, None]] | None = None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self.after = after
+        self._interval_s = interval_s
         self._name = name
         self._write = write
         self._thread = thread
@@ -115,7 +117,7 @@ class GroupCommit(Generic[Batch, Result]):
         return await done
 
     async def _run(self) -> None:
-        pace = Pace(INTERVAL_S, BURST)
+        pace = Pace(self._interval_s, BURST)
         while True:
             await self._arrived.wait()
             if not self._waiting and self._closing:

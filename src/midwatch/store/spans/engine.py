@@ -1,0 +1,347 @@
+"""The embedded store's engine: what lies where, and one view of it for everybody.
+
+A layout names the generation that is written to, those that wait to be sealed, and the segments. It is replaced
+whole, never changed. A view pins a layout and stands in one transaction, so that it sees each row once, whatever is
+written, sealed or dropped meanwhile. Open spans are in memory (and in the generation, for the next start): they are
+few, and what changes all the time is not for columns.
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import arro3.core as arrow
+import duckdb
+
+from midwatch.core.errors import SetupError
+from midwatch.core.spans.form import AGENT, SPAN_ID, SPANS, TRACE_ID, Row, Signal
+from midwatch.store.spans.generation import MAX_LOST, NOTHING_NS, Generation, erase
+from midwatch.store.spans.keys import Agents, Key
+from midwatch.store.spans.manifest import Named
+from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted
+from midwatch.store.spans.shape import COLUMNS, whole
+from midwatch.store.spans.sources import Pins
+
+MEMORY_LIMIT: Final = "256MB"
+"""What DuckDB may use for buffers and logs in memory; what needs more goes to its temporary directory."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies where. Generations are in their order, the oldest first."""
+
+    hot: Generation
+    frozen: tuple[Generation, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        return (*self.frozen, self.hot)
+
+    @cached_property
+    def until(self) -> Mapping[Signal, int]:
+        """The last time of anything that is not in the hot generation: what is later need not be looked for there."""
+        return {
+            signal: max(
+                [NOTHING_NS[1]]
+                + [each.bounds[signal][1] for each in self.frozen]
+                + [each.to_ns for each in self.segments if each.kind == signal.value]
+            )
+            for signal in Signal
+        }
+
+
+@dataclass(slots=True)
+class Open:
+    """A span that is open, and the keys of its contents; None: to be looked up."""
+
+    row: Row
+    contents: set[str] | None = None
+
+
+@dataclass(slots=True)
+class Opened:
+    """The open spans of all agents."""
+
+    spans: dict[Key, Open] = field(default_factory=dict[Key, Open])
+    version: int = 0
+    _table: tuple[int, arrow.Table] | None = None
+
+    def table(self) -> arrow.Table:
+        """Return the rows as Arrow; made anew only when something changed."""
+        if self._table is None or self._table[0] != self.version:
+            rows = [each.row for each in self.spans.values()]
+            self._table = self.version, whole(SPANS, rows)
+        return self._table[1]
+
+
+class View:
+    """What is there at one moment. `rows` is for FROM; the cursor stands in the view's transaction."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, layout: Layout, shelf: Shelf, hides: bool) -> None:  # fmt: skip
+        self.cursor = cursor
+        self.layout = layout
+        self._shelf = shelf
+        self._hides = hides
+
+    def rows(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
+        """Return all rows of a signal as a query in parentheses. The window only spares reading: rows outside of it
+        may be among them."""
+        names = COLUMNS[signal]
+        parts = [
+            f"SELECT {names} FROM {each.name}.{signal.value}"
+            for each in self.layout.generations
+            if each is self.layout.hot or each.rows[signal]
+        ]
+        files = [
+            self._shelf.path(each)
+            for each in self.layout.segments
+            if each.kind == signal.value and each.reaches(since_ns, until_ns)
+        ]
+        if files:
+            parts.append(f"SELECT {names} FROM {read_parquet(files)}")
+        found = " UNION ALL ".join(parts)
+        if signal is not Signal.SPANS:
+            return f"({found})"
+        if self._hides:
+            found = hiding(found, self.layout.generations)
+        return f"({found} UNION ALL SELECT {names} FROM opened_now)"
+
+    def other(self, kind: str) -> str | None:
+        """Return rows of another kind that settling wrote into segments, or None when there are none."""
+        files = [self._shelf.path(s) for s in self.layout.segments if s.kind == kind]
+        return f"(SELECT * FROM {read_parquet(files)})" if files else None
+
+    def resources(self) -> str:
+        """Return resources, `resource_id` and `text`; one may be there several times."""
+        parts = [f"SELECT * FROM {each.name}.resources" for each in self.layout.generations]
+        if (sealed := self.other(RESOURCES)) is not None:
+            parts.append(f"SELECT resource_id, text FROM {sealed}")
+        return f"({' UNION ALL '.join(parts)})"
+
+
+def hiding(rows: str, generations: Sequence[Generation]) -> str:
+    """Return span rows without the lost ones that ended after all."""
+    hidden = " UNION ALL ".join(f"SELECT * FROM {each.name}.hidden" for each in generations)
+    return (
+        f"SELECT {COLUMNS[Signal.SPANS]} FROM ({rows}) AS r WHERE NOT (r.rank = 1 AND EXISTS (SELECT 1"
+        f" FROM ({hidden}) AS h WHERE h.trace_id = r.trace_id AND h.span_id = r.span_id AND h.agent = r.agent))"
+    )
+
+
+def read_parquet(files: Sequence[Path]) -> str:
+    """Return files as a table function; columns that an older one lacks are null."""
+    listed = ", ".join(f"'{quoted(path)}'" for path in files)
+    return f"read_parquet([{listed}], union_by_name = true)"
+
+
+class Engine:
+    """The attached generations, the shelf of segments, and the layout. One thread writes, any may view."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shelf = Shelf(folder / "segments")
+        self.agents = Agents()
+        self.opened = Opened()
+        self.lost: dict[str, int] = {}
+        self.sealed = 0
+        self.lock = threading.Lock()
+        """Held while a commit and what memory knows of it come together, and while a view is taken."""
+        self._base: duckdb.DuckDBPyConnection | None = None
+        self._layout: Layout | None = None
+
+    # -- life --------------------------------------------------------------------------------
+
+    def start(self, named: Named) -> None:
+        """Open what is there, remove what does not count, and begin a new generation. Raises SetupError."""
+        try:
+            self.shelf.folder.mkdir(parents=True, exist_ok=True)
+            self.sealed = named.sealed
+            missing = [s for s in named.segments if not self.shelf.path(s).exists()]
+            if missing:
+                raise SetupError(
+                    f"{len(missing)} segments of the telemetry are not there, the first is"
+                    f" {self.shelf.path(missing[0])}: put them back, or restore state.db and telemetry together"
+                )
+            self.shelf.sweep(named.segments)
+            self.open(tuple(named.segments))
+        except OSError as error:
+            raise SetupError(f"cannot use {self.folder}: {error.strerror}; see its permissions") from None  # fmt: skip
+        except duckdb.Error as error:
+            raise SetupError(f"cannot open the telemetry in {self.folder}: {first_line(error)}") from None  # fmt: skip
+
+    def open(self, segments: tuple[Segment, ...]) -> None:
+        """Connect, attach the generations that are on disk and not sealed, and begin a new one. Raises duckdb.Error."""
+        self.close()
+        base = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": MEMORY_LIMIT,
+                "threads": 1,
+                "temp_directory": str(self.folder / "spill"),
+                "checkpoint_threshold": "1TB",
+                "auto_checkpoint_skip_wal_threshold": "1000000000000",
+                "checkpoint_on_detach": "DISABLED",
+                "autoinstall_known_extensions": False,
+                "parquet_metadata_cache": True,
+            },
+        )
+        try:
+            found = self._found(base)
+            opened, self.lost = found[-1].opened() if found else ([], {})
+            self.opened = Opened({self.key(row): Open(row) for row in opened})
+            last = found[-1].number if found else self.sealed
+            hot = self._begin(base, last + 1)
+        except BaseException:
+            base.close()
+            raise
+        self._base = base
+        self._layout = Layout(hot, tuple(found), segments)
+
+    def _found(self, base: duckdb.DuckDBPyConnection) -> list[Generation]:
+        found: list[Generation] = []
+        for path in sorted(self.folder.glob("g*.duckdb*")):
+            number = int(path.name[1:9])
+            if number <= self.sealed:
+                erase(self.folder / f"g{number:08d}.duckdb")
+            elif path.suffix == ".duckdb":
+                each = Generation(base, self.folder, number)
+                each.attach()
+                if each.ready:
+                    each.recall()
+                    found.append(each)
+                else:
+                    each.remove()  # it was being made; nothing was ever in it
+        return found
+
+    def _begin(self, base: duckdb.DuckDBPyConnection, number: int) -> Generation:
+        made = Generation(base, self.folder, number)
+        made.attach()
+        try:
+            made.create(base.cursor(), [o.row for o in self.opened.spans.values()], self.lost)
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                made.remove()
+            raise
+        made.keys = {signal: {} for signal in Signal}
+        made.keys[Signal.SPANS] = dict.fromkeys(self.opened.spans, 0)
+        return made
+
+    def close(self) -> None:
+        """Let go of everything; the logs are read at the next start."""
+        base, self._base = self._base, None
+        if base is not None:
+            base.close()
+
+    # -- layout ------------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> Layout:
+        assert self._layout is not None, "the engine was not started"
+        return self._layout
+
+    @property
+    def base(self) -> duckdb.DuckDBPyConnection | None:
+        """The connection; None when an earlier failure closed it."""
+        return self._base
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a new cursor. Raises duckdb.ConnectionException when everything is closed."""
+        if self._base is None:
+            raise duckdb.ConnectionException("the telemetry store is closed")
+        return self._base.cursor()
+
+    def rotate(self) -> None:
+        """Freeze the generation that is written to and begin the next. For the writing thread."""
+        if self._base is None:
+            raise duckdb.ConnectionException("the telemetry store is closed")
+        before = self.layout
+        while len(self.lost) > MAX_LOST:
+            del self.lost[next(iter(self.lost))]
+        hot = self._begin(self._base, before.hot.number + 1)
+        with self.lock:
+            self._layout = replace(before, hot=hot, frozen=(*before.frozen, before.hot))
+
+    def swap(self, add: Sequence[Segment], remove: Sequence[Segment], sealed: int) -> list[Pins]:
+        """Show what the manifest says by now; return the pins of what is no longer shown, all retired."""
+        gone = {segment.number for segment in remove}
+        with self.lock:
+            before = self.layout
+            self.sealed = max(self.sealed, sealed)
+            kept = tuple(s for s in before.segments if s.number not in gone)
+            frozen = tuple(g for g in before.frozen if g.number > self.sealed)
+            self._layout = Layout(before.hot, frozen, (*kept, *add))
+        pins = [g.pins for g in before.frozen if g.number <= self.sealed]
+        pins += [self.shelf.pins(segment) for segment in remove]
+        for each in pins:
+            each.retire()
+        return pins
+
+    # -- looking -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def view(self, cursor: duckdb.DuckDBPyConnection | None = None) -> Iterator[View]:
+        """Yield what is there now. Raises duckdb.Error."""
+        own = cursor if cursor is not None else self.cursor()
+        with self.lock:
+            layout = self.layout
+            pins = self._pin(layout)
+            try:
+                table = self.opened.table()
+                own.begin()
+                # the first look at a generation is what fixes the moment that the transaction sees
+                own.execute(f"SELECT 1 FROM {layout.hot.name}.hidden LIMIT 1").fetchall()
+                hides = any(each.hides for each in layout.generations)
+            except BaseException:
+                for each in pins:
+                    each.unpin()
+                raise
+        try:
+            own.register("opened_now", table)
+            yield View(own, layout, self.shelf, hides)
+        finally:
+            with contextlib.suppress(duckdb.Error):  # an interrupted one has no transaction left
+                own.rollback()
+            with contextlib.suppress(duckdb.Error):
+                own.unregister("opened_now")
+            for each in pins:
+                each.unpin()
+
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator[Layout]:
+        """Yield the layout, of which nothing is removed meanwhile."""
+        with self.lock:
+            layout = self.layout
+            pins = self._pin(layout)
+        try:
+            yield layout
+        finally:
+            for each in pins:
+                each.unpin()
+
+    def _pin(self, layout: Layout) -> list[Pins]:
+        pins = [each.pins for each in layout.generations]
+        pins += [self.shelf.pins(segment) for segment in layout.segments]
+        for each in pins:
+            each.pin()
+        return pins
+
+    def key(self, row: Row) -> Key:
+        """Return the key of a span's row."""
+        return self.agents[row[AGENT]] + row[TRACE_ID] + row[SPAN_ID]
+
+
+def first_line(error: Exception) -> str:
+    """Return what a person needs of DuckDB's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
