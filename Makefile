@@ -21,7 +21,7 @@ SERVER := .venv/.server-$(LOCK)
 DEV := .venv/.dev-$(LOCK)
 ALL := --extra server --extra examples
 
-.PHONY: help setup dev up test check format docs bench chaos soak clean
+.PHONY: help setup dev up test check format docs bench emitters chaos soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,13 @@ docs: $(DEV) ## rewrite the reference tables from the code's own tables
 bench: $(DEV) ## run the benchmarks, each against its peers; B=... chooses
 	@$(BIN)/python bench/run.py $(B)
 
+# Where the emitters live that `make emitters` installs; a folder of one's own keeps them.
+EMITTERS ?= .emitters
+
+emitters: $(DEV) ## record what the newest emitters send, and print what becomes of it
+	@$(BIN)/python tests/emitters/record.py --home $(EMITTERS) --install $(E)
+	@$(BIN)/python tests/emitters/matrix.py
+
 chaos: $(DEV) ## the chaos tests in their full length: minutes of kill -9
 	@$(BIN)/python -m pytest -m long tests/chaos
 
@@ -82,5 +89,5 @@ soak: $(DEV) ## every other long test: ten quiet minutes of the sample fleet, an
 	@$(BIN)/python -m pytest -m long tests --ignore=tests/chaos
 
 clean: ## remove what can be made again, .venv and .uv too
-	@rm -rf .venv .uv bench/out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .uv .emitters bench/out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,9 @@
 """Runs real emitters against the rehearsal model and keeps what they send.
 
-    python tests/emitters/record.py --python EMITTERS/bin/python [--node-modules DIR] [NAME ...]
+    python tests/emitters/record.py --home DIR [--install] [NAME ...]
+
+DIR holds what it takes: `.venv` with the packages of requirements.txt, `js` with those of npm; `--install` makes
+both, with the newest versions. Without node the recording of Vercel's SDK stays the one that is there.
 
 Each recording is the OTLP request that all bodies of one run make up (protobuf messages that follow
 each other are one message), compressed, without paths and names of the machine, and beside it a JSON
@@ -15,6 +18,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +36,15 @@ from emitters import EMITTERS, Emitter
 HERE = Path(__file__).parent
 RECORDINGS = HERE / "recordings"
 TIMEOUT_S = 120
+UV = (str(HERE.parents[1] / "tools/uv"),)
+NPM = (
+    "ai",
+    "zod",
+    "@ai-sdk/openai",
+    "@opentelemetry/api",
+    "@opentelemetry/sdk-trace-node",
+    "@opentelemetry/exporter-trace-otlp-proto",
+)
 
 
 @contextmanager
@@ -49,7 +62,7 @@ def rehearsal():
         child.wait(10)
 
 
-def run(emitter: Emitter, url: str, python: Path, modules: Path | None) -> bytes:
+def run(emitter: Emitter, url: str, python: Path, modules: Path) -> bytes:
     """Return the request that one emitter sends, redacted. Raises RuntimeError when it fails."""
     with Capture() as capture:
         environment = {
@@ -68,7 +81,6 @@ def run(emitter: Emitter, url: str, python: Path, modules: Path | None) -> bytes
             environment["PYTHONPATH"] = str(_older(emitter, python))
         script = HERE / "agents" / emitter.script
         if script.suffix == ".mjs":
-            assert modules is not None
             # modules are looked for beside the script
             copy = modules.parent / script.name
             copy.write_text(script.read_text())
@@ -96,7 +108,7 @@ def _older(emitter: Emitter, python: Path) -> Path:
     """Install what an emitter needs older than the rest, beside the environment, once."""
     folder = python.parent.parent.parent / f"older-{emitter.name}"
     if not folder.exists():
-        command = ["uv", "pip", "install", "--quiet", "--no-deps", "--prerelease", "allow"]
+        command = [*UV, "pip", "install", "--quiet", "--no-deps", "--prerelease", "allow"]
         subprocess.run(
             [*command, "--python", str(python), "--target", str(folder), *emitter.older], check=True
         )
@@ -144,10 +156,9 @@ def redacted(body: bytes) -> bytes:
     return request.SerializeToString()
 
 
-def versions(emitter: Emitter, python: Path, modules: Path | None) -> dict[str, str]:
+def versions(emitter: Emitter, python: Path, modules: Path) -> dict[str, str]:
     """Return the versions of the packages that made a recording."""
     if emitter.script.endswith(".mjs"):
-        assert modules is not None
         return {
             name: json.loads((modules / name / "package.json").read_text())["version"]
             for name in emitter.packages
@@ -158,6 +169,22 @@ def versions(emitter: Emitter, python: Path, modules: Path | None) -> dict[str, 
         [interpreter, "-c", code, *emitter.packages], capture_output=True, text=True, check=True
     )
     return json.loads(out.stdout)
+
+
+def install(home: Path) -> None:
+    """Install the newest emitters into `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    python = home / ".venv/bin/python"
+    if not python.exists():
+        subprocess.run([*UV, "venv", "--quiet", str(home / ".venv")], check=True)
+    command = [*UV, "pip", "install", "--quiet", "--upgrade", "--python", str(python)]
+    subprocess.run([*command, "-r", str(HERE / "requirements.txt")], check=True)
+    for older in home.glob("older-*"):
+        shutil.rmtree(older)
+    if shutil.which("npm") is not None:
+        (home / "js").mkdir(exist_ok=True)
+        packages = ["npm", "install", "--no-audit", "--no-fund", "--silent", *NPM]
+        subprocess.run(packages, cwd=home / "js", check=True)
 
 
 def keep(emitter: Emitter, body: bytes, made_by: dict[str, str]) -> None:
@@ -176,21 +203,28 @@ def keep(emitter: Emitter, body: bytes, made_by: dict[str, str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--python", type=Path, required=True)
-    parser.add_argument("--node-modules", type=Path)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--install", action="store_true")
     given = parser.parse_args()
+    home = given.home.absolute()
+    if given.install:
+        install(home)
+    python, modules = home / ".venv/bin/python", home / "js/node_modules"
     failed = 0
     for emitter in EMITTERS:
         if given.names and emitter.name not in given.names:
             continue
+        if emitter.script.endswith(".mjs") and not modules.exists():
+            print(f"{emitter.name}: not run, there is no {modules}; its recording is left as it is")
+            continue
         with rehearsal() as url:
             try:
-                body = run(emitter, url, given.python, given.node_modules)
+                body = run(emitter, url, python, modules)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 print(error)
                 failed += 1
                 continue
-        keep(emitter, body, versions(emitter, given.python, given.node_modules))
+        keep(emitter, body, versions(emitter, python, modules))
         print(f"{emitter.name}: {len(body)} bytes")
     return 1 if failed else 0
 

@@ -225,22 +225,24 @@ def unfold(tree: Value, prefix: str) -> Iterator[tuple[str, Value]]:
 
 def value(content: Row) -> Value:
     """Return what a content's attribute held."""
-    text = cast("str", content[_TEXT])
-    return load(text) if content[_IS_JSON] else text
+    text = cast("str", content[TEXT])
+    return load(text) if content[IS_JSON] else text
 
 
 def attributes(contents: Iterable[Row]) -> dict[str, Value]:
     """Return the span's attributes that these contents were, those of its events left out."""
     found: dict[str, Value] = {}
     for content in contents:
-        key = cast("str", content[_KEY])
+        key = cast("str", content[KEY])
         if "/" in key:
             continue
-        if key.endswith(FLAT):
+        if key.endswith(FLAT) and content[IS_JSON]:
             prefix = key[: -len(FLAT)]
             flat = cast("dict[str, Value]", value(content))
             found.update({f"{prefix}.{end}": inner for end, inner in flat.items()})
-        elif key.endswith(FOLDED):
+        elif key.endswith((FOLDED, FLAT)):
+            # one that was clipped is no tree any more: its text stands under the prefix
+            key = key.replace(FLAT, FOLDED)
             found.update(unfold(value(content), key[: -len(FOLDED)]))
         else:
             found[key] = value(content)
@@ -251,14 +253,14 @@ def events(contents: Iterable[Row]) -> dict[int, dict[str, Value]]:
     """Return what belongs to each of a span's events again, by their numbers."""
     found: dict[int, dict[str, Value]] = {}
     for content in contents:
-        held, _, attribute = cast("str", content[_KEY]).rpartition("/")
+        held, _, attribute = cast("str", content[KEY]).rpartition("/")
         event, _, number = held.partition("/")
         if event == "event":
             found.setdefault(int(number), {})[attribute] = value(content)
     return found
 
 
-_KEY, _TEXT, _IS_JSON = (CONTENTS.at[name] for name in ("key", "text", "is_json"))
+KEY, TEXT, IS_JSON = (CONTENTS.at[name] for name in ("key", "text", "is_json"))
 
 
 def parted(events: Sequence[Event]) -> tuple[list[Event], list[Said]]:

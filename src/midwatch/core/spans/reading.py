@@ -133,8 +133,6 @@ _SELLERS: Final = {
 }
 """Providers as the conventions and the emitters spell them, where the price list spells them otherwise."""
 
-_PARTS: Final = ("google.vertex", "google.generative-ai", "amazon-bedrock", "azure-openai")
-
 
 def seller(value: Value) -> str | None:
     """Return a provider in the spelling of the price list: `openai.chat` (Vercel) and `gcp.gemini` too."""
@@ -159,6 +157,8 @@ def _seller(value: str) -> str | None:
         return "aws"
     if word.startswith("azure"):
         return "azure"
+    if word.startswith(("gcp.", "google.", "vertex")):
+        return "google"
     # Vercel: the provider, and which of its interfaces
     first, dot, _ = word.partition(".")
     if dot and first.isidentifier():

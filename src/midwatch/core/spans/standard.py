@@ -115,7 +115,8 @@ BESIDE: Final[dict[str, Slot]] = {
 
 COMMON: Final[dict[str, Slot]] = {
     # conventions that are not GenAI's, and names that all families share
-    "error.type": column(form.ERROR_TYPE, label, gives_back=True),
+    # not given back: an exception among the events says it too
+    "error.type": column(form.ERROR_TYPE, label),
     "session.id": column(form.SESSION, name_of),
     "user.id": column(form.USER, name_of, gives_back=True),
     "enduser.id": column(form.USER, name_of),
@@ -163,10 +164,16 @@ OPERATIONS: Final[dict[str, Role]] = {
 
 
 def role_of(row: Row) -> Role:
-    """Return what a span is by its operation; without one, what has a model, a provider and tokens is a call."""
+    """Return what a span is by its operation; without one that is known, what has a tool's name is a tool, and what
+    has a model and tokens a call."""
     operation = row[form.OPERATION]
     if operation is not None:
-        return OPERATIONS.get(operation, Role.OTHER)
+        role = OPERATIONS.get(operation)
+        if role is not None:
+            return role
+        if "agent" in operation:
+            # a word of the emitter's own: what it says of usage must not count as a call's
+            return Role.AGENT
     if row[form.TOOL] is not None:
         return Role.TOOL
     has_model = row[form.MODEL] is not None or row[form.RESPONSE_MODEL] is not None

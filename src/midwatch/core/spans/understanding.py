@@ -281,7 +281,7 @@ def _kept(row: Row, plan: Plan, attributes: Sequence[Attribute], lost: Counter[s
         texts = [one.text for one in _within([attributes[place] for place in plan.kept], lost)]
     for column, place in plan.back:
         one = attributes[place]
-        if row[column] is not one.value:
+        if row[column] is not one.value or one.value is None:
             texts.append(one.text)
     if plan.held:
         texts += [
@@ -429,6 +429,23 @@ _L_ATTRIBUTES = _L["attributes"]
 
 
 # -- and back --------------------------------------------------------------------------------------
+
+
+def restored_log(row: Row, said: Iterable[Row]) -> tuple[dict[str, Value], str | None, bool]:
+    """Return a log record's attributes, its body, and whether that is JSON, as they came.
+
+    `said` are the contents of the span that it speaks of.
+    """
+    found = load_all(row[_L_ATTRIBUTES])
+    body, is_json = row[_L_BODY], bool(row[_L_BODY_IS_JSON])
+    start = contents.log_key(row[_L_ID], "")
+    for content in said:
+        key = cast("str", content[contents.KEY])
+        if key == f"{start}body":
+            body, is_json = content[contents.TEXT], content[contents.IS_JSON]
+        elif key.startswith(start):
+            found[key[len(start) :]] = contents.value(content)
+    return found, body, is_json
 
 
 def restored(row: Row, said: Sequence[Row], families: Mapping[str, Dialect]) -> dict[str, Value]:

@@ -297,6 +297,27 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         {"role": Role.MEMORY, "operation": "search_memory"},
     ),
     (
+        "an operation of somebody's own that is an agent's",
+        {
+            "gen_ai.operation.name": "run_agent_loop",
+            "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": 5,
+        },
+        {},
+        {"role": Role.AGENT, "input_tokens": 5},
+    ),
+    (
+        "an operation of somebody's own that has a model and tokens",
+        {
+            "gen_ai.operation.name": "call_llm",
+            "gen_ai.system": "gcp.vertex.agent",
+            "gen_ai.request.model": "gemini-2.5-flash",
+            "gen_ai.usage.input_tokens": 5,
+        },
+        {},
+        {"role": Role.CALL, "provider": "google"},
+    ),
+    (
         "what no family knows",
         {"http.request.method": "GET", "error.type": "500", "session.id": "s-1"},
         {},
@@ -491,3 +512,4 @@ def test_messages_in_events_are_contents_and_the_events_stay() -> None:
     assert "Where" not in heard["events"]
     assert '"gen_ai.system":"openai"' in heard["events"]
     assert heard["error_type"] == "Broken"
+    assert heard.is_whole()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,7 +21,13 @@ from midwatch.core.spans.family import Family
 from midwatch.core.spans.form import CONTENTS, LOGS, Batch, ContentKind, Rank, Role
 from midwatch.core.spans.limits import MAX_ATTRIBUTE, MAX_ATTRIBUTES, MAX_CONTENT, MAX_CONTENTS
 from midwatch.core.spans.plans import make
-from midwatch.core.spans.understanding import MAX_PLANS, MAX_TAGS, Interpreter, restored
+from midwatch.core.spans.understanding import (
+    MAX_PLANS,
+    MAX_TAGS,
+    Interpreter,
+    restored,
+    restored_log,
+)
 
 KEYS = sorted({key for family in FAMILIES.values() for key in family.slots})
 FOLDED = sorted(
@@ -73,6 +79,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @settings(max_examples=120, deadline=None)
+@example("langfuse-sdk", {"langfuse.observation.model.name": None}, "", False)
 @given(SCOPE, st.dictionaries(KEY, VALUE, max_size=12), st.text(max_size=10), st.booleans())
 def test_whatever_comes_a_row_is_made_and_nothing_of_it_is_lost(
     scope: str, attributes: dict[str, Any], name: str, has_parent: bool
@@ -159,6 +166,14 @@ def test_a_content_may_be_longer_than_an_attribute_and_is_clipped_at_its_own_lim
     assert known.lost == {"clipped_content": 1}
 
 
+@pytest.mark.parametrize("odd", [{}, {"gen_ai.prompt.0": "other"}])
+def test_indexed_attributes_that_were_clipped_go_out_as_text(odd: dict[str, str]) -> None:
+    told = {"gen_ai.prompt.0.content": "z" * (MAX_CONTENT + 5)} | odd
+    heard = hear(told)
+    back = restored(heard.row, heard.batch.contents, FAMILIES)
+    assert [len(str(value)) for value in back.values()] == [MAX_CONTENT]
+
+
 def test_too_many_attributes_and_contents_are_counted_and_the_first_ones_stay() -> None:
     known = Interpreter()
     heard = hear({f"k{n}": n for n in range(MAX_ATTRIBUTES + 7)}, known=known)
@@ -239,6 +254,15 @@ def test_a_message_in_a_records_body_is_a_content_with_its_json() -> None:
         True,
     )
     assert row[LOGS.at["body"]] is None
+
+
+def test_a_log_record_goes_out_as_it_came() -> None:
+    told = {"gen_ai.input.messages": ["a"], "gen_ai.system": "openai"}
+    row, batch = _log("gen_ai.choice", '{"content":"Here."}', told)
+    assert restored_log(row, batch.contents) == (told, '{"content":"Here."}', True)
+    other = row[:]
+    other[LOGS.at["log_id"]] = b"\6" * 16
+    assert restored_log(other, batch.contents)[1] is None
 
 
 def test_a_record_of_no_span_and_one_that_is_no_message_keep_their_words() -> None:
