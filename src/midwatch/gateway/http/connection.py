@@ -47,6 +47,10 @@ class Doing(Enum):
     CLOSING = auto()
 
 
+_IDLENESS: Final = {Doing.IDLE: 1, Doing.CLOSING: 1, Doing.BODY: 2}
+"""An honest client sends a head, and reads its answer, within moments."""
+
+
 class Connection(asyncio.Protocol):
     """Callbacks of the transport, and of the parser."""
 
@@ -82,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=service.limits.buffer_bytes)
         self._parser = HttpRequestParser(self)
         self._wait(Doing.HEAD, service.limits.head_s)
+        service.make_room()
         others = len(service.connections)
         service.connections.add(self)
         if others >= service.limits.connections + SPARE:
@@ -402,6 +407,12 @@ class Connection(asyncio.Protocol):
                 self.due = math.inf
             case Doing.HANDLING:
                 self.due = math.inf
+
+    @property
+    def idleness(self) -> tuple[int, float] | None:
+        """Return by what it is closed before others when there are too many, the least first; None: it is served."""
+        served = self._serving is not None and self._doing is not Doing.BODY
+        return None if served else (_IDLENESS.get(self._doing, 0), self.due)
 
     def drop(self) -> None:
         """End it at once, whatever is under way."""

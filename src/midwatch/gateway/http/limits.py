@@ -17,7 +17,8 @@ class Limits:
     """The defaults are the gateway's; tests shrink them."""
 
     connections: int = 8_192
-    """At one time; a further one is answered 503 and closed."""
+    """At one time. For a further one some are closed that wait for their clients; where all are served, it is answered
+    503."""
 
     head_bytes: int = 65_536
     """Of the request line and all headers together. One read of 256 KiB may pass before it is noticed."""
@@ -58,6 +59,7 @@ class Limits:
 
 LOSSES: Final[dict[str, str]] = {
     "connections": "connections refused because there were too many",
+    "crowded_out": "connections that waited for their clients, closed to make room for others",
     "head_size": "requests whose head was too long or had too many headers",
     "head_time": "connections closed because a head took too long",
     "malformed": "requests that are not HTTP/1.1, or could be read in two ways",

@@ -202,30 +202,79 @@ async def test_a_connection_goes_on_after_a_body_that_was_read_ahead_of_its_hand
             assert (await client.answer())[2] == b"%d" % size
 
 
-async def test_a_connection_too_many_is_told_so(serving: Any) -> None:
-    async with serving(connections=2) as on:
-        for _ in range(2):
-            client = await on.send(GET)
-            assert (await client.answer())[0] == 200
+def held() -> tuple[asyncio.Event, Any]:
+    """Return what lets requests go on, and a handler that waits for it."""
+    go_on = asyncio.Event()
+
+    async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
+        await go_on.wait()
+        outgoing.answer(200, [], b"")
+
+    return go_on, handler
+
+
+async def test_a_connection_too_many_is_told_so(serving: Any, until: Any) -> None:
+    go_on, handler = held()
+    async with serving(handler, connections=2) as on:
+        served = [await on.send(GET) for _ in range(2)]
+        await until(lambda: on.server.under_way == 2)
         third = await on.connect()
         status, headers, _ = await third.answer()
         assert (status, headers["connection"]) == (503, "close")
         assert on.lost == {"connections": 1}
-        await client.send(GET)
-        assert (await client.answer())[0] == 200
+        go_on.set()
+        for client in served:
+            assert (await client.answer())[0] == 200
 
 
 async def test_a_flood_of_connections_is_not_even_told(
-    serving: Any, monkeypatch: pytest.MonkeyPatch
+    serving: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "SPARE", 0)
-    async with serving(connections=1) as on:
-        first = await on.send(GET)
-        assert (await first.answer())[0] == 200
+    go_on, handler = held()
+    async with serving(handler, connections=1) as on:
+        await on.send(GET)
+        await until(lambda: on.server.under_way == 1)
         second = await on.connect()
         with pytest.raises(ConnectionResetError):
             await second.rest()
         assert on.lost == {"connections": 1}
+        go_on.set()
+
+
+BEGUN = b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+NO_BODY = HEAD + b"Content-Length: 100\r\n\r\nx"
+
+
+@pytest.mark.parametrize("holding", [b"", BEGUN, NO_BODY, GET])
+async def test_nobody_keeps_others_out_by_holding_connections(
+    serving: Any, until: Any, holding: bytes
+) -> None:
+    async with serving(connections=8) as on:
+        for _ in range(8):
+            await on.send(holding)
+        wanted = 8 if holding in (GET, NO_BODY) else 0
+        await until(lambda: (on.server.connections, on.server.requests) == (8, wanted))
+        for number in range(1, 12):
+            assert (await (await on.send(GET)).answer())[0] == 200
+            assert on.lost["crowded_out"] == number
+
+
+async def test_the_slowest_heads_make_room_before_connections_that_rest(
+    serving: Any, until: Any
+) -> None:
+    async with serving(connections=8) as on:
+        honest = [await on.send(GET) for _ in range(4)]
+        for client in honest:
+            assert (await client.answer())[0] == 200
+        for _ in range(4):
+            await on.send(BEGUN)
+        await until(lambda: on.server.connections == 8)
+        for _ in range(4):
+            assert (await (await on.send(GET)).answer())[0] == 200
+        for client in honest:
+            await client.send(GET)
+            assert (await client.answer())[0] == 200
 
 
 async def test_who_leaves_without_reading_its_answer_is_let_go(serving: Any, until: Any) -> None:
