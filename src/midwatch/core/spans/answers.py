@@ -26,6 +26,10 @@ MAX_TRIED: Final = 32
 """Spans with the same figures that are looked at for one that has no id."""
 
 
+_CALL: Final = "call"
+_RESPONSE: Final = "response"
+
+
 class Telling(NamedTuple):
     """One span that tells of a call."""
 
@@ -94,9 +98,9 @@ class Answers:
             # a call without an agent's key is whose client tells of it, where only one does
             whose = families.get((kind, name), {MIDWATCH})
             holders[kind, name, next(iter(whose)) if len(whose) == 1 else MIDWATCH].append(number)
-        for (_, name, _), numbers in holders.items():
+        for (kind, name, _), numbers in holders.items():
             if len(numbers) > 1:
-                self._join_all(numbers, by_time=len(name) < SHORT_ID)
+                self._join_all(numbers, by_time=kind == _RESPONSE and len(name) < SHORT_ID)
 
     def _join_all(self, numbers: list[int], *, by_time: bool) -> None:
         if by_time:
@@ -153,8 +157,8 @@ class Answers:
 
 
 def _ids(one: Telling) -> Iterable[tuple[str, str]]:
-    yield from (("call", name) for name in one.call_ids)
-    yield from (("response", name) for name in one.response_ids)
+    yield from ((_CALL, name) for name in one.call_ids)
+    yield from ((_RESPONSE, name) for name in one.response_ids)
 
 
 def _may_mean(client: Telling, ledger: Telling) -> bool:
