@@ -50,6 +50,9 @@ READ_TIMEOUT_S: Final = 10.0
 MAX_FROZEN: Final = 4
 """Generations that may wait to be sealed; with more, sealing is behind and nothing more is taken."""
 
+BEHIND_S: Final = 2.0
+"""How long a batch waits then before it is refused."""
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -113,6 +116,7 @@ class EmbeddedSpans:
         self._identity: identity.Identity | None = None
         self._began = 0.0
         self._rotated = asyncio.Event()
+        self._sealed = asyncio.Event()
         self._since = _Since()
         self._sealing: asyncio.Task[None] | None = None
         self._stopped = False
@@ -169,10 +173,20 @@ class EmbeddedSpans:
     async def append(self, batch: Batch) -> Kept:
         self._alive()
         if len(self._engine.layout.frozen) >= MAX_FROZEN:
-            raise StoreError(
-                f"{MAX_FROZEN} generations wait to be sealed; send it again in a moment, and see the hub's log"
-            )
+            await self._room()
         return await self._group.submit(batch, len(batch), batch.size_bytes)
+
+    async def _room(self) -> None:
+        """Wait until a generation is sealed. Raises StoreError when that takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEHIND_S):
+                while len(self._engine.layout.frozen) >= MAX_FROZEN:
+                    self._sealed.clear()
+                    await self._sealed.wait()
+                return
+        raise StoreError(
+            f"{MAX_FROZEN} generations wait to be sealed; send it again in a moment, and see the hub's log"
+        )
 
     @property
     def waiting(self) -> int:
@@ -364,6 +378,7 @@ class EmbeddedSpans:
     async def _seal_all(self) -> None:
         while self._engine.layout.frozen:
             done = await self._sealer.seal()
+            self._sealed.set()
             self._since.sealed += done.rows
             self._since.sampled += done.sampled
             self._since.freed_bytes += done.freed_bytes

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +118,17 @@ class View:
             found = hiding(found, self.layout.generations)
         return f"({found} UNION ALL SELECT {names} FROM opened_now)"
 
+    def hidden(self) -> str | None:
+        """Return lost rows of spans that ended after all, which `rows` does not show; None when there are none."""
+        if not self._hides:
+            return None
+        tables = [f"{each.name}.spans" for each in self.layout.generations]
+        tables += [read_parquet([self._shelf.path(s)]) for s in self.layout.segments if s.kind == Signal.SPANS.value]  # fmt: skip
+        rows = " UNION ALL ".join(
+            f"SELECT {COLUMNS[Signal.SPANS]} FROM {table}" for table in tables
+        )
+        return f"({rows}) AS r WHERE {hidden_in(self.layout.generations)}"
+
     def other(self, kind: str) -> str | None:
         """Return rows of another kind that settling wrote into segments, or None when there are none."""
         files = [self._shelf.path(s) for s in self.layout.segments if s.kind == kind]
@@ -131,13 +142,18 @@ class View:
         return f"({' UNION ALL '.join(parts)})"
 
 
-def hiding(rows: str, generations: Sequence[Generation]) -> str:
-    """Return span rows without the lost ones that ended after all."""
+def hidden_in(generations: Sequence[Generation]) -> str:
+    """Return the condition for span rows `r` that were lost and ended after all."""
     hidden = " UNION ALL ".join(f"SELECT * FROM {each.name}.hidden" for each in generations)
     return (
-        f"SELECT {COLUMNS[Signal.SPANS]} FROM ({rows}) AS r WHERE NOT (r.rank = 1 AND EXISTS (SELECT 1"
-        f" FROM ({hidden}) AS h WHERE h.trace_id = r.trace_id AND h.span_id = r.span_id AND h.agent = r.agent))"
+        f"(r.rank = 1 AND EXISTS (SELECT 1 FROM ({hidden}) AS h WHERE h.trace_id = r.trace_id"
+        " AND h.span_id = r.span_id AND h.agent = r.agent))"
     )
+
+
+def hiding(rows: str, generations: Sequence[Generation]) -> str:
+    """Return span rows without the lost ones that ended after all."""
+    return f"SELECT {COLUMNS[Signal.SPANS]} FROM ({rows}) AS r WHERE NOT {hidden_in(generations)}"
 
 
 def read_parquet(files: Sequence[Path]) -> str:
@@ -266,11 +282,11 @@ class Engine:
         """Freeze the generation that is written to and begin the next. For the writing thread."""
         if self._base is None:
             raise duckdb.ConnectionException("the telemetry store is closed")
-        before = self.layout
         while len(self.lost) > MAX_LOST:
             del self.lost[next(iter(self.lost))]
-        hot = self._begin(self._base, before.hot.number + 1)
+        hot = self._begin(self._base, self.layout.hot.number + 1)
         with self.lock:
+            before = self.layout  # only now: a swap may have come between
             self._layout = replace(before, hot=hot, frozen=(*before.frozen, before.hot))
 
     def swap(self, add: Sequence[Segment], remove: Sequence[Segment], sealed: int) -> list[Pins]:
@@ -291,7 +307,7 @@ class Engine:
     # -- looking -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def view(self, cursor: duckdb.DuckDBPyConnection | None = None) -> Iterator[View]:
+    def view(self, cursor: duckdb.DuckDBPyConnection | None = None) -> Generator[View]:
         """Yield what is there now. Raises duckdb.Error."""
         own = cursor if cursor is not None else self.cursor()
         with self.lock:
@@ -319,7 +335,7 @@ class Engine:
                 each.unpin()
 
     @contextlib.contextmanager
-    def pinned(self) -> Iterator[Layout]:
+    def pinned(self) -> Generator[Layout]:
         """Yield the layout, of which nothing is removed meanwhile."""
         with self.lock:
             layout = self.layout

@@ -22,7 +22,13 @@ _ROW_BYTES: Final = {Signal.SPANS: 200, Signal.CONTENTS: 1_000, Signal.POINTS: 1
 
 def footprint_of(view: View, engine: Engine) -> Footprint:
     """Return what a view holds."""
-    parts = [*_sealed(view, engine), *_waiting(view)]
+    waiting = _waiting(view)
+    parts = [*_sealed(view, engine), *waiting]
+    if (hidden := view.hidden()) is not None:
+        parts += [
+            (a, Signal.SPANS, -rows, 0.0, at)
+            for a, (rows, at) in _count(view, Signal.SPANS, hidden)
+        ]
     agents: dict[str, dict[Signal, list[_Part]]] = {}
     for part in parts:
         agents.setdefault(part[0], {}).setdefault(part[1], []).append(part)
@@ -31,7 +37,7 @@ def footprint_of(view: View, engine: Engine) -> Footprint:
         size_bytes=_files(engine.folder),
         signals={s: _held(p for p in parts if p[1] is s) for s in Signal},
         agents={a: {s: _held(p) for s, p in by.items()} for a, by in agents.items()},
-        hot=sum(rows for _, signal, rows, _, _ in _waiting(view) if signal is Signal.SPANS),
+        hot=sum(rows for _, signal, rows, _, _ in waiting if signal is Signal.SPANS),
         open=sum(rows for rows, _ in opened),
     )
 

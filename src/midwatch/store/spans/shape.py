@@ -109,7 +109,7 @@ def _arrow(columns: Iterable[tuple[Column, Sequence[Any]]]) -> arrow.Table:
     for column, values in columns:
         names.append(column.name)
         arrays.append(arrow.Array(values, type=_ARROW[column.type]))
-    return arrow.Table.from_arrays(arrays, names=names)
+    return arrow.Table.from_arrays(arrays, names=names)  # pyright: ignore[reportUnknownMemberType]
 
 
 SPAN_ID_PLACES: Final = tuple(SPANS.at[name] for name in ("agent", "trace_id", "span_id"))
