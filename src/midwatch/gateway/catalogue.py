@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, cast
 
 from pydantic_core import from_json
@@ -17,6 +18,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Dialect, Kind
 from midwatch.gateway import dialects, listing
 from midwatch.gateway.house import House
+from midwatch.gateway.intake import owner
 from midwatch.gateway.listing import Listed
 from midwatch.gateway.settings import Provided, Settings
 from midwatch.gateway.translate import ANTHROPIC_VERSION
@@ -30,8 +32,11 @@ ASKED_S: Final = 3.0
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_MODELS: Final = 2_000
-MAX_LISTS: Final = 100
+MAX_LISTS: Final = 200
 """Lists that are kept: one for each agent, kind and set of patterns."""
+
+MAX_OWN: Final = 20
+"""Of an agent and its sub-agents."""
 
 _QUERY: Final = {Kind.OPENAI: "", Kind.ANTHROPIC: "?limit=1000", Kind.GEMINI: "?pageSize=1000"}
 
@@ -52,24 +57,46 @@ class Catalogue:
         self._settings: Settings | None = None
         """Those that what is kept here belongs to."""
         self._said: dict[str, asyncio.Task[_Word]] = {}
-        self._lists: dict[Any, list[Listed]] = {}
+        self._lists: dict[tuple[Any, ...], list[Listed]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        """By agent, while a list is made for it."""
 
     async def models(self, payer: Payer, patterns: Sequence[str], kind: Kind) -> list[Listed]:
-        """Return what a payer may call in the dialects of a kind."""
+        """Return what a payer may call in the dialects of a kind. A thousand names are 50 ms of work, made aside: one list
+        after the other for each agent, whatever its sub-agents are called."""
         settings = self._fresh()
         told = await self._told(settings, listing.unsure(settings, kind))
-        key = (kind, payer.agent, payer.entry, payer.group, tuple(patterns), tuple(told.items()))
+        name = owner(payer)
+        if not settings.policy.rules and not settings.models.chains:
+            payer = replace(
+                payer, agent=payer.agent.partition(":")[0]
+            )  # it is the same for all below
+        key = (name, kind, payer.agent, payer.entry, payer.group, tuple(patterns), tuple(told.items()))  # fmt: skip
         found = self._lists.get(key)
-        if found is None:
-            # a thousand names are 50 ms of work: nobody else is to wait for it
-            found = await asyncio.to_thread(
-                listing.models, settings, payer, patterns, kind, dict(told)
-            )
-            if settings is self._settings:
-                if len(self._lists) >= MAX_LISTS:
-                    self._lists.clear()
-                self._lists[key] = found
+        if found is not None:
+            return found
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        try:
+            async with turn:
+                found = self._lists.get(key)
+                if found is None:
+                    make = partial(listing.models, settings, payer, patterns, kind, dict(told))
+                    found = await asyncio.to_thread(make)
+                    if settings is self._settings:
+                        self._keep(key, found)
+        finally:
+            if not turn.locked():
+                self._turns.pop(name, None)
         return found
+
+    def _keep(self, key: tuple[Any, ...], found: list[Listed]) -> None:
+        """Keep a list. What an agent's lists are too many, is taken from its own."""
+        own = [one for one in self._lists if one[0] == key[0]]
+        if len(own) >= MAX_OWN:
+            del self._lists[own[0]]
+        if len(self._lists) >= MAX_LISTS:
+            del self._lists[next(iter(self._lists))]
+        self._lists[key] = found
 
     async def model(
         self, payer: Payer, patterns: Sequence[str], kind: Kind, name: str

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import Clock, Gate
+from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Kind
-from midwatch.gateway.catalogue import KEPT_S, MAX_MODELS, names_in
+from midwatch.gateway import listing
+from midwatch.gateway.catalogue import KEPT_S, MAX_LISTS, MAX_MODELS, Catalogue, names_in
 from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
+from midwatch.gateway.listing import Listed
 from midwatch.gateway.upstream.scripted import Answer, Refuse, ScriptedUpstream
 
 PROVIDERS = {
@@ -110,6 +113,54 @@ async def test_a_list_is_kept_for_each_key_by_itself(tmp_path: Path) -> None:
     assert await catalogue.models(night.payer, (), Kind.OPENAI) is everything
     bound = await catalogue.models(night.payer, ("ollama/*",), Kind.OPENAI)
     assert [one.name for one in bound] == ["ollama/llama3.2", "ollama/qwen3"]
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return, for each list that is made, how many are made at that time."""
+    under_way: list[int] = []
+    most: list[int] = []
+    make = listing.models
+
+    def noting(*given: Any) -> list[Listed]:
+        under_way.append(1)
+        most.append(len(under_way))
+        try:
+            return make(*given)
+        finally:
+            under_way.pop()
+
+    monkeypatch.setattr(listing, "models", noting)
+    return most
+
+
+async def test_names_of_sub_agents_make_no_lists_of_their_own_where_no_rule_tells_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = noted(monkeypatch)
+    catalogue = Catalogue(Gate(tmp_path, models={"providers": {"openai": {}}}).house)
+    lists = [await catalogue.models(Payer(f"inbox:{n}"), (), Kind.OPENAI) for n in range(5)]
+    assert len(made) == 1
+    assert lists[0] == lists[4]
+
+
+async def test_an_agents_lists_are_made_one_after_the_other_and_crowd_out_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = noted(monkeypatch)
+    rules = [{"when": "agent == 'inbox:3' && model == 'gpt-4o'", "deny": "no"}]
+    models = {"providers": {"openai": {"models": ["gpt-4o"]}}, "policy": rules}
+    catalogue = Catalogue(Gate(tmp_path, models=models).house)
+
+    async def listed(agent: str) -> bool:
+        found = await catalogue.models(Payer(agent), (), Kind.OPENAI)
+        return "gpt-4o" in [one.name for one in found]
+
+    assert await listed("honest")
+    found = await asyncio.gather(*(listed(f"inbox:{n}") for n in range(3 * MAX_LISTS)))
+    assert [n for n, there in enumerate(found) if not there] == [3]
+    assert max(made) == 1
+    assert await listed("honest")
+    assert len(made) == 1 + 3 * MAX_LISTS
 
 
 def test_lists_of_every_kind_are_read_and_bounded() -> None:
