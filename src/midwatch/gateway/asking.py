@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.exchange import Try
@@ -14,8 +16,10 @@ from midwatch.gateway.house import House
 from midwatch.gateway.mending import Mending
 from midwatch.gateway.upstream.port import Request
 
+T = TypeVar("T")
+
 LONG_BYTES: Final = 256 * 1024
-"""A body is changed within a millisecond up to here."""
+"""A body is read or changed within a millisecond or two up to here."""
 
 
 def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Request:
@@ -50,10 +54,15 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
 
 
 async def body_for(call: Carried, place: Place, mending: Mending | None = None) -> bytes:
-    """`body_of`; of a long body in a thread, where the copies and the looks through it stop nobody else's calls."""
+    """`body_of`, beside the event loop where it is long."""
     if len(call.body) <= LONG_BYTES:
         return body_of(call, place, mending)
-    return await asyncio.to_thread(body_of, call, place, mending)
+    return await aside(call.body, partial(body_of, call, place, mending))
+
+
+async def aside(body: bytes, do: Callable[[], T]) -> T:
+    """Do what takes the longer the longer a body is: of a long one in a thread, where it keeps nobody waiting."""
+    return await asyncio.to_thread(do) if len(body) > LONG_BYTES else do()
 
 
 def body_of(call: Carried, place: Place, mending: Mending | None = None) -> bytes:

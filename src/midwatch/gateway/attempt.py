@@ -11,9 +11,8 @@ An attempt answers nobody but with the pieces of a stream: what its client is to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from midwatch.core.calls.budget import Admitted, Refused
 from midwatch.core.calls.chain import Place
@@ -48,8 +47,6 @@ from midwatch.gateway.translate import CannotTranslate
 from midwatch.gateway.upstream.port import Phase, Reply, UpstreamError
 from midwatch.gateway.upstream.unpacked import unpacked
 from midwatch.gateway.waiting import Interrupted, Waiting
-
-T = TypeVar("T")
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """One whole answer. Images and sound in answers are a few megabytes."""
@@ -210,7 +207,7 @@ class Attempt:
         body = await self._read(reply, within_s, MAX_ANSWER_BYTES)
         seen = translating.ask_of(call, place)
         read = partial(dialects.answer, seen, reply.status, reply.headers, body)
-        answer = await _aside(body, partial(read, now=self._house.wall()))
+        answer = await asking.aside(body, partial(read, now=self._house.wall()))
         noted = self.noted
         noted.served, noted.response_id = answer.model, answer.response_id
         if answer.failure is not None:
@@ -222,7 +219,7 @@ class Attempt:
             return self._fail(Failure(ErrorClass.UNREADABLE, said))
         noted.outcome, noted.finish, noted.declined = "ok", answer.finish, answer.refused
         try:
-            body = await _aside(body, partial(translating.whole, call, place, body, answer))
+            body = await asking.aside(body, partial(translating.whole, call, place, body, answer))
         except CannotTranslate as error:
             return Ended(translating.no_words(error))
         return Answered(reply.status, reply.headers, body)
@@ -391,11 +388,6 @@ class Attempt:
             return worth.unheard(call.settings, ask, place)
         waited_s = self._house.now() - self._asked_at
         return worth.unanswered(call.settings, ask, place, waited_s)
-
-
-async def _aside(body: bytes, do: Callable[[], T]) -> T:
-    """Do what takes the longer the longer an answer is: a long one beside the event loop, keeping nobody waiting."""
-    return await asyncio.to_thread(do) if len(body) > asking.LONG_BYTES else do()
 
 
 def _kind_of(reply: Reply) -> str:

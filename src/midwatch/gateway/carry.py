@@ -15,10 +15,11 @@ from functools import partial
 from typing import Final
 
 from midwatch.core.calls.budget import PARK, REFUSE
-from midwatch.core.calls.classes import broken
+from midwatch.core.calls.chain import Place
+from midwatch.core.calls.classes import Failure, broken, reaction
 from midwatch.core.calls.exchange import Exchange, GiveUp, Pause, Step, Try, Why
 from midwatch.core.calls.route import Route
-from midwatch.gateway import refusals, translating, worth
+from midwatch.gateway import asking, refusals, translating, worth
 from midwatch.gateway.attempt import Attempt
 from midwatch.gateway.came import CUT, Answered, Broke, Ended, Failed, Streamed, TooDear
 from midwatch.gateway.carried import Carried, dollars
@@ -54,6 +55,8 @@ class Carriage:
 
     async def run(self) -> None:
         """Carry the call to its end. Raises nothing but CancelledError, and what is a fault of ours."""
+        if len(self._call.body) > asking.LONG_BYTES:
+            await self._ready()
         step: Step | None = self._exchange.begin(self._house.now())
         while step is not None:
             if isinstance(step, Try):
@@ -74,11 +77,12 @@ class Carriage:
             self._exchange.answered(step)
             return await self._finish(came)
         if isinstance(came, Failed):
+            await self._ready(step.place, came.failure)
             return self._failed(attempt, came)
         if isinstance(came, Broke):
             return await self._mend(attempt, came)
         if isinstance(came, TooDear):
-            return self._cheaper(came) or await self._refuse(self._too_dear(came))
+            return await self._cheaper(came) or await self._refuse(self._too_dear(came))
         return await self._end(came)
 
     async def _pause(self, pause: Pause) -> Step | None:
@@ -92,6 +96,30 @@ class Carriage:
         finally:
             self._call.waited_s += house.now() - before
         return self._exchange.resume(house.now())
+
+    async def _ready(self, behind: Place | None = None, failure: Failure | None = None) -> None:
+        """Put a long body into the dialect of whoever may be asked next, before the exchange decides who that is: it
+        would be done in the midst of that, and keep everybody waiting."""
+        if len(self._call.body) <= asking.LONG_BYTES:
+            return
+        if failure is not None and not reaction(failure).next:
+            return
+        route = self._route
+        first = 0 if behind is None else route.places.index(behind) + 1
+        for place in route.places[first:]:
+            now = self._house.now()
+            if await self._admits(place, failure) and route.free_at(place, now) <= now:
+                return
+
+    async def _admits(self, place: Place, failure: Failure | None) -> bool:
+        """Tell whether a place may serve the call; what is long is put into its dialect beside the event loop."""
+        call, chains = self._call, self._call.settings.chains
+        error = failure.kind.value if failure is not None else ""
+        if failure is not None and not chains.admits(call.ask, place, call.facts, error):
+            return False
+        if place.kind is not call.ask.kind:
+            await asking.aside(call.body, partial(translating.passes, call, place))
+        return self._route.admits(place, failure)
 
     # -- an answer -----------------------------------------------------------------------------
 
@@ -135,6 +163,7 @@ class Carriage:
             if self._mending is None:
                 self._restrict(mending)
             here = mending.may(call.settings, attempt.step.place)
+            await self._ready(attempt.step.place, came.failure)
             step = self._exchange.broke(attempt.step, came.failure, house.now(), here=here)
             if not isinstance(step, GiveUp):
                 house.counts["stream.mended"] += 1
@@ -153,7 +182,7 @@ class Carriage:
 
     # -- a refusal of ours ---------------------------------------------------------------------
 
-    def _cheaper(self, came: TooDear) -> Step | None:
+    async def _cheaper(self, came: TooDear) -> Step | None:
         """Move the call to the cheaper model that its budget names, once: where it costs less, and where policy
         and key allow it. What it does not fit into then is the first budget that refused it."""
         call, settings, refused = self._call, self._call.settings, came.refused
@@ -168,7 +197,7 @@ class Carriage:
             return None
         if call.models and not may_use(call.models, place):
             return None
-        if not self._route.admits(place, None):
+        if not await self._admits(place, None):
             return None
         call.moved, call.exhausted = place.name, refused
         self._route.places = [place]

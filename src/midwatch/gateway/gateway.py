@@ -139,7 +139,11 @@ class Gateway:
         recorded = call.calls.record and self.house.records is not None
         if self.house.records is not None and recorded:
             out = self.house.records.tape(call, out)
-        refused = self._may(call) or await self._carry(call, out)
+        refused = self._may(call)
+        if isinstance(refused, Seen):
+            refused = await self._noticed(call, refused)
+        if refused is None:
+            refused = await self._carry(call, out)
         if refused is not None:
             refusals.answer(out, call, refused, self.house.now())
             self.house.tell.ended(call)
@@ -210,8 +214,8 @@ class Gateway:
 
     # -- may it --------------------------------------------------------------------------------
 
-    def _may(self, call: Carried) -> Refusal | None:
-        """Refuse the calls of agents that are held, and of those that turn in circles."""
+    def _may(self, call: Carried) -> Refusal | Seen | None:
+        """Refuse the calls of agents that are held; return what is out of the usual of the others."""
         agent = call.payer.agent
         held = self._holds.find(agent) if agent else None
         if held is not None:
@@ -221,15 +225,23 @@ class Gateway:
             return said
         if not agent or not call.metered:
             return None
-        return self._judged(call, self.paces.asked(call, self.house.now()))
+        seen = self.paces.asked(call, self.house.now())
+        return None if seen.judged.level is Level.FINE else seen
+
+    async def _noticed(self, call: Carried, seen: Seen) -> Refusal | None:
+        """Refuse the calls of agents that turn in circles, and say a word to the model of one that begins to."""
+        if seen.judged.level is Level.WARN and call.calls.nudge:
+            await nudge(self.house, call, seen.judged)
+            held = self._holds.find(call.payer.agent)
+            if held is not None:  # since then
+                return refusals.held(held, call.payer.agent)
+        return self._judged(call, seen)
 
     def _judged(self, call: Carried, seen: Seen) -> Refusal | None:
         """Act on what the pace of an agent shows, or that of its whole tree."""
         judged = seen.judged
         if judged.level is Level.FINE:
             return None
-        if judged.level is Level.WARN and call.calls.nudge:
-            nudge(self.house, call, judged)
         if judged.level is not Level.LOOP or seen.action == "notify":
             self.house.tell.loop(call, seen)
             return None
@@ -293,6 +305,8 @@ class Gateway:
                 self.under_way.pop(call.payer.agent, None)
             self._note_end(call.payer.agent)
             call.ended = True
+            if call.translations:
+                house.counts["translation.passed_over"] += len(translating.passed_over(call))
             if call.over is not None:
                 call.over()
             house.tell.ended(call, cached=call.cached is True, saved_nusd=call.saved_nusd)
@@ -367,9 +381,7 @@ class Gateway:
         error = failure.kind.value if failure is not None else ""
         if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
             return False
-        new = place.name not in call.translations
         if not translating.passes(call, place):
-            self.house.counts["translation.passed_over"] += new
             return False
         if place.position == 0 or not settings.policy.rules:
             return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from midwatch.core.calls.pace import WARN_REPEATS, Judgement
+from midwatch.gateway.asking import aside
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import BadRequest, additions
 from midwatch.gateway.house import House
@@ -22,13 +24,14 @@ def note_of(judged: Judgement) -> str:
     )
 
 
-def nudge(house: House, call: Carried, judged: Judgement) -> bool:
+async def nudge(house: House, call: Carried, judged: Judgement) -> bool:
     """Add the note to the call's request when a row of repetitions has just become noticeable."""
     if judged.kind != SAME_CALL or judged.evidence.get("count") != WARN_REPEATS:
         return False
     note = note_of(judged)
     try:
-        call.body = additions.with_note(call.ask, call.body, note)
+        noted = partial(additions.with_note, call.ask, call.body, note)
+        call.body = await aside(call.body, noted)
     except BadRequest:
         house.counts["loop.nudge_unfit"] += 1
         return False

@@ -53,6 +53,11 @@ def passes(call: Carried, place: Place) -> bool:
     return True
 
 
+def passed_over(call: Carried) -> dict[str, CannotTranslate]:
+    """Return by name the places that a call could not be put to, and why."""
+    return {n: e for n, e in call.translations.items() if isinstance(e, CannotTranslate)}
+
+
 def _longest(call: Carried, place: Place) -> int | None:
     """Return the longest answer of a place's model, where that is known."""
     settings = call.settings
@@ -162,7 +167,7 @@ def no_words(error: CannotTranslate) -> Refusal:
 
 def no_place(call: Carried) -> Refusal | None:
     """Refuse a call that none of its places could be asked; None when that is not why."""
-    errors = {n: e for n, e in call.translations.items() if isinstance(e, CannotTranslate)}
+    errors = passed_over(call)
     if not errors:
         return None
     listed = "; ".join(f"{name}: {error}" for name, error in errors.items())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from gateways import (
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.charge import CallState
-from midwatch.gateway import again, cached
+from midwatch.gateway import again, asking, cached
 from midwatch.gateway.dialects import additions
+from midwatch.gateway.holds import HoldKind
 from midwatch.gateway.ledger.memory import MemoryLedger
 from midwatch.gateway.upstream.scripted import Answer, Break
 
@@ -344,6 +347,28 @@ async def test_a_row_of_the_same_call_is_told_to_the_model_once(tmp_path: Path) 
     assert "3 times in a row" in notes[2][0]["content"]
     assert gate.asked(2)["messages"][:-1] == looked(3)
     assert gate.counts["loop.nudged"] == 1
+
+
+async def test_a_note_is_put_into_a_long_request_beside_the_event_loop_and_a_hold_meanwhile_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = {"calls": {"nudge": True}, "loop": {"same_call": 6}}
+    gate = Gate(tmp_path, [whole() for _ in range(2)], agent=agent)
+    here, added = threading.get_ident(), additions.with_note
+
+    def holding(*given: Any) -> bytes:
+        assert threading.get_ident() != here
+        loop.call_soon_threadsafe(gate.holds.hold, "inbox", HoldKind.SUSPENDED, "enough")
+        return added(*given)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(additions, "with_note", holding)
+    for times in range(1, 4):
+        said = looked(times)
+        said[0]["content"] = "Find it. " * asking.LONG_BYTES
+        out = await gate.ask(CHAT, stream=False, messages=said)
+    assert (out.status, gate.counts["loop.nudged"]) == (403, 1)
+    assert json.loads(out.whole)["error"]["type"] == "midwatch_suspended"
 
 
 async def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:

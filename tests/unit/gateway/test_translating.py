@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gateways import (
     answer,
     stream_of,
 )
+from midwatch.gateway import asking, translate
 from midwatch.gateway.http.played import PlayedOutgoing
 from midwatch.gateway.upstream.scripted import Answer, Break, Refuse
 
@@ -232,6 +234,36 @@ async def test_what_cannot_be_carried_over_passes_a_place_over_and_is_told(tmp_p
     assert told["x-midwatch-model"] == NEXT[CHAT]
     assert told["x-midwatch-passed-over"] == f"{HOME[MESSAGES]} (seed)"
     assert house.house.counts["translation.passed_over"] == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_long_request_is_put_into_another_dialect_beside_the_event_loop(
+    tmp_path: Path, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    put = translate.request
+
+    def noting(*given: Any, **named: Any) -> Any:
+        threads.append(threading.get_ident())
+        return put(*given, **named)
+
+    monkeypatch.setattr(translate, "request", noting)
+    first = answer(CHAT, [*stream_of(CHAT, WORDS)[:3], Break()]) if cut else Answer(500)
+    for prompt in ("Tell.", "Tell. " * asking.LONG_BYTES):
+        script = [first, answer(GENERATE, stream_of(GENERATE, WORDS))]
+        places = (HOME[CHAT], HOME[MESSAGES], HOME[GENERATE])
+        house = gate(tmp_path / prompt[:9], CHAT, *places, script=[*script], on_cut="restart")
+        unwell = house.house.health.breaker(house.settings.chains.place(HOME[MESSAGES]))
+        for _ in range(5):
+            unwell.failed(house.house.now(), "down", house.house.now())
+        out = await house.ask(CHAT, prompt=prompt)
+        assert Heard(CHAT, out.whole).text == "Once upon a time."
+    house = gate(
+        tmp_path, CHAT, HOME[MESSAGES], script=[answer(MESSAGES, stream_of(MESSAGES, WORDS))]
+    )
+    await house.ask(CHAT, prompt="Tell. " * asking.LONG_BYTES)
+    here = threading.get_ident()
+    assert [one == here for one in threads] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
