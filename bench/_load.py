@@ -1,7 +1,8 @@
 """Clients for the gateway's benchmark: HTTP/1.1 straight on asyncio transports, so that they cost little.
 
-`closed` keeps so many connections busy; `paced` sends so many calls a second whatever comes back; `streams`
-holds streams open and looks at each event's age, by the `sent_ns` that the upstream writes into it.
+`closed` keeps so many connections busy; `paced` sends so many calls a second whatever comes back, on connections
+that are kept; `streams` holds streams open, each on a connection of its own, and looks at each event's age, by the
+`sent_ns` that the upstream writes into it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _SENT = re.compile(rb'"sent_ns":\s*"?(\d+)')
+_TOKEN = re.compile(rb'"content":\s*"[^"]')
+"""The first words of an answer; not every gateway hands `sent_ns` on."""
 
 
 def request(port: int, path: str, key: str, body: bytes, extra: str = "") -> bytes:
@@ -30,6 +33,8 @@ class Tally:
     done: int = 0
     bad: int = 0
     seconds: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+    """Seconds to the first words of streams."""
     statuses: dict[int, int] = field(default_factory=dict)
 
     def at(self, share: float) -> float:
@@ -82,6 +87,21 @@ class _Caller(asyncio.Protocol):
             self.ended(self, 0, time.perf_counter() - self.began)
 
 
+class _Hearer(_Caller):
+    """One connection for streams, one after the other; it looks at when the first words come."""
+
+    first: float | None = None
+
+    def send(self, data: bytes) -> None:
+        self.first = None
+        super().send(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.first is None and _TOKEN.search(data):
+            self.first = time.perf_counter() - self.began
+        super().data_received(data)
+
+
 async def closed(port: int, data: bytes, connections: int, seconds: float) -> tuple[Tally, float]:
     """Keep `connections` busy for so long; return what came and how long it really took."""
     tally, loop = Tally(), asyncio.get_running_loop()
@@ -113,8 +133,10 @@ async def closed(port: int, data: bytes, connections: int, seconds: float) -> tu
     return tally, time.perf_counter() - began
 
 
-async def paced(port: int, data: bytes, rate: float, seconds: float) -> Tally:
-    """Send `rate` calls a second, each on a free connection; latency from when it was due."""
+async def paced(
+    port: int, data: bytes, rate: float, seconds: float, made: type[_Caller] = _Caller
+) -> Tally:
+    """Send `rate` calls a second, each on a free connection; latency from when it was sent."""
     tally, loop = Tally(), asyncio.get_running_loop()
     free: list[_Caller] = []
 
@@ -123,6 +145,8 @@ async def paced(port: int, data: bytes, rate: float, seconds: float) -> Tally:
         if status == 200:
             tally.done += 1
             tally.seconds.append(took)
+            if isinstance(caller, _Hearer) and caller.first is not None:
+                tally.firsts.append(caller.first)
         else:
             tally.bad += 1
         if status:
@@ -137,7 +161,7 @@ async def paced(port: int, data: bytes, rate: float, seconds: float) -> Tally:
         if free:
             caller = free.pop()
         else:
-            _, caller = await loop.create_connection(lambda: _Caller(ended), "127.0.0.1", port)
+            _, caller = await loop.create_connection(lambda: made(ended), "127.0.0.1", port)
         caller.send(data)
     deadline = time.perf_counter() + 30
     while tally.done + tally.bad < int(rate * seconds) and time.perf_counter() < deadline:
@@ -174,7 +198,7 @@ class _Listener(asyncio.Protocol):
         self.heard.events += len(found)
         for sent in found:
             self.heard.lags.append((now - int(sent)) / 1e9)
-        if found and not self.first:
+        if not self.first and _TOKEN.search(data):
             self.first = True
             assert self.began is not None
             self.heard.first.append(time.perf_counter() - self.began)
@@ -211,9 +235,14 @@ async def streams(port: int, data: bytes, count: int, ramp_s: float, limit_s: fl
 
 
 async def firsts(port: int, data: bytes, connections: int, rounds: int) -> list[float]:
-    """Return the seconds to the first event of streams, `connections` at a time."""
+    """Return the seconds to the first words of streams, `connections` new connections at once, in order."""
     heard = Heard()
     for _ in range(rounds):
         part = await streams(port, data, connections, 0.0, 60.0)
         heard.first += part.first
     return sorted(heard.first)
+
+
+async def paced_firsts(port: int, data: bytes, rate: float, seconds: float) -> list[float]:
+    """Return the seconds to the first words of so many streams a second, on connections that are kept, in order."""
+    return sorted((await paced(port, data, rate, seconds, _Hearer)).firsts)

@@ -2,7 +2,8 @@
 
 - small calls that are not streamed, 16 connections: calls a second
 - 200 calls a second: what the gateway adds to the latency
-- streams: what it adds to the time to the first token, eight at a time
+- streams: what it adds to the time to the first token, at 50 streams a second on connections that are kept, as
+  clients of providers keep theirs, and with eight new connections opened at once
 - 1,000 streams of 20 events a second at once: how old events are when they arrive, and memory
 - 100,000 calls: whether memory stays flat
 - $5 for 1,000 streams of four processes, the gateway killed in the middle: what the ledger says after
@@ -23,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from _gateways import MODEL, PEERS, Gateway, data_directory, litellm, midwatch, serving, upstream
-from _load import Tally, closed, firsts, paced, request, streams
+from _load import Tally, closed, firsts, paced, paced_firsts, request, streams
 from _peers import Skipped, cpu_s, pss_bytes, tree
 from run import machine
 
@@ -121,15 +123,43 @@ def latency(up: Gateway, folder: Path) -> list[Row]:
     ]
 
 
+FIRST_MS = 1.5
+"""What ours may add to the first token."""
+
+FIRSTS: dict[str, Callable[[Gateway], list[float]]] = {
+    "50 streams/s, connections kept": lambda to: run_loop(
+        paced_firsts(to.port, stream(to), 50, 6)
+    ),
+    "8 new connections at once": lambda to: run_loop(firsts(to.port, stream(to), 8, 100)),
+}  # fmt: skip
+
+
 def first_token(up: Gateway, folder: Path) -> list[Row]:
+    """What each adds to the time to the first token, at the median."""
     set_events(up, 3, 5)
-    with midwatch(up, folder / "first") as gateway:
-        run_loop(firsts(gateway.port, stream(gateway), 8, 10))
-        straight = run_loop(firsts(up.port, stream(up), 8, 100))
-        through = run_loop(firsts(gateway.port, stream(gateway), 8, 100))
-    added = (through[len(through) // 2] - straight[len(straight) // 2]) * 1e3
-    print(f"gateway: first token direct {straight[len(straight) // 2] * 1e3:.2f} ms, through {through[len(through) // 2] * 1e3:.2f} ms", flush=True)  # fmt: skip
-    return [row("added to the first token, p50", round(added, 2), "ms", 1.5, added <= 1.5)]
+    rows: list[Row] = []
+    for under in (midwatch, *PEERS):
+        name = under.__name__
+        try:
+            with under(up, folder / f"first-{name}") as gateway:
+                check(run_loop(paced(gateway.port, stream(gateway), 50, 1)))
+                for how, measure in FIRSTS.items():
+                    added = median_ms(measure(gateway)) - median_ms(measure(up))
+                    print(f"gateway: {name:9} adds {added:.2f} ms to the first token, p50; {how}", flush=True)  # fmt: skip
+                    what, shown = f"added to the first token, p50; {how}", round(added, 2)
+                    if under is midwatch:
+                        rows.append(row(what, shown, "ms", FIRST_MS, added <= FIRST_MS))
+                    else:
+                        ours = next((r["ours"] for r in rows if r["what"] == what), None)
+                        rows.append({**row(f"the same, beside {name}; {how}", ours, "ms", None, True), "peer": shown, "peer_name": name})  # fmt: skip
+        except (Skipped, subprocess.SubprocessError, OSError, TimeoutError) as error:
+            rows.append(row(f"{name} is skipped", None, "", None, under is not midwatch, skipped=str(error)))  # fmt: skip
+            print(f"gateway: {name:9} skipped: {error}", flush=True)
+    return rows
+
+
+def median_ms(seconds: list[float]) -> float:
+    return seconds[len(seconds) // 2] * 1e3
 
 
 def thousand(up: Gateway, folder: Path) -> list[Row]:
