@@ -53,17 +53,24 @@ _OURS: Final = _HOP | frozenset(
         "x-original-url",
         "x-rewrite-url",
         "azureml-model-deployment",
-        "helicone-auth",
-        "helicone-target-url",
-        "helicone-openai-api-base",
     )
 )
 """What a client says to us and not to the provider, and what would undo what was decided here. The body goes
 on unpacked."""
 
-_DROPPED: Final = ("x-midwatch-", "x-forwarded-", "x-goog-", "x-portkey-", "cf-aig-")
-"""The last two steer routers: to another provider, with another key. Google's `x-goog-user-project` bills
-elsewhere, `x-goog-fieldmask` hides the usage."""
+_DROPPED: Final = (
+    "x-midwatch-",
+    "x-forwarded-",
+    "x-goog-",
+    # by these routers are led to another provider, model, key or customer; the fleet file's `headers` may
+    "x-portkey-",
+    "cf-aig-",
+    "helicone-",
+    "x-litellm-",
+    "x-ai-eg-",
+    "x-envoy-",
+)
+"""Google's `x-goog-user-project` bills elsewhere, `x-goog-fieldmask` hides the usage."""
 
 _NOT_BACK: Final = _HOP | frozenset(
     ("content-length", "set-cookie", "alt-svc", "strict-transport-security")

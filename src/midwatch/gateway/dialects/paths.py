@@ -168,8 +168,13 @@ def _gemini(method: str, path: str, query: str) -> Route | Closed | None:
     )
 
 
+MAX_ENCODED: Final = 1_000
+"""Characters of a model's name in a path that are looked at; what is left of a longer one is still too long. A held
+agent's call is told with a name that nobody else has looked at."""
+
+
 def _name(encoded: str) -> str:
-    return unquote(encoded, errors="replace")
+    return unquote(encoded[:MAX_ENCODED], errors="replace")
 
 
 def _closed(kind: Kind, what: str) -> Closed:

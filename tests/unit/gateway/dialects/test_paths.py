@@ -18,6 +18,7 @@ from midwatch.gateway.dialects import (
     presented,
     target,
 )
+from midwatch.gateway.dialects.reading import MAX_MODEL
 
 CLAUDE = {"anthropic-version": "2023-06-01"}
 
@@ -193,6 +194,21 @@ def test_what_a_client_says_to_us_does_not_pass() -> None:
     ]
     passed = onward(sent + [(name, "v") for name in theirs])
     assert passed == [(name, "v") for name in theirs] + [("accept-encoding", "identity")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["helicone-fallbacks", "helicone-auth", "x-litellm-api-key", "x-ai-eg-model", "x-portkey-config"],
+)  # fmt: skip
+def test_no_client_leads_a_router_elsewhere(name: str) -> None:
+    assert onward([(name, "x"), ("x-title", "t")]) == [("x-title", "t"), ("accept-encoding", "identity")]  # fmt: skip
+
+
+def test_of_a_name_that_is_much_too_long_too_much_is_left_to_be_taken_for_one() -> None:
+    long = "%0A" * 20_000
+    found = find("POST", f"/v1beta/models/{long}:generateContent", "", {})
+    assert isinstance(found, Route)
+    assert MAX_MODEL < len(found.model) <= 1_000
 
 
 def test_the_rehearsal_sees_what_its_behaviour_is_chosen_by() -> None:
