@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -174,7 +175,7 @@ def health(settings: Settings, before: Health | None = None) -> Health:
     pools: dict[str, list[KeyHealth]] = {}
     for name, provided in settings.providers.items():
         pools[name] = [
-            _key(known, name, key, there=key.name in provided.secrets)
+            _key(known, name, key, provided.secrets.get(key.name, ""))
             for key in provided.given.keys
         ]
     breakers = {
@@ -187,10 +188,15 @@ def health(settings: Settings, before: Health | None = None) -> Health:
     return Health(settings.models.breaker, breakers, pools)
 
 
-def _key(known: Health, provider: str, key: ProviderKey, *, there: bool) -> KeyHealth:
-    held = known.key(provider, key.name) or KeyHealth(key.name)
-    held.weight, held.reserve = key.weight, key.reserve
-    if not there:
+def _key(known: Health, provider: str, key: ProviderKey, secret: str) -> KeyHealth:
+    digest = blake2b(secret.encode(), digest_size=8).hexdigest() if secret else ""
+    held = known.key(provider, key.name)
+    if held is None or (digest and held.secret and digest != held.secret):
+        held = KeyHealth(
+            key.name
+        )  # what is held against a key that was exchanged is not this one's
+    held.weight, held.reserve, held.secret = key.weight, key.reserve, digest or held.secret
+    if not secret:
         held.state, held.reason = KeyState.MISSING, f"{key.source} leads to no key"
     elif held.state is KeyState.MISSING:
         held.state, held.reason, held.until = KeyState.ACTIVE, "", 0.0

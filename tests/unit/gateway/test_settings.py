@@ -67,6 +67,15 @@ def test_what_is_known_of_a_key_survives_a_reload_and_its_weight_does_not() -> N
     assert [(k.name, k.weight, k.rests(50.0)) for k in again.pools["openai"]] == [("a", 9, True)]
 
 
+def test_what_is_held_against_a_key_is_not_held_against_the_one_it_was_exchanged_for() -> None:
+    known = health(build(fleet(providers=POOL), {"A": "1", "B": "2"}))
+    for key in known.pools["openai"]:
+        key.rest(0.0, KeyState.REFUSED, "invalid key", None)
+    again = health(build(fleet(providers=POOL), {"A": "9", "B": "2"}), known)
+    assert [(k.name, k.rests(50.0)) for k in again.pools["openai"]] == [("a", False), ("b", True)]
+    assert "secret" not in repr(again.pools["openai"][0])
+
+
 def test_a_key_is_in_no_text_of_the_settings() -> None:
     settings = build(fleet(), {"OPENAI_API_KEY": "sk-proj-verysecret"})
     assert "verysecret" not in repr(settings)

@@ -42,6 +42,8 @@ class KeyHealth:
     """When its quota last ran out, for the pool's forecast."""
     models: dict[str, float] = field(default_factory=dict[str, float])
     """By model, until when it rests for that one alone."""
+    secret: str = field(default="", repr=False)
+    """A digest of the key itself: another one under the same name is another key."""
 
     def rests(self, now: float, model: str = "") -> bool:
         """Tell whether it serves nobody now, or not this model."""
