@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -317,6 +318,50 @@ def end_texts() -> str:
     )
 
 
+def understood() -> str:
+    """Return one table per dialect: columns of a span and the keys that fill them, first come first."""
+    from midwatch.core.spans.columns import SPAN_COLUMNS
+    from midwatch.core.spans.family import Family
+    from midwatch.core.spans.understanding import Interpreter
+
+    parts: list[str] = []
+    shared = dict[str, object]()
+    for family in reversed(Interpreter().families):
+        assert isinstance(family, Family)
+        keys: dict[str, list[str]] = {}
+        for key, slot in family.slots.items():
+            # every family understands the standard's names, too: they stand there alone
+            if key in shared and slot.read is shared[key]:
+                continue
+            if slot.content is not None:
+                keys.setdefault(f"content: {slot.content.name.lower()}", []).append(key)
+            elif slot.column is not None and slot.column < len(SPAN_COLUMNS):
+                keys.setdefault(SPAN_COLUMNS[slot.column].name, []).append(key)
+        for prefix, kind in family.folds.items():
+            keys.setdefault(f"content: {kind.name.lower()}", []).append(f"{prefix}.*")
+        keys.setdefault("tags", []).extend(f"{prefix}*" for prefix in family.tags)
+        if family.name == "gen_ai":
+            shared = {key: slot.read for key, slot in family.slots.items()}
+        parts.append(f"\n## {family.name}\n\n| column | keys |\n| --- | --- |")
+        parts += [
+            f"| {name} | {', '.join(f'`{key}`' for key in found)} |"
+            for name, found in keys.items()
+            if found
+        ]
+    return "\n".join(parts) + "\n\n"
+
+
+def emitters() -> str:
+    """Return what has been recorded, in which versions, from the recordings' own words."""
+    lines = ["\n| recording | made by | on |\n| --- | --- | --- |"]
+    for path in sorted((ROOT / "tests" / "emitters" / "recordings").glob("*.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        # our own version is that of this page
+        made = ", ".join(f"{n} {v}" for n, v in about["versions"].items() if n != "midwatch")
+        lines.append(f"| {about['emitter']} | {made} | {about['recorded']} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
@@ -331,6 +376,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gateway-metrics": gateway_metrics,
     "ends": ends,
     "end-texts": end_texts,
+    "understood": understood,
+    "emitters": emitters,
 }
 
 

@@ -39,6 +39,7 @@ ORDER: Final = (
     "openinference",
     "traceloop",
     "vercel",
+    "logfire_agents",
     "logfire",
     "gen_ai",
 )
