@@ -34,6 +34,8 @@ class Telling(NamedTuple):
     """One span that tells of a call."""
 
     place: int
+    age: tuple[int, str, bytes]
+    """When it began, and its key: decides what has to be settled by order."""
     agent: str
     is_ledger: bool
     start_ns: int
@@ -62,11 +64,13 @@ class Answers:
         self._join_by_figures()
 
     def groups(self) -> list[list[Telling]]:
-        """Return the groups of two and more, each in the order in which the tellings were given."""
+        """Return the groups of two and more, the oldest telling of each first."""
         found: dict[int, list[Telling]] = defaultdict(list)
         for number, one in enumerate(self._told):
             found[self._head(number)].append(one)
-        return [group for group in found.values() if len(group) > 1]
+        return [
+            sorted(group, key=lambda one: one.age) for group in found.values() if len(group) > 1
+        ]
 
     def _head(self, number: int) -> int:
         heads = self._heads
@@ -104,7 +108,7 @@ class Answers:
 
     def _join_all(self, numbers: list[int], *, by_time: bool) -> None:
         if by_time:
-            numbers = sorted(numbers, key=lambda n: self._told[n].start_ns)
+            numbers = sorted(numbers, key=self._age)
         until_ns = self._told[numbers[0]].end_ns
         for before, number in pairwise(numbers):
             one = self._told[number]
@@ -152,8 +156,8 @@ class Answers:
                 del waiting[-back]
                 return
 
-    def _age(self, number: int) -> tuple[int, int]:
-        return self._told[number].start_ns, number
+    def _age(self, number: int) -> tuple[int, str, bytes]:
+        return self._told[number].age
 
 
 def _ids(one: Telling) -> Iterable[tuple[str, str]]:

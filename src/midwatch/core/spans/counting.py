@@ -19,9 +19,11 @@ anew and adds the difference (`counted.settle`). Time is linear in the spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import Final, NamedTuple
 
 from midwatch.core.spans.answers import Answers, Telling
@@ -66,14 +68,15 @@ class Verdict(NamedTuple):
     """Where it counts: another trace than its own when the gateway's span counts in its caller's place."""
 
 
-_AGENT: Final = Role.AGENT.value
-_TOOL: Final = Role.TOOL.value
+_IS_AGENT: Final = Role.AGENT.value
+_IS_TOOL: Final = Role.TOOL.value
+
 
 _LANE: Final = {role: place for place, role in enumerate(sorted(CALLS))}
 """A call repeats calls of its own kind alone."""
 _SHIFT: Final = {role: 3 * lane for role, lane in _LANE.items()}
 """Where the bits of each kind of call stand in one number."""
-_NO_CALLS: Final = (NONE,) * len(_LANE)
+_NO_CALLS: Final[tuple[int, ...]] = (NONE,) * len(_LANE)
 
 
 _CARRIED: Final = 8
@@ -103,12 +106,17 @@ def judge(spans: Iterable[Fact]) -> Judgement:
 
     Of two rows of one span the one that tells more of its end holds, of two alike the first, as in a store.
     """
-    known: dict[Key, Fact] = {}
-    for one in spans:
-        before = known.get(one.key)
-        if before is None or before.rank < one.rank:
-            known[one.key] = one
-    return Judgement(known, _Court(list(known.values())).verdicts())
+    facts = list(spans)
+    keys = [(one.agent, one.trace_id + one.span_id) for one in facts]
+    known = dict(zip(keys, facts, strict=True))
+    if len(known) < len(facts):
+        known.clear()
+        for key, one in zip(keys, facts, strict=True):
+            before = known.get(key)
+            if before is None or before.rank < one.rank:
+                known[key] = one
+        keys, facts = list(known), list(known.values())
+    return Judgement(known, _Court(keys, facts).verdicts())
 
 
 class _Court:
@@ -120,20 +128,28 @@ class _Court:
     4. the verdicts.
     """
 
-    def __init__(self, facts: list[Fact]) -> None:
-        # by age, so that what is settled by order is settled alike, whatever came first
-        facts.sort(key=lambda one: (one.start_ns, one.agent, one.trace_id, one.span_id))
+    def __init__(self, keys: Sequence[Key], facts: Sequence[Fact]) -> None:
         size = len(facts)
-        self._facts = facts
-        self._tree = lineage(facts)
-        self._said = [says(one) for one in facts]
-        self._owner: list[str | None] = [None] * size
-        self._named: list[str | None] = [None] * size
-        self._session: list[str | None] = [None] * size
+        self._keys, self._facts = keys, facts
+        self._roles = [one.role for one in facts]
+        self._tree = lineage(
+            keys, [one.parent_id for one in facts], [one.start_ns for one in facts]
+        )
+        self._said = [
+            says(one)
+            if one.role in CALLS
+            or one.cost_nusd is not None
+            or one.input_tokens
+            or one.output_tokens
+            else 0
+            for one in facts
+        ]
+        self._named = [one.agent_name for one in facts]
+        self._owner = [one.agent_name if one.role == _IS_AGENT else None for one in facts]
+        self._session = [one.session for one in facts]
         self._call_above: list[tuple[int, ...]] = [_NO_CALLS] * size
         """The nearest call above of each kind, up to the next tool."""
-        for place in self._tree.order:
-            self._inherit(place, self._tree.parents[place])
+        self._inherit()
         self._within = self._count_within()
         self._told = self._said[:]
         self._groups = Answers(self._tellings()).groups()
@@ -152,104 +168,145 @@ class _Court:
 
     def verdicts(self) -> dict[Key, Verdict]:
         """Return the verdicts of all that says something."""
-        only = _only_sessions(self._facts)
+        only = self._only_sessions()
         found: dict[int, Verdict] = {}
-        for place, one in enumerate(self._facts):
-            if not self._said[place]:
+        for place, said in enumerate(self._said):
+            if not said:
                 continue
-            counts, why = self._alone(place)
-            owner = self._owner[place] or self._named[place] or one.agent
-            session = self._session[place] or only.get(one.trace_id)
-            found[place] = Verdict(counts, why, owner, session, one.trace_id)
+            one = self._facts[place]
+            counts, why = self._alone(place, one)
+            if counts:
+                owner = self._owner[place] or self._named[place] or one.agent
+                session = self._session[place] or only.get(one.trace_id)
+                found[place] = Verdict(counts, why, owner, session, one.trace_id)
+            else:
+                found[place] = _nothing(one, why)
         for group in self._groups:
             self._settle(group, found)
-        return {
-            self._facts[place].key: verdict if verdict.counts else self._nothing(place, verdict)
-            for place, verdict in found.items()
-        }
-
-    def _nothing(self, place: int, verdict: Verdict) -> Verdict:
-        """Return a verdict on what counts for nothing: nobody owns that, and most of them hold by default."""
-        return by_default(self._facts[place])._replace(counts=0, why=verdict.why)
+        return {self._keys[place]: verdict for place, verdict in found.items()}
 
     # -- looking -----------------------------------------------------------------------------
 
-    def _inherit(self, place: int, parent: int) -> None:
-        one = self._facts[place]
-        owner, named, session = None, one.agent_name, one.session
-        if one.role == _AGENT:
-            owner = named
-        if parent != NONE:
-            owner = owner or self._owner[parent]
-            named = named or self._named[parent]
-            session = session or self._session[parent]
-            role = self._facts[parent].role
+    def _inherit(self) -> None:
+        roles, parents = self._roles, self._tree.parents
+        owner, named, session, above = self._owner, self._named, self._session, self._call_above
+        for place in self._tree.order:
+            parent = parents[place]
+            if parent == NONE:
+                continue
+            owner[place] = owner[place] or owner[parent]
+            named[place] = named[place] or named[parent]
+            session[place] = session[place] or session[parent]
+            role = roles[parent]
             if role in CALLS:
-                nearest = list(self._call_above[parent])
+                nearest = list(above[parent])
                 nearest[_LANE[role]] = parent
-                self._call_above[place] = tuple(nearest)
-            elif role != _TOOL:
-                self._call_above[place] = self._call_above[parent]
-        self._owner[place], self._named[place], self._session[place] = owner, named, session
+                above[place] = (*nearest,)
+            elif role != _IS_TOOL:
+                above[place] = above[parent]
 
-    def _count_within(self) -> list[int]:
-        """Return how many calls of its own kind each call has next below."""
-        within = [0] * len(self._facts)
-        for place, one in enumerate(self._facts):
-            if one.role in CALLS and self._said[place]:
-                above = self._call_above[place][_LANE[one.role]]
-                if above != NONE:
-                    within[above] += 1
+    def _count_within(self) -> dict[int, int]:
+        """Return how many calls of its own kind each call has next below; none is left out."""
+        within: dict[int, int] = {}
+        for place, above in enumerate(self._call_above):
+            if above is _NO_CALLS or not self._said[place] or self._roles[place] not in CALLS:
+                continue
+            nearest = above[_LANE[self._roles[place]]]
+            if nearest != NONE:
+                within[nearest] = within.get(nearest, 0) + 1
         return within
 
-    def _tellings(self) -> list[Telling]:
-        """Return what tells of answers: of calls within one another the innermost, with the ids of those that
-        are around it alone."""
-        told: list[Telling] = []
+    def _innermost(self) -> Iterator[tuple[int, Fact, list[str], list[str]]]:
+        """Yield calls that have none of their kind below, and the gateway's: place, fact, ids of the call and of
+        the answer, with those of calls that are around it alone."""
         for place, one in enumerate(self._facts):
             if one.role not in CALLS or not self._said[place]:
                 continue
-            if self._within[place] and not one.is_ledger:
+            if place in self._within and not one.is_ledger:
                 continue
-            lane = _LANE[one.role]
-            above = self._call_above[place][lane]
-            is_nested = above != NONE and not self._facts[above].is_ledger
-            calls, responses = {one.call_id}, {one.response_id}
-            while above != NONE and self._within[above] == 1:
-                calls.add(self._facts[above].call_id)
-                responses.add(self._facts[above].response_id)
-                above = self._call_above[above][lane]
-            told.append(_telling(place, one, calls, responses, is_nested=is_nested))
-        return told
+            calls = [one.call_id] if one.call_id else []
+            answers = [one.response_id] if one.response_id else []
+            if (above := self._call_above[place]) is not _NO_CALLS:
+                lane = _LANE[one.role]
+                around = above[lane]
+                while around != NONE and self._within[around] == 1:
+                    outer = self._facts[around]
+                    calls += [outer.call_id] if outer.call_id else []
+                    answers += [outer.response_id] if outer.response_id else []
+                    around = self._call_above[around][lane]
+            yield place, one, calls, answers
+
+    def _tellings(self) -> list[Telling]:
+        """Return what may tell of one answer with something else: its id comes again, or the gateway's span has its
+        figures."""
+        innermost = list(self._innermost())
+        times = Counter(chain.from_iterable(calls + answers for _, _, calls, answers in innermost))
+        figures = {
+            (one.input_tokens, one.output_tokens)
+            for place, one, _, _ in innermost
+            if one.is_ledger and self._call_above[place] is _NO_CALLS
+        }
+        return [
+            self._telling(place, one, calls, answers)
+            for place, one, calls, answers in innermost
+            if (figures and (one.input_tokens, one.output_tokens) in figures)
+            or any(times[name] > 1 for name in (*calls, *answers))
+        ]
+
+    def _telling(self, place: int, one: Fact, calls: list[str], answers: list[str]) -> Telling:
+        above = self._call_above[place][_LANE[one.role]]
+        given, made = one.input_tokens, one.output_tokens
+        return Telling(
+            place,
+            (one.start_ns, *self._keys[place]),
+            one.agent,
+            one.is_ledger,
+            one.start_ns,
+            one.start_ns + (one.duration_ns or 0),
+            frozenset(calls),
+            frozenset(answers),
+            (given, made) if given and made else None,
+            one.run_id,
+            above != NONE and not self._facts[above].is_ledger,
+        )
 
     def _spread(self) -> None:
-        facts, parents, told = self._facts, self._tree.parents, self._told
+        roles, parents, told = self._roles, self._tree.parents, self._told
         calls, below, around = self._calls_below, self._below, self._around
         for place in reversed(self._tree.order):
             parent = parents[place]
             if parent == NONE:
                 continue
             below[parent] |= below[place] | told[place]
-            role = facts[place].role
+            role = roles[place]
             if role in CALLS:
                 calls[parent] |= calls[place] | told[place] << _SHIFT[role]
-            elif role != _TOOL:
+            elif role != _IS_TOOL:
                 calls[parent] |= calls[place]
         for place in self._tree.order:
             parent = parents[place]
-            if parent == NONE or facts[parent].role == _TOOL:
+            if parent == NONE or roles[parent] == _IS_TOOL:
                 continue
             around[place] = around[parent]
-            if facts[parent].role in CALLS:
+            if roles[parent] in CALLS:
                 around[place] |= told[parent] & USAGE
-                if facts[parent].is_ledger:
+                if self._facts[parent].is_ledger:
                     around[place] |= _CARRIED
+
+    def _only_sessions(self) -> dict[bytes, str]:
+        """Return the session of each trace that names only one: it is also that of spans above and beside."""
+        named: dict[bytes, str | None] = {}
+        for one in self._facts:
+            session, trace = one.session, one.trace_id
+            if session is not None and named.setdefault(trace, session) != session:
+                named[trace] = None
+        return {trace: session for trace, session in named.items() if session is not None}
 
     # -- judging -----------------------------------------------------------------------------
 
-    def _alone(self, place: int) -> tuple[int, Why]:
+    def _alone(self, place: int, one: Fact) -> tuple[int, Why]:
         """Return what the forest says of a span."""
-        one, said = self._facts[place], self._said[place]
+        said = self._said[place]
         if one.is_ledger:
             return said, Why.LEDGER
         if one.role in CALLS:
@@ -268,57 +325,38 @@ class _Court:
         clients = [one for one in group if not one.is_ledger]
         if not ledgers:
             taken = 0
-            for one in sorted(
-                clients, key=lambda c: _knowledge(self._facts[c.place]), reverse=True
-            ):
+            for one in sorted(clients, key=self._knowledge, reverse=True):
                 verdict = found[one.place]
                 counts = verdict.counts & ~taken
                 taken |= counts
-                why = verdict.why if counts or not verdict.counts else Why.TWIN
-                found[one.place] = verdict._replace(counts=counts, why=why)
+                if counts:
+                    found[one.place] = verdict._replace(counts=counts)
+                elif verdict.counts:
+                    found[one.place] = _nothing(self._facts[one.place], Why.TWIN)
         elif clients:
-            caller = found[clients[0].place]
+            caller = clients[0].place
+            first = self._facts[caller]
+            owner = self._owner[caller] or self._named[caller] or first.agent
+            session = self._session[caller]
             for one in clients:
-                found[one.place] = found[one.place]._replace(counts=0, why=Why.CARRIED)
+                found[one.place] = _nothing(self._facts[one.place], Why.CARRIED)
             for one in ledgers:
                 if not one.is_nested:
-                    own = found[one.place]
-                    found[one.place] = own._replace(
-                        owner=caller.owner,
-                        session=self._facts[one.place].session or caller.session,
-                        trace_id=caller.trace_id,
+                    found[one.place] = found[one.place]._replace(
+                        owner=owner,
+                        session=self._facts[one.place].session or session,
+                        trace_id=first.trace_id,
                     )
 
-
-def _only_sessions(facts: Sequence[Fact]) -> dict[bytes, str]:
-    """Return the session of each trace that names only one: it is also that of spans above and beside."""
-    named: dict[bytes, str | None] = {}
-    for one in facts:
-        if one.session is not None and named.setdefault(one.trace_id, one.session) != one.session:
-            named[one.trace_id] = None
-    return {trace: session for trace, session in named.items() if session is not None}
-
-
-def _knowledge(one: Fact) -> tuple[int, int, int, int]:
-    """Return how much a client's span knows of its call; the greater, the more."""
-    figures = (one.cached_tokens, one.cache_write_tokens, one.reasoning_tokens)
-    whole = (one.input_tokens or 0) + (one.output_tokens or 0)
-    return says(one), sum(figure is not None for figure in figures), one.cost_from or 0, whole
+    def _knowledge(self, one: Telling) -> tuple[int, int, int, int, tuple[int, str, bytes]]:
+        """Return how much a client's span knows of its call; the greater, the more."""
+        fact = self._facts[one.place]
+        figures = (fact.cached_tokens, fact.cache_write_tokens, fact.reasoning_tokens)
+        whole = (fact.input_tokens or 0) + (fact.output_tokens or 0)
+        known = sum(figure is not None for figure in figures)
+        return self._said[one.place], known, fact.cost_from or 0, whole, one.age
 
 
-def _telling(
-    place: int, one: Fact, calls: set[str | None], responses: set[str | None], *, is_nested: bool
-) -> Telling:
-    given, made = one.input_tokens, one.output_tokens
-    return Telling(
-        place,
-        one.agent,
-        one.is_ledger,
-        one.start_ns,
-        one.start_ns + (one.duration_ns or 0),
-        frozenset(i for i in calls if i),
-        frozenset(i for i in responses if i),
-        (given, made) if given and made else None,
-        one.run_id,
-        is_nested,
-    )
+def _nothing(one: Fact, why: Why) -> Verdict:
+    """Return a verdict on what counts for nothing: nobody owns that, and most of them hold by default."""
+    return by_default(one)._replace(counts=0, why=why)

@@ -9,25 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 NONE: Final = -1
 """Stands for the parent of a root."""
 
-
-class Kin(Protocol):
-    """What a span says of where it belongs."""
-
-    @property
-    def agent(self) -> str: ...
-    @property
-    def trace_id(self) -> bytes: ...
-    @property
-    def span_id(self) -> bytes: ...
-    @property
-    def parent_id(self) -> bytes | None: ...
-    @property
-    def start_ns(self) -> int: ...
+_NEW, _ON_PATH, _DONE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,87 +27,62 @@ class Lineage:
     """All places, each parent before its children."""
 
 
-def lineage(spans: Sequence[Kin]) -> Lineage:
-    """Return the forest of spans that differ in agent, trace id and span id. Linear in their number.
+def lineage(
+    keys: Sequence[tuple[str, bytes]],
+    parent_ids: Sequence[bytes | None],
+    starts_ns: Sequence[int],
+) -> Lineage:
+    """Return the forest of spans with different keys (`form.key`). Linear in their number.
 
-    1. parents by their ids;
-    2. from the roots downwards, which leaves out what hangs on a cycle;
-    3. of each cycle the earliest span becomes a root, and then downwards from there.
+    From each span the way up is walked to one that is known. A way that meets itself has found a cycle: it is
+    opened, and ordered from there.
     """
-    parents = _parents(spans)
-    children: list[list[int] | None] = [None] * len(spans)
+    parents = _parents(keys, parent_ids)
+    state = bytearray(len(keys))
     order: list[int] = []
-    for place, parent in enumerate(parents):
-        if parent == NONE:
-            order.append(place)
-        elif (siblings := children[parent]) is None:
-            children[parent] = [place]
-        else:
-            siblings.append(place)
-    _descend(order, 0, children)
-    if (reached := len(order)) < len(spans):
-        opened = _openings(spans, parents, order)
-        for root in opened:
-            parents[root] = NONE
-        order += opened
-        _descend(order, reached, children, frozenset(opened))
+    for start in range(len(keys)):
+        if state[start] == _DONE:
+            continue
+        path: list[int] = []
+        place = start
+        while place != NONE and state[place] == _NEW:
+            state[place] = _ON_PATH
+            path.append(place)
+            place = parents[place]
+        if place != NONE and state[place] == _ON_PATH:
+            begin = path.index(place)
+            cycle, path = path[begin:], path[:begin]
+            opening = min(cycle, key=lambda p: (starts_ns[p], keys[p]))
+            parents[opening] = NONE
+            turn = cycle.index(opening)
+            order += cycle[turn::-1]
+            order += cycle[:turn:-1]
+            for one in cycle:
+                state[one] = _DONE
+        path.reverse()
+        order += path
+        for one in path:
+            state[one] = _DONE
     return Lineage(parents, order)
 
 
-def _parents(spans: Sequence[Kin]) -> list[int]:
-    own = {(s.trace_id, s.span_id, s.agent): place for place, s in enumerate(spans)}
-    anyones: dict[tuple[bytes, bytes], int] = {}
-    for place, span in enumerate(spans):
-        ids = (span.trace_id, span.span_id)
-        there = anyones.setdefault(ids, place)
-        if there != place and span.agent < spans[there].agent:
-            anyones[ids] = place
+def _parents(keys: Sequence[tuple[str, bytes]], parent_ids: Sequence[bytes | None]) -> list[int]:
+    places = {ids: place for place, (_, ids) in enumerate(keys)}
+    own: dict[tuple[str, bytes], int] = {}
+    if len(places) < len(keys):
+        # the same ids of several agents: each one's children look at their own agent's first
+        own = {key: place for place, key in enumerate(keys)}
+        for place, (agent, ids) in enumerate(keys):
+            if agent < keys[places[ids]][0]:
+                places[ids] = place
     parents: list[int] = []
-    for span in spans:
-        if span.parent_id is None:
+    for (agent, ids), parent_id in zip(keys, parent_ids, strict=True):
+        if parent_id is None:
             parents.append(NONE)
             continue
-        found = own.get((span.trace_id, span.parent_id, span.agent))
-        if found is None:
-            found = anyones.get((span.trace_id, span.parent_id), NONE)
+        wanted = ids[:16] + parent_id
+        found = places.get(wanted, NONE)
+        if own and found != NONE:
+            found = own.get((agent, wanted), found)
         parents.append(found)
     return parents
-
-
-def _descend(
-    order: list[int],
-    reached: int,
-    children: Sequence[list[int] | None],
-    roots: frozenset[int] = frozenset(),
-) -> None:
-    while reached < len(order):
-        mine = children[order[reached]]
-        if mine is not None:
-            # what was opened still stands among its parent's children
-            order += [place for place in mine if place not in roots] if roots else mine
-        reached += 1
-
-
-def _openings(spans: Sequence[Kin], parents: Sequence[int], order: Sequence[int]) -> list[int]:
-    """Return the earliest span of each cycle."""
-    walked = [0] * len(spans)
-    """0: not yet; otherwise the number of the walk that came by. -1: hangs on a root."""
-    for place in order:
-        walked[place] = -1
-    openings: list[int] = []
-    for number, start in enumerate(range(len(spans)), 1):
-        place = start
-        while walked[place] == 0:
-            walked[place] = number
-            place = parents[place]
-        if walked[place] != number:
-            continue
-        cycle = [place]
-        while (after := parents[cycle[-1]]) != place:
-            cycle.append(after)
-        openings.append(min(cycle, key=lambda p: _age(spans[p])))
-    return openings
-
-
-def _age(span: Kin) -> tuple[int, bytes, str]:
-    return span.start_ns, span.span_id, span.agent
