@@ -16,9 +16,10 @@ from urllib.parse import parse_qs
 from midwatch.core.access import Caller
 from midwatch.core.access import Scope as Access
 from midwatch.core.calls.news import SCOPE
-from midwatch.ingest import otlp, ping
+from midwatch.ingest import ping
 from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, header, parse
 from midwatch.ingest.intake import Intake, Taken
+from midwatch.ingest.otlp import items as otlp
 from midwatch.wire.items import PATHS, BadItem, Item, Kind
 from midwatch.wire.limits import MAX_ITEMS
 from midwatch.wire.problem import MEDIA_TYPE, Refusal

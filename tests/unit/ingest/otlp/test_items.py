@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midwatch.ingest import otlp
+from midwatch.ingest.otlp import items as otlp
 from midwatch.wire.items import BadItem
 from midwatch.wire.problem import Refusal
 
