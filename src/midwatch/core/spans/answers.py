@@ -2,9 +2,10 @@
 another, a second instrumentation's beside them.
 
 They are matched by the gateway's id of the call (`x-midwatch-call`) and by the provider's id of the answer, within
-one agent and its sub-agents. Local servers draw ids from a few hundred numbers: a short id is the same answer only
-for spans that overlap in time. A span without any id of its own is matched with the gateway's by what only the same
-call has: it encloses it in time, and its tokens are the same in and out.
+one agent and its sub-agents. Some local servers draw ids from a few hundred numbers, and some give every answer the
+same one: between clients alone an id is believed for spans that overlap in time, or that tell the same figures (an
+answer from a cache); a short one only while they overlap. A span without any id is matched with the gateway's by
+what only the same call has: it encloses it in time, and its tokens are the same in and out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ SHORT_ID: Final = 20
 
 SLACK_NS: Final = 1_000_000_000
 """What clocks of client and gateway may differ where times decide."""
+
+MAX_SHARED: Final = 64
+"""Clients' spans that may tell of one answer; an id that more of them have is none."""
 
 MAX_TRIED: Final = 32
 """Spans with the same figures that are looked at for one that has no id."""
@@ -103,12 +107,17 @@ class Answers:
             whose = families.get((kind, name), {MIDWATCH})
             holders[kind, name, next(iter(whose)) if len(whose) == 1 else MIDWATCH].append(number)
         for (kind, name, _), numbers in holders.items():
-            if len(numbers) > 1:
-                self._join_all(numbers, by_time=kind == _RESPONSE and len(name) < SHORT_ID)
+            if len(numbers) < 2:
+                continue
+            is_short = len(name) < SHORT_ID
+            if any(self._told[number].is_ledger for number in numbers):
+                self._join_carried(numbers, by_time=is_short and kind == _RESPONSE)
+            elif len(numbers) <= MAX_SHARED:
+                self._join_twins(numbers, is_short=is_short)
 
-    def _join_all(self, numbers: list[int], *, by_time: bool) -> None:
-        if by_time:
-            numbers = sorted(numbers, key=self._age)
+    def _join_carried(self, numbers: list[int], *, by_time: bool) -> None:
+        """Join what has one id with the gateway's; `by_time`: only what lies together in time."""
+        numbers.sort(key=self._age)
         until_ns = self._told[numbers[0]].end_ns
         for before, number in pairwise(numbers):
             one = self._told[number]
@@ -117,6 +126,22 @@ class Answers:
                 until_ns = max(until_ns, one.end_ns)
             else:
                 until_ns = one.end_ns
+
+    def _join_twins(self, numbers: list[int], *, is_short: bool) -> None:
+        """Join clients' spans with one id of an answer, as far as it can be the same answer."""
+        numbers.sort(key=self._age)
+        first = self._told[numbers[0]]
+        until_ns = first.end_ns
+        for before, number in pairwise(numbers):
+            one = self._told[number]
+            is_alike = one.tokens is not None and one.tokens == first.tokens
+            if (one.start_ns < until_ns and (is_alike or not is_short)) or (
+                is_alike and not is_short
+            ):
+                self._join(before, number)
+                until_ns = max(until_ns, one.end_ns)
+            else:
+                first, until_ns = one, one.end_ns
 
     # -- by figures --------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def _orders(draw: st.DrawFn) -> tuple[Tree, list[list[Fact]]]:
     facts = draw(st.permutations(tree.facts))
     cuts = sorted(draw(st.sets(st.integers(0, len(facts)), max_size=4)))
     bounds = [0, *cuts, len(facts)]
-    return tree, [facts[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return tree, [facts[a:b] for a, b in pairwise(bounds)]
 
 
 @settings(max_examples=400, deadline=None)
