@@ -1,0 +1,91 @@
+"""Counts the spans of one generation once, together with what earlier ones know of the same calls.
+
+A trace may go on for hours, and a client's span may be sealed long before the gateway's. So before a generation is
+judged, the spans that its verdicts depend on are fetched: those of its own traces, and those of traces in which the
+same answers are told of. What comes back is a change: verdicts to keep and a difference of sums. It may be worked
+out again at any time from the same segments, and is the same then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from midwatch.core.spans.counted import Change, settle
+from midwatch.core.spans.counting import Verdict
+from midwatch.core.spans.facts import CALLS, Fact, Key
+
+MAX_SPANS: Final = 1_000_000
+"""Earlier spans that are fetched for one generation. Beyond, traces are judged by what was fetched."""
+
+MAX_ROUNDS: Final = 8
+"""How far it is followed from trace to trace by the answers that they share. Two is what honest agents need."""
+
+
+class Known(Protocol):
+    """What is settled already. Each call is one query."""
+
+    def of_traces(self, traces: Collection[bytes]) -> Iterable[Fact]:
+        """Return the settled spans of these traces, of all agents."""
+        ...
+
+    def traces_of(self, names: Collection[str]) -> Iterable[bytes]:
+        """Return the traces with a call whose `call_id` or `response_id` is one of these. A name that more than
+        `answers.MAX_SHARED` traces have is nobody's id: leave it out."""
+        ...
+
+    def verdicts(self, traces: Collection[bytes]) -> Mapping[Key, Verdict]:
+        """Return the verdicts in force on the spans of these traces, as far as any were kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a generation changed, and what of it could not be followed to the end."""
+
+    change: Change
+    fetched: int
+    """Earlier spans that were looked at again."""
+    cut_off: Counter[str]
+    """By reason, how often a bound kept something from being fetched; to be shown."""
+
+
+def count(fresh: Collection[Fact], known: Known) -> Counted:
+    """Return what these spans, not settled so far, change. Linear in them and in what is fetched for them."""
+    old: dict[Key, Fact] = {}
+    told: dict[Key, Verdict] = {}
+    fetched: set[bytes] = set()
+    asked: set[str] = set()
+    cut_off: Counter[str] = Counter()
+    traces: set[bytes] = {one.trace_id for one in fresh}
+    names = _names(fresh)
+    for _ in range(MAX_ROUNDS):
+        traces.update(known.traces_of(names))
+        asked |= names
+        traces -= fetched
+        if not traces:
+            break
+        if len(old) >= MAX_SPANS:
+            cut_off["too_many_spans"] += len(traces)
+            break
+        told.update(known.verdicts(traces))
+        found = list(known.of_traces(traces))
+        old.update((one.key, one) for one in found)
+        fetched |= traces
+        traces, names = set[bytes](), _names(found) - asked
+        if not names:
+            break
+    else:
+        cut_off["too_far"] += 1
+    return Counted(settle(fresh, old.values(), told), len(old), cut_off)
+
+
+def _names(spans: Iterable[Fact]) -> set[str]:
+    """Return the ids of calls and answers that these spans tell of."""
+    names: set[str] = set()
+    for one in spans:
+        if one.role in CALLS:
+            names.update(name for name in (one.call_id, one.response_id) if name)
+    return names
