@@ -7,7 +7,6 @@ the `finish` of a dialect looks at. They are gone when the row leaves `understan
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, Final, cast
 
 from midwatch.core.pricing.names import canonical
@@ -30,7 +29,7 @@ SCRATCH: Final = len(SPAN_COLUMNS)
     PENDING_PARENT,
     HINT,  # whatever else tells what a span is
     RAW,  # the answer as it came, where its id is only in there
-    FIRST_AT,  # when the first token came, seconds since 1970
+    FIRST_AT,  # when the first token came, nanoseconds since 1970
     REPORTED,  # money, in dollars
 ) = range(SCRATCH, SCRATCH + 13)
 ROOM: Final = [None] * 13
@@ -38,6 +37,9 @@ ROOM: Final = [None] * 13
 
 MAX_DETAILS: Final = 16_384
 """Characters of a JSON object that is looked into for figures; a longer one is no usage."""
+
+MAX_WAIT_NS: Final = 7 * 86_400 * 10**9
+"""A week: no first token takes longer."""
 
 MAX_COST_NUSD: Final = round(MAX_COST_USD * NUSD_PER_USD)
 
@@ -110,10 +112,8 @@ def milliseconds(value: Value) -> int | None:
 def _span_of_time(value: Value, unit_ns: float) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # a first token that takes a week is a slip of units
-    if not math.isfinite(value) or not 0 <= value * unit_ns <= 7 * 86_400 * 1e9:
-        return None
-    return round(value * unit_ns)
+    # a first token that takes a week is a slip of units; NaN is within no bounds
+    return round(value * unit_ns) if 0 <= value <= MAX_WAIT_NS / unit_ns else None
 
 
 _SELLERS: Final = {

@@ -54,6 +54,9 @@ MAX_PLANNED: Final = 96
 MAX_TAGS: Final = 32
 """Tags of one span; what follows stays an attribute."""
 
+MAX_SCORE: Final = 1e15
+"""Scores are small; what is beyond is left out."""
+
 UNKNOWN: Final = Family("none", COMMON)
 """For spans that no family claims."""
 
@@ -373,12 +376,9 @@ def _judge(row: Row, found: Iterable[Mapping[str, Any]]) -> None:
         for key, value in one.items():
             name = _SPELLED.get(key)
             if name == "score":
-                if (
-                    isinstance(value, int | float)
-                    and not isinstance(value, bool)
-                    and value == value
-                ):
-                    made[name] = min(max(float(value), -1e300), 1e300)
+                # a thumb is a score as well; NaN is within no bounds
+                if isinstance(value, int | float) and -MAX_SCORE <= value <= MAX_SCORE:
+                    made[name] = float(value)
             elif name is not None and (word := label(value)) is not None:
                 made[name] = word
         if made and len(said) < MAX_TAGS:

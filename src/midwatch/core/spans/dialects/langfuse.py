@@ -8,7 +8,7 @@ Source: the SDK's attribute names, Langfuse's pages on token usage; recording in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from midwatch.core.pricing.usage import MAX_COUNT
@@ -21,6 +21,7 @@ from midwatch.core.spans.reading import (
     DETAILS,
     FIRST_AT,
     HINT,
+    MAX_WAIT_NS,
     REPORTED,
     TOTAL,
     WORD,
@@ -110,21 +111,26 @@ def _figure(source: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def _moment(value: Value) -> float | None:
-    """Return a written time (the SDK puts it into JSON quotes) as seconds since 1970."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _moment(value: Value) -> int | None:
+    """Return a written time (the SDK puts it into JSON quotes) in nanoseconds since 1970; without a zone it is UTC."""
     if not isinstance(value, str) or not 10 <= len(value) <= 40:
         return None
     try:
-        return datetime.fromisoformat(value.strip('"')).timestamp()
+        moment = datetime.fromisoformat(value.strip('"'))
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, OverflowError):
         return None
 
 
-def _since(start_ns: int | None, moment_s: float) -> int | None:
+def _since(start_ns: int | None, moment_ns: int) -> int | None:
     if start_ns is None:
         return None
-    waited = round(moment_s * 1e9) - start_ns
-    return waited if 0 <= waited <= 7 * 86_400 * 10**9 else None
+    waited = moment_ns - start_ns
+    return waited if 0 <= waited <= MAX_WAIT_NS else None
 
 
 _OWN: Final = {

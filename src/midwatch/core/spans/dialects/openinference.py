@@ -55,6 +55,19 @@ _ID: Final = re.compile(r'"id": ?"((?:chatcmpl|resp|msg|cmpl)[-_][A-Za-z0-9_-]{4
 _NODE: Final = re.compile(r'"langgraph_node": ?"')
 
 
+_MENDED: Final = {"openinference.instrumentation.langchain": (0, 1, 55)}
+"""Instrumentations that told Anthropic's caches beside the input, and the version since which they do not."""
+
+
+def _leaves_caches_out(row: Row) -> bool:
+    mended = _MENDED.get(row[form.SCOPE] or "")
+    if mended is None or not (row[form.MODEL] or "").startswith("claude"):
+        return False
+    parts = (row[form.SCOPE_VERSION] or "").split(".")[:3]
+    whole = all(part.isdecimal() and len(part) < 9 for part in parts)
+    return whole and tuple(map(int, parts)) < mended
+
+
 def _complete(row: Row) -> None:
     role = _ROLES.get(row[WORD] or "")
     if role is None:
@@ -63,7 +76,7 @@ def _complete(row: Row) -> None:
         if row[form.RESPONSE_ID] is None and row[RAW] is not None:
             found = _ID.search(row[RAW], 0, _LOOKED_AT)
             row[form.RESPONSE_ID] = found[1] if found else None
-        settle(row)
+        settle(row, beside=_leaves_caches_out(row))
         report_cost(row)
     elif role is Role.AGENT or role is Role.CHAIN:
         role = _holder(row, role)

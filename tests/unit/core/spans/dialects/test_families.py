@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,37 @@ def test_evaluations_of_openinference_are_told_and_stay() -> None:
         '[{"name":"polite","score":0.5,"by":"HUMAN"},{"name":"thumbs","label":"down"}]'
     )
     assert heard.is_whole()
+
+
+@pytest.mark.parametrize(
+    ("written", "waited_ns"),
+    [
+        ('"2026-11-21T20:05:09.250000Z"', 250_000_000),
+        ("2026-11-21T20:05:09.250000", 250_000_000),
+        ("2026-11-21T21:05:09.250000+01:00", 250_000_000),
+        ("2026-11-21T20:05:08Z", None),
+        ("0001-01-01T00:00:00", None),
+        ("soon, I hope", None),
+    ],
+)
+def test_langfuse_tells_when_the_first_token_came(written: str, waited_ns: int | None) -> None:
+    """The span began at 2026-11-21T20:05:09Z; a time without a zone is UTC."""
+    heard = hear(
+        {
+            "langfuse.observation.type": "generation",
+            "langfuse.observation.completion_start_time": written,
+        }
+    )
+    assert heard["first_token_ns"] == waited_ns
+
+
+@pytest.mark.parametrize(
+    ("score", "kept"), [(0.5, 0.5), (True, 1.0), (float("nan"), None), (10**400, None), ("a", None)]
+)
+def test_a_score_is_a_number_within_reason(score: Any, kept: float | None) -> None:
+    told = {"gen_ai.evaluation.name": "good", "gen_ai.evaluation.score.value": score}
+    heard = hear({}, events=(("gen_ai.evaluation.result", told),))
+    assert json.loads(heard["evaluations"])[0].get("score") == kept
 
 
 def test_messages_in_events_are_contents_and_the_events_stay() -> None:

@@ -42,6 +42,7 @@ PLAIN = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([10**400, -(10**400)]),
     st.floats(),
     st.text(max_size=40),
     st.binary(max_size=10),

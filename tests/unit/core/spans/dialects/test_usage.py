@@ -271,6 +271,27 @@ def test_usage_is_brought_under_the_standard(
     assert heard.is_whole()
 
 
+@pytest.mark.parametrize(
+    ("version", "model", "whole"),
+    [
+        ("0.1.54", "claude-haiku-4-5", 1400),
+        ("0.1.55", "claude-haiku-4-5", 1000),
+        ("1.0", "claude-haiku-4-5", 1000),
+        ("0.1.54", "gpt-4o", 1000),
+        ("unknown", "claude-haiku-4-5", 1000),
+        ("", "claude-haiku-4-5", 1000),
+    ],
+)
+def test_an_instrumentation_is_believed_by_its_version(
+    version: str, model: str, whole: int
+) -> None:
+    told = _openinference(prompt=1000, completion=50, read=400) | {"llm.model_name": model}
+    scope = "openinference.instrumentation.langchain"
+    heard = hear(told, scope=scope, version=version)
+    assert heard["input_tokens"] == whole
+    assert heard.is_whole()
+
+
 def test_parts_never_overlap_and_add_up() -> None:
     row = hear(TABLE[0][1]).row
     row[form.CACHE_WRITE_1H_TOKENS] = 100
