@@ -1,0 +1,354 @@
+"""What in a tool's result should not be believed, and what was made of it.
+
+Two things go wrong with results. A result may speak to the model: instructions, markers of a chat, text that people
+cannot see. And a result may be mistaken: a table's header, a button, an empty place of a template becomes a fact.
+The first is found in the text alone (`flags_of`), the second where the agent reports its state (`believed`).
+`spread` then names the spans into which the text of a flagged result went.
+
+A flag is a reason to look, not a verdict: pages about such attacks hold their words as well. Nothing is matched
+that ordinary documents, mails and program output say often; the tests have both lists.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from html import unescape
+from typing import Any, Final, NamedTuple, cast
+
+from midwatch.core.difference import Saying, State, around, leaves
+from midwatch.core.plain import clean
+
+MAX_LOOKED: Final = 200_000
+"""Characters of one result that are looked at: the first ones."""
+
+MAX_FLAGS: Final = 20
+"""Flags of one result."""
+
+MAX_LABELS: Final = 500
+"""Labels (headers, buttons) of one result."""
+
+MAX_SPREAD: Final = 500
+"""Spans that are named as touched."""
+
+SHINGLE: Final = 8
+"""Words in a row that, said again, came from where they were said before."""
+
+MAX_SHINGLES: Final = 200_000
+"""Such rows of words of all flagged results together."""
+
+
+class Kind(StrEnum):
+    """Why a result is flagged."""
+
+    INSTRUCTION = "instruction"
+    """It tells the model what to do, or to forget what it was told."""
+    ROLE = "role"
+    """It holds the markers by which a model tells speakers apart."""
+    SECRECY = "secrecy"
+    """It wants something kept from the user."""
+    EXFILTRATION = "exfiltration"
+    """It wants secrets or the conversation sent somewhere."""
+    HIDDEN = "hidden"
+    """It holds text that people do not see."""
+    HEADER = "header"
+    """A header or a button in it became a value of the state."""
+    PLACEHOLDER = "placeholder"
+    """An empty place of a template in it became a value of the state."""
+
+
+class Flag(NamedTuple):
+    """One reason, with what stands around it. `value` is what matched, for `spread`."""
+
+    kind: Kind
+    excerpt: str
+    value: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind.value, "excerpt": self.excerpt}
+
+
+# -- text that speaks to the model -----------------------------------------------------------------
+
+_OLD: Final = r"(?:previous|prior|above|earlier|preceding|former|existing|original|system)"
+_SAID: Final = r"(?:instructions?|prompts?|rules?|guidelines?|directions?|commands?|messages?)"
+_SECRETS: Final = (
+    r"(?:api[ _-]?keys?|passwords?|credentials?|secrets?|access tokens?|private keys?|system prompt|environment variables?"
+    r"|conversation|chat history|\.env\b)"
+)
+
+_RULES: Final[tuple[tuple[Kind, str], ...]] = (
+    (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{{0,30}}?\b{_OLD}\b[^.\n]{{0,20}}?\b{_SAID}\b"),
+    (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget)\b (?:all|any|everything)\b[^.\n]{{0,30}}?\b(?:{_SAID}|you (?:were|have been) told|said before)\b"),
+    (Kind.INSTRUCTION, r"\b(?:ignoriere|vergiss|missachte)\b[^.\n]{0,40}?\b(?:anweisungen|instruktionen|vorgaben|regeln)\b"),
+    (Kind.INSTRUCTION, r"\b(?:ignore[rz]?|oublie[rz]?)\b[^.\n]{0,40}?\b(?:instructions|consignes|directives)\b[^.\n]{0,15}?\b(?:précédentes|ci-dessus|antérieures)\b"),
+    (Kind.INSTRUCTION, r"\b(?:ignora|olvida|ignore)\b[^.\n]{0,40}?\b(?:instrucciones|órdenes)\b[^.\n]{0,15}?\b(?:anteriores|previas)\b"),
+    (Kind.INSTRUCTION, r"\b(?:attention|note|message|instructions?|important)\b[^.\n]{0,15}?\b(?:to|for)\b (?:the |any |all )?(?:ai|llm|language model|assistant|agent|bot)s?\b"),
+    (Kind.INSTRUCTION, r"\b(?:if you are|as) an? (?:ai|llm|language model|ai assistant|ai agent)\b,? (?:reading this|you (?:must|should|have to|will)|please)\b"),
+    (Kind.INSTRUCTION, r"\byou (?:are now|must now act as|will now act as) (?:an? )?(?:unrestricted|jailbroken|dan\b|developer mode|in developer mode|root\b)"),
+    (Kind.INSTRUCTION, r"\b(?:your )?new (?:system )?(?:instructions?|task|objective) (?:is|are|:)|\bnew (?:system )?instructions?\s*:"),
+    (Kind.ROLE, r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>"),
+    (Kind.ROLE, r"</?(?:system|system-reminder|system_prompt|assistant_response|tool_result|function_results)>"),
+    (Kind.ROLE, r"(?:^|\n)\s*#{2,4} ?(?:system|instruction|assistant)s?\s*:"),
+    (Kind.SECRECY, r"\b(?:do not|don't|never|without)\b (?:tell|telling|inform|informing|mention(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify|notifying|show(?:ing)?)\b[^.\n]{0,30}?\b(?:the |your )?(?:user|operator|human|person you)\b"),
+    (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b[^\n]{{0,20}}?(?:https?:|[\w.+-]+@|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b)"),
+)  # fmt: skip
+_PATTERNS: Final = tuple((kind, re.compile(rule, re.IGNORECASE)) for kind, rule in _RULES)
+
+_TAGS: Final = re.compile("[\U000e0020-\U000e007e]{4,}")
+"""Letters that nobody sees and models read. Flags of regions use up to six behind a black flag."""
+_ZERO: Final = re.compile("[\u200b\u2060\ufeff\u200c\u200d]{4,}|(?:[\u200b\u2060\ufeff]\\w){6,}")
+_TURNED: Final = re.compile("[\u202d\u202e]")
+_UNSEEN: Final = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad\U000e0000-\U000e007f]")  # fmt: skip
+
+
+def flags_of(text: str) -> list[Flag]:
+    """Return what in a tool's result speaks to the model or hides. At most MAX_FLAGS, one for each reason and place."""
+    text = text[:MAX_LOOKED]
+    found = list(_hidden(text))
+    # what is written in look-alikes or with unseen letters in between is read as the model reads it
+    plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", unescape(text)))
+    for kind, pattern in _PATTERNS:
+        for hit in pattern.finditer(plain):
+            found.append(Flag(kind, around(plain, hit), hit.group()))
+            if len(found) >= MAX_FLAGS:
+                return found
+    return found
+
+
+def _hidden(text: str) -> Iterator[Flag]:
+    if text.isascii():
+        return
+    hit = _TAGS.search(text)
+    if hit is not None and not text[: hit.start()].endswith("\U0001f3f4"):
+        said = "".join(chr(ord(sign) - 0xE0000) for sign in hit.group())
+        yield Flag(Kind.HIDDEN, clean(f"unseen letters say: {said}"), said)
+    hit = _ZERO.search(text)
+    if hit is not None:
+        yield Flag(Kind.HIDDEN, clean(f"signs without width in: {around(text, hit)}"), hit.group())
+    hit = _TURNED.search(text)
+    if hit is not None:
+        said = clean(f"text written backwards: {around(text, hit)}")
+        yield Flag(Kind.HIDDEN, said, hit.group())
+
+
+# -- labels and empty places that become facts -----------------------------------------------------
+
+COMMON_LABELS: Final = frozenset(
+    """export csv|export|export to csv|download|download csv|sign in|sign up|log in|login|log out|submit|cancel|save
+    |edit|delete|search|filter|next|previous|back|close|loading|loading…|loading...|click here|read more|learn more
+    |show more|view all|select all|accept all|accept cookies|actions|untitled|choose file""".replace(
+        "\n    ", ""
+    ).split("|")
+)
+"""Words of pages that are nobody's name."""
+
+_PLACEHOLDER: Final = re.compile(
+    r"\{\{?\s*[\w.]+\s*\}?\}|\$\{[\w.]+\}|<[a-z]+[_ -]?(?:name|id|value|here)>|\[(?:your|insert|enter)[ \w]{0,40}\]"
+    r"|\[object Object\]|undefined|NaN|lorem ipsum.{0,80}|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!)|%[sd]|xxx+|TODO|TBD",
+    re.IGNORECASE,
+)
+_CELL: Final = re.compile(r"[^\d\s][^\n]{0,39}")
+_HTML_LABEL: Final = re.compile(
+    r"<(th|button|label|option|legend|caption)\b[^>]{0,300}>([^<>]{1,80})(?=<)|\b(?:aria-label|placeholder|alt)=\"([^\"<>]{1,80})\"",
+    re.IGNORECASE,
+)
+_BUTTON: Final = re.compile(r"\[([^\[\]{}\"\n]{2,40})\](?:\([^()\n]{0,300}\))?")
+
+
+def labels(text: str) -> frozenset[str]:
+    """Return the headers and buttons of a result, as `fold` writes them: of CSV and other tables, Markdown, HTML, JSON."""
+    text = text[:MAX_LOOKED]
+    found: set[str] = set()
+    for label in _labels(text):
+        found.add(fold(label))
+        if len(found) >= MAX_LABELS:
+            break
+    found.discard("")
+    return frozenset(found)
+
+
+def _labels(text: str) -> Iterator[str]:
+    for hit in _HTML_LABEL.finditer(text):
+        yield unescape(hit[2] or hit[3])
+    yield from _table_headers(text)
+    for hit in _BUTTON.finditer(text):
+        yield hit[1]
+    head = text.lstrip()[:1]
+    if head and head in "[{":
+        yield from _json_keys(text)
+    for line in text.splitlines():
+        if fold(line) in COMMON_LABELS:
+            yield line
+
+
+def _table_headers(text: str) -> Iterator[str]:
+    """Yield the first cells of what goes on in lines of as many cells."""
+    lines = [line for line in text.splitlines() if line.strip()][:2_000]
+    for number, line in enumerate(lines[:-1]):
+        for sign in "\t|;,":
+            cells = _cells(line, sign)
+            before = _cells(lines[number - 1], sign) if number else []
+            if (
+                len(cells) >= 2
+                and len(cells) != len(before)
+                and len(_cells(lines[number + 1], sign)) == len(cells)
+                and all(_CELL.fullmatch(cell) for cell in cells)
+            ):
+                yield from cells
+                break
+
+
+def _cells(line: str, sign: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in line.strip().strip("|").split(sign)]
+
+
+def _json_keys(text: str) -> Iterator[str]:
+    try:
+        read: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(read, list) and read:
+        read = cast("list[Any]", read)[0]
+    if isinstance(read, dict):
+        yield from (str(name) for name in cast("dict[Any, Any]", read))
+
+
+def fold(text: str) -> str:
+    """Return a text as labels are compared: whatever its case, its spaces, and the signs around it."""
+    return " ".join(text.casefold().split()).strip(" .:*_#|\"'`…")
+
+
+class Belief(NamedTuple):
+    """A value of the state that is a label or an empty place, and the result where it stood, if one is known."""
+
+    path: str
+    span: str | None
+    flag: Flag
+
+
+def believed(state: State, results: Sequence[Saying]) -> list[Belief]:
+    """Return the values of a state that are no facts: labels of a result of the same turn or before, empty places.
+
+    `results` are tools' results and retrieved documents, the latest last. Long texts (a scratchpad) are no single
+    value and are not judged; neither are names of the state itself.
+    """
+    by_label: dict[str, Saying] = {}
+    for result in results:
+        by_label.update(dict.fromkeys(labels(result.text), result))
+    found: list[Belief] = []
+    for path, value in leaves(state):
+        if not isinstance(value, str) or not 2 <= len(value) <= 80:
+            continue
+        folded, excerpt = fold(value), clean(f"{path}: {value}")
+        result = by_label.get(folded)
+        if _PLACEHOLDER.fullmatch(value.strip()) is not None:
+            found.append(
+                Belief(path, _holder(value, results), Flag(Kind.PLACEHOLDER, excerpt, value))
+            )
+        elif result is not None and _is_shown(folded, path):
+            found.append(Belief(path, result.span, Flag(Kind.HEADER, excerpt, value)))
+        if len(found) >= MAX_FLAGS:
+            break
+    return found
+
+
+def _is_shown(folded: str, path: str) -> bool:
+    """Tell whether a label as a value is odd: `status: open` is, by its name, what a table calls its column.
+
+    Words of pages are odd everywhere, if there are two or more (`search` may be what is done next); another label
+    only where the value should name something.
+    """
+    if folded in COMMON_LABELS and " " in folded:
+        return True
+    last = re.split(r"[.\[]", path)[-1].casefold()
+    return any(word in last for word in _NAMING)
+
+
+_NAMING: Final = (
+    "name", "customer", "contact", "person", "user", "owner", "author", "company", "client", "title", "subject",
+    "address", "email", "mail", "city", "recipient", "vendor", "supplier", "account",
+)  # fmt: skip
+
+
+def _holder(value: str, results: Sequence[Saying]) -> str | None:
+    return next((one.span for one in reversed(results) if value in one.text[:MAX_LOOKED]), None)
+
+
+# -- what was made of it ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A span with content that came from a flagged result."""
+
+    span: str
+    source: str
+    """The span of the result."""
+    kind: str
+    """What the content is to the span: input, arguments, output, state."""
+    turn: str
+    exact: bool
+    """It holds what was flagged itself; else other words of that result, SHINGLE and more in a row."""
+    excerpt: str
+
+
+def spread(flagged: Mapping[str, Sequence[Flag]], sayings: Iterable[Saying]) -> list[Touched]:
+    """Return the contents that came from flagged results, in the order of time.
+
+    `flagged` are flags by the span of the result, `sayings` all contents, also the results themselves. A content is
+    touched when it is later than the result and repeats what was flagged, or a row of its words.
+    """
+    ordered = sorted(sayings, key=lambda one: (one.at_ns, one.span, one.kind))
+    values: list[tuple[int, str, str]] = []
+    rows: dict[bytes, tuple[int, str]] = {}
+    found: list[Touched] = []
+    for one in ordered:
+        text = one.text[:MAX_LOOKED]
+        source, exact, excerpt = _source(text, one, values, rows)
+        if source is not None:
+            found.append(Touched(one.span, source, one.kind, one.turn, exact, excerpt))
+            if len(found) >= MAX_SPREAD:
+                break
+        if one.kind in ("result", "documents") and one.span in flagged:
+            values += [
+                (one.at_ns, fold(flag.value), one.span)
+                for flag in flagged[one.span]
+                if len(fold(flag.value)) >= 4
+            ]
+            for row in _shingles(text):
+                if len(rows) >= MAX_SHINGLES:
+                    break
+                rows.setdefault(row, (one.at_ns, one.span))
+    return found
+
+
+def _source(
+    text: str,
+    one: Saying,
+    values: Sequence[tuple[int, str, str]],
+    rows: Mapping[bytes, tuple[int, str]],
+) -> tuple[str | None, bool, str]:
+    folded = " ".join(text.casefold().split())
+    for _, value, span in values:
+        if span != one.span and value in folded:
+            hit = re.search(re.escape(value), folded)
+            return span, True, around(folded, hit) if hit is not None else ""
+    if rows:
+        for row in _shingles(text):
+            source = rows.get(row)
+            if source is not None and source[1] != one.span:
+                return source[1], False, clean(text)
+    return None, False, ""
+
+
+def _shingles(text: str) -> Iterator[bytes]:
+    words = re.findall(r"\w+", text.casefold())
+    for begin in range(len(words) - SHINGLE + 1):
+        row = " ".join(words[begin : begin + SHINGLE])
+        yield blake2b(row.encode(errors="replace"), digest_size=8).digest()
