@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, cast
+from json.encoder import encode_basestring as _quoted
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from midwatch.core.spans import form
 from midwatch.core.spans.dialect import Attribute, Event
@@ -170,45 +171,54 @@ class Shape(NamedTuple):
         return "".join(text)
 
 
+_Tree: TypeAlias = "dict[str, _Tree | tuple[int, int]]"
+
+
 def shape(keys: Sequence[str], places: Sequence[int], prefix: str) -> Shape | None:
     """Return the shape of the attributes with these keys behind the prefix and its dot, at these places.
 
     What numbers from 0 on without a gap is a list, all else an object. None where the tree could not be taken apart
     again into the same keys.
     """
-    root: dict[str, Any] = {}
+    root: _Tree = {}
+    before_key = len(prefix) + 4  # quotes, dot and colon
     for key, place in zip(keys, places, strict=True):
-        path = key.split(".")
-        if len(path) > MAX_DEPTH or not all(path) or any(step.startswith("$") for step in path):
+        *way, last = key.split(".")
+        if len(way) >= MAX_DEPTH or ".." in f".{key}." or ".$" in f".{key}":
             return None
         at = root
-        for step in path[:-1]:
-            inner = at.setdefault(step, {})
-            if not isinstance(inner, dict):
+        for step in way:
+            inner = at.get(step)
+            if inner is None:
+                inner = at[step] = {}
+            elif not isinstance(inner, dict):
                 return None
-            at = cast("dict[str, Any]", inner)
-        if path[-1] in at:
+            at = inner
+        if last in at:
             return None
-        at[path[-1]] = (place, len(dump(f"{prefix}.{key}")) + 1)
+        at[last] = (place, before_key + len(_quoted(key)) - 2)
     pieces: list[Piece] = []
     after = _written(root, "", pieces)
     return Shape(tuple(pieces), after)
 
 
-def _written(tree: Any, before: str, pieces: list[Piece]) -> str:
+def _written(tree: _Tree, before: str, pieces: list[Piece]) -> str:
     """Write a tree's text into the pieces. Return what stands behind the last of them."""
-    if not isinstance(tree, dict):
-        pieces.append(Piece(before, *cast("tuple[int, int]", tree)))
-        return ""
-    inner = cast("dict[str, Any]", tree)
-    numbers = [str(place) for place in range(len(inner))]
-    if all(number in inner for number in numbers):
-        for place, number in enumerate(numbers):
-            before = _written(inner[number], before + ("," if place else "["), pieces)
-        return before + "]"
-    for place, (key, value) in enumerate(inner.items()):
-        before = _written(value, f"{before}{',' if place else '{'}{dump(key)}:", pieces)
-    return before + "}"
+    if "0" in tree and all(str(place) in tree for place in range(len(tree))):
+        inner = [tree[str(place)] for place in range(len(tree))]
+        starts, opening, closing = [""] * len(tree), "[", "]"
+    else:
+        inner = tree.values()
+        starts, opening, closing = [f"{_quoted(key)}:" for key in tree], "{", "}"
+    for value, start in zip(inner, starts, strict=True):
+        before = f"{before}{opening}{start}"
+        if isinstance(value, tuple):
+            pieces.append(Piece(before, *value))
+            before = ""
+        else:
+            before = _written(value, before, pieces)
+        opening = ","
+    return before + closing
 
 
 def unfold(tree: Value, prefix: str) -> Iterator[tuple[str, Value]]:
