@@ -176,6 +176,7 @@ class Call:
         attributes = ended.attributes
         attributes["gen_ai.response.model"] = self.seen.get("model")
         attributes["gen_ai.response.id"] = self.seen.get("id")
+        attributes["midwatch.call_id"] = self.seen.get("call_id")
         if self.usage is not None:
             attributes["gen_ai.usage.input_tokens"] = self.usage.input_tokens
             attributes["gen_ai.usage.output_tokens"] = self.usage.output_tokens

@@ -36,6 +36,9 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Which requests are model calls, by the end of their path, and what they are called."""
 
+CALL_HEADER = "x-midwatch-call"
+"""The gateway's id of the call: by it the hub knows that its span and ours tell of the same."""
+
 _MARK = "_midwatch_original"
 _BASE = "{}._base_client"
 _CLASSES = (("SyncAPIClient", False), ("AsyncAPIClient", True))
@@ -230,6 +233,9 @@ def _follow(call: Call, result: Any, *, is_async: bool) -> None:
         call.read(result)
         call.end()
         return
+    carried = response.headers.get(CALL_HEADER)
+    if carried:
+        call.seen["call_id"] = text(carried, 128)
     reader = BodyReader(call, str(response.headers.get("content-type", "")).lower())
     if response.is_closed:  # it was read before it was returned
         reader.feed(response.content)

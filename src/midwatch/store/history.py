@@ -14,6 +14,7 @@ import duckdb
 from midwatch.core.day import MAX_RUNS
 from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
+from midwatch.store.tracesums import tokens_of
 from midwatch.wire.items import Item
 
 RESTORE_BACK_S: Final = 7 * 86_400.0
@@ -136,7 +137,7 @@ def _sent(
 def traces(
     cursor: duckdb.DuckDBPyConnection, agent: str | None, after: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Return newest first; `after` is the trace id that the last page ended with."""
+    """Return newest first, tokens counted once; `after` is the trace id that the last page ended with."""
     where, values = ["true"], list[Any]()
     if agent is not None:
         where.append("agent = ?")
@@ -149,14 +150,19 @@ def traces(
         "SELECT trace_id, epoch(min(ts)),"  # noqa: S608
         " epoch(max(ts + to_microseconds((coalesce(duration_s, 0) * 1e6)::BIGINT))) - epoch(min(ts)),"
         " count(*), arg_min(name, (parent_id IS NOT NULL, ts)), any_value(agent),"
-        " count(*) FILTER (status = 'error'), sum(input_tokens)::BIGINT, sum(output_tokens)::BIGINT"
+        " count(*) FILTER (status = 'error')"
         f" FROM spans WHERE {' AND '.join(where)} GROUP BY trace_id {having}"
         "ORDER BY min(ts) DESC, trace_id DESC LIMIT ?",
         [*values, *bound, limit],
     ).fetchall()
     names = ("trace_id", "at", "duration_s", "spans", "name", "agent", "errors")
-    names += ("input_tokens", "output_tokens")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    items: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in rows]
+    used = tokens_of(cursor, [(item["trace_id"], item["spans"]) for item in items])
+    for item in items:
+        counted = used.get(item["trace_id"])
+        item["input_tokens"] = None if counted is None else counted.input_tokens
+        item["output_tokens"] = None if counted is None else counted.output_tokens
+    return items
 
 
 MAX_TRACE_SPANS: Final = 5_000

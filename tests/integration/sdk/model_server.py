@@ -156,6 +156,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "text/event-stream" if stream else "application/json")
         self.send_header("content-encoding", "gzip")
+        self.send_header("x-midwatch-call", "0192-77")  # as the gateway names its calls
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         for start in range(0, len(content), 50):  # pieces that end anywhere

@@ -126,7 +126,8 @@ def test_a_chat_stream_is_counted_as_it_passes(seen: Recording, oai: openai.Open
         pieces = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
     assert pieces == ["good ", '"usage": evening']
     assert "iter_bytes" not in vars(stream.response)
-    check_one(seen, CHAT_COST)
+    call = check_one(seen, CHAT_COST)
+    assert call["attributes"]["midwatch.call_id"] == "0192-77"
 
 
 def test_the_stream_helper_is_counted(seen: Recording, oai: openai.OpenAI) -> None:
