@@ -27,6 +27,10 @@ MAX_TEXT: Final = 4 * 1024 * 1024
 
 MAX_NAME: Final = 200
 
+MAX_EMPTY: Final = 10_000
+"""Events in a row that say nothing, pings among them: for an hour of waiting there is one in a second at the most. A
+million of them, two bytes each, would keep the gateway busy for seconds."""
+
 UNREADABLE: Final = "malformed"
 """The code of a stream that broke since an event of it could not be read."""
 
@@ -83,6 +87,8 @@ class Listener:
         self._splitter = splitter
         self._accumulator = accumulator
         self._told = False
+        self._empty = 0
+        """Events since the last one with content."""
         self._texts: list[str] = []
         self._length = 0
 
@@ -151,6 +157,12 @@ class Listener:
             self._unreadable("an event cannot be read")
         elif event.what is not What.PING:
             self.events += 1
+        if event.what is What.CONTENT:
+            self._empty = 0
+        else:
+            self._empty += 1
+            if self._empty > MAX_EMPTY:
+                self._unreadable(f"{MAX_EMPTY} events one after the other say nothing")
         return event
 
     def _unreadable(self, why: str) -> None:

@@ -110,3 +110,17 @@ def test_of_long_embeddings_the_vectors_are_not_read(monkeypatch: pytest.MonkeyP
         cut = answers.answer(ask, 200, (), body[:-end])
         assert cut.failure is not None
         assert not cut.free
+
+
+@pytest.mark.parametrize("nothing", [b"\n\n", b": ping\n\n", b"data: {}\n\n"])
+def test_events_without_end_that_say_nothing_break_the_stream(
+    nothing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_EMPTY", 100)
+    patient, _ = hear(CHAT, *[said("a"), nothing * 100] * 3, said("b"))
+    assert (patient.failure, patient.text()) == (None, "aaab")
+    heard, events = hear(CHAT, said("a"), nothing * 5_000, said("b"), DONE)
+    assert heard.failure is not None
+    assert (heard.text(), heard.complete, len(events)) == ("a", False, 102)
+    over, _ = hear(CHAT, said("a"), chunk({}, "stop"), nothing * 5_000, DONE)
+    assert (over.failure, over.complete) == (None, True)
