@@ -79,8 +79,16 @@ class Load:
         span[form.RESPONSE_ID] = f"chatcmpl-{number:016x}"
         span[form.SESSION] = f"session-{number % 1000}"
         span[form.INPUT_TOKENS], span[form.OUTPUT_TOKENS] = number % 4000, number % 800
-        span[form.CACHED_TOKENS], span[form.COST_NUSD], span[form.COST_FROM] = 0, number % 700_000, 1
-        span[form.DIALECT], span[form.SCOPE], span[form.PRICE_VERSION] = "gen_ai", "bench", "2026-11"
+        span[form.CACHED_TOKENS], span[form.COST_NUSD], span[form.COST_FROM] = (
+            0,
+            number % 700_000,
+            1,
+        )
+        span[form.DIALECT], span[form.SCOPE], span[form.PRICE_VERSION] = (
+            "gen_ai",
+            "bench",
+            "2026-11",
+        )
         span[form.RESOURCE_ID] = agent.encode().ljust(16, b".")
         span[form.CONTENT_COUNT] = 2 if self._large else 0
         return span

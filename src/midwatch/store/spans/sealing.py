@@ -140,14 +140,14 @@ class Sealer:
         self._number += 1
         return self._number
 
-    async def change(self, add: Sequence[Segment], remove: Sequence[Segment], sealed: int = 0) -> list[Pins]:  # fmt: skip
+    async def change(self, what: str, add: Sequence[Segment], remove: Sequence[Segment], sealed: int = 0) -> list[Pins]:  # fmt: skip
         """Make it so: manifest, then layout. Returns the pins of what went."""
-        self._step("written")
+        self._step(f"{what} written")
         await self._manifest.change(add, remove, sealed)
-        self._step("named")
+        self._step(f"{what} named")
         # not in the loop: letting go of a generation frees all that it had in memory
         pins = await self.run(lambda _: self._engine.swap(add, remove, sealed))
-        self._step("shown")
+        self._step(f"{what} shown")
         return pins
 
     # -- sealing -----------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class Sealer:
         generation = frozen[0]
         add, remove, beside = await self.run(lambda cursor: self._write(cursor, generation))
         before = generation.size_bytes
-        await self.change(add, remove, generation.number)
+        await self.change("seal", add, remove, generation.number)
         spans = sum(segment.rows for segment in add if segment.kind == Signal.SPANS.value)
         spans -= sum(segment.rows for segment in remove)
         return Done(max(0, spans), beside.sampled, before)
@@ -227,7 +227,7 @@ class Sealer:
         if not small:
             return Done()
         made = await self.run(lambda cursor: self._join(cursor, small))
-        await self.change([made] if made is not None else [], small)
+        await self.change("compact", [made] if made is not None else [], small)
         freed = sum(s.size_bytes for s in small) - (made.size_bytes if made is not None else 0)
         return Done(freed_bytes=max(0, freed))
 
@@ -277,7 +277,7 @@ class Sealer:
 
         if not chosen:
             return []
-        return await self.change(await self.run(work), chosen)
+        return await self.change("rewrite", await self.run(work), chosen)
 
     async def expire(self, before_ns: Mapping[Signal, int]) -> tuple[dict[Signal, int], int]:
         """Remove what began before, by signal: whole segments, and parts of those that reach back more than a day.
@@ -296,7 +296,7 @@ class Sealer:
         }
         count, size = _totals(segments)
         if old:
-            await self.change([], old)
+            await self.change("expire", [], old)
         await self.rewrite(partly)
         after, size_after = _totals(self._engine.layout.segments)
         for kind, number in count.items():
