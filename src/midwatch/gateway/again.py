@@ -16,7 +16,8 @@ from midwatch.gateway import refusals
 from midwatch.gateway.cached import PARSED_BYTES, Kept, Listening, key_of, wishes
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.house import House
-from midwatch.gateway.http.port import ClientGone, Outgoing
+from midwatch.gateway.http.port import Outgoing
+from midwatch.gateway.waiting import Interrupted, Waiting
 
 OUTCOME = "cached"
 
@@ -44,11 +45,13 @@ async def give(house: House, call: Carried, out: Outgoing, places: Sequence[Plac
         return True
     out.begin(kept.status, headers)
     try:
-        for piece in kept.pieces:
-            await out.send(piece)
-        out.end()
-    except ClientGone:
+        with Waiting(call, out):
+            for piece in kept.pieces:
+                await out.send(piece)
+            out.end()
+    except Interrupted:
         house.counts["client.gone_at_end"] += 1
+        out.abort()
     return True
 
 

@@ -27,9 +27,10 @@ from gateways import (
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.charge import CallState
-from midwatch.gateway import again, asking, cached
+from midwatch.gateway import again, asking, cached, refusals
 from midwatch.gateway.dialects import additions
 from midwatch.gateway.holds import HoldKind
+from midwatch.gateway.http.played import PlayedOutgoing
 from midwatch.gateway.ledger.memory import MemoryLedger
 from midwatch.gateway.upstream.scripted import Answer, Break
 
@@ -347,6 +348,23 @@ async def test_a_row_of_the_same_call_is_told_to_the_model_once(tmp_path: Path) 
     assert "3 times in a row" in notes[2][0]["content"]
     assert gate.asked(2)["messages"][:-1] == looked(3)
     assert gate.counts["loop.nudged"] == 1
+
+
+async def test_a_kill_ends_a_stream_that_is_given_again_to_a_client_that_does_not_read(
+    tmp_path: Path,
+) -> None:
+    gate = Gate(tmp_path, [answer(CHAT, stream_of(CHAT, ["Yes."]))], agent=CACHE)
+    await gate.ask(CHAT)
+    out = PlayedOutgoing()
+    out.room.clear()
+    task = asyncio.create_task(gate.ask(CHAT, out=out))
+    async with asyncio.timeout(5):
+        while not out.begun:
+            await asyncio.sleep(0)
+        [call] = gate.gateway.calls_of("inbox")
+        call.kill(refusals.stopping())
+        await task
+    assert (out.aborted, gate.gateway.under_way) == (True, {})
 
 
 async def test_a_note_is_put_into_a_long_request_beside_the_event_loop_and_a_hold_meanwhile_counts(
