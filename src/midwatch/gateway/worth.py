@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from midwatch.core.calls.ask import Ask, Kind
+from midwatch.core.calls.ask import Ask
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
 from midwatch.core.pricing import cost
@@ -199,8 +199,8 @@ def heard(ask: Ask, told: Usage | None, said_bytes: int, *, finished: bool) -> U
     """
     if told is None or not finished or Doubt.INCOMPLETE in told.doubts:
         return broken_off(ask, told, said_bytes)
-    if ask.kind is Kind.GEMINI and said_bytes and not told.output_tokens:
-        return broken_off(ask, told, said_bytes)  # it leaves out what is 0
+    if said_bytes and not told.output_tokens:
+        return broken_off(ask, told, said_bytes)  # Gemini leaves out what is 0, some say 0 of all
     return told
 
 

@@ -136,6 +136,22 @@ async def test_a_rate_limit_whose_words_break_off_keeps_its_retry_after(tmp_path
     assert await books(house) == [("released", "rate_limit")]
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_usage_of_nothing_is_not_believed_of_an_answer_that_says_something(
+    streamed: bool, tmp_path: Path
+) -> None:
+    told = json.loads(ANSWER)
+    told["usage"] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    whole = Says([json.dumps(told).encode()], headers=JSON)
+    house = gate(tmp_path, Says(stream_of(CHAT, WORDS, usage=(0, 0))) if streamed else whole)
+    assert (await house.ask(CHAT, stream=streamed)).status == 200
+    [row] = await house.rows()
+    assert row.estimated
+    assert row.input_tokens > 0
+    assert row.output_tokens >= len(WHOLE) // 2
+    assert row.cost_nusd > 0
+
+
 async def test_a_long_answer_is_read_beside_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,8 +91,8 @@ def answer(
     found = read(ask, value)
     told = found.usage
     whole = told is not None and Doubt.INCOMPLETE not in told.doubts
-    if told is not None and ask.kind is Kind.GEMINI and not told.output_tokens:
-        whole = False  # it leaves out what is 0; what was said tells whether it was
+    if told is not None and not told.output_tokens:
+        whole = False  # Gemini leaves out what is 0, some say 0 of all; what was said tells whether it was
     if whole or ask.dialect in (Dialect.COUNT, Dialect.EMBEDDINGS):
         return found
     said = Contents(ask.kind, ask.model)
