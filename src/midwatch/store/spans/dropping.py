@@ -8,6 +8,7 @@ any of it is written anew without, and the old files are removed before the proo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import duckdb
@@ -37,6 +38,9 @@ _HAS: Final = {
     Signal.LOGS: {"agent", "run_id", "trace_id"},
 }
 """By which columns rows of a table can be selected themselves."""
+
+TOGETHER: Final = 4
+"""Segments that are rewritten in one change."""
 
 _OF_SPAN: Final = "EXISTS (SELECT 1 FROM chosen AS c WHERE c.trace_id = r.trace_id AND c.span_id = r.span_id AND c.agent = r.agent)"  # fmt: skip
 
@@ -91,7 +95,8 @@ class Dropper:
         try:
             before, conditions = await self._sealer.run(lambda cursor: self._find(cursor, what))
             size = self._size()
-            await released(await self._sealer.rewrite(conditions))
+            for part in self._parts(conditions):
+                await released(await self._sealer.rewrite(part))
             # by the same chosen spans: what hung on a span that is gone would be found, too
             after, _ = await self._sealer.run(lambda cursor: self._find(cursor, what))
         finally:
@@ -99,6 +104,16 @@ class Dropper:
         if opened:
             before = {**before, Signal.SPANS: before[Signal.SPANS] + opened}
         return Proof(before, after, max(0, size - self._size()))
+
+    def _parts(self, conditions: Mapping[int, str]) -> Iterable[Mapping[int, str]]:
+        """Yield what is rewritten in one change: a few segments, so that a full disk has room for them.
+
+        Spans come last: as long as they are there, what hangs on them is found again after a crash.
+        """
+        chosen = [s for s in self._engine.layout.segments if s.number in conditions]
+        chosen.sort(key=lambda segment: segment.kind == Signal.SPANS.value)
+        for at in range(0, len(chosen), TOGETHER):
+            yield {s.number: conditions[s.number] for s in chosen[at : at + TOGETHER]}
 
     def _size(self) -> int:
         return sum(map(self._engine.shelf.size_bytes, self._engine.layout.segments))
