@@ -49,7 +49,11 @@ class Roster:
 
     def knows(self, name: str) -> bool:
         """Tell whether an agent of this name exists."""
-        if name in self._fleet or name in self._registered or name == SELF:
+        return name in self._registered or self.in_fleet(name)
+
+    def in_fleet(self, name: str) -> bool:
+        """Tell whether the fleet file has an agent of this name, or of one of whose instances it is."""
+        if name in self._fleet or name == SELF:
             return True
         instance = _INSTANCE.fullmatch(name) if self._many else None
         return instance is not None and instance[1] in self._many
