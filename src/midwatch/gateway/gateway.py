@@ -31,7 +31,7 @@ from midwatch.gateway.house import House
 from midwatch.gateway.http.port import BodyRefused, ClientGone, Incoming, Outgoing
 from midwatch.gateway.identify import Identify, Known
 from midwatch.gateway.intake import Crowded, Intake
-from midwatch.gateway.lines import Limiter, limited
+from midwatch.gateway.lines import Limiter, counts_tokens, limited
 from midwatch.gateway.names import Names
 from midwatch.gateway.nudging import nudge
 from midwatch.gateway.paces import Paces, Seen
@@ -318,10 +318,11 @@ class Gateway:
         tokens, cost us as much as any other."""
         if not limited(call):
             return None
-        if not call.metered:
-            return await self._limiter.enter(call, out, 0)
-        longest = worth.longest(call.settings, call.ask, place) * call.ask.choices
-        return await self._limiter.enter(call, out, call.ask.input_tokens + longest)
+        tokens = 0
+        if counts_tokens(call):
+            longest = worth.longest(call.settings, call.ask, place) * call.ask.choices
+            tokens = call.ask.input_tokens + longest
+        return await self._limiter.enter(call, out, tokens)
 
     # -- stopping it ---------------------------------------------------------------------------
 

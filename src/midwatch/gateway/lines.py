@@ -155,6 +155,11 @@ def owner(call: Carried) -> str:
     return payer.agent.partition(":")[0] or f"key {payer.key or ''}".strip()
 
 
+def counts_tokens(call: Carried) -> bool:
+    """Tell whether the tokens of a call count against a limit."""
+    return call.metered and _limits(call).tokens is not None
+
+
 def limited(call: Carried) -> bool:
     """Tell whether anything limits how often a call's agent may ask."""
     limits = _limits(call)
