@@ -62,15 +62,7 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
         "searches": ask.searches or (SEARCHES if ask.unbounded else 0),
     }
     tokens = min(tokens, window) if window is not None else tokens
-    bound = settings.shelf.worst_case(
-        place.provider,
-        provided.seller,
-        place.model,
-        at,
-        input_tokens=tokens,
-        max_output=output * ask.choices,
-        **facts,
-    )
+    bound = found.worst_case(at, input_tokens=tokens, max_output=output * ask.choices, **facts)
     if bound is not None:
         return Worst(bound, window=window)
     dearest = settings.shelf.dearest(provided.seller, at)

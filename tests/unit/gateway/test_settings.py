@@ -106,7 +106,9 @@ def test_it_is_read_from_the_data_directory_with_the_prices_that_were_set(tmp_pa
     (tmp_path / "gateway").mkdir()
     (tmp_path / "gateway" / "prices.json").write_text('{"v": 1, "prices": {"mine": {"input": "$3/M", "output": "$4/M"}}}')  # fmt: skip
     settings: Settings = load(tmp_path, {})
-    worst = settings.shelf.worst_case("p", "p", "mine", 0.0, input_tokens=1_000_000, max_output=0)
+    worst = settings.shelf.find("p", "p", "mine").worst_case(
+        0.0, input_tokens=1_000_000, max_output=0
+    )
     assert worst == 2.5 * 3_000_000_000  # all of it written to a cache, at the dearest
 
 

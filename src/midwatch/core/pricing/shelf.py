@@ -110,6 +110,35 @@ class Found:
         """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
         return [self.own] if self.own is not None else [listing.at(at) for listing in self.listings]
 
+    def worst_case(
+        self,
+        at: float,
+        *,
+        input_tokens: int,
+        max_output: int,
+        tier: Tier = Tier.DEFAULT,
+        writes: str = "12h",
+        media_in: bool = False,
+        media_out: bool = False,
+        searches: int = 0,
+    ) -> int | None:
+        """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
+        None when no price is known. See `cost.worst_case`."""
+        amounts = [
+            cost.worst_case(
+                price,
+                input_tokens,
+                max_output,
+                tier=tier,
+                writes=writes,
+                media_in=media_in,
+                media_out=media_out,
+                searches=searches,
+            )
+            for price in self.prices(at)
+        ]
+        return max(amounts, default=None)
+
     @property
     def prefill(self) -> bool:
         """Whether a list says of this seller's own model that it goes on with an answer that is begun for it,
@@ -225,40 +254,6 @@ class Shelf:
     def _by(self, bill: Bill, basis: Basis, bills: tuple[Bill, ...]) -> Quote:
         reason = f"{basis}: {bill.source}"
         return Quote(bill.nusd, basis, bills, reason, self.version, None, bill.assumed)
-
-    def worst_case(
-        self,
-        provider: str,
-        seller: str,
-        model: str,
-        at: float,
-        *,
-        input_tokens: int,
-        max_output: int,
-        tier: Tier = Tier.DEFAULT,
-        writes: str = "12h",
-        media_in: bool = False,
-        media_out: bool = False,
-        searches: int = 0,
-        region: str = "",
-    ) -> int | None:
-        """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
-        None when no price is known. See `cost.worst_case`."""
-        amounts = [
-            cost.worst_case(
-                price,
-                input_tokens,
-                max_output,
-                tier=tier,
-                writes=writes,
-                media_in=media_in,
-                media_out=media_out,
-                searches=searches,
-                region=region,
-            )
-            for price in self.find(provider, seller, model).prices(at)
-        ]
-        return max(amounts, default=None)
 
     def dearest(self, seller: str, at: float) -> Price | None:
         """Return the price of a seller's dearest model, for models whose price is not known; of any seller

@@ -248,8 +248,8 @@ def test_what_is_reserved_is_reckoned_at_the_tier_asked_for_and_never_below_the_
     }
     shelf = Shelf(books=[book("a", one=tiers)])
     reserved = [
-        shelf.worst_case(
-            "shop", "shop", "one", AT, input_tokens=1000, max_output=0, tier=tier, writes=""
+        shelf.find("shop", "shop", "one").worst_case(
+            AT, input_tokens=1000, max_output=0, tier=tier, writes=""
         )
         for tier in (Tier.FLEX, Tier.DEFAULT, Tier.PRIORITY)
     ]
@@ -264,10 +264,7 @@ def test_what_is_reserved_covers_whatever_the_call_turns_out_to_be() -> None:
         ("google", "gemini-2.5-flash"),
     ]:
         for length in (10, 300_000):
-            reserved = shelf.worst_case(
-                seller,
-                seller,
-                model,
+            reserved = shelf.find(seller, seller, model).worst_case(
                 AT,
                 input_tokens=length,
                 max_output=1000,
@@ -285,7 +282,7 @@ def test_what_is_reserved_covers_whatever_the_call_turns_out_to_be() -> None:
 
 def test_nothing_can_be_reserved_for_a_model_that_nobody_knows() -> None:
     shelf = Shelf(books=[])
-    assert shelf.worst_case("x", "x", "y", AT, input_tokens=1, max_output=1) is None
+    assert shelf.find("x", "x", "y").worst_case(AT, input_tokens=1, max_output=1) is None
 
 
 def test_sizes_come_from_the_lists() -> None:
