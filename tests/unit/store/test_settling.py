@@ -65,7 +65,7 @@ def _generations(draw: st.DrawFn) -> list[list[Fact]]:
     return [facts[a:b] for a, b in pairwise([0, *cuts, len(facts)])]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_generations())
 def test_what_is_fetched_suffices_in_any_order_of_generations(
     generations: list[list[Fact]],

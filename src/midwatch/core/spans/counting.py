@@ -148,7 +148,7 @@ class _Court:
         self._owner = [one.agent_name if one.role == _IS_AGENT else None for one in facts]
         self._session = [one.session for one in facts]
         self._call_above: list[tuple[int, ...]] = [_NO_CALLS] * size
-        """The nearest call above of each kind, up to the next tool."""
+        """The nearest call above of each kind that says something, up to the next tool."""
         self._inherit()
         self._within = self._count_within()
         self._told = self._said[:]
@@ -190,6 +190,7 @@ class _Court:
     def _inherit(self) -> None:
         roles, parents = self._roles, self._tree.parents
         owner, named, session, above = self._owner, self._named, self._session, self._call_above
+        said = self._said
         for place in self._tree.order:
             parent = parents[place]
             if parent == NONE:
@@ -198,7 +199,7 @@ class _Court:
             named[place] = named[place] or named[parent]
             session[place] = session[place] or session[parent]
             role = roles[parent]
-            if role in CALLS:
+            if role in CALLS and said[parent]:
                 nearest = list(above[parent])
                 nearest[_LANE[role]] = parent
                 above[place] = (*nearest,)

@@ -55,7 +55,7 @@ def _orders(draw: st.DrawFn) -> tuple[Tree, list[list[Fact]]]:
     return tree, [facts[a:b] for a, b in pairwise(bounds)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(_orders())
 def test_the_order_of_arrival_does_not_matter(order: tuple[Tree, list[list[Fact]]]) -> None:
     tree, parts = order
