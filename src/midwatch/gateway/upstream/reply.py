@@ -15,6 +15,10 @@ AHEAD_BYTES: Final = 131_072
 IDLE_S: Final = 50.0
 """Connections that nobody uses are kept this long: below the minute after which load balancers drop them."""
 
+STALE_S: Final = 2.0
+"""A resting connection that its provider has given up is found so within a round trip. One that is closed later,
+with the whole of a request sent, may have had its answer made, and billed: then nothing is sent again by itself."""
+
 
 class WireReply:
     """`total_due`: by the loop's clock. `_until` and one timer serve all waits, so that a stream's pieces
@@ -22,6 +26,7 @@ class WireReply:
 
     __slots__ = (
         "_ahead",
+        "_asked_at",
         "_error",
         "_held_back",
         "_late",
@@ -62,7 +67,7 @@ class WireReply:
         self.touched = False
         """Something came."""
         self.stale = False
-        """The connection was closed with nothing having come."""
+        """The connection was closed with nothing having come, and nothing of the request was read."""
         self.bodiless = bodiless
         self.chunked = False
         self.keep = False
@@ -83,6 +88,7 @@ class WireReply:
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0
         self._late = False
+        self._asked_at = self._loop.time()
         line.carry(self)
 
     # -- for the caller ------------------------------------------------------------------------------
@@ -212,7 +218,8 @@ class WireReply:
             return
         how = "was reset" if isinstance(error, ConnectionResetError) else "was closed"
         if not self.headed:
-            self.stale = not self.touched
+            soon = self._loop.time() - self._asked_at < STALE_S
+            self.stale = not self.touched and (soon or self.sending)
             reason = f"the connection {how} before an answer came"
             self.fail(UpstreamError(Phase.HEAD, reason))
         else:

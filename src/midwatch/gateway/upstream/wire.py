@@ -1,6 +1,6 @@
 """Providers over HTTP/1.1, by connections of our own.
 
-A resting connection may be closed by the provider in the moment of our sending. Only then, with not one
+A resting connection may be closed by the provider in the moment of our sending. Only then, at once and with not one
 byte of an answer, is a request sent again, once, and on a fresh connection.
 """
 

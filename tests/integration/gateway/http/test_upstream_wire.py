@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from midwatch.gateway.upstream import reply
 from midwatch.gateway.upstream.port import Phase, Request, UpstreamError
 from midwatch.gateway.upstream.reply import AHEAD_BYTES
 from midwatch.gateway.upstream.wire import WireUpstream
@@ -123,7 +124,12 @@ async def test_a_resting_connection_that_was_closed_is_replaced_without_a_word(
         assert on.upstream.repeated == 0
 
 
-async def test_a_request_that_met_a_closing_connection_is_sent_once_more(provider: Any) -> None:
+@pytest.mark.parametrize(("found_s", "times"), [(60.0, 1), (0.0, 0)])
+async def test_a_request_that_met_a_closing_connection_is_sent_once_more_if_that_shows_at_once(
+    provider: Any, found_s: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply, "STALE_S", found_s)
+
     async def talk(on: Talk) -> None:
         stage.requests.append(await on.read())
         await on.say(OK)
@@ -131,13 +137,20 @@ async def test_a_request_that_met_a_closing_connection_is_sent_once_more(provide
             stage.requests.append(await on.read())  # taken, and closed without a byte of an answer
 
     async with provider(talk) as stage:
-        assert [await stage.whole(), await stage.whole()] == [b"ok", b"ok"]
-        assert (len(stage.requests), stage.upstream.repeated) == (3, 1)
+        assert await stage.whole() == b"ok"
+        if times:
+            assert await stage.whole() == b"ok"
+        else:  # the answer may have been made, and billed
+            with pytest.raises(UpstreamError, match="closed before an answer came"):
+                await stage.whole()
+        assert (len(stage.requests), stage.upstream.repeated) == (2 + times, times)
 
 
 async def test_a_request_is_sent_once_more_at_the_most_and_never_from_a_fresh_connection(
-    provider: Any,
+    provider: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reply, "STALE_S", 60.0)
+
     async def talk(on: Talk) -> None:
         stage.requests.append(await on.read())
         if on.number == 0:
