@@ -7,7 +7,7 @@ repeat what is answered 503. Who waits too long is answered the same, while its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,7 +38,7 @@ class Admission:
         self._calls: dict[Ticket, asyncio.Future[None]] = {}
 
     @asynccontextmanager
-    async def turn(self, who: str, size: int) -> AsyncIterator[None]:
+    async def turn(self, who: str, size: int) -> AsyncGenerator[None]:
         """Wait for a turn to bring in so many bytes. Raises Refusal 503."""
         why = self._closed()
         if why is not None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import random
 import time
+import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from midwatch.ingest import bodies
-from midwatch.ingest.bodies import THREAD_BYTES, BodyReader, parse
+from midwatch.ingest.bodies import THREAD_BYTES, BodyReader, parse, unpack, zstd
 from midwatch.wire.problem import Refusal
 
 
@@ -119,3 +124,65 @@ def test_many_tiny_containers_are_refused_before_they_are_made(
         parse(b"[" + b"{}," * 100 + b"1]")
     assert caught.value.status == 413
     assert "lists and objects" in caught.value.detail
+
+
+def packers() -> dict[str, Any]:
+    raw = zlib.compressobj(wbits=-15)
+    return {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "deflate raw": lambda b: raw.compress(b) + raw.flush(),
+        "zstd": zstd.compress,
+    }
+
+
+@pytest.mark.parametrize("how", packers())
+def test_every_packing_is_unpacked(how: str) -> None:
+    body = bytes(range(256)) * 100
+    assert unpack(packers()[how](body), how.split()[0]) == body
+
+
+@pytest.mark.parametrize("how", packers())
+def test_what_is_cut_off_is_refused_and_not_half_taken(how: str) -> None:
+    packed = packers()[how](random.Random(1).randbytes(5_000))
+    for cut in (1, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(Refusal) as caught:
+            unpack(packed[:cut], how.split()[0])
+        assert (caught.value.status, caught.value.reason) == (400, "encoding")
+
+
+@pytest.mark.parametrize("how", packers())
+def test_a_bomb_is_refused_by_its_factor(how: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        unpack(packers()[how](bytes(4_000_000)), how.split()[0])
+    assert caught.value.status == 413
+    assert "250 times its own size" in caught.value.detail
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_several_members_are_one_body(how: str) -> None:
+    pack = packers()[how]
+    assert unpack(pack(b"one ") + pack(b"two"), how) == b"one two"
+    with pytest.raises(Refusal, match="more than 1000 pieces"):
+        unpack(pack(b"") * 1_001, how)
+
+
+@given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate", "zstd"]))
+def test_anything_at_all_is_unpacked_or_refused(body: bytes, how: str) -> None:
+    with contextlib.suppress(Refusal):
+        assert isinstance(unpack(body, how), bytes)
+
+
+async def test_a_body_is_taken_unpacked_and_gives_its_allowance_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_READING_BYTES", 200_000)
+    raw = random.Random(2).randbytes(100_000)
+    reader = BodyReader()
+    for _ in range(3):
+        packed = gzip.compress(raw)
+
+        async def receive(packed: bytes = packed) -> dict[str, Any]:
+            return {"type": "http.request", "body": packed}
+
+        assert await reader.take(scope((b"content-encoding", b"gzip")), receive) == raw

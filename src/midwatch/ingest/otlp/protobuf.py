@@ -11,9 +11,8 @@ from typing import Any, Final
 from midwatch.core.spans.dialect import Event
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.limits import MAX_EVENTS, MAX_LINKS
-from midwatch.core.spans.values import Value
-from midwatch.ingest.otlp import wire
-from midwatch.ingest.otlp.rows import MAX_ORIGINS, Origin, Rows, resource_of
+from midwatch.ingest.otlp import points, wire
+from midwatch.ingest.otlp.rows import MAX_ORIGINS, Known, Origin, Rows, resource_of
 from midwatch.ingest.otlp.values import Values
 from midwatch.ingest.otlp.wire import DecodeError
 from midwatch.wire.problem import Refusal
@@ -21,16 +20,13 @@ from midwatch.wire.problem import Refusal
 MAX_GROUPS: Final = 10_000
 """Resources of one request, and scopes of one resource; what follows is refused."""
 
-_Known = tuple[dict[str, Value], str, str, bytes, str]
-"""Resource, scope, version, id and text of where rows come from."""
-
 
 class Protobuf:
     """Reads requests. One for each thread: it remembers what repeats."""
 
     def __init__(self) -> None:
         self.values = Values()
-        self._origins: dict[tuple[bytes, bytes, bytes, bytes], _Known] = {}
+        self._origins: dict[tuple[bytes, bytes, bytes, bytes], Known] = {}
         self._statuses: dict[bytes, tuple[int, str]] = {b"": (0, "")}
 
     def read(self, signal: Signal, body: bytes, rows: Rows) -> None:
@@ -43,7 +39,9 @@ class Protobuf:
                 f"the body is no OTLP request for {signal.value}: {error}; see its content-type",
                 reason="protobuf",
             ) from None
-        each = self._each(signal)
+        each: Callable[[bytes, Origin, Rows], None] = (
+            self._span if signal is Signal.SPANS else self._log
+        )
         for raw in groups[:MAX_GROUPS]:
             try:
                 group = wire.Group.FromString(raw)
@@ -51,7 +49,7 @@ class Protobuf:
                 rows.refused.add("broken", "a resource that is no message")
                 continue
             for inner in group.scopes[:MAX_GROUPS]:
-                self._scope(group, inner, rows, each)
+                self._scope(group, inner, rows, None if signal is Signal.POINTS else each)
             if len(group.scopes) > MAX_GROUPS:
                 rows.refused.add("count", f"a resource has at most {MAX_GROUPS} scopes")
         if len(groups) > MAX_GROUPS:
@@ -59,16 +57,14 @@ class Protobuf:
         rows.lost.update(self.values.lost)
         self.values.lost.clear()
 
-    def _each(self, signal: Signal) -> Callable[[bytes, Origin, Rows], None]:
-        if signal is Signal.SPANS:
-            return self._span
-        if signal is Signal.LOGS:
-            return self._log
-        raise NotImplementedError(signal)
-
     def _scope(
-        self, group: Any, raw: bytes, rows: Rows, each: Callable[[bytes, Origin, Rows], None]
+        self,
+        group: Any,
+        raw: bytes,
+        rows: Rows,
+        each: Callable[[bytes, Origin, Rows], None] | None,
     ) -> None:
+        """Read one scope; `each` reads one item of it, None its metrics."""
         try:
             found = wire.ScopeGroup.FromString(raw)
             known = self._known(group.resource, group.schema_url, found.scope, found.schema_url)
@@ -76,10 +72,13 @@ class Protobuf:
             rows.refused.add("broken", "a scope or a resource that is no message")
             return
         items: Sequence[bytes] = found.items
+        if each is None:
+            points.read(items, known, rows, self.values)
+            return
         fit = rows.may(len(items))
         if not fit:
             return
-        origin = rows.origin(*known, fit)
+        origin = rows.origin(known, fit)
         if origin is None:
             return
         for item in items if fit == len(items) else items[:fit]:
@@ -89,7 +88,7 @@ class Protobuf:
                 except DecodeError:
                     rows.refused.add("broken", "one that is no message")
 
-    def _known(self, resource: bytes, url: bytes, scope: bytes, scope_url: bytes) -> _Known:
+    def _known(self, resource: bytes, url: bytes, scope: bytes, scope_url: bytes) -> Known:
         what = (resource, url, scope, scope_url)
         known = self._origins.get(what)
         if known is None:
@@ -100,7 +99,7 @@ class Protobuf:
             mark, text = resource_of(
                 attributes, values.name(url), values.plain(said.attributes), values.name(scope_url)
             )
-            known = attributes, name, version, mark, text
+            known = Known(attributes, name, version, mark, text)
             if sum(map(len, what)) < 65_536:
                 if len(self._origins) >= MAX_ORIGINS:
                     self._origins = {}

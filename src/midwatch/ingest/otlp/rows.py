@@ -42,7 +42,7 @@ from midwatch.core.spans.form import (
 )
 from midwatch.core.spans.limits import MAX_CONTENT, MAX_DURATION_NS, MAX_SPAN_BYTES, MAX_SPANS
 from midwatch.core.spans.values import Value, dump, dump_all
-from midwatch.ingest.otlp.owners import Names, Owner, Sender, Unfit, owner
+from midwatch.ingest.otlp.owners import Names, Sender, Unfit, owner
 from midwatch.wire.limits import MAX_FUTURE_S, MAX_PAST_S
 
 MAX_ORIGINS: Final = 256
@@ -51,6 +51,17 @@ MAX_ORIGINS: Final = 256
 _NO_TRACE: Final = bytes(16)
 _NO_SPAN: Final = bytes(8)
 _OPEN: Final = Rank.OPEN.value
+
+
+class Known(NamedTuple):
+    """What a request says of where rows come from."""
+
+    resource: dict[str, Value]
+    scope: str
+    version: str
+    resource_id: bytes
+    text: str
+    """What `resources` keeps of it."""
 
 
 class Origin(NamedTuple):
@@ -124,43 +135,24 @@ class Rows:
         self.refused.add("size", f"one of {size} bytes, at most {MAX_SPAN_BYTES}; record less")
         return False
 
-    def origin(
-        self,
-        resource: Mapping[str, Value],
-        scope: str,
-        version: str,
-        resource_id: bytes,
-        text: str,
-        items: int,
-    ) -> Origin | None:
+    def origin(self, known: Known, items: int) -> Origin | None:
         """Return where so many rows come from, or refuse them all."""
-        whose = owner(self._sender, self._names, resource, scope)
+        whose = owner(self._sender, self._names, known.resource, known.scope)
         if isinstance(whose, Unfit):
             self.refused.add(whose.reason, whose.message, items)
             return None
-        return self._owned(whose, resource, scope, version, resource_id, text)
-
-    def _owned(
-        self,
-        whose: Owner,
-        resource: Mapping[str, Value],
-        scope: str,
-        version: str,
-        resource_id: bytes,
-        text: str,
-    ) -> Origin:
         if whose.stranger:
             self.strangers.add(whose.agent)
-        self.batch.resources[resource_id] = text
-        said = resource.get("midwatch.run_id")
+        self.batch.resources[known.resource_id] = known.text
+        said = known.resource.get("midwatch.run_id")
         return Origin(
             whose.agent,
             whose.run_id,
             said[:128].replace("\0", "") or None if isinstance(said, str) else None,
-            scope or None,
-            version or None,
-            resource_id,
-            self._understanding.scope(scope, version, resource),
+            known.scope or None,
+            known.version or None,
+            known.resource_id,
+            self._understanding.scope(known.scope, known.version, known.resource),
         )
 
     # -- spans -------------------------------------------------------------------------------
