@@ -14,6 +14,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Admitted, Limit, Notice, Reason, Refused
 from midwatch.core.calls.charge import MAX_NUSD, By, Call, CallQuery, CallState
 from midwatch.core.calls.period import Window
+from midwatch.gateway.ledger import reading
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from ledgers import (
@@ -223,6 +224,28 @@ async def test_reservations_of_a_dead_gateway_count_until_they_are_expired_at_th
     assert was is not None
     assert (was.state, was.cost_nusd, was.estimated) == ("settled", 60 * CENT, True)
     assert await ledger.unsettled() == []
+
+
+async def test_no_number_of_calls_that_nobody_can_look_up_hides_one_that_can_be(
+    ledger: AnyLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_ROWS", 2)
+    said = {"p": "", "q": "", "r": "answer", "s": ""}
+    ids: dict[str, str] = {}
+    for number, (provider, response) in enumerate(said.items()):
+        one = replace(asked(CENT), provider=provider, at=NOON + number)
+        await ledger.reserve(one)
+        ids[one.call_id] = provider
+        if response:
+            ledger.note(one.call_id, response)
+
+    async def seen(*lists: list[str]) -> list[str]:
+        return [ids[call.call_id] for call in await ledger.doubtful(NOON, *lists)]
+
+    assert await seen(["s"]) == ["s"]
+    assert await seen(["s"], ["q", "r"]) == ["r", "s"]
+    assert await seen(["p", "q", "s"]) == ["p", "q"]
+    assert await seen([], ["q"]) == await seen([]) == []
 
 
 async def test_a_gateway_that_was_only_slow_settles_what_another_has_expired(

@@ -72,7 +72,9 @@ class Reconciling:
         if house.rehearsed or not any(paths.values()):
             return results
         wall = house.wall()
-        doubtful = await house.ledger.doubtful(wall - SINCE_S)
+        by_response = [name for name, path in paths.items() if "{response}" in path]
+        by_call = [name for name, path in paths.items() if path and name not in by_response]
+        doubtful = await house.ledger.doubtful(wall - SINCE_S, by_call, by_response)
         known = [one for one in doubtful if self._may(one, paths.get(one.provider, ""))]
         self._tries = {one.call_id: self._tries.get(one.call_id, _Try()) for one in known}
         now = house.now()
@@ -86,9 +88,11 @@ class Reconciling:
                 results[await self._look_up(call, paths[call.provider], by)] += 1
 
         tasks = [asyncio.create_task(one(call)) for call in due]
-        _, late = await asyncio.wait(tasks, timeout=within_s)
-        for task in late:
-            task.cancel()
+        try:
+            _, late = await asyncio.wait(tasks, timeout=within_s)
+        finally:
+            for task in tasks:
+                task.cancel()  # those that are late, or all when nobody waits for them any more
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, LedgerDown):
                 raise outcome

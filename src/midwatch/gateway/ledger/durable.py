@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -250,9 +250,9 @@ class DurableLedger:
         """Return every open call."""
         return await self._read(partial(reading.unsettled, self._reader))
 
-    async def doubtful(self, since: float) -> list[Call]:
+    async def doubtful(self, since: float, by_call: Collection[str], by_response: Collection[str] = ()) -> list[Call]:  # fmt: skip
         """Return calls whose cost is open or estimated, the oldest first."""
-        return await self._read(partial(reading.doubtful, self._reader, since))
+        return await self._read(partial(reading.doubtful, self._reader, since, by_call, by_response))  # fmt: skip
 
     async def by_response(self, response: str) -> Call | None:
         """Return the call whose answer has this id."""

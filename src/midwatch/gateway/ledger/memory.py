@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -142,9 +142,11 @@ class MemoryLedger:
         """Return every open call."""
         return reading.unsettled(self._read())
 
-    async def doubtful(self, since: float) -> list[Call]:
+    async def doubtful(
+        self, since: float, by_call: Collection[str], by_response: Collection[str] = ()
+    ) -> list[Call]:
         """Return calls whose cost is open or estimated, the oldest first."""
-        return reading.doubtful(self._read(), since)
+        return reading.doubtful(self._read(), since, by_call, by_response)
 
     async def by_response(self, response: str) -> Call | None:
         """Return the call whose answer has this id."""

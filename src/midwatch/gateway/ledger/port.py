@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from midwatch.core.calls.budget import Admitted, Left, Limit, Notice, Refused
@@ -94,9 +94,11 @@ class Ledger(Protocol):
         """Return every open call. Raises LedgerDown."""
         ...
 
-    async def doubtful(self, since: float) -> list[Call]:
-        """Return calls from then on (Unix seconds) whose cost is open or estimated, the oldest first. Raises
-        LedgerDown."""
+    async def doubtful(
+        self, since: float, by_call: Collection[str], by_response: Collection[str] = ()
+    ) -> list[Call]:
+        """Return calls from then on (Unix seconds) whose cost is open or estimated, the oldest first: of the providers
+        `by_call`, and of those `by_response` the ones whose answer is known by its id. Raises LedgerDown."""
         ...
 
     async def by_response(self, response: str) -> Call | None:

@@ -7,6 +7,7 @@ Run on a connection of their own, so that no call waits for them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from midwatch.core.calls.account import clean
@@ -67,14 +68,22 @@ def unsettled(engine: Engine) -> list[Call]:
     return [rows.call(row) for row in found]
 
 
-def doubtful(engine: Engine, since: float) -> list[Call]:
-    """Return calls from then on whose cost is not known, or was estimated, the oldest first."""
+def doubtful(
+    engine: Engine, since: float, by_call: Collection[str], by_response: Collection[str] = ()
+) -> list[Call]:
+    """Return calls from then on whose cost is not known, or was estimated, the oldest first: of some providers, and of
+    others those whose answer is known by its id. Nobody else's: no number of them is to keep these from being seen."""
     found = engine.rows(
         f"{rows.SELECT_CALLS} WHERE (state = 'open' OR estimated = 1) AND reserved_at >= ?"
-        " AND provider <> '' ORDER BY reserved_at LIMIT ?",
-        (since, MAX_ROWS),
+        f" AND (provider IN ({_marks(by_call)}) OR (response <> '' AND provider IN ({_marks(by_response)})))"
+        " ORDER BY reserved_at LIMIT ?",
+        (since, *by_call, *by_response, MAX_ROWS),
     )
     return [rows.call(row) for row in found]
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"
 
 
 def by_response(engine: Engine, response: str) -> Call | None:
