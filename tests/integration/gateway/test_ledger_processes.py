@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from midwatch.core.calls.charge import CallState, Charge
 from midwatch.core.calls.period import Calendar
 from midwatch.gateway.ledger.opening import ledger_at
+from midwatch.gateway.ledger.sqlite import Disk
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from databases import Postgres, postgres
@@ -28,6 +30,7 @@ pytestmark = [pytest.mark.xdist_group("postgres"), pytest.mark.timeout(110)]
 HERE = Path(__file__).parent
 GATEWAYS = 4
 PARALLEL = 16
+WITHIN_S = 30
 
 
 @pytest.fixture(scope="module", autouse=True)  # before the house counts a test's children
@@ -118,3 +121,30 @@ async def test_four_gateways_share_a_budget_and_one_is_killed_in_the_middle(
         assert await ledger.audit() == {}
     finally:
         await ledger.stop()
+
+
+def test_the_end_brings_to_the_disk_what_was_written_while_it_was_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, go, synced = threading.Event(), threading.Event(), list[int]()
+    disk = Disk(tmp_path / "ledger.db")
+
+    def sync() -> None:
+        synced.append(1)
+        busy.set()
+        assert go.wait(WITHIN_S)
+
+    monkeypatch.setattr(disk, "_sync", sync)
+    disk.start()
+    disk.wrote()
+    assert busy.wait(WITHIN_S)
+    disk.wrote()
+    ending = threading.Thread(target=disk.stop)
+    ending.start()
+    deadline = time.monotonic() + WITHIN_S
+    while not disk._stop:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    go.set()
+    ending.join(WITHIN_S)
+    assert (ending.is_alive(), len(synced)) == (False, 2)

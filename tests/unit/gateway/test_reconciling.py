@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -140,6 +141,28 @@ async def test_a_call_of_another_gateway_may_be_alive_and_waits_unless_a_person_
     assert (await crash.reconciling.look(10.0))["waiting"] == 1
     crash.gate.clock.passed += OTHERS_S
     assert (await crash.reconciling.look())["settled"] == 1
+
+
+async def test_when_nobody_waits_any_more_what_is_being_looked_up_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = Crash(tmp_path)
+    await crash.call("one", response="gen-1")
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def hangs(_: object) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(crash.house.upstream, "open", hangs)
+    looking = asyncio.create_task(crash.reconciling.look())
+    async with asyncio.timeout(5):
+        await asked.wait()
+        looking.cancel()
+        await ended.wait()
 
 
 async def test_a_call_under_way_here_is_left_alone_and_its_id_is_kept_from_the_first_piece_on(

@@ -241,9 +241,12 @@ class Disk:
 
     def _run(self) -> None:
         pause = threading.Event()
-        while not self._stop:
+        last = False
+        while not last:
             self._wake.wait()
             self._wake.clear()
+            # asked before: what was written until then is still to be brought to the disk
+            last = self._stop
             try:
                 self._sync()
             except (OSError, sqlite3.Error):
