@@ -150,14 +150,15 @@ async def test_when_nobody_waits_any_more_what_is_being_looked_up_is_let_go(
     await crash.call("one", response="gen-1")
     asked, ended = asyncio.Event(), asyncio.Event()
 
-    async def hangs(_: object) -> None:
-        asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
+    class Hangs:
+        async def open(self, _: object) -> None:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
 
-    monkeypatch.setattr(crash.house.upstream, "open", hangs)
+    monkeypatch.setattr(crash.house, "upstream", Hangs())
     looking = asyncio.create_task(crash.reconciling.look())
     async with asyncio.timeout(5):
         await asked.wait()
