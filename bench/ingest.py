@@ -16,8 +16,10 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -209,12 +211,84 @@ async def measured(name: str, load: Load, run: Callable[[EmbeddedSpans], Any], t
         shutil.rmtree(folder)
 
 
+async def written(folder: Path, large: bool) -> None:
+    """Append until killed, and say how many posts of which numbers were acknowledged: the child of `killed`."""
+    state = StateDb(folder / "state.db")
+    state.open()
+    store = EmbeddedSpans(folder / "spans", StateManifest(state), Counts())
+    await store.open()
+    load = Load(large)
+
+    async def one() -> None:
+        while True:
+            batch = load.batch()
+            await store.append(batch)
+            # one span of each post stands for all: a post is kept whole or not at all
+            os.write(1, batch.spans[0][form.TRACE_ID].hex().encode() + b"\n")
+
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+
+
+async def killed(times: int, large: bool) -> list[dict[str, Any]]:
+    """Kill a writer at random, again and again over one store; return what was lost and how long it took to open."""
+    folder = Path(tempfile.mkdtemp(prefix="midwatch-bench-"))
+    dice = random.Random()
+    acknowledged: set[str] = set()
+    opened: list[float] = []
+    logs: list[int] = []
+    try:
+        for _ in range(times):
+            child = subprocess.Popen(
+                [sys.executable, __file__, "--child", str(folder), *(["--large"] if large else [])],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            timer = threading.Timer(dice.uniform(3.0, 9.0), child.kill)
+            timer.start()
+            assert child.stdout is not None
+            acknowledged |= {line.strip() for line in child.stdout if line.endswith("\n")}
+            child.wait()
+            logs.append(sum(p.stat().st_size for p in (folder / "spans").glob("*.wal")))
+            state = StateDb(folder / "state.db")
+            state.open()
+            store = EmbeddedSpans(folder / "spans", StateManifest(state), Counts())
+            began = time.perf_counter()
+            await store.open()
+            opened.append(time.perf_counter() - began)
+            found = await store.read(
+                lambda v: v.cursor.execute(
+                    f"SELECT hex(trace_id), count(*), count(DISTINCT span_id) FROM {v.rows(Signal.SPANS)} GROUP BY 1"
+                ).fetchall()
+            )
+            await store.stop()
+            await state.stop()
+        whole = {trace.lower() for trace, rows, spans in found if rows == spans == 16}
+        lost, doubled = acknowledged - whole, sum(rows != spans for _, rows, spans in found)
+        name = "4 KB" if large else "400 B"
+        print(
+            f"{name}, killed {times} times: {len(acknowledged) * POST:,} spans acknowledged, {len(lost)} posts lost, {doubled} traces doubled;"
+            f" opened in at most {max(opened):.2f} s, with {max(logs) / 1e6:.0f} MB of logs; load average {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+        return [
+            row(f"{name}, killed: lost or doubled", len(lost) + doubled, "", 0.0),
+            row(f"{name}, killed: opened again", max(opened), "s", 3.0),
+        ]
+    finally:
+        shutil.rmtree(folder)
+
+
 async def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--seconds", type=float, default=20.0)
     arguments.add_argument("--rate", type=float, default=20_000.0)
     arguments.add_argument("--only", default="")
+    arguments.add_argument("--kills", type=int, default=10)
+    arguments.add_argument("--child", type=Path)
+    arguments.add_argument("--large", action="store_true")
     asked = arguments.parse_args()
+    if asked.child is not None:
+        await written(asked.child, asked.large)
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     rows: list[dict[str, Any]] = []
@@ -228,6 +302,9 @@ async def main() -> int:
         if asked.only in name:
             load = Load(large)
             rows += await measured(name, load, lambda s, r=run, lo=load: r(s, lo), target)
+    for large in (False, True):
+        if asked.kills and asked.only in "killed":
+            rows += await killed(asked.kills, large)
     print(json.dumps({"bench": "ingest", "rows": rows}))
     return 0 if all(each["ok"] for each in rows) else 1
 

@@ -62,10 +62,10 @@ T = TypeVar("T")
 class Due:
     """When a generation has had enough."""
 
-    rows: int = 500_000
+    rows: int = 250_000
     """Spans, contents, points and log records."""
-    log_bytes: int = 256 * 1024 * 1024
-    """Of its log: what a start after a crash replays, a second for 256 MiB."""
+    log_bytes: int = 128 * 1024 * 1024
+    """Of its log: what a start after a crash replays."""
     age_s: float = 600.0
     """On the monotonic clock; one in which nothing is written ends only when it should be smaller."""
     idle_bytes: int = 1024 * 1024

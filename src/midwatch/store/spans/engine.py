@@ -31,7 +31,7 @@ from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted
 from midwatch.store.spans.shape import COLUMNS, whole
 from midwatch.store.spans.sources import Pins
 
-MEMORY_LIMIT: Final = "256MB"
+MEMORY_LIMIT: Final = "192MB"
 """What DuckDB may use for buffers and logs in memory; what needs more goes to its temporary directory."""
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,7 @@ class Engine:
                 "auto_checkpoint_skip_wal_threshold": "1000000000000",
                 "checkpoint_on_detach": "DISABLED",
                 "autoinstall_known_extensions": False,
+                "preserve_insertion_order": False,
                 "parquet_metadata_cache": True,
             },
         )

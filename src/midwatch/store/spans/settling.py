@@ -9,19 +9,31 @@ out again at any time from the same segments, and is the same then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from midwatch.core.spans.answers import SLACK_NS, family
 from midwatch.core.spans.counted import Change, settle
 from midwatch.core.spans.counting import Verdict
-from midwatch.core.spans.facts import CALLS, Fact, Key
+from midwatch.core.spans.facts import CALLS, USAGE, Fact, Key, says
 
 MAX_SPANS: Final = 1_000_000
 """Earlier spans that are fetched for one generation. Beyond, traces are judged by what was fetched."""
 
 MAX_ROUNDS: Final = 8
 """How far it is followed from trace to trace by the answers that they share. Two is what honest agents need."""
+
+TIMED_ROUNDS: Final = 2
+"""How far by what lies together in time. A busy agent's calls overlap for ever, one with the next."""
+
+
+class Time(NamedTuple):
+    """A stretch of time of an agent and its sub-agents."""
+
+    family: str
+    since_ns: int
+    until_ns: int
 
 
 class Known(Protocol):
@@ -34,6 +46,11 @@ class Known(Protocol):
     def traces_of(self, names: Collection[str]) -> Iterable[bytes]:
         """Return the traces with a call whose `call_id` or `response_id` is one of these. A name that more than
         `answers.MAX_SHARED` traces have is nobody's id: leave it out."""
+        ...
+
+    def traces_beside(self, times: Sequence[Time]) -> Iterable[bytes]:
+        """Return the traces that have, in one of these times and of its family (`answers.family`), a span that can
+        be matched by time alone (`loose`)."""
         ...
 
     def verdicts(self, traces: Collection[bytes]) -> Mapping[Key, Verdict]:
@@ -59,11 +76,16 @@ def count(fresh: Collection[Fact], known: Known) -> Counted:
     fetched: set[bytes] = set()
     asked: set[str] = set()
     cut_off: Counter[str] = Counter()
-    traces: set[bytes] = {one.trace_id for one in fresh}
-    names = _names(fresh)
-    for _ in range(MAX_ROUNDS):
-        traces.update(known.traces_of(names))
-        asked |= names
+    more: Collection[Fact] = fresh
+    for number in range(MAX_ROUNDS):
+        traces = {one.trace_id for one in more}
+        if (names := _names(more) - asked) != set():
+            traces.update(known.traces_of(names))
+            asked |= names
+        if number < TIMED_ROUNDS and (times := _times(more)):
+            traces.update(known.traces_beside(times))
+        # where an old span counts in the place of another, that place decides as well
+        traces.update(told[one.key].trace_id for one in more if one.key in told)
         traces -= fetched
         if not traces:
             break
@@ -71,15 +93,17 @@ def count(fresh: Collection[Fact], known: Known) -> Counted:
             cut_off["too_many_spans"] += len(traces)
             break
         told.update(known.verdicts(traces))
-        found = list(known.of_traces(traces))
-        old.update((one.key, one) for one in found)
+        more = list(known.of_traces(traces))
+        old.update((one.key, one) for one in more)
         fetched |= traces
-        traces, names = set[bytes](), _names(found) - asked
-        if not names:
-            break
     else:
         cut_off["too_far"] += 1
     return Counted(settle(fresh, old.values(), told), len(old), cut_off)
+
+
+def loose(one: Fact) -> bool:
+    """Tell whether a span can be matched by its time: it tells usage, and so do others that have none of its ids."""
+    return says(one) & USAGE != 0
 
 
 def _names(spans: Iterable[Fact]) -> set[str]:
@@ -89,3 +113,17 @@ def _names(spans: Iterable[Fact]) -> set[str]:
         if one.role in CALLS:
             names.update(name for name in (one.call_id, one.response_id) if name)
     return names
+
+
+def _times(spans: Iterable[Fact]) -> list[Time]:
+    """Return when these spans could be matched by time alone; times of a family that touch are one."""
+    found: list[Time] = []
+    for one in sorted(filter(loose, spans), key=lambda one: (family(one.agent), one.start_ns)):
+        whose = family(one.agent)
+        since_ns = one.start_ns - SLACK_NS
+        until_ns = one.start_ns + (one.duration_ns or 0) + SLACK_NS
+        if found and found[-1].family == whose and since_ns <= found[-1].until_ns:
+            found[-1] = found[-1]._replace(until_ns=max(until_ns, found[-1].until_ns))
+        else:
+            found.append(Time(whose, since_ns, until_ns))
+    return found
