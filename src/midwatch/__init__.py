@@ -10,6 +10,7 @@ from midwatch.sdk.cycle import Cycle, beat, cycle
 from midwatch.sdk.say import draining, event, outcome, progress, step
 from midwatch.sdk.session import session, turn
 from midwatch.sdk.start import flush, init, statistics
+from midwatch.sdk.state import feedback, state
 from midwatch.sdk.tool import ToolTimeout, tool
 
 TYPE_CHECKING = False
@@ -24,12 +25,14 @@ __all__ = [
     "cycle",
     "draining",
     "event",
+    "feedback",
     "flush",
     "init",
     "outcome",
     "progress",
     "session",
     "spawn",
+    "state",
     "statistics",
     "step",
     "tool",

@@ -265,6 +265,12 @@ def inside() -> bool:
     return within is not None and within._running  # pyright: ignore[reportPrivateUsage]
 
 
+def span_now() -> span.Span | None:
+    """Return the span of the cycle that this task or thread is in."""
+    within = _current.get()
+    return within._span if within is not None and within._running else None  # pyright: ignore[reportPrivateUsage]
+
+
 def label(value: object) -> str:
     """Return `value` as a name that the hub accepts: short, printable, not empty."""
     name = text(value, MAX_LABEL)

@@ -268,9 +268,12 @@ def _batch(bodies: list[dict[str, Any]], start: int) -> list[dict[str, Any]]:
 
 
 def _rough_size(body: dict[str, Any]) -> int:
-    """Return about the size in JSON. Only `data` can be large; the rest is bounded."""
+    """Return about the size in JSON. Only `data`, and what a span holds of a state, can be large; the rest is bounded."""
     data = body.get("data")
-    return 500 + (len(json.dumps(data)) if data else 0)
+    size = 500 + (len(json.dumps(data)) if data else 0)
+    for pair in body.get("attributes") or ():
+        size += len(pair["value"].get("stringValue", ""))
+    return size
 
 
 def _refusals(body: bytes) -> dict[str, int] | None:

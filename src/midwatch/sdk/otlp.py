@@ -2,7 +2,8 @@
 
 Used by the worker only. A span waits in queue and spool as one OTLP span object plus the
 run it belongs to (`_run`), because a later run may deliver it, and the agent (`_agent`) where
-one sender speaks for many; `wrap` puts resource and scope around a batch. No message content is ever in a span: only names, counts and costs.
+one sender speaks for many; `wrap` puts resource and scope around a batch. No message content is ever in a span,
+only names, counts and costs; but what the agent hands over with `mw.state()` and `mw.feedback()`.
 Source: opentelemetry-proto 1.x, JSON mapping; semantic conventions for generative AI.
 """
 
@@ -60,6 +61,10 @@ def _value(value: Any) -> dict[str, Any]:
         return {"intValue": str(value)}  # 64-bit integers are text in OTLP/JSON
     if value.__class__ is float and value - value == 0:
         return {"doubleValue": value}
+    if isinstance(value, dict):
+        import json
+
+        return {"stringValue": json.dumps(value, ensure_ascii=False)}
     if isinstance(value, list | tuple):
         return {"arrayValue": {"values": [_value(entry) for entry in value]}}  # pyright: ignore[reportUnknownVariableType]
     return {"stringValue": str(value)}

@@ -86,6 +86,8 @@ class Runtime:
     def end_span(self, ended: span.Span) -> None:
         """Mark the end of a span and send it."""
         ended.ended_ns = time.time_ns()
+        if span.announcer is not None:
+            span.announcer.ended(ended)
         if self.traces:
             run_id = self.run_id
             self.submit(TRACES_PATH, lambda: ended.render(run_id))

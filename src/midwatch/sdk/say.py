@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from midwatch.sdk import runtime
-from midwatch.sdk.cycle import inside, label
+from midwatch.sdk import runtime, span
+from midwatch.sdk.cycle import inside, label, span_now
 from midwatch.sdk.plain import number, plain, text
 from midwatch.sdk.session import session_now
 from midwatch.sdk.shield import shielded
@@ -70,11 +70,13 @@ def progress(done: float, total: float | None = None) -> None:
 
 
 @shielded
-def outcome(status: str, goal_met: bool | None = None) -> None:
+def outcome(status: str, goal_met: bool | None = None, *, escalated: bool | None = None) -> None:
     """Say how the work ended: `success`, `failed`, or a word of your own.
 
-    Inside a session it is that session's outcome. Outside of any session and cycle it says
-    that the agent's whole work is complete: the exit that follows is wanted, not a loss.
+    Inside a session it is that session's outcome, inside a cycle that cycle's. Outside of any
+    session and cycle it says that the agent's whole work is complete: the exit that follows is
+    wanted, not a loss. `goal_met`: the user got what he came for. `escalated`: it was handed to
+    a person.
     """
     now = runtime.current
     if now is None:
@@ -82,12 +84,20 @@ def outcome(status: str, goal_met: bool | None = None) -> None:
         return
     said = label(status)
     data: dict[str, Any] = {"status": said}
-    if goal_met is not None:
-        data["goal_met"] = goal_met is True or (goal_met is not False and bool(goal_met))
+    for name, value in (("goal_met", goal_met), ("escalated", escalated)):
+        if value is not None:
+            data[name] = value is True or (value is not False and bool(value))
     session = session_now()
+    told = span_now() if session is None else session._span  # pyright: ignore[reportPrivateUsage]
+    if told is None:
+        told = span.current.get()
+    if told is not None:
+        for name in ("goal_met", "escalated"):
+            if name in data:
+                told.attributes[f"midwatch.{name}"] = data[name]
+        told.attributes["midwatch.outcome"] = said
     if session is not None:
         data["session"] = session.id
-        session.ends_as(said, data.get("goal_met"))
     elif not inside() and now.notifier is not None:
         now.notifier.done()
     now.event("agent.outcome", data)

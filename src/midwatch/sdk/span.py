@@ -8,12 +8,15 @@ both are rendered by the one worker, so the id is the same for both.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from midwatch.sdk.announce import Announcer
 
 INTERNAL = 1
 CLIENT = 3
@@ -30,6 +33,18 @@ current: ContextVar[Span | None] = ContextVar("midwatch_span", default=None)
 session_id: ContextVar[str | None] = ContextVar("midwatch_session", default=None)
 """The conversation that is going on: `gen_ai.conversation.id` of all spans in it."""
 
+turn_id: ContextVar[str | None] = ContextVar("midwatch_turn", default=None)
+"""The turn of it that is going on: `midwatch.turn` of all spans in it."""
+
+labels: ContextVar[dict[str, str] | None] = ContextVar("midwatch_tags", default=None)
+"""What all spans are counted by: attributes `midwatch.tag.NAME`. Never changed, only replaced."""
+
+announcer: Announcer | None = None
+"""Who tells the hub of open spans; None: nobody does."""
+
+# reentrant: a signal handler may draw an id while its own thread is drawing one
+_drawing = threading.RLock()
+
 
 class Span:
     """See the module. `attributes` may be written until the span has been ended."""
@@ -40,6 +55,7 @@ class Span:
         "attributes",
         "ended_ns",
         "error",
+        "events",
         "kind",
         "name",
         "parent",
@@ -54,31 +70,44 @@ class Span:
         self.started_ns = time.time_ns()
         self.ended_ns = 0
         self.error: str | None = None
+        self.events: list[dict[str, Any]] | None = None
         self._span_id: str | None = None
         self._trace_id: str | None = None
         conversation = session_id.get()
         if conversation is not None:
             attributes["gen_ai.conversation.id"] = conversation
+        turn = turn_id.get()
+        if turn is not None:
+            attributes["midwatch.turn"] = turn
+        tags = labels.get()
+        if tags is not None:
+            attributes.update(tags)
+        if announcer is not None:
+            announcer.opened(self)
 
     @property
     def span_id(self) -> str:
         """8 bytes as hex (W3C Trace Context)."""
         if self._span_id is None:
-            self._span_id = os.urandom(8).hex()
+            # the worker announces what its own thread may be drawing for: both must say the same
+            with _drawing:
+                if self._span_id is None:
+                    self._span_id = os.urandom(8).hex()
         return self._span_id
 
     @property
     def trace_id(self) -> str:
         """16 bytes as hex, the same for all spans below one root."""
         if self._trace_id is None:
-            if self.parent is not None:
-                self._trace_id = self.parent.trace_id
-            else:
-                self._trace_id = os.urandom(16).hex()
+            with _drawing:
+                if self._trace_id is None:
+                    self._trace_id = (
+                        os.urandom(16).hex() if self.parent is None else self.parent.trace_id
+                    )
         return self._trace_id
 
     def render(self, run_id: str | None) -> dict[str, Any]:
-        """Return the OTLP span. Called by the worker."""
+        """Return the OTLP span; one that has not ended has neither end nor status. Called by the worker."""
         from midwatch.sdk import otlp
 
         rendered: dict[str, Any] = {
@@ -87,14 +116,30 @@ class Span:
             "name": self.name,
             "kind": self.kind,
             "startTimeUnixNano": str(self.started_ns),
-            "endTimeUnixNano": str(max(self.ended_ns, self.started_ns)),
-            "attributes": otlp.attributes(self.attributes),
-            "status": {"code": _OK}
-            if self.error is None
-            else {"code": _ERROR, "message": self.error},
+            # a copy, made in one step: its own thread may be writing
+            "attributes": otlp.attributes(self.attributes.copy()),
         }
+        if self.ended_ns:
+            rendered["endTimeUnixNano"] = str(max(self.ended_ns, self.started_ns))
+            rendered["status"] = (
+                {"code": _OK} if self.error is None else {"code": _ERROR, "message": self.error}
+            )
+        if self.events:
+            rendered["events"] = [
+                {**event, "attributes": otlp.attributes(event["attributes"])}
+                for event in self.events
+            ]
         if self.parent is not None:
             rendered["parentSpanId"] = self.parent.span_id
         if run_id is not None:
             rendered["_run"] = run_id
         return rendered
+
+
+def _after_fork() -> None:
+    """The lock may be held by a thread that the child does not have."""
+    global _drawing
+    _drawing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

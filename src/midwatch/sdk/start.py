@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
-from midwatch.sdk import runtime, shield
+from midwatch.sdk import runtime, shield, span
 from midwatch.sdk.shield import shielded
 
 TYPE_CHECKING = False
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from midwatch.sdk.settings import Settings
+    from midwatch.sdk.transport import Transport
 
 MAX_FLUSH_S = 3600.0
 """The longest that `flush` waits, whatever it is told."""
@@ -75,13 +76,22 @@ def _begin(settings: Settings) -> None:
         )
     )
     _begun_with = wanted
+    # a collector that is not ours would take an announcement for a span without an end
+    ours = settings.traces_url is None or _same_place(settings.traces_url, settings.url)
+    told = settings.traces and ours and transport is not None
+    span.announcer = transport.announce() if told and transport is not None else None
     if transport is not None:
         transport.start()
     if notifier is not None:
         notifier.ready()
 
 
-def _transport(settings: Settings) -> runtime.Sender | None:
+def _same_place(one: str, other: str | None) -> bool:
+    """Tell whether two addresses are of one server."""
+    return other is not None and one.split("/", 3)[:3] == other.rstrip("/").split("/", 3)[:3]
+
+
+def _transport(settings: Settings) -> Transport | None:
     from midwatch.sdk.post import Poster
     from midwatch.sdk.transport import Transport
 

@@ -13,6 +13,7 @@ same thread is inside `submit`, and must not deadlock on itself.
 from __future__ import annotations
 
 import _thread
+import functools
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from midwatch.sdk.announce import Announcer
     from midwatch.sdk.lane import Lane
     from midwatch.sdk.spool import Entry
 
@@ -109,6 +111,7 @@ class Transport:
         self._scope = scope
         self._spool_bytes = spool_bytes
         self._encode = encode
+        self._announcer: Announcer | None = None
         self._spool_dir = None if spool_dir is None else os.fspath(spool_dir)
         self._resource = dict(resource or {})
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -181,6 +184,20 @@ class Transport:
         finally:
             self._starting.release()
 
+    def announce(self) -> Announcer:
+        """Return who tells the hub of spans while they are open; they go where other spans go."""
+        if self._announcer is None:
+            from midwatch.sdk.announce import Announcer
+
+            self._announcer = Announcer(self._awake)
+        return self._announcer
+
+    def _awake(self) -> None:
+        if self._idle:
+            self._wake.ring()
+        if self._thread is None:
+            self.start()
+
     def hasten(self) -> None:
         """Try again now: whoever calls knows that the hub is back."""
         self._hasten = True
@@ -252,6 +269,8 @@ class Transport:
         for lane in self._lanes:
             lane.poster.forget()
             lane.spool.forget()
+        if self._announcer is not None:
+            self._announcer.forget()
         self._begin()
 
     # What follows runs in the worker.
@@ -276,6 +295,8 @@ class Transport:
             if lane.spool:
                 due_s = min(due_s, max(lane.retry_at - now, 0.0))
         self._idle = True
+        if self._announcer is not None:
+            due_s = min(due_s, self._announcer.due_s())
         # looked at after `_idle` is set, so that no item slips between look and sleep
         if not self._queue and not self._closed and due_s > 0 and self._lanes:
             self._wake.wait(due_s)
@@ -294,6 +315,7 @@ class Transport:
                 for lane in self._lanes:
                     lane.hasten()
             self._tell_losses()
+            self._announce()
             for lane, entries in zip(self._lanes, self._take(), strict=True):
                 lane.work(entries, min(until, self._deadline))
             log_complaints()
@@ -301,6 +323,16 @@ class Transport:
             self._busy = False
             with self._passed:
                 self._passed.notify_all()
+
+    def _announce(self) -> None:
+        """Put the spans that have been open for a while into the queue, before what ended meanwhile."""
+        if self._announcer is None or self._closed:
+            return
+        for span in self._announcer.take():
+            if len(self._queue) >= QUEUE_ITEMS:
+                self._lost.add("unannounced")
+                continue
+            self._queue.append((TRACES_PATH, functools.partial(span.render, self.run_id)))
 
     def _last_pass(self) -> None:
         self._pass(self._deadline)

@@ -9,8 +9,8 @@ from typing import Final
 
 from midwatch.core.calls.news import SCOPE as GATEWAY
 from midwatch.core.spans import form
-from midwatch.core.spans.family import Family, column, over
-from midwatch.core.spans.form import CostFrom, Role, Row
+from midwatch.core.spans.family import Family, column, content, over
+from midwatch.core.spans.form import ContentKind, CostFrom, Role, Row
 from midwatch.core.spans.reading import (
     HINT,
     REPORTED,
@@ -37,6 +37,7 @@ _ROLES: Final = {
     "guard": Role.GUARD,
     "handoff": Role.HANDOFF,
     "memory": Role.MEMORY,
+    "state": Role.MEMORY,
 }
 
 
@@ -71,6 +72,7 @@ _OWN: Final = {
     "midwatch.outcome": column(form.OUTCOME, label, gives_back=True),
     "midwatch.goal_met": column(form.GOAL_MET, flag, gives_back=True),
     "midwatch.escalated": column(form.ESCALATED, flag, gives_back=True),
+    "midwatch.state": content(ContentKind.STATE),
     "midwatch.side_effect": column(form.SIDE_EFFECT, flag, gives_back=True),
 }
 
