@@ -10,18 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.trees import read_tree, trees
 
+from midwatch.core.spans.answers import family
 from midwatch.core.spans.counted import Place, Sum, sums
 from midwatch.core.spans.counting import Verdict, judge
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.store.spans import settling
-from midwatch.store.spans.settling import Counted, count
+from midwatch.store.spans.settling import Counted, Time, count, loose
 
-CORPUS = {
-    tree.title: tree
-    for tree in trees()
-    # what has no id is matched within what is judged together: a generation, or one trace
-    if "without ids" not in tree.title and "without any id" not in tree.title
-}
+CORPUS = {tree.title: tree for tree in trees()}
 
 
 class Segments:
@@ -42,8 +38,24 @@ class Segments:
             if one.call_id in names or one.response_id in names
         ]
 
+    def traces_beside(self, times: Sequence[Time]) -> Iterable[bytes]:
+        return [
+            one.trace_id
+            for one in filter(loose, self.facts.values())
+            if any(
+                family(one.agent) == whose
+                and one.start_ns <= until_ns
+                and one.start_ns + (one.duration_ns or 0) >= since_ns
+                for whose, since_ns, until_ns in times
+            )
+        ]
+
     def verdicts(self, traces: Collection[bytes]) -> Mapping[Key, Verdict]:
-        return {key: v for key, v in self.told.items() if key[1][:16] in traces}
+        return {
+            key: verdict
+            for key, verdict in self.told.items()
+            if key[1][:16] in traces or verdict.trace_id in traces
+        }
 
     def settle(self, fresh: Sequence[Fact]) -> Counted:
         counted = count(fresh, self)

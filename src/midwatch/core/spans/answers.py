@@ -5,7 +5,8 @@ They are matched by the gateway's id of the call (`x-midwatch-call`) and by the 
 one agent and its sub-agents. Some local servers draw ids from a few hundred numbers, and some give every answer the
 same one: between clients alone an id is believed for spans that overlap in time, or that tell the same figures (an
 answer from a cache); a short one only while they overlap. A span without any id is matched with the gateway's by
-what only the same call has: it encloses it in time, and its tokens are the same in and out.
+what only the same call has: it encloses it in time, and its tokens are the same in and out. An agent that only
+tells its sum is matched with what the gateway carried of its run meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from midwatch.core.detection import MIDWATCH
+from midwatch.core.spans.facts import Fact
 
 SHORT_ID: Final = 20
 """Characters of an id that may come again by chance. The great providers' have 22 and more."""
@@ -201,3 +203,47 @@ def _may_mean(client: Telling, ledger: Telling) -> bool:
     return (
         client.start_ns - SLACK_NS <= ledger.start_ns and ledger.end_ns <= client.end_ns + SLACK_NS
     )
+
+
+def carried_sums(
+    facts: Sequence[Fact], holders: Sequence[int], ledgers: Sequence[int]
+) -> list[tuple[int, list[int]]]:
+    """Return holders of sums with the gateway's spans that went into them, by their places in `facts`.
+
+    A span of the gateway's goes to the holder of its run that was at work meanwhile, of several to the one that
+    began last.
+    """
+    by_run: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place in holders:
+        one = facts[place]
+        if one.run_id is not None:
+            by_run[family(one.agent), one.run_id].append(place)
+
+    def age(place: int) -> tuple[int, str, bytes, bytes]:
+        one = facts[place]
+        return one.start_ns, one.agent, one.trace_id, one.span_id
+
+    asked: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place in ledgers:
+        one = facts[place]
+        if one.run_id is not None and (family(one.agent), one.run_id) in by_run:
+            asked[family(one.agent), one.run_id].append(place)
+    found: dict[int, list[int]] = defaultdict(list)
+    for run, places in asked.items():
+        waiting = sorted(by_run[run], key=age, reverse=True)
+        at_work: list[int] = []
+        for place in sorted(places, key=age):
+            one = facts[place]
+            while waiting and facts[waiting[-1]].start_ns <= one.start_ns + SLACK_NS:
+                at_work.append(waiting.pop())
+            while at_work and _end_ns(facts[at_work[-1]]) + SLACK_NS < one.start_ns:
+                at_work.pop()
+            for holder in reversed(at_work[-MAX_TRIED:]):
+                if _end_ns(one) <= _end_ns(facts[holder]) + SLACK_NS:
+                    found[holder].append(place)
+                    break
+    return list(found.items())
+
+
+def _end_ns(one: Fact) -> int:
+    return one.start_ns + (one.duration_ns or 0)

@@ -3,7 +3,8 @@
 What was used is told many times over: by the gateway, by the client that called, by a client around that client, by
 the agent that adds its calls up. The rules, of which the earlier one wins:
 
-1. What the gateway carried, its ledger tells, and nobody else.
+1. What the gateway carried, its ledger tells, and nobody else. That holds for an agent's own sum, too, when its run's
+   calls went through the gateway while it worked, and nobody recorded them below it.
 2. Of calls within one another the innermost counts: those around it repeat it, often blind for caches. What a tool
    that was called within a call does is no repetition.
 3. Of calls that tell of one answer (`answers`) the one that knows most counts.
@@ -26,8 +27,8 @@ from enum import StrEnum
 from itertools import chain
 from typing import Final, NamedTuple
 
-from midwatch.core.spans.answers import Answers, Telling
-from midwatch.core.spans.facts import ALL, CALLS, USAGE, Fact, Key, says
+from midwatch.core.spans.answers import Answers, Telling, carried_sums
+from midwatch.core.spans.facts import ALL, CALL, CALLS, USAGE, Fact, Key, says
 from midwatch.core.spans.form import Role
 from midwatch.core.spans.lineage import NONE, lineage
 
@@ -183,6 +184,7 @@ class _Court:
                 found[place] = _nothing(one, why)
         for group in self._groups:
             self._settle(group, found)
+        self._settle_sums(found)
         return {self._keys[place]: verdict for place, verdict in found.items()}
 
     # -- looking -----------------------------------------------------------------------------
@@ -335,19 +337,41 @@ class _Court:
                 elif verdict.counts:
                     found[one.place] = _nothing(self._facts[one.place], Why.TWIN)
         elif clients:
-            caller = clients[0].place
-            first = self._facts[caller]
-            owner = self._owner[caller] or self._named[caller] or first.agent
-            session = self._session[caller]
             for one in clients:
                 found[one.place] = _nothing(self._facts[one.place], Why.CARRIED)
             for one in ledgers:
                 if not one.is_nested:
-                    found[one.place] = found[one.place]._replace(
-                        owner=owner,
-                        session=self._facts[one.place].session or session,
-                        trace_id=first.trace_id,
-                    )
+                    self._move(one.place, clients[0].place, found)
+
+    def _settle_sums(self, found: dict[int, Verdict]) -> None:
+        """Let the gateway's spans that stand alone count for the agents that only tell their sum."""
+        apart = [
+            place
+            for place, verdict in found.items()
+            if self._facts[place].is_ledger
+            and self._tree.parents[place] == NONE
+            and verdict.trace_id == self._facts[place].trace_id
+        ]
+        if not apart:
+            return
+        holders = [
+            place
+            for place, verdict in found.items()
+            if verdict.why is Why.ALONE and not self._below[place] & CALL
+        ]
+        for holder, ledgers in carried_sums(self._facts, holders, apart):
+            for place in ledgers:
+                self._move(place, holder, found)
+            found[holder] = _nothing(self._facts[holder], Why.CARRIED)
+
+    def _move(self, ledger: int, caller: int, found: dict[int, Verdict]) -> None:
+        """Let a span of the gateway's that stands apart count where its caller stands."""
+        first = self._facts[caller]
+        found[ledger] = found[ledger]._replace(
+            owner=self._owner[caller] or self._named[caller] or first.agent,
+            session=self._facts[ledger].session or self._session[caller],
+            trace_id=first.trace_id,
+        )
 
     def _knowledge(self, one: Telling) -> tuple[int, int, int, int, tuple[int, str, bytes]]:
         """Return how much a client's span knows of its call; the greater, the more."""

@@ -1,8 +1,8 @@
 """Counts the spans of one generation once, together with what earlier ones know of the same calls.
 
 A trace may go on for hours, and a client's span may be sealed long before the gateway's. So before a generation is
-judged, the spans that its verdicts depend on are fetched: those of its own traces, and those of traces in which the
-same answers are told of. What comes back is a change: verdicts to keep and a difference of sums. It may be worked
+judged, the spans that its verdicts depend on are fetched: those of its own traces, those of traces in which the same
+answers are told of or that were at work at the same time, and whatever was matched with these. What comes back is a change: verdicts to keep and a difference of sums. It may be worked
 out again at any time from the same segments, and is the same then.
 """
 
@@ -23,9 +23,6 @@ MAX_SPANS: Final = 1_000_000
 
 MAX_ROUNDS: Final = 8
 """How far it is followed from trace to trace by the answers that they share. Two is what honest agents need."""
-
-TIMED_ROUNDS: Final = 2
-"""How far by what lies together in time. A busy agent's calls overlap for ever, one with the next."""
 
 
 class Time(NamedTuple):
@@ -54,7 +51,8 @@ class Known(Protocol):
         ...
 
     def verdicts(self, traces: Collection[bytes]) -> Mapping[Key, Verdict]:
-        """Return the verdicts in force on the spans of these traces, as far as any were kept."""
+        """Return the verdicts in force on the spans of these traces, and on those that count in these traces
+        (`Verdict.trace_id`), as far as any were kept."""
         ...
 
 
@@ -76,26 +74,27 @@ def count(fresh: Collection[Fact], known: Known) -> Counted:
     fetched: set[bytes] = set()
     asked: set[str] = set()
     cut_off: Counter[str] = Counter()
+    traces = {one.trace_id for one in fresh}
+    if times := _times(fresh):
+        traces.update(known.traces_beside(times))
     more: Collection[Fact] = fresh
-    for number in range(MAX_ROUNDS):
-        traces = {one.trace_id for one in more}
+    for _ in range(MAX_ROUNDS):
         if (names := _names(more) - asked) != set():
             traces.update(known.traces_of(names))
             asked |= names
-        if number < TIMED_ROUNDS and (times := _times(more)):
-            traces.update(known.traces_beside(times))
-        # where an old span counts in the place of another, that place decides as well
-        traces.update(told[one.key].trace_id for one in more if one.key in told)
         traces -= fetched
         if not traces:
             break
         if len(old) >= MAX_SPANS:
             cut_off["too_many_spans"] += len(traces)
             break
-        told.update(known.verdicts(traces))
+        held = known.verdicts(traces)
+        told.update(held)
         more = list(known.of_traces(traces))
         old.update((one.key, one) for one in more)
         fetched |= traces
+        # a span that counts elsewhere, and the place where it counts, are judged together
+        traces = {verdict.trace_id for verdict in held.values()} | {ids[:16] for _, ids in held}
     else:
         cut_off["too_far"] += 1
     return Counted(settle(fresh, old.values(), told), len(old), cut_off)
