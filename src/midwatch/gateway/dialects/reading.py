@@ -297,7 +297,11 @@ def model_of(value: object) -> str:
 
 
 def tier_of(value: object) -> str:
-    return value.lower()[:MAX_WORD] if isinstance(value, str) and value != "auto" else "default"
+    """Return the service tier that is asked for. What is carried here is no batch, whatever it calls itself: its price
+    is half of the usual one, and many providers look at no tier at all."""
+    if not isinstance(value, str) or value.lower() in ("auto", "batch"):
+        return "default"
+    return value.lower()[:MAX_WORD]
 
 
 _CLOCK: Final = re.compile(

@@ -6,7 +6,7 @@ provider may go round and round at the client's expense: both are told to whoeve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
@@ -166,7 +166,7 @@ def _tools(contents: Contents, body: Json, tools: list[Json]) -> dict[str, Any]:
     input again, and of unknown size."""
     rounds = reading.bound(body, "max_tool_calls")
     searches, unbounded = 0, list[str]()
-    for tool in tools:
+    for tool in _flat(tools):
         kind = str(tool.get("type"))[:64]
         if kind.startswith(_OWN):
             continue
@@ -177,6 +177,14 @@ def _tools(contents: Contents, body: Json, tools: list[Json]) -> dict[str, Any]:
         else:
             searches = rounds
     return {"searches": searches, "unbounded": tuple(dict.fromkeys(unbounded))}
+
+
+def _flat(tools: list[Json]) -> Iterator[Json]:
+    """Yield tools, and those within a namespace."""
+    for tool in tools:
+        yield tool
+        if tool.get("type") == "namespace":
+            yield from _flat(objects_of(tool.get("tools"), "tools.tools"))
 
 
 def _form(contents: Contents, body: Json) -> dict[str, Any]:

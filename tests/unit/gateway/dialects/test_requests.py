@@ -217,6 +217,7 @@ def test_labels_come_from_headers() -> None:
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "web_search"}]}), ("web_search",), 0),
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "web_search"}], "max_tool_calls": 4}), (), 4),
         (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "function", "name": "f"}]}), (), 0),
+        (lambda: ask("responses", {"model": "m", "input": "x", "tools": [{"type": "namespace", "tools": [{"type": "mcp"}, {"type": "function"}]}]}), ("mcp",), 0),
         (lambda: gemini({"text": "x"}, tools=[{"googleSearch": {}}, {"functionDeclarations": []}]), ("googleSearch",), 0),
     ],
 )  # fmt: skip

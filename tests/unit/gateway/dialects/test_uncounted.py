@@ -353,3 +353,22 @@ def test_two_calls_of_one_tool_with_different_ids_are_not_the_same_request() -> 
         assert first.request_hash != second.request_hash
     ids = [json.loads(json.dumps(called("messages", {})).replace('"t"', f'"{n}"')) for n in "ab"]
     assert len({ask("messages", body).request_hash for body in ids}) == 1
+
+
+@pytest.mark.parametrize("said", ["batch", "Batch"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"model": "m", "messages": []}),
+        ("/v1/responses", {"model": "m", "input": "x"}),
+        ("/v1/messages", {"model": "m", "max_tokens": 1, "messages": []}),
+        ("/v1beta/models/g:generateContent", {"contents": []}),
+    ],
+)
+def test_no_call_is_charged_as_a_batch_because_it_calls_itself_one(
+    path: str, body: dict[str, Any], said: str
+) -> None:
+    route = find("POST", path, "", {})
+    assert isinstance(route, Route)
+    given = {**body, "serviceTier" if "v1beta" in path else "service_tier": said}
+    assert read(route, {}, json.dumps(given).encode()).tier == "default"
