@@ -67,7 +67,7 @@ class Session(scope.Scope):
 
 
 class Turn(scope.Scope):
-    """One pass of the agent over a session. All spans inside carry its id, which sorts by time."""
+    """One pass of the agent over a session. All spans inside carry its id; ids sort by time, to a millisecond."""
 
     __slots__ = ("id",)
 
