@@ -97,6 +97,9 @@ COLUMNS: Final = [
     "dollars",
 ]
 
+_TIMED: Final = 1
+"""In the flags of spans whose times are given: their children do not stretch them."""
+
 Where = tuple[str, str | None, str]
 """Owner, session, trace."""
 
@@ -158,7 +161,7 @@ def read_tree(entry: dict[str, Any]) -> Tree:
 
 
 def _stretch(above: Row, row: Row) -> None:
-    if above[form.DURATION_NS] is not None and above[form.FLAGS] is None:
+    if above[form.DURATION_NS] is not None and above[form.FLAGS] != _TIMED:
         above[form.DURATION_NS] = row[form.START_NS] + 10**9 - above[form.START_NS]
 
 
@@ -198,7 +201,7 @@ def _apply(row: Row, words: list[str]) -> None:
         elif key == "at" and is_set:
             begin, end = (float(second) for second in value.split("-"))
             row[form.START_NS], row[form.DURATION_NS] = int(begin * 1e9), int((end - begin) * 1e9)
-            row[form.FLAGS] = 1
+            row[form.FLAGS] = _TIMED
         elif key == "parent":
             row[form.PARENT_ID] = _id(value, 8)
         elif key in FIGURES:
