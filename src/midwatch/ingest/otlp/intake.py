@@ -18,6 +18,8 @@ from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Signa
 from midwatch.core.spans.store import Kept, SpanStore
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.admission import Admission, overloaded
+from midwatch.ingest.otlp import object_points
+from midwatch.ingest.otlp.objects import Objects
 from midwatch.ingest.otlp.owners import Names, Sender
 from midwatch.ingest.otlp.protobuf import Protobuf
 from midwatch.ingest.otlp.rows import Rows
@@ -53,12 +55,22 @@ class Decoder:
 
     def __init__(self) -> None:
         self.protobuf = Protobuf()
+        self.objects = Objects(object_points.read)
         self.interpreter = Interpreter()
 
-    def read(self, signal: Signal, body: bytes, sender: Sender, names: Names, now: float) -> Rows:
+    def read(
+        self,
+        signal: Signal,
+        body: bytes,
+        sender: Sender,
+        names: Names,
+        now: float,
+        *,
+        as_json: bool,
+    ) -> Rows:
         """Return the rows of a request. Raises Refusal 400."""
         rows = Rows(sender, names, self.interpreter, now)
-        self.protobuf.read(signal, body, rows)
+        (self.objects if as_json else self.protobuf).read(signal, body, rows)
         rows.lost.update(self.interpreter.lost)
         self.interpreter.lost.clear()
         rows.batch.size_bytes = len(body)
@@ -91,10 +103,10 @@ class OtlpIntake:
         """Keep a request and return what became of it. Raises Refusal; then nothing of it was kept."""
         who = sender.caller.agent or peek(body) or sender.caller.name
         async with self._admission.turn(who, len(body)):
-            rows = await self._decode(signal, body, sender)
+            rows = await self._decode(signal, body, sender, as_json)
             if rows.strangers:
                 await self._register(rows, sender)
-            for what, n in rows.lost.items():
+            for what, n in (+rows.lost).items():
                 self.counts.add("clipped", what, n)
             for why, n in rows.refused.counts.items():
                 self.counts.add("rejected", why, n)
@@ -102,14 +114,16 @@ class OtlpIntake:
                 await self._keep(signal, rows.batch)
         return Answer(len(rows.refused), rows.refused.message)
 
-    async def _decode(self, signal: Signal, body: bytes, sender: Sender) -> Rows:
+    async def _decode(self, signal: Signal, body: bytes, sender: Sender, as_json: bool) -> Rows:
         now = self._clock()
         if len(body) <= INLINE_BYTES:
-            return self._mine.read(signal, body, sender, self._roster, now)
+            return self._mine.read(signal, body, sender, self._roster, now, as_json=as_json)
         async with self._free:
             decoder = self._lanes.pop()
             work = asyncio.ensure_future(
-                asyncio.to_thread(decoder.read, signal, body, sender, self._roster, now)
+                asyncio.to_thread(
+                    decoder.read, signal, body, sender, self._roster, now, as_json=as_json
+                )
             )
             # a request that is cancelled leaves its thread at work: the decoder is free when that ends
             work.add_done_callback(lambda _: self._lanes.append(decoder))
