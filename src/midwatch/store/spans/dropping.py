@@ -25,24 +25,13 @@ from midwatch.core.spans.form import (
 )
 from midwatch.core.spans.store import Proof, Selector
 from midwatch.core.spans.values import load_all
-from midwatch.store.spans.engine import Engine, View, read_parquet
+from midwatch.store.spans.engine import Engine, read_parquet
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.sealing import Sealer, released
-from midwatch.store.spans.segments import Segment
-from midwatch.store.spans.shape import TIME
-
-_HAS: Final = {
-    Signal.SPANS: {"agent", "run_id", "trace_id"},
-    Signal.CONTENTS: {"agent", "trace_id"},
-    Signal.POINTS: {"agent", "run_id"},
-    Signal.LOGS: {"agent", "run_id", "trace_id"},
-}
-"""By which columns rows of a table can be selected themselves."""
+from midwatch.store.spans.selecting import Selection, said
 
 TOGETHER: Final = 4
 """Segments that are rewritten in one change."""
-
-_OF_SPAN: Final = "EXISTS (SELECT 1 FROM chosen AS c WHERE c.trace_id = r.trace_id AND c.span_id = r.span_id AND c.agent = r.agent)"  # fmt: skip
 
 
 class Dropper:
@@ -80,7 +69,7 @@ class Dropper:
         cursor = self._engine.cursor()
         try:
             with self._engine.view(cursor) as view:
-                saying, values = _saying(what)
+                saying, values = said(what)
                 rows = cursor.execute(
                     f"SELECT DISTINCT trace_id FROM {view.rows(Signal.SPANS)} WHERE {saying}",
                     values,
@@ -91,16 +80,24 @@ class Dropper:
 
     async def drop(self, what: Selector, opened: int) -> Proof:
         """Drop from all segments; `opened` spans went before, with their generation."""
-        await self._sealer.run(lambda cursor: self._prepare(cursor, what))
+        selection = Selection(what)
+
+        def prepare(cursor: duckdb.DuckDBPyConnection) -> None:
+            with self._engine.view(cursor) as view:
+                selection.prepare(view)
+
         try:
-            before, conditions = await self._sealer.run(lambda cursor: self._find(cursor, what))
+            await self._sealer.run(prepare)
+            before, conditions = await self._sealer.run(
+                lambda cursor: self._find(cursor, selection)
+            )
             size = self._size()
             for part in self._parts(conditions):
                 await released(await self._sealer.rewrite(part))
             # by the same chosen spans: what hung on a span that is gone would be found, too
-            after, _ = await self._sealer.run(lambda cursor: self._find(cursor, what))
+            after, _ = await self._sealer.run(lambda cursor: self._find(cursor, selection))
         finally:
-            await self._sealer.run(_forget)
+            await self._sealer.run(selection.forget)
         if opened:
             before = {**before, Signal.SPANS: before[Signal.SPANS] + opened}
         return Proof(before, after, max(0, size - self._size()))
@@ -118,96 +115,21 @@ class Dropper:
     def _size(self) -> int:
         return sum(map(self._engine.shelf.size_bytes, self._engine.layout.segments))
 
-    def _find(self, cursor: duckdb.DuckDBPyConnection, what: Selector) -> tuple[dict[Signal, int], dict[int, str]]:  # fmt: skip
+    def _find(
+        self, cursor: duckdb.DuckDBPyConnection, selection: Selection
+    ) -> tuple[dict[Signal, int], dict[int, str]]:
         """Return how many rows are selected, and of each segment that has any which rows stay."""
-        counts = dict.fromkeys(sorted(what.signals), 0)
+        counts = dict.fromkeys(sorted(selection.what.signals), 0)
         conditions: dict[int, str] = {}
         for segment in self._engine.layout.segments:
-            if segment.kind not in what.signals or not _may_have(what, segment):
+            if not selection.may_be_in(segment):
                 continue
             signal = Signal(segment.kind)
-            selected = _selected(what, signal)
-            found = cursor.execute(
-                f"SELECT count(*) FROM {read_parquet([self._engine.shelf.path(segment)])} AS r WHERE {selected}"
-            ).fetchone()
+            selected = selection.condition(signal)
+            table = read_parquet([self._engine.shelf.path(segment)])
+            found = cursor.execute(f"SELECT count(*) FROM {table} AS r WHERE {selected}").fetchone()
             count = cast("tuple[int]", found)[0]
             if count:
                 counts[signal] += count
                 conditions[segment.number] = f"NOT coalesce({selected}, false)"
         return counts, conditions
-
-    def _prepare(self, cursor: duckdb.DuckDBPyConnection, what: Selector) -> None:
-        """Make the tables that the conditions look into: what is asked for, and the spans that are chosen by it."""
-        for name, values in (("agents", what.agents), ("runs", what.runs), ("traces", what.traces)):
-            cursor.execute(
-                f"CREATE OR REPLACE TABLE asked_{name} AS SELECT unnest(?) AS value",
-                [sorted(values)],
-            )
-        with self._engine.view(cursor) as view:
-            rows, values = self._chosen(view, what)
-            cursor.execute(
-                f"CREATE OR REPLACE TABLE chosen AS SELECT agent, trace_id, span_id FROM {rows}",
-                values,
-            )
-            cursor.commit()
-
-    def _chosen(self, view: View, what: Selector) -> tuple[str, list[object]]:
-        spans = view.rows(Signal.SPANS)
-        meets = _meets(what, Signal.SPANS)
-        if not what.by_trace:
-            return f"{spans} AS r WHERE {meets}", []
-        saying, values = _saying(what)
-        traces = f"SELECT trace_id FROM {spans} WHERE {saying}"
-        return f"{spans} AS r WHERE {meets} AND r.trace_id IN ({traces})", values
-
-
-def _forget(cursor: duckdb.DuckDBPyConnection) -> None:
-    for name in ("asked_agents", "asked_runs", "asked_traces", "chosen"):
-        cursor.execute(f"DROP TABLE IF EXISTS {name}")
-
-
-def _selected(what: Selector, signal: Signal) -> str:
-    """Return the condition for rows `r` of a table that are selected."""
-    if signal is Signal.SPANS:
-        return _OF_SPAN
-    own = "false" if what.by_trace else _meets(what, signal)
-    return own if signal is Signal.POINTS else f"({own} OR {_OF_SPAN})"
-
-
-def _meets(what: Selector, signal: Signal) -> str:
-    """Return the condition for rows `r` that say themselves what is asked for."""
-    parts: list[str] = []
-    for wanted, column, table in (
-        (what.agents, "agent", "asked_agents"),
-        (what.runs, "run_id", "asked_runs"),
-        (what.traces, "trace_id", "asked_traces"),
-    ):
-        if wanted and column not in _HAS[signal]:
-            return "false"
-        if wanted:
-            parts.append(f"r.{column} IN (SELECT value FROM {table})")
-    if what.before_ns is not None:
-        parts.append(f"r.{TIME[signal]} < {what.before_ns}")
-    return " AND ".join(parts) or "true"
-
-
-def _saying(what: Selector) -> tuple[str, list[object]]:
-    """Return the condition for spans that say the session, user and tags that are asked for, and its values."""
-    parts: list[str] = []
-    values: list[object] = []
-    if what.sessions:
-        parts.append("list_contains(?, session)")
-        values.append(sorted(what.sessions))
-    if what.users:
-        parts.append('list_contains(?, "user")')
-        values.append(sorted(what.users))
-    for name, value in what.tags.items():
-        parts.append("json_extract_string(tags, ?) = ?")
-        values += [f'$."{name}"', value]
-    return " AND ".join(parts), values
-
-
-def _may_have(what: Selector, segment: Segment) -> bool:
-    if what.before_ns is not None and segment.from_ns >= what.before_ns and segment.kind != "logs":
-        return False
-    return not what.agents or not what.agents.isdisjoint(segment.agents)

@@ -50,7 +50,7 @@ READ_TIMEOUT_S: Final = 10.0
 MAX_FROZEN: Final = 4
 """Generations that may wait to be sealed; with more, sealing is behind and nothing more is taken."""
 
-BEHIND_S: Final = 2.0
+BEHIND_S: Final = 5.0
 """How long a batch waits then before it is refused."""
 
 log = logging.getLogger(__name__)

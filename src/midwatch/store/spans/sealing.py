@@ -33,8 +33,9 @@ from midwatch.store.spans.segments import RESOURCES, Segment
 from midwatch.store.spans.shape import COLUMNS
 from midwatch.store.spans.sources import Pins
 
-NICE: Final = 10
-"""How far the sealing thread steps back: whoever posts spans goes first."""
+NICE: Final = 5
+"""How far the sealing thread steps back: whoever posts spans goes first, but on a busy machine sealing must not
+starve, or nothing more can be taken."""
 
 RELEASE_S: Final = 15.0
 """How long is waited for readers to let go of what was replaced; they have a time limit themselves."""

