@@ -374,12 +374,13 @@ class _Court:
         )
 
     def _knowledge(self, one: Telling) -> tuple[int, int, int, int, tuple[int, str, bytes]]:
-        """Return how much a client's span knows of its call; the greater, the more."""
+        """Return how much a client's span knows of its call; the greater, the more. Of two that know the same
+        the shorter one is nearer to the provider."""
         fact = self._facts[one.place]
         figures = (fact.cached_tokens, fact.cache_write_tokens, fact.reasoning_tokens)
-        whole = (fact.input_tokens or 0) + (fact.output_tokens or 0)
         known = sum(figure is not None for figure in figures)
-        return self._said[one.place], known, fact.cost_from or 0, whole, one.age
+        shortness = one.start_ns - one.end_ns
+        return self._said[one.place], known, fact.cost_from or 0, shortness, one.age
 
 
 def _nothing(one: Fact, why: Why) -> Verdict:
