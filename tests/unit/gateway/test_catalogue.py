@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import Clock, Gate
 from midwatch.core.calls.account import Payer
 from midwatch.core.calls.ask import Kind
-from midwatch.gateway import listing
+from midwatch.gateway import catalogue, listing
 from midwatch.gateway.catalogue import KEPT_S, MAX_LISTS, MAX_MODELS, Catalogue, names_in
 from midwatch.gateway.http.played import PlayedIncoming, PlayedOutgoing
 from midwatch.gateway.listing import Listed
@@ -109,9 +109,9 @@ async def test_new_settings_ask_anew(tmp_path: Path) -> None:
 async def test_a_list_is_kept_for_each_key_by_itself(tmp_path: Path) -> None:
     night = gate(tmp_path, LIST)
     catalogue = night.gateway._catalogue  # pyright: ignore[reportPrivateUsage]
-    everything = await catalogue.models(night.payer, (), Kind.OPENAI)
-    assert await catalogue.models(night.payer, (), Kind.OPENAI) is everything
-    bound = await catalogue.models(night.payer, ("ollama/*",), Kind.OPENAI)
+    everything = await made_for.models(night.payer, (), Kind.OPENAI)
+    assert await made_for.models(night.payer, (), Kind.OPENAI) is everything
+    bound = await made_for.models(night.payer, ("ollama/*",), Kind.OPENAI)
     assert [one.name for one in bound] == ["ollama/llama3.2", "ollama/qwen3"]
 
 
@@ -137,8 +137,8 @@ async def test_names_of_sub_agents_make_no_lists_of_their_own_where_no_rule_tell
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = noted(monkeypatch)
-    catalogue = Catalogue(Gate(tmp_path, models={"providers": {"openai": {}}}).house)
-    lists = [await catalogue.models(Payer(f"inbox:{n}"), (), Kind.OPENAI) for n in range(5)]
+    made_for = Catalogue(Gate(tmp_path, models={"providers": {"openai": {}}}).house)
+    lists = [await made_for.models(Payer(f"inbox:{n}"), (), Kind.OPENAI) for n in range(5)]
     assert len(made) == 1
     assert lists[0] == lists[4]
 
@@ -149,10 +149,10 @@ async def test_an_agents_lists_are_made_one_after_the_other_and_crowd_out_no_oth
     made = noted(monkeypatch)
     rules = [{"when": "agent == 'inbox:3' && model == 'gpt-4o'", "deny": "no"}]
     models = {"providers": {"openai": {"models": ["gpt-4o"]}}, "policy": rules}
-    catalogue = Catalogue(Gate(tmp_path, models=models).house)
+    made_for = Catalogue(Gate(tmp_path, models=models).house)
 
     async def listed(agent: str) -> bool:
-        found = await catalogue.models(Payer(agent), (), Kind.OPENAI)
+        found = await made_for.models(Payer(agent), (), Kind.OPENAI)
         return "gpt-4o" in [one.name for one in found]
 
     assert await listed("honest")
@@ -161,6 +161,13 @@ async def test_an_agents_lists_are_made_one_after_the_other_and_crowd_out_no_oth
     assert max(made) == 1
     assert await listed("honest")
     assert len(made) == 1 + 3 * MAX_LISTS
+
+
+def test_a_list_of_very_many_values_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "MAX_VALUES", 20)
+    entry = {"id": "m", "description": "a, [b], {c}, " * 50}
+    assert names_in(json.dumps({"data": [entry]}).encode()) == ("m",)
+    assert names_in(json.dumps({"data": [{**entry, "more": [[]] * 30}]}).encode()) is None
 
 
 def test_lists_of_every_kind_are_read_and_bounded() -> None:
