@@ -108,7 +108,7 @@ async def test_new_settings_ask_anew(tmp_path: Path) -> None:
 
 async def test_a_list_is_kept_for_each_key_by_itself(tmp_path: Path) -> None:
     night = gate(tmp_path, LIST)
-    catalogue = night.gateway._catalogue  # pyright: ignore[reportPrivateUsage]
+    made_for = night.gateway._catalogue  # pyright: ignore[reportPrivateUsage]
     everything = await made_for.models(night.payer, (), Kind.OPENAI)
     assert await made_for.models(night.payer, (), Kind.OPENAI) is everything
     bound = await made_for.models(night.payer, ("ollama/*",), Kind.OPENAI)
