@@ -68,9 +68,7 @@ def _signal(scope: Scope) -> Signal:
     signal = PATHS.get(scope["path"])
     if signal is None:
         known = ", ".join(PATHS)
-        raise Refusal(
-            404, f"nothing is at {scope['path'][:60]!r}; OTLP has {known}", reason="path"
-        )
+        raise Refusal(404, f"nothing is at {scope['path'][:60]!r}; OTLP has {known}", reason="path")
     if scope["method"] != "POST":
         raise Refusal(
             405,

@@ -364,7 +364,8 @@ def attributes_of(holder: Object, rows: Rows, key: str = "attributes") -> list[A
     given = each(holder, key, rows, refuse=False)
     found: list[Attribute] = []
     for pair in given[:MAX_GIVEN]:
-        name = pair.get("key")
+        # what is empty is left out of JSON
+        name = pair.get("key", "")
         if not isinstance(name, str):
             rows.lost["broken_attribute"] += 1
         elif len(name) > MAX_KEY:

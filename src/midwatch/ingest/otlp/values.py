@@ -120,10 +120,16 @@ class Values:
 
     def _pair(self, raw: bytes) -> Attribute:
         """Read a KeyValue. The first lines are for what nearly all are: a short key, then a text."""
-        if len(raw) > 4 and raw[0] == 0x0A and (end := raw[1] + 2) < 0x82 and raw[end] == 0x12:
+        size = len(raw)
+        if (
+            size > 4
+            and raw[0] == 0x0A
+            and (end := raw[1] + 2) < min(size, 0x82)
+            and raw[end] == 0x12
+        ):
             key = self._utf8(raw[2:end])
-            size, at = varint(raw, end + 1)
-            if at + size == len(raw):
+            length, at = varint(raw, end + 1)
+            if at + length == size:
                 value = self.value(raw[at:])
                 return Attribute(key, value, f"{_quoted(key)}:{_dumped(value)}")
         key, value = "", None
