@@ -150,7 +150,7 @@ COMMON_LABELS: Final = frozenset(
 
 _PLACEHOLDER: Final = re.compile(
     r"\{\{?\s*[\w.]+\s*\}?\}|\$\{[\w.]+\}|<[a-z]+[_ -]?(?:name|id|value|here)>|\[(?:your|insert|enter)[ \w]{0,40}\]"
-    r"|\[object Object\]|undefined|NaN|lorem ipsum.{0,80}|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!)|%[sd]|xxx+|TODO|TBD",
+    r"|\[object Object\]|undefined|NaN|lorem ipsum.{0,80}|#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!)|%[sd]|xxx+|todo|tbd",
     re.IGNORECASE,
 )
 _CELL: Final = re.compile(r"[^\d\s][^\n]{0,39}")

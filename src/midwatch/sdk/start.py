@@ -78,8 +78,11 @@ def _begin(settings: Settings) -> None:
     _begun_with = wanted
     # a collector that is not ours would take an announcement for a span without an end
     ours = settings.traces_url is None or _same_place(settings.traces_url, settings.url)
-    told = settings.traces and ours and transport is not None
-    span.announcer = transport.announce() if told and transport is not None else None
+    span.announcer = None
+    if transport is not None and settings.traces and ours:
+        from midwatch.sdk.announce import Announcer
+
+        span.announcer = transport.announcer = Announcer(transport.awake)
     if transport is not None:
         transport.start()
     if notifier is not None:

@@ -111,7 +111,7 @@ class Transport:
         self._scope = scope
         self._spool_bytes = spool_bytes
         self._encode = encode
-        self._announcer: Announcer | None = None
+        self.announcer: Announcer | None = None  # knows the spans that are open
         self._spool_dir = None if spool_dir is None else os.fspath(spool_dir)
         self._resource = dict(resource or {})
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -184,15 +184,8 @@ class Transport:
         finally:
             self._starting.release()
 
-    def announce(self) -> Announcer:
-        """Return who tells the hub of spans while they are open; they go where other spans go."""
-        if self._announcer is None:
-            from midwatch.sdk.announce import Announcer
-
-            self._announcer = Announcer(self._awake)
-        return self._announcer
-
-    def _awake(self) -> None:
+    def awake(self) -> None:
+        """Let the worker look again how long it may sleep: see `announcer`."""
         if self._idle:
             self._wake.ring()
         if self._thread is None:
@@ -269,8 +262,8 @@ class Transport:
         for lane in self._lanes:
             lane.poster.forget()
             lane.spool.forget()
-        if self._announcer is not None:
-            self._announcer.forget()
+        if self.announcer is not None:
+            self.announcer.forget()
         self._begin()
 
     # What follows runs in the worker.
@@ -295,8 +288,8 @@ class Transport:
             if lane.spool:
                 due_s = min(due_s, max(lane.retry_at - now, 0.0))
         self._idle = True
-        if self._announcer is not None:
-            due_s = min(due_s, self._announcer.due_s())
+        if self.announcer is not None:
+            due_s = min(due_s, self.announcer.due_s())
         # looked at after `_idle` is set, so that no item slips between look and sleep
         if not self._queue and not self._closed and due_s > 0 and self._lanes:
             self._wake.wait(due_s)
@@ -325,14 +318,10 @@ class Transport:
                 self._passed.notify_all()
 
     def _announce(self) -> None:
-        """Put the spans that have been open for a while into the queue, before what ended meanwhile."""
-        if self._announcer is None or self._closed:
-            return
-        for span in self._announcer.take():
-            if len(self._queue) >= QUEUE_ITEMS:
-                self._lost.add("unannounced")
-                continue
-            self._queue.append((TRACES_PATH, functools.partial(span.render, self.run_id)))
+        """Put the spans that have been open for a while into the queue. It may pass its bound by MAX_YOUNG."""
+        if self.announcer is not None and not self._closed:
+            for span in self.announcer.take():
+                self._queue.append((TRACES_PATH, functools.partial(span.render, self.run_id)))
 
     def _last_pass(self) -> None:
         self._pass(self._deadline)
