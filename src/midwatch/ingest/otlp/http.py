@@ -40,13 +40,7 @@ class OtlpHttp:
         media = header(scope["headers"], b"content-type").partition(";")[0].strip().lower()
         as_json = _MEDIA.get(media, False)
         try:
-            signal = _signal(scope)
-            if media not in _MEDIA:
-                raise Refusal(
-                    415,
-                    f"content-type {media[:60]!r}: OTLP is application/x-protobuf or application/json",
-                    reason="media_type",
-                )
+            signal = _signal(scope, media)
             body = await self._bodies.take(scope, receive)
             sender = scope.get("midwatch.sender") or Sender(scope["midwatch.caller"])
             rejected, message = await self._intake.take(signal, body, sender, as_json=as_json)
@@ -64,7 +58,7 @@ async def refuse(refusal: Refusal, send: Send, *, as_json: bool) -> None:
     await _answer(send, refusal.status, content, as_json, refusal.headers)
 
 
-def _signal(scope: Scope) -> Signal:
+def _signal(scope: Scope, media: str) -> Signal:
     signal = PATHS.get(scope["path"])
     if signal is None:
         known = ", ".join(PATHS)
@@ -75,6 +69,12 @@ def _signal(scope: Scope) -> Signal:
             f"{scope['method'][:20]} is not for OTLP; use POST",
             reason="method",
             headers={"allow": "POST"},
+        )
+    if media not in _MEDIA:
+        raise Refusal(
+            415,
+            f"content-type {media[:60]!r}: OTLP is application/x-protobuf or application/json",
+            reason="media_type",
         )
     return signal
 

@@ -142,7 +142,7 @@ def _known(group: Object, scoped: Object, resource: dict[str, Value], rows: Rows
     scope = inner(scoped, "scope")
     said = {one.key: one.value for one in attributes_of(scope, rows)}
     mark, text = resource_of(
-        resource, label(group, "schemaUrl") or "", said, label(scoped, "schemaUrl") or ""
+        resource, text(group, "schemaUrl", rows), said, text(scoped, "schemaUrl", rows)
     )
     return Known(resource, label(scope, "name") or "", label(scope, "version") or "", mark, text)
 
