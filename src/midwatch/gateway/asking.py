@@ -27,9 +27,9 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
     place = attempt.place
     provided = call.settings.providers[place.provider]
     times = place.timeouts
-    head_by = attempt.head_by
+    now, head_by = house.now(), attempt.head_by
     if call.ask.stream:
-        head_by = house.now() + (times.first_token or attempt.deadline)
+        head_by = now + (times.first_token or attempt.deadline)
     headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
     if place.kind is not call.ask.kind:
         dialect = translating.ask_of(call, place).dialect
@@ -49,7 +49,8 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
         headers=headers,
         body=body,
         connect_s=times.connect or 5.0,
-        head_s=max(0.001, min(head_by, attempt.deadline) - house.now()),
+        head_s=max(0.001, min(head_by, attempt.deadline) - now),
+        total_s=max(0.001, attempt.deadline - now),
     )
 
 

@@ -24,6 +24,7 @@ from timed import (
     Forever,
     Piece,
     Says,
+    Timed,
     able,
     books,
     gate,
@@ -94,6 +95,13 @@ async def test_without_a_chain_the_same_place_goes_on_with_an_old_stream(tmp_pat
     script = [Says(old), Says(stream_of(CHAT, WORDS[6:]))]
     house = gate(tmp_path, *script, chains={}, about=about, retries={"backoff": [0.001, 0.001]})
     assert Heard(CHAT, (await house.ask(CHAT)).whole).text == WHOLE
+
+
+async def test_no_connection_is_waited_for_beyond_the_deadline_of_the_call(tmp_path: Path) -> None:
+    house = gate(tmp_path, Forever(), Says(stream_of(CHAT, WORDS)), timeouts={"connect": 90.0, "total": 100.0})  # fmt: skip
+    await house.ask(CHAT)
+    assert isinstance(house.upstream, Timed)
+    assert [request.total_s for request in house.upstream.asked] == [100.0, 40.0]
 
 
 async def test_nothing_begins_after_the_deadline_of_the_call(tmp_path: Path) -> None:
