@@ -293,7 +293,7 @@ class _Court:
             around[place] = around[parent]
             if roles[parent] in CALLS:
                 around[place] |= told[parent] & USAGE
-                if self._facts[parent].is_ledger:
+                if told[parent] & USAGE and self._facts[parent].is_ledger:
                     around[place] |= _CARRIED
 
     def _only_sessions(self) -> dict[bytes, str]:
