@@ -141,10 +141,10 @@ class Objects:
 def _known(group: Object, scoped: Object, resource: dict[str, Value], rows: Rows) -> Known:
     scope = inner(scoped, "scope")
     said = {one.key: one.value for one in attributes_of(scope, rows)}
-    mark, text = resource_of(
+    mark, kept = resource_of(
         resource, text(group, "schemaUrl", rows), said, text(scoped, "schemaUrl", rows)
     )
-    return Known(resource, label(scope, "name") or "", label(scope, "version") or "", mark, text)
+    return Known(resource, label(scope, "name") or "", label(scope, "version") or "", mark, kept)
 
 
 def _span(span: Object, origin: Origin, rows: Rows) -> None:
