@@ -14,21 +14,13 @@ from typing import Final, cast
 import duckdb
 
 from midwatch.core.spans.form import (
-    AGENT,
-    RUN_ID,
-    SESSION,
-    START_NS,
-    TAGS,
-    TRACE_ID,
-    USER,
     Signal,
 )
-from midwatch.core.spans.store import Proof, Selector
-from midwatch.core.spans.values import load_all
+from midwatch.core.spans.store import Proof
 from midwatch.store.spans.engine import Engine, read_parquet
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.sealing import Sealer, released
-from midwatch.store.spans.selecting import Selection, said
+from midwatch.store.spans.selecting import Selection
 
 TOGETHER: Final = 4
 """Segments that are rewritten in one change."""
@@ -41,66 +33,44 @@ class Dropper:
         self._engine = engine
         self._sealer = sealer
 
-    def opened(self, what: Selector) -> list[Key]:
-        """Return the open spans that are selected. In the writing thread."""
-        if Signal.SPANS not in what.signals:
-            return []
-        spans = self._engine.opened.spans
-        traces = self._traces(what) if what.by_trace else frozenset[bytes]()
-        return [
-            key
-            for key, each in spans.items()
-            if (not what.by_trace or each.row[TRACE_ID] in traces)
-            and (not what.agents or each.row[AGENT] in what.agents)
-            and (not what.runs or each.row[RUN_ID] in what.runs)
-            and (not what.traces or each.row[TRACE_ID] in what.traces)
-            and (what.before_ns is None or each.row[START_NS] < what.before_ns)
-        ]
-
-    def _traces(self, what: Selector) -> frozenset[bytes]:
-        """Return the traces in which a span says what is asked for, open ones included."""
-        found = {
-            each.row[TRACE_ID]
-            for each in self._engine.opened.spans.values()
-            if (not what.sessions or each.row[SESSION] in what.sessions)
-            and (not what.users or each.row[USER] in what.users)
-            and all(load_all(each.row[TAGS]).get(n) == v for n, v in what.tags.items())
-        }
-        cursor = self._engine.cursor()
-        try:
-            with self._engine.view(cursor) as view:
-                saying, values = said(what)
-                rows = cursor.execute(
-                    f"SELECT DISTINCT trace_id FROM {view.rows(Signal.SPANS)} WHERE {saying}",
-                    values,
-                ).fetchall()
-        finally:
-            cursor.close()
-        return frozenset(found | {row[0] for row in rows})
-
-    async def drop(self, what: Selector, opened: int) -> Proof:
-        """Drop from all segments; `opened` spans went before, with their generation."""
-        selection = Selection(what)
+    async def choose(self, selection: Selection) -> None:
+        """Find out which spans are selected, open ones included, before any of them goes."""
 
         def prepare(cursor: duckdb.DuckDBPyConnection) -> None:
             with self._engine.view(cursor) as view:
                 selection.prepare(view)
 
+        await self._sealer.run(prepare)
+
+    def opened(self, selection: Selection) -> list[Key]:
+        """Return the open spans that are selected. In the writing thread, after `choose`."""
+        if Signal.SPANS not in selection.what.signals:
+            return []
+        cursor = self._engine.cursor()
         try:
-            await self._sealer.run(prepare)
-            before, conditions = await self._sealer.run(
-                lambda cursor: self._find(cursor, selection)
-            )
-            size = self._size()
-            for part in self._parts(conditions):
-                await released(await self._sealer.rewrite(part))
-            # by the same chosen spans: what hung on a span that is gone would be found, too
-            after, _ = await self._sealer.run(lambda cursor: self._find(cursor, selection))
+            with self._engine.view(cursor):
+                rows = cursor.execute(
+                    f"SELECT agent, trace_id, span_id FROM opened_now AS r WHERE {selection.condition(Signal.SPANS)}"
+                ).fetchall()
         finally:
-            await self._sealer.run(selection.forget)
+            cursor.close()
+        return [self._engine.agents[agent] + trace + span for agent, trace, span in rows]
+
+    async def drop(self, selection: Selection, opened: int) -> Proof:
+        """Drop from all segments; `opened` spans went before, with their generation."""
+        before, conditions = await self._sealer.run(lambda cursor: self._find(cursor, selection))
+        size = self._size()
+        for part in self._parts(conditions):
+            await released(await self._sealer.rewrite(part))
+        # by the same chosen spans: what hung on a span that is gone would be found, too
+        after, _ = await self._sealer.run(lambda cursor: self._find(cursor, selection))
         if opened:
             before = {**before, Signal.SPANS: before[Signal.SPANS] + opened}
         return Proof(before, after, max(0, size - self._size()))
+
+    async def forget(self, selection: Selection) -> None:
+        """Let go of what `choose` found."""
+        await self._sealer.run(selection.forget)
 
     def _parts(self, conditions: Mapping[int, str]) -> Iterable[Mapping[int, str]]:
         """Yield what is rewritten in one change: a few segments, so that a full disk has room for them.

@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -36,6 +36,7 @@ from midwatch.store.spans.footprint import footprint_of
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.manifest import Manifest
 from midwatch.store.spans.sealing import Sealer, Settling
+from midwatch.store.spans.selecting import Selection
 from midwatch.store.spans.sifting import Sifted, Sifter, lost
 
 COMMIT_S: Final = 0.025
@@ -79,7 +80,6 @@ class _Since:
     sealed: int = 0
     sampled: int = 0
     freed_bytes: int = 0
-    failures: int = field(default=0)
 
 
 class EmbeddedSpans:
@@ -322,13 +322,14 @@ class EmbeddedSpans:
         return len(found)
 
     async def open_runs(self) -> Mapping[str, int]:
-        self._alive()
-        runs: dict[str, int] = {}
-        with self._engine.lock:
+        def count() -> dict[str, int]:
+            runs: dict[str, int] = {}
             for each in self._engine.opened.spans.values():
                 if (run_id := each.row[RUN_ID]) is not None:
                     runs[run_id] = runs.get(run_id, 0) + 1
-        return runs
+            return runs
+
+        return await self._in_writer(count)
 
     # -- settling, dropping ------------------------------------------------------------------
 
@@ -347,13 +348,9 @@ class EmbeddedSpans:
                 expired, freed = await self._sealer.expire(before)
                 self._since.freed_bytes += freed
         since, self._since = self._since, _Since()
-        return Settled(since.sealed, since.sampled, expired, since.freed_bytes, self._left())
-
-    def _left(self) -> int:
-        with self._engine.lock:
-            layout = self._engine.layout
-            rows = sum(each.rows[Signal.SPANS] for each in layout.generations)
-            return rows + len(self._engine.opened.spans)
+        left = sum(each.rows[Signal.SPANS] for each in self._engine.layout.generations)
+        left += len(self._engine.opened.spans)
+        return Settled(since.sealed, since.sampled, expired, since.freed_bytes, left)
 
     def _rotate_if_due(self) -> None:
         self._ready()
@@ -372,7 +369,6 @@ class EmbeddedSpans:
                 async with self._sealer.turn:
                     await self._seal_all()
             except StoreError as error:
-                self._since.failures += 1
                 log.error("telemetry waits to be sealed: %s", error)  # noqa: TRY400  no trace: it is the disk
 
     async def _seal_all(self) -> None:
@@ -385,19 +381,25 @@ class EmbeddedSpans:
 
     async def drop(self, what: Selector) -> Proof:
         self._alive()
+        selection = Selection(what)
         async with self._sealer.turn:
-            # what is in a generation can only be dropped with it: from its log, too
-            dropped = await self._in_writer(lambda: self._forget(what))
-            await self._seal_all()
-            return await self._dropper.drop(what, dropped)
+            try:
+                await self._dropper.choose(selection)
+                # what is in a generation can only be dropped with it: from its log, too
+                opened = await self._in_writer(lambda: self._forget(selection))
+                await self._seal_all()
+                return await self._dropper.drop(selection, opened)
+            finally:
+                await self._dropper.forget(selection)
 
-    def _forget(self, what: Selector) -> int:
-        """Freeze the generation without those open spans that are dropped; return how many there were."""
+    def _forget(self, selection: Selection) -> int:
+        """Freeze the generation, and leave out of the next those open spans that are dropped; return how many."""
         self._ready()
-        chosen = self._dropper.opened(what)
-        for key in chosen:
-            self._engine.opened.spans.pop(key)
-        self._engine.opened.version += 1
+        chosen = self._dropper.opened(selection)
+        with self._engine.lock:
+            for key in chosen:
+                self._engine.opened.spans.pop(key, None)
+            self._engine.opened.version += 1
         self._rotate()
         return len(chosen)
 

@@ -93,7 +93,7 @@ class Selection:
         meets = self._meets(Signal.SPANS)
         if not self.what.by_trace:
             return f"{spans} AS r WHERE {meets}", []
-        saying, values = said(self.what)
+        saying, values = _said(self.what)
         return (
             f"{spans} AS r WHERE {meets} AND r.trace_id IN (SELECT trace_id FROM {spans} WHERE {saying})",
             values,
@@ -116,7 +116,7 @@ class Selection:
         return " AND ".join(parts) or "true"
 
 
-def said(what: Selector) -> tuple[str, list[object]]:
+def _said(what: Selector) -> tuple[str, list[object]]:
     """Return the condition for spans that say the session, user and tags that are asked for, and its values."""
     parts: list[str] = []
     values: list[object] = []
@@ -128,10 +128,10 @@ def said(what: Selector) -> tuple[str, list[object]]:
         values.append(sorted(what.users))
     for name, value in what.tags.items():
         parts.append("list_contains(json_keys(tags), ?) AND json_extract_string(tags, ?) = ?")
-        values += [name, pointer(name), value]
+        values += [name, _pointer(name), value]
     return " AND ".join(parts), values
 
 
-def pointer(name: str) -> str:
+def _pointer(name: str) -> str:
     """Return a key of an object as a JSON pointer, whatever characters it has."""
     return "/" + name.replace("~", "~0").replace("/", "~1")

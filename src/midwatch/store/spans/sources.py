@@ -6,9 +6,12 @@ sees it, and disposed of after the last pin: nobody's file disappears under him,
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+
+log = logging.getLogger(__name__)
 
 
 class Pins:
@@ -46,7 +49,9 @@ class Pins:
     def _end(self) -> None:
         try:
             self._dispose()
-        except Exception as error:  # noqa: BLE001  whoever waits for it is told
+        except Exception as error:
+            # the next start removes it; whoever waits for it is told now
+            log.exception("what nobody reads any more could not be removed")
             self.gone.set_exception(error)
         else:
             self.gone.set_result(None)

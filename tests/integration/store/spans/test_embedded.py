@@ -245,13 +245,13 @@ async def test_what_was_dropped_is_in_no_file(house: House) -> None:
     store = await house.open(due=Due())
     row = span("a", session="s", user="SECRETUSER7")
     opened = span("o", "t2", session="s", user="SECRETUSER7", rank=Rank.OPEN.value)
-    await store.append(batch(row, opened, span("b", "other"), contents=[content(row, "k", "SECRETTEXT7")]))  # fmt: skip
+    await store.append(batch(row, opened, span("b", "other"), contents=[content(row, "k", "SECRETTEXT7"), content(opened, "k", "SECRETTEXT8")]))  # fmt: skip
     logs = b"".join(path.read_bytes() for path in house.folder.glob("g*"))
     assert b"SECRETUSER7" in logs
     assert b"SECRETTEXT7" in logs
     proof = await store.drop(Selector(sessions=frozenset({"s"})))
     assert (dict(proof.before), proof.complete) == (
-        {Signal.SPANS: 2, Signal.CONTENTS: 1, Signal.LOGS: 0, Signal.POINTS: 0},
+        {Signal.SPANS: 2, Signal.CONTENTS: 2, Signal.LOGS: 0, Signal.POINTS: 0},
         True,
     )
     for path in house.folder.rglob("*"):
@@ -262,6 +262,18 @@ async def test_what_was_dropped_is_in_no_file(house: House) -> None:
             assert b"SECRET" not in path.read_bytes()
     assert await names(store) == ["b"]
     assert dict((await store.footprint()).agents["inbox"]).keys() == {Signal.SPANS}
+
+
+async def test_what_only_an_open_span_says_selects_its_whole_trace(house: House) -> None:
+    store = await house.open()
+    opened = span("o", session="s", rank=Rank.OPEN.value)
+    await store.append(batch(span("a"), opened, span("b", "other")))
+    await store.settle(LATER)
+    proof = await store.drop(Selector(sessions=frozenset({"s"})))
+    assert (proof.before[Signal.SPANS], proof.complete) == (2, True)
+    assert await names(store) == ["b"]
+    await store.stop()
+    assert await names(await house.open()) == ["b"]
 
 
 async def test_settling_samples_sums_and_may_be_repeated(house: House) -> None:
