@@ -107,7 +107,7 @@ def _exponential(point: Object, said: dict[str, Any], rows: Rows) -> bool:
         {
             "scale": whole(point.get("scale")) or 0,
             "zero_count": natural(point.get("zeroCount")) or 0,
-            "zero_threshold": real(point.get("zeroThreshold")) or 0.0,
+            "zero_threshold": _real(point, "zeroThreshold"),
             **{
                 name: {
                     "offset": whole(side.get("offset")) or 0,
@@ -125,16 +125,21 @@ def _summary(point: Object, said: dict[str, Any], rows: Rows) -> bool:
     if not few(rows, quantiles):
         return False
     said["count"] = natural(point.get("count")) or 0
-    said["sum"] = real(point.get("sum")) or 0.0
+    said["sum"] = _real(point, "sum")
     said["buckets"] = shape(
         {
             "quantile_values": [
-                {"quantile": real(q.get("quantile")) or 0.0, "value": real(q.get("value")) or 0.0}
-                for q in quantiles
+                {"quantile": _real(one, "quantile"), "value": _real(one, "value")}
+                for one in quantiles
             ]
         }
     )
     return True
+
+
+def _real(holder: Object, key: str) -> float:
+    found = real(holder.get(key))
+    return 0.0 if found is None else found
 
 
 def _list(holder: Object, key: str) -> list[Any]:
