@@ -370,6 +370,9 @@ class EmbeddedSpans:
                     await self._seal_all()
             except StoreError as error:
                 log.error("telemetry waits to be sealed: %s", error)  # noqa: TRY400  no trace: it is the disk
+            except Exception:
+                # what settles is not ours: its fault must not end sealing, or soon nothing more can be taken
+                log.exception("telemetry waits to be sealed")
 
     async def _seal_all(self) -> None:
         while self._engine.layout.frozen:

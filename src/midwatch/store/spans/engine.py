@@ -104,11 +104,7 @@ class View:
             for each in self.layout.generations
             if each is self.layout.hot or each.rows[signal]
         ]
-        files = [
-            self._shelf.path(each)
-            for each in self.layout.segments
-            if each.kind == signal.value and each.reaches(since_ns, until_ns)
-        ]
+        files = self._files(signal.value, since_ns, until_ns)
         if files:
             parts.append(f"SELECT {names} FROM {read_parquet(files)}")
         found = " UNION ALL ".join(parts)
@@ -117,6 +113,16 @@ class View:
         if self._hides:
             found = hiding(found, self.layout.generations)
         return f"({found} UNION ALL SELECT {names} FROM opened_now)"
+
+    def sealed(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
+        """Return the rows that are in segments, and so settled, as `rows` does."""
+        files = self._files(signal.value, since_ns, until_ns)
+        if not files:
+            return f"(SELECT {COLUMNS[signal]} FROM {self.layout.hot.name}.{signal.value} LIMIT 0)"
+        found = f"SELECT {COLUMNS[signal]} FROM {read_parquet(files)}"
+        if self._hides and signal is Signal.SPANS:
+            found = hiding(found, self.layout.generations)
+        return f"({found})"
 
     def hidden(self) -> str | None:
         """Return lost rows of spans that ended after all, which `rows` does not show; None when there are none."""
@@ -131,8 +137,15 @@ class View:
 
     def other(self, kind: str) -> str | None:
         """Return rows of another kind that settling wrote into segments, or None when there are none."""
-        files = [self._shelf.path(s) for s in self.layout.segments if s.kind == kind]
+        files = self._files(kind)
         return f"(SELECT * FROM {read_parquet(files)})" if files else None
+
+    def _files(self, kind: str, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> list[Path]:
+        return [
+            self._shelf.path(each)
+            for each in self.layout.segments
+            if each.kind == kind and each.reaches(since_ns, until_ns)
+        ]
 
     def resources(self) -> str:
         """Return resources, `resource_id` and `text`; one may be there several times."""
@@ -190,8 +203,9 @@ class Engine:
                     f"{len(missing)} segments of the telemetry are not there, the first is"
                     f" {self.shelf.path(missing[0])}: put them back, or restore state.db and telemetry together"
                 )
-            self.shelf.sweep(named.segments)
             self.open(tuple(named.segments))
+            # only now: another process that still seals here holds the generations, and what it writes is not named yet
+            self.shelf.sweep(named.segments)
         except OSError as error:
             raise SetupError(f"cannot use {self.folder}: {error.strerror}; see its permissions") from None  # fmt: skip
         except duckdb.Error as error:

@@ -25,7 +25,7 @@ import duckdb
 
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import Signal
-from midwatch.store.spans.engine import Engine, first_line, hiding, read_parquet
+from midwatch.store.spans.engine import Engine, View, first_line, hiding, read_parquet
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import fingerprint
 from midwatch.store.spans.manifest import Manifest
@@ -78,8 +78,10 @@ class Beside:
 class Settling(Protocol):
     """Counts once, samples and sums, over one frozen generation: called in the sealing thread, may be called again."""
 
-    def __call__(self, cursor: duckdb.DuckDBPyConnection, generation: int, spans: str, contents: str) -> Beside:  # fmt: skip
-        """`spans` and `contents` are queries in parentheses, each row once."""
+    def __call__(self, view: View, generation: int, spans: str, contents: str) -> Beside:
+        """`spans` and `contents` are the generation's rows as queries in parentheses, each row once; `view.sealed`
+        and `view.other` are what was settled before. What is registered on the view's cursor stays until its
+        tables are written."""
         ...
 
 
@@ -177,7 +179,8 @@ class Sealer:
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
         beside = Beside()
         if self._settling is not None and generation.rows[Signal.SPANS]:
-            beside = self._settling(cursor, number, f"({rows[Signal.SPANS]})", f"({rows[Signal.CONTENTS]})")  # fmt: skip
+            with self._engine.view(cursor) as view:
+                beside = self._settling(view, number, f"({rows[Signal.SPANS]})", f"({rows[Signal.CONTENTS]})")  # fmt: skip
         if beside.keep:
             rows[Signal.CONTENTS] = (
                 f"SELECT {COLUMNS[Signal.CONTENTS]} FROM ({rows[Signal.CONTENTS]}) AS c WHERE NOT EXISTS"

@@ -279,8 +279,10 @@ async def test_what_only_an_open_span_says_selects_its_whole_trace(house: House)
 async def test_settling_samples_sums_and_may_be_repeated(house: House) -> None:
     seen: list[int] = []
 
-    def settling(cursor: Any, generation: int, spans: str, contents: str) -> Beside:
+    def settling(view: View, generation: int, spans: str, contents: str) -> Beside:
         seen.append(generation)
+        before = view.cursor.execute(f"SELECT count(*) FROM {view.sealed(Signal.SPANS)}").fetchone()
+        assert before == (0,)
         return Beside(
             keep="status = 2",
             tables={"traces": f"SELECT trace_id, count(*) AS spans FROM {spans} GROUP BY 1"},
@@ -309,6 +311,49 @@ async def test_settling_samples_sums_and_may_be_repeated(house: House) -> None:
         )
 
     assert await store.read(ask) == ([(2,)], [("bad",)])
+
+
+async def test_a_fault_in_settling_does_not_end_sealing(house: House) -> None:
+    faults = 2
+
+    def settling(view: View, generation: int, spans: str, contents: str) -> Beside:
+        nonlocal faults
+        faults -= 1
+        if faults >= 0:
+            raise ValueError("a fault")
+        return Beside()
+
+    store = await house.open(due=Due(rows=10), settling=settling)
+    for at in range(0, 60, 10):
+        await store.append(many(at, 10))
+    deadline = asyncio.get_running_loop().time() + 20
+    while len(store._engine.layout.frozen) > 0:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+    assert len(await names(store)) == 60
+
+
+async def test_a_folder_belongs_to_one_process(house: House) -> None:
+    store = await house.open()
+    await store.append(many(0, 10))
+    half = house.folder / "segments" / "spans-00000099.parquet"
+    half.write_bytes(b"what the first one is writing")
+    code = (
+        "import asyncio, pathlib, sys\n"
+        "from midwatch.core.counts import Counts\n"
+        "from midwatch.store.spans.embedded import EmbeddedSpans\n"
+        "from midwatch.store.spans.manifest import MemoryManifest\n"
+        "asyncio.run(EmbeddedSpans(pathlib.Path(sys.argv[1]), MemoryManifest(), Counts()).open())\n"
+    )
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(house.folder), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await other.communicate()
+    assert other.returncode == 1
+    assert b"SetupError" in said
+    assert half.exists()
+    await store.append(many(10, 10))
+    assert len(await names(store)) == 20
 
 
 async def test_a_question_that_takes_too_long_is_stopped(house: House) -> None:
