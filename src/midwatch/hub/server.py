@@ -35,14 +35,14 @@ STOP_S: Final = 1.5
 """Requests under way get this long when the hub stops."""
 
 _BIND: Final = {
-    errno.EADDRINUSE: "is in use; stop what listens there, or choose another with hub.listen",
-    errno.EACCES: "needs more rights; choose a port of 1024 or more with hub.listen",
-    errno.EADDRNOTAVAIL: "is not an address of this machine; see hub.listen",
+    errno.EADDRINUSE: "is in use; stop what listens there, or choose another with {setting}",
+    errno.EACCES: "needs more rights; choose a port of 1024 or more with {setting}",
+    errno.EADDRNOTAVAIL: "is not an address of this machine; see {setting}",
 }
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SetupError that says what to do."""
+def bind(host: str, port: int, setting: str = "hub.listen") -> socket.socket:
+    """Return a listening socket. Raises SetupError that says what to do, and where: in `setting`."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -57,7 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         why = _BIND.get(error.errno or 0, f"cannot be used: {error.strerror}")
-        raise SetupError(f"{host}:{port} {why}") from None
+        raise SetupError(f"{host}:{port} {why.replace('{setting}', setting)}") from None
     listener.setblocking(False)
     return listener
 
