@@ -24,7 +24,7 @@ async def test_turns_are_taken_one_after_the_other_and_given_back() -> None:
 
 
 async def test_a_flood_is_told_to_come_again_while_a_calm_sender_gets_its_turn() -> None:
-    admission = Admission(Shares(inside_bytes=10, waiting_bytes=100))
+    admission = Admission(Shares(inside_bytes=10, waiting_bytes=100, quantum=10))
     gate = asyncio.Event()
     kept: list[str] = []
 
