@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from midwatch.core.spans.digest import Digest
 from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.intake import OtlpIntake
 from midwatch.ingest.otlp.owners import Sender
-from midwatch.store.spans.memory import MemorySpans, Shelf
+from midwatch.store.spans.memory import MemorySpans
 from midwatch.wire.problem import Refusal
 
 NOW = 1_800_000_000.0
@@ -62,15 +63,20 @@ class Watched:
 class Edge:
     """An intake with everything around it, in memory."""
 
-    def __init__(self, admission: Admission | None = None) -> None:
-        self.shelf = Shelf()
-        self.store = MemorySpans(self.shelf)
+    def __init__(
+        self,
+        admission: Admission | None = None,
+        store: MemorySpans | None = None,
+        clock: Callable[[], float] = lambda: NOW,
+    ) -> None:
+        self.store = MemorySpans() if store is None else store
+        self.shelf = self.store.shelf
         self.names = Names()
         self.watch = Watched()
         self.counts = Counts()
         self.admission = admission or Admission()
         self.intake = OtlpIntake(
-            self.store, self.names, self.watch, self.admission, self.counts, lambda: NOW
+            self.store, self.names, self.watch, self.admission, self.counts, clock
         )
 
 
@@ -103,10 +109,14 @@ def body(*spans: Span, service: str = "inbox", scope: str = "test") -> bytes:
     return request(*spans, service=service, scope=scope).SerializeToString()
 
 
-def many(count: int, seed: int = 0, service: str = "inbox") -> bytes:
+def many(count: int, seed: int = 0, service: str = "inbox", at_ns: int = NOW_NS) -> bytes:
     """Return a request with so many spans, none of which another seed has."""
     made = random.Random(seed)
+    times = {"start_time_unix_nano": at_ns - 1, "end_time_unix_nano": at_ns}
     return body(
-        *(span(made.getrandbits(63) + 1, trace_id=made.randbytes(16)) for _ in range(count)),
+        *(
+            span(made.getrandbits(63) + 1, trace_id=made.randbytes(16), **times)
+            for _ in range(count)
+        ),
         service=service,
     )

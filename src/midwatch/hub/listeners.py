@@ -7,6 +7,7 @@ send to such an address as well, so it must call this machine by its name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from midwatch.core.access import Caller, Scope
 from midwatch.core.errors import StoreError
 from midwatch.hub.server import HubServer, bind
 from midwatch.hub.settings import split_address
-from midwatch.ingest.bodies import header
+from midwatch.ingest.bodies import BodyReader, header
 from midwatch.ingest.otlp.http import OtlpHttp, refuse
 from midwatch.ingest.otlp.intake import OtlpIntake
 from midwatch.ingest.otlp.owners import Sender
@@ -29,6 +30,8 @@ AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ByToken = Callable[[str], Awaitable[Caller | None]]
+
+log = logging.getLogger(__name__)
 
 TOKENLESS: Final = Sender(Caller("local", frozenset({Scope.WRITE})), tokenless=True)
 """Who sends from this machine without a token."""
@@ -91,7 +94,13 @@ class HttpDoor:
             as_json = header(headers, b"content-type").startswith("application/json")
             await refuse(refusal, send, as_json=as_json)
             return
-        await self._otlp(scope, receive, send)
+        try:
+            await self._otlp(scope, receive, send)
+        except Exception:  # the top of every request: a fault is answered, counted, logged
+            self._counts.add("server_errors", "otlp")
+            log.exception("a request for %r failed", scope["path"][:100])
+            fault = Refusal(500, "a fault of the hub; its log has more", reason="fault")
+            await refuse(fault, send, as_json=False)
 
 
 def _check_page(headers: list[tuple[bytes, bytes]]) -> None:
@@ -117,6 +126,8 @@ class Listeners:
     def __init__(self, intake: OtlpIntake, by_token: ByToken) -> None:
         self._intake = intake
         self._by_token = by_token
+        # one allowance for all that is being read
+        self._bodies = BodyReader()
         self._http: list[HubServer] = []
         self._rpc: list[OtlpRpc] = []
 
@@ -124,7 +135,7 @@ class Listeners:
         """Serve OTLP over HTTP at HOST:PORT and return the port. Raises SetupError."""
         host, port = split_address(address)
         door = Door(self._by_token, local=is_loopback(host))
-        app = HttpDoor(OtlpHttp(self._intake), door, self._intake)
+        app = HttpDoor(OtlpHttp(self._intake, self._bodies), door, self._intake)
         server = HubServer(app, bind(host, port, setting="hub.otlp_http"))
         bound = server.port
         server.begin()

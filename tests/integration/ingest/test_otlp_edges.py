@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
+from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
     OTLPSpanExporter as GrpcSpanExporter,
 )
@@ -20,6 +22,8 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -50,7 +54,6 @@ class Served:
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        edge.intake._clock = time.time  # the exporters tell the time of now
         self.listeners = Listeners(edge.intake, self._by_token)
         self.http = 0
         self.grpc = 0
@@ -85,7 +88,7 @@ class Served:
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    made = Served(Edge())
+    made = Served(Edge(clock=time.time))
     await made.open()
     yield made
     await made.listeners.close()
@@ -154,10 +157,6 @@ async def test_the_official_exporters_metrics_and_logs_are_kept(served: Served) 
     assert json.loads(points["wait"][POINTS.at["buckets"]])["bucket_counts"].count(1) == 1
 
     def write() -> None:
-        from opentelemetry._logs import LogRecord, SeverityNumber
-        from opentelemetry.sdk._logs import LoggerProvider
-        from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
-
         provider = LoggerProvider(Resource({"service.name": "visitor"}))
         exporter = OTLPLogExporter(f"http://127.0.0.1:{served.http}/v1/logs")
         provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
@@ -271,12 +270,12 @@ class Slow(MemorySpans):
 
 @pytest.fixture
 async def slow() -> AsyncIterator[Served]:
-    edge = Edge(Admission(Shares(inside_bytes=4_000, waiting_bytes=40_000, quantum=4_000)))
-    edge.store = edge.intake._store = Slow()
-    made = Served(edge)
+    admission = Admission(Shares(inside_bytes=4_000, waiting_bytes=40_000, quantum=4_000))
+    store = Slow()
+    made = Served(Edge(admission, store, time.time))
     await made.open()
     yield made
-    made.edge.store.gate.set()  # type: ignore[attr-defined]
+    store.gate.set()
     await made.listeners.close()
 
 
@@ -290,31 +289,21 @@ async def until(condition: Any, timeout_s: float = 20.0) -> None:
 async def test_a_flood_is_told_to_wait_and_a_calm_agent_is_served_among_it(slow: Served) -> None:
     store: Any = slow.edge.store
     shares = slow.edge.admission.shares
-    posts = [many(30, seed=n, service="search") for n in range(60)]
-    now_ns = time.time_ns()
-
-    def fresh(raw: bytes) -> bytes:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-            ExportTraceServiceRequest,
-        )
-
-        made = ExportTraceServiceRequest.FromString(raw)
-        for one in made.resource_spans[0].scope_spans[0].spans:
-            one.start_time_unix_nano = one.end_time_unix_nano = now_ns
-        return made.SerializeToString()
-
-    flood = [
-        asyncio.create_task(asyncio.to_thread(slow.post, fresh(raw), authorization="Bearer write"))
-        for raw in posts
-    ]
-    await until(lambda: shares.waiting >= 15_000)
-    calm = asyncio.create_task(
-        slow.export(fresh(many(5, seed=999, service="inbox")), authorization="Bearer run")
-    )
-    await until(lambda: shares.senders == 2)
-    store.gate.set()
-    assert await calm == b""
-    answers = await asyncio.gather(*flood)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(60) as threads:
+        flood = [
+            loop.run_in_executor(
+                threads, slow.post, many(30, seed=n, service="searches", at_ns=time.time_ns())
+            )
+            for n in range(60)
+        ]
+        await until(lambda: shares.waiting >= 15_000)
+        raw = many(5, seed=999, at_ns=time.time_ns())
+        calm = asyncio.create_task(slow.export(raw, authorization="Bearer run"))
+        await until(lambda: shares.senders == 2)
+        store.gate.set()
+        assert await calm == b""
+        answers = await asyncio.gather(*flood)
     by_status = {status: sum(1 for a in answers if a[0] == status) for status in (200, 503)}
     assert by_status[200] + by_status[503] == 60
     assert by_status[503] > 0
@@ -336,6 +325,24 @@ async def test_overload_over_grpc_is_unavailable_with_the_time_to_wait(slow: Ser
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     details = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
     assert b"google.rpc.RetryInfo" in details
+
+
+async def test_a_fault_of_ours_is_answered_counted_and_harms_nobody_else(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(batch: Batch) -> Kept:
+        raise RuntimeError("a fault")
+
+    raw = body(now_span(), service="visitor")
+    with monkeypatch.context() as patched:
+        patched.setattr(served.edge.store, "append", fail)
+        assert (await asyncio.to_thread(served.post, raw))[0] == 500
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.export(raw)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert served.edge.counts.total("server_errors") == 2
+    assert served.edge.admission.shares.inside == 0
+    assert (await asyncio.to_thread(served.post, raw))[0] == 200
 
 
 async def test_a_store_that_fails_acknowledges_nothing(served: Served) -> None:

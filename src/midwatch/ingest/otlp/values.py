@@ -22,6 +22,9 @@ MAX_KNOWN: Final = 20_000
 MAX_KNOWN_BYTES: Final = 128
 """Encoded size of one that is remembered: longer ones seldom come twice."""
 
+LONG_BYTES: Final = 512
+"""From this encoded size on an attribute's JSON is not written ahead."""
+
 MAX_GIVEN: Final = 4_096
 """Attributes of one span, event, link, resource or scope as they are sent; what follows is dropped. Indexed ones
 are folded later, so that this is more than what is kept."""
@@ -34,6 +37,16 @@ NUL: Final = "\N{REPLACEMENT CHARACTER}"
 
 _DOUBLE: Final = struct.Struct("<d")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class LongAttribute(Attribute):
+    """One whose JSON is written only where it is asked for: most long texts are contents, which are kept as text."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"{_quoted(self.key)}:{_dumped(self.value)}"
 
 
 class Broken(ValueError):
@@ -53,7 +66,7 @@ class Values:
         known = self._known
         found: list[Attribute] = []
         for raw in raws:
-            one = known.get(raw)
+            one = known.get(raw) if len(raw) <= MAX_KNOWN_BYTES else None
             if one is None:
                 one = self._attribute(raw)
                 if one is None:
@@ -131,6 +144,8 @@ class Values:
             length, at = varint(raw, end + 1)
             if at + length == size:
                 value = self.value(raw[at:])
+                if size > LONG_BYTES:
+                    return LongAttribute(key, value, "")
                 return Attribute(key, value, f"{_quoted(key)}:{_dumped(value)}")
         key, value = "", None
         for number, kind, inner in fields(raw):

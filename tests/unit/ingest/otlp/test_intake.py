@@ -7,6 +7,7 @@ from tests.edges import ANYBODY, NODE, NOW, NOW_NS, RUN, WRITER, Edge, body, man
 
 from midwatch.core.spans import form
 from midwatch.core.spans.form import SPANS, Rank, Signal
+from midwatch.core.spans.values import load_all
 from midwatch.ingest.otlp import intake
 from midwatch.ingest.otlp.intake import peek
 from midwatch.ingest.otlp.owners import Sender
@@ -71,6 +72,30 @@ async def test_a_span_without_an_end_is_open_and_its_end_replaces_it() -> None:
     await send(edge, body(span(1)))
     assert [row[form.RANK] for row in edge.shelf.spans] == [Rank.ENDED]
     assert edge.counts.value("duplicates", "span") == 1
+
+
+async def test_of_one_id_with_two_contents_the_first_stays() -> None:
+    edge = Edge()
+    await send(edge, body(span(1, name="first"), span(1, name="second")))
+    await send(edge, body(span(1, name="third")))
+    assert [row[form.NAME] for row in edge.shelf.spans] == ["first"]
+    assert edge.counts.value("duplicates", "span") == 2
+    # another agent's span of the same id is another span
+    await send(edge, body(span(1, name="its own"), service="search"))
+    assert len(edge.shelf.spans) == 2
+
+
+async def test_a_long_text_is_kept_whole_as_a_content_or_as_an_attribute() -> None:
+    long = 'say "hello" ' * 100
+    one = span(1)
+    one.attributes.add(key="gen_ai.prompt").value.string_value = long
+    one.attributes.add(key="something").value.string_value = long
+    edge = Edge()
+    assert await send(edge, body(one)) == (0, "")
+    (row,) = edge.shelf.spans
+    said = [c[form.CONTENTS.at["text"]] for c in edge.shelf.rows[Signal.CONTENTS].values()]
+    assert {**load_all(row[form.ATTRIBUTES]), "said": said}["something"] == long
+    assert long in (*said, load_all(row[form.ATTRIBUTES]).get("gen_ai.prompt"))
 
 
 # -- who -------------------------------------------------------------------------------------------
