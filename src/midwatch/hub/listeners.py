@@ -42,12 +42,12 @@ class Door:
 
     def __init__(self, by_token: ByToken, *, local: bool) -> None:
         self._by_token = by_token
-        self._local = local
+        self.local = local
 
     async def enter(self, authorization: str | None) -> Sender:
         """Return who sends. Raises Refusal 401, 403, 503."""
         if authorization is None:
-            if self._local:
+            if self.local:
                 return TOKENLESS
             raise _unauthorized(
                 "no token: send Authorization: Bearer TOKEN (midwatch token create)"
@@ -86,7 +86,7 @@ class HttpDoor:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         authorization = header(headers, b"authorization") or None
         try:
-            if authorization is None:
+            if authorization is None and self._door.local:
                 _check_page(headers)
             scope["midwatch.sender"] = await self._door.enter(authorization)
         except Refusal as refusal:

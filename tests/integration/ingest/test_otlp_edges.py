@@ -270,7 +270,8 @@ class Slow(MemorySpans):
 
 @pytest.fixture
 async def slow() -> AsyncIterator[Served]:
-    admission = Admission(Shares(inside_bytes=4_000, waiting_bytes=40_000, quantum=4_000))
+    shares = Shares(inside_bytes=4_000, waiting_bytes=40_000, quantum=4_000)
+    admission = Admission(shares, wait_s=60.0)
     store = Slow()
     made = Served(Edge(admission, store, time.time))
     await made.open()

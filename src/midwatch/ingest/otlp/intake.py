@@ -121,16 +121,20 @@ class OtlpIntake:
         now = self._clock()
         if len(body) <= (INLINE_JSON_BYTES if as_json else INLINE_BYTES):
             return self._mine.read(signal, body, sender, self._roster, now, as_json=as_json)
-        async with self._free:
-            decoder = self._lanes.pop()
-            work = asyncio.ensure_future(
-                asyncio.to_thread(
-                    decoder.read, signal, body, sender, self._roster, now, as_json=as_json
-                )
+        await self._free.acquire()
+        decoder = self._lanes.pop()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                decoder.read, signal, body, sender, self._roster, now, as_json=as_json
             )
-            # a request that is cancelled leaves its thread at work: the decoder is free when that ends
-            work.add_done_callback(lambda _: self._lanes.append(decoder))
-            return await asyncio.shield(work)
+        )
+        # a request that is cancelled leaves its thread at work: the lane is free when that ends
+        work.add_done_callback(lambda _: self._leave_lane(decoder))
+        return await asyncio.shield(work)
+
+    def _leave_lane(self, decoder: Decoder) -> None:
+        self._lanes.append(decoder)
+        self._free.release()
 
     async def _register(self, rows: Rows, sender: Sender) -> None:
         """Make strangers known; refuse the rows of those that cannot be."""

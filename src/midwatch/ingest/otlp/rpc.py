@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 from grpc import aio
@@ -100,17 +100,12 @@ class OtlpRpc:
                 return await self._take(signal, requests, context)
             except Refusal as refusal:
                 self._intake.counts.add("refused_requests", refusal.reason)
+                return await _abort(context, refusal)
             except Exception:  # the top of every export: a fault is answered, counted, logged
-                self._intake.counts.add("server_errors", "grpc")
+                self._intake.counts.add("server_errors", "otlp")
                 log.exception("an export of %s failed", signal.value)
-                refusal = Refusal(500, "a fault of the hub; its log has more", reason="fault")
-            status = answers.error(refusal, as_json=False)
-            await context.abort(
-                _CODES[answers.code(refusal.status)],
-                refusal.detail[: answers.MAX_MESSAGE],
-                (("grpc-status-details-bin", status),),
-            )
-            raise AssertionError("abort raises")
+            fault = Refusal(500, "a fault of the hub; its log has more", reason="fault")
+            return await _abort(context, fault)
 
         return export
 
@@ -136,6 +131,15 @@ class OtlpRpc:
         finally:
             self._under_way -= 1
         raise Refusal(400, "an export without a request", reason="protobuf")
+
+
+async def _abort(context: aio.ServicerContext[bytes, bytes], refusal: Refusal) -> NoReturn:
+    await context.abort(
+        _CODES[answers.code(refusal.status)],
+        refusal.detail[: answers.MAX_MESSAGE],
+        (("grpc-status-details-bin", answers.error(refusal, as_json=False)),),
+    )
+    raise AssertionError("abort raises")
 
 
 def _authorization(context: aio.ServicerContext[bytes, bytes]) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -189,6 +190,21 @@ async def test_a_large_request_is_decoded_beside_the_loop_and_kept_the_same() ->
     assert len(raw) > intake.INLINE_BYTES
     assert await send(edge, raw) == (0, "")
     assert len(edge.shelf.spans) == 3_000
+
+
+async def test_large_requests_that_are_given_up_free_their_lanes_when_their_threads_are_done() -> (
+    None
+):
+    edge = Edge()
+    raw = many(3_000)
+    given_up = [asyncio.create_task(send(edge, raw)) for _ in range(4)]
+    await asyncio.sleep(0)
+    for task in given_up:
+        task.cancel()
+    await asyncio.gather(*given_up, return_exceptions=True)
+    answers = await asyncio.gather(*(send(edge, many(3_000, seed)) for seed in range(1, 4)))
+    assert answers == [(0, "")] * 3
+    assert edge.admission.shares.inside == 0
 
 
 async def test_what_stands_behind_ten_thousand_is_refused() -> None:
