@@ -136,6 +136,10 @@ NUMBERS: Final = tuple(one.name for one in fields(Sum) if one.name not in SKETCH
 _NUMBERS: Final = frozenset(NUMBERS)
 
 
+Place = tuple[int, str, str | None, str | None, str | None]
+"""What a database adds spans up by: minute since 1970, agent, model, provider, and tags as the column's text."""
+
+
 class _Source(NamedTuple):
     """What spans and traces are added up by first: what they share is taken apart once, not for each."""
 
@@ -175,6 +179,12 @@ class Rollup:
         if row[FIRST_TOKEN_NS] is not None:
             found.first_token.add(row[FIRST_TOKEN_NS], weight)
 
+    def put(self, place: Place, one: Sum) -> None:
+        """Count what the spans of one place come to, as a database adds them up."""
+        minute, agent, model, provider, tags = place
+        read = () if tags is None else self._tags_of(tags)
+        self._sums.setdefault(_Source(minute, agent, model, provider, read), Sum()).merge(one)
+
     def use(self, row: Row, counts: int, weight: int = 1) -> None:
         """Count a span's usage alone: with weight -1 by the verdict that was, with 1 by the one that is."""
         self._use(row, self._sum_of(row), counts, weight)
@@ -185,7 +195,7 @@ class Rollup:
             row[AGENT],
             row[MODEL],
             row[PROVIDER],
-            () if row[TAGS] is None else self._tags_of(row),
+            () if row[TAGS] is None else self._tags_of(row[TAGS]),
         )
         found = self._sums.get(source)
         if found is None:
@@ -252,13 +262,12 @@ class Rollup:
                 found.setdefault(key, Sum()).merge(one)
         return {key: one for key, one in found.items() if one}
 
-    def _tags_of(self, row: Row) -> tuple[tuple[str, str], ...]:
-        text = row[TAGS]
+    def _tags_of(self, text: str) -> tuple[tuple[str, str], ...]:
         found = self._read.get(text)
         if found is None:
             if len(self._read) >= 4_096:
                 self._read.clear()
-            said = tags_of(row)
+            said = tags_of(text)
             found = tuple((name, said[name]) for name in sorted(said) if name in self._tags)
             self._read[text] = found
         return found

@@ -184,7 +184,7 @@ class Summary:
         named = (row[PARENT_ID] is not None, start_ns, span_id, row[NAME], row[AGENT])
         if self.root is None or named < self.root:
             self.root = named
-        self._name(self.agents, row[AGENT])
+        self.name((row[AGENT],))
         self.traces.add(row[TRACE_ID])
         if row[TURN] is not None:
             self.turns.add(row[TURN].encode(errors="replace"))
@@ -205,11 +205,7 @@ class Summary:
             self.cost_nusd += weight * cost
             self.priced += weight
         if row[MODEL] is not None and counts:
-            share = self.models.setdefault(row[MODEL], Share())
-            share.cost_nusd += weight * cost
-            share.tokens += weight * tokens
-            share.provider = _least(share.provider, row[PROVIDER])
-            _trim(self.models)
+            self.share(row[MODEL], Share(row[PROVIDER], weight * cost, weight * tokens))
 
     def _hear(self, row: Row, when: When) -> None:
         if row[SESSION] is not None:
@@ -223,12 +219,34 @@ class Summary:
         if row[ESCALATED] is not None:
             self.escalated = bool(self.escalated or row[ESCALATED])
         if row[TAGS] is not None:
-            for name, value in tags_of(row).items():
-                self.tags[name] = _later(self.tags.get(name), when, value)
-            _trim(self.tags)
+            self.tag(row[TAGS], when)
         if row[EVALUATIONS] is not None:
-            self.evaluations[when] = row[EVALUATIONS]
-            self._keep_latest()
+            self.judge(when, row[EVALUATIONS])
+
+    def tag(self, text: str, when: When) -> None:
+        """Hear tags, as the column holds them."""
+        for name, value in tags_of(text).items():
+            self.tags[name] = _later(self.tags.get(name), when, value)
+        _trim(self.tags)
+
+    def judge(self, when: When, text: str) -> None:
+        """Hear evaluations, as the column holds them."""
+        self.evaluations[when] = text
+        self._keep_latest()
+
+    def share(self, model: str, more: Share) -> None:
+        """Add what a model had of it."""
+        mine = self.models.setdefault(model, Share())
+        mine.cost_nusd += more.cost_nusd
+        mine.tokens += more.tokens
+        mine.provider = _least(mine.provider, more.provider)
+        _trim(self.models)
+
+    def name(self, agents: Iterable[str]) -> None:
+        """Hear whose spans are in it."""
+        self.agents.update(agents)
+        while len(self.agents) > MAX_NAMES:
+            self.agents.remove(max(self.agents))
 
     def merge(self, other: Summary) -> None:
         """Take in another part of the same."""
@@ -242,13 +260,9 @@ class Summary:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if self.root is None or (other.root is not None and other.root < self.root):
             self.root = other.root
-        self.agents = set(sorted(self.agents | other.agents)[:MAX_NAMES])
+        self.name(other.agents)
         for model, theirs in other.models.items():
-            share = self.models.setdefault(model, Share())
-            share.cost_nusd += theirs.cost_nusd
-            share.tokens += theirs.tokens
-            share.provider = _least(share.provider, theirs.provider)
-        _trim(self.models)
+            self.share(model, theirs)
         for name, said in other.tags.items():
             self.tags[name] = _latest(self.tags.get(name), said) or said
         _trim(self.tags)
@@ -262,12 +276,6 @@ class Summary:
         self._keep_latest()
         self.traces.merge(other.traces)
         self.turns.merge(other.turns)
-
-    @staticmethod
-    def _name(names: set[str], name: str) -> None:
-        names.add(name)
-        if len(names) > MAX_NAMES:
-            names.remove(max(names))
 
     def _keep_latest(self) -> None:
         while len(self.evaluations) > MAX_EVALUATIONS:
@@ -370,11 +378,9 @@ def session_item(session: str, found: Summary) -> dict[str, Any]:
     }
 
 
-def tags_of(row: Row) -> Mapping[str, str]:
-    """Return a span's tags; the column is JSON of names and texts."""
-    if row[TAGS] is None:
-        return {}
-    read = json.loads(row[TAGS])
+def tags_of(text: str) -> Mapping[str, str]:
+    """Return the tags that the column holds as JSON: names and texts."""
+    read = json.loads(text)
     if not isinstance(read, dict):
         return {}
     return {name: str(value) for name, value in cast("dict[str, Any]", read).items()}

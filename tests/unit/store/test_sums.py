@@ -1,0 +1,123 @@
+"""Sums that DuckDB makes are those that are made row by row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+import pytest
+from tests.spans import call, span
+
+from midwatch.core.calls.news import SCOPE as GATEWAY
+from midwatch.core.spans.counting import by_default
+from midwatch.core.spans.facts import ALL, MONEY, fact
+from midwatch.core.spans.form import SPANS, Rank, Role, Row, Type
+from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.summary import summary_of
+from midwatch.store.spans.sums import counted, minutes, summaries
+
+GROUPS = {"inbox": "support"}
+WINDOWS = {"gpt-4o-mini": 100_000, "it's": 50}
+
+_SQL = {
+    Type.TRACE_ID: "BLOB", Type.SPAN_ID: "BLOB", Type.INT: "BIGINT", Type.REAL: "DOUBLE", Type.FLAG: "BOOLEAN",
+    Type.ENUM: "TINYINT",
+}  # fmt: skip
+
+
+def some(number: int, seed: int) -> list[Row]:
+    """Return spans with everything that sums look at, and some of what they should not stumble over."""
+    dice = random.Random(seed)
+    rows: list[Row] = []
+    for n in range(number):
+        more: dict[str, Any] = {
+            "agent": dice.choice(["inbox", "search", "it's"]),
+            "start_s": dice.randrange(200),
+            "duration_ns": dice.randrange(10**11),
+            "status": dice.choice([0, 1, 2]),
+            "rank": dice.choice([Rank.OPEN, Rank.LOST, Rank.ENDED, Rank.ENDED]).value,
+            "role": dice.choice([Role.CALL, Role.EMBEDDING, Role.TOOL, Role.AGENT, Role.OTHER]).value,
+            "scope": dice.choice([None, "x", GATEWAY]),
+            "model": dice.choice([None, "gpt-4o-mini", "it's", "o3"]),
+            "provider": dice.choice([None, "openai", "anthropic"]),
+            "input_tokens": dice.choice([None, 0, 7, 200_000]),
+            "cached_tokens": dice.choice([None, 3]),
+            "output_tokens": dice.choice([None, 0, 9]),
+            "cost_nusd": dice.choice([None, 0, 5, 10**15]),
+            "cost_from": dice.choice([None, 0, 1, 2]),
+            "first_token_ns": dice.choice([None, 0, 127, 128, 10**9, 2**62]),
+            "outcome": dice.choice([None, "success", "failure"]),
+            "goal_met": dice.choice([None, True, False]),
+            "escalated": dice.choice([None, True, False]),
+            "tags": dice.choice([None, '{"customer":"acme","colour":"red"}', '{"customer":"bolt"}']),
+            "session": dice.choice([None, "s1", "s2"]),
+            "turn": dice.choice([None, "1", "2", "é"]),
+            "user": dice.choice([None, "ann", "bo"]),
+            "evaluations": dice.choice([None, None, '[{"name":"thumbs","score":-1.0}]']),
+        }  # fmt: skip
+        parent = dice.choice([None, f"s{n // 2}"])
+        rows.append(span(f"s{n}", f"t{dice.randrange(number // 4 + 1)}", parent=parent, **more))
+    return rows
+
+
+@pytest.fixture
+def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:") as base:
+        columns = ", ".join(f'"{c.name}" {_SQL.get(c.type, "VARCHAR")}' for c in SPANS.row)
+        base.execute(f"CREATE TABLE spans ({columns})")
+        yield base
+
+
+def fill(cursor: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
+    marks = ", ".join("?" for _ in SPANS.row)
+    cursor.executemany(f"INSERT INTO spans VALUES ({marks})", rows)
+
+
+def default(row: Row) -> int:
+    return by_default(fact(row)).counts
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_by_minute_are_those_made_row_by_row(
+    cursor: duckdb.DuckDBPyConnection, seed: int
+) -> None:
+    rows = some(150, seed)
+    fill(cursor, rows)
+    one, other = Rollup(GROUPS, WINDOWS), Rollup(GROUPS, WINDOWS)
+    for row in rows:
+        one.add(row, default(row))
+    minutes(cursor, counted("spans"), other, WINDOWS)
+    assert other.sums() == one.sums()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_by_trace_are_those_made_row_by_row(
+    cursor: duckdb.DuckDBPyConnection, seed: int
+) -> None:
+    rows = some(150, seed)
+    fill(cursor, rows)
+    traces: dict[bytes, list[Row]] = {}
+    for row in rows:
+        traces.setdefault(row[SPANS.at["trace_id"]], []).append(row)
+    expected = {trace_id: summary_of(mine, default) for trace_id, mine in traces.items()}
+    assert summaries(cursor, counted("spans")) == expected
+
+
+def test_a_verdict_goes_before_the_default(cursor: duckdb.DuckDBPyConnection) -> None:
+    rows = [call("a", "t"), call("b", "t"), call("c", "t")]
+    fill(cursor, rows)
+    cursor.execute("CREATE TABLE verdicts AS SELECT agent, trace_id, span_id, 0 AS counts FROM spans LIMIT 0")  # fmt: skip
+    for row, bits in ((rows[0], 0), (rows[1], MONEY)):
+        cursor.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", [*row[:3], bits])
+    (found,) = summaries(cursor, counted("spans", "verdicts")).values()
+    assert (found.spans, found.calls, found.input_tokens, found.cost_nusd) == (3, 1, 100, 10)
+    assert default(rows[2]) == ALL
+
+
+def test_nothing_comes_to_nothing(cursor: duckdb.DuckDBPyConnection) -> None:
+    into = Rollup(GROUPS, WINDOWS)
+    minutes(cursor, counted("spans"), into, {})
+    assert into.sums() == {}
+    assert summaries(cursor, counted("spans")) == {}
