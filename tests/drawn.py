@@ -71,7 +71,7 @@ def traces(draw: st.DrawFn) -> ExportTraceServiceRequest:
         )  # fmt: skip
         attribute(draw, one.attributes)
         for _ in range(draw(st.integers(0, 2))):
-            event = one.events.add(name=draw(TEXTS), time_unix_nano=draw(st.integers(0, 2**63 - 1)))
+            event = one.events.add(name=draw(TEXTS), time_unix_nano=draw(st.integers(0, 2**64 - 1)))
             attribute(draw, event.attributes)
         for _ in range(draw(st.integers(0, 2))):
             link = one.links.add(trace_id=draw(IDS), span_id=draw(SHORT))

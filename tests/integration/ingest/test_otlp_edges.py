@@ -247,6 +247,10 @@ async def test_a_broken_and_an_overlarge_export_say_so_over_grpc(served: Served)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.export(raw)
         assert caught.value.code() == code
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
+            bomb = bytes(40_000_000)
+            await channel.unary_unary(EXPORT)(bomb, compression=grpc.Compression.Gzip)
     # and the listener goes on
     assert await served.export(body(now_span(), service="visitor")) == b""
 

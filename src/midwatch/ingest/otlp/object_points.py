@@ -10,6 +10,7 @@ from midwatch.ingest.otlp.objects import (
     Object,
     attributes_of,
     each,
+    flags,
     hex_id,
     inner,
     label,
@@ -55,7 +56,7 @@ def _point(point: Object, head: Metric, origin: Origin, rows: Rows) -> None:
     said = head.said(attributes_of(point, rows), rows)
     said["start_ns"] = natural(point.get("startTimeUnixNano")) or None
     said["time_ns"] = natural(point.get("timeUnixNano")) or None
-    said["flags"] = natural(point.get("flags")) or None
+    said["flags"] = flags(point) or None
     said["exemplars"] = _exemplars(point, rows)
     add = _number if head.kind < 2 else (_histogram, _exponential, _summary)[head.kind - 2]
     if add(point, said, rows):

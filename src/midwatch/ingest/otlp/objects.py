@@ -176,17 +176,19 @@ def _span(span: Object, origin: Origin, rows: Rows) -> None:
         for what in ("attributes", "events", "links")
     }
     state = text(span, "traceState", rows)[:512]
-    flags = whole(span.get("flags")) or 0
-    rows.more(row, _links(span, rows), flags, {"trace_state": state, **dropped})
+    rows.more(row, _links(span, rows), flags(span), {"trace_state": state, **dropped})
 
 
 def _events(span: Object, rows: Rows) -> list[Event]:
     found = each(span, "events", rows, refuse=False)
     rows.lost["event"] += max(0, len(found) - MAX_EVENTS)
     return [
-        Event(text(e, "name", rows), natural(e.get("timeUnixNano")) or 0, attributes_of(e, rows))
-        for e in found[:MAX_EVENTS]
+        Event(text(e, "name", rows), _time(e), attributes_of(e, rows)) for e in found[:MAX_EVENTS]
     ]
+
+
+def _time(event: Object) -> int:
+    return min(natural(event.get("timeUnixNano")) or 0, MAX_INT)
 
 
 def _links(span: Object, rows: Rows) -> list[Object]:
@@ -202,7 +204,7 @@ def _links(span: Object, rows: Rows) -> list[Object]:
                 "trace_id": trace_id,
                 "span_id": span_id,
                 "trace_state": text(link, "traceState", rows)[:512],
-                "flags": natural(link.get("flags")) or 0,
+                "flags": flags(link),
                 "attributes": attributes_of(link, rows),
             }
         )
@@ -219,7 +221,7 @@ def _log(log: Object, origin: Origin, rows: Rows) -> None:
         "event": label(log, "eventName"),
         "trace_id": hex_id(log, "traceId", rows),
         "span_id": hex_id(log, "spanId", rows),
-        "flags": natural(log.get("flags")) or None,
+        "flags": flags(log) or None,
     }
     dropped = natural(log.get("droppedAttributesCount"))
     if dropped:
@@ -309,6 +311,12 @@ def natural(found: Any) -> int | None:
     """Return such a number that is not below 0."""
     number = whole(found)
     return number if number is not None and number >= 0 else None
+
+
+def flags(holder: Object) -> int:
+    """Return OpenTelemetry's flags; 0 for what are none."""
+    number = natural(holder.get("flags")) or 0
+    return number if number < 2**32 else 0
 
 
 def real(found: Any) -> float | None:

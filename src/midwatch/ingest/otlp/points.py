@@ -82,7 +82,7 @@ def examples(found: Sequence[Mapping[str, Any]]) -> str | None:
 def read(raws: Sequence[bytes], known: Known, rows: Rows, values: Values) -> None:
     """Add the points of the metrics of one scope."""
     found: list[tuple[Metric, Sequence[bytes]]] = []
-    for raw in raws:
+    for raw in raws[: rows.looks(len(raws), "metrics")]:
         try:
             metric = wire.Metric.FromString(raw)
             kind = next((k for k in POINT_KINDS if metric.HasField(k)), None)

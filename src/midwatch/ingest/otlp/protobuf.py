@@ -6,8 +6,9 @@ What is no message at all refuses the request; a group, a scope or a span that i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
+from midwatch.core.spans.columns import MAX_INT
 from midwatch.core.spans.dialect import Event
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.limits import MAX_EVENTS, MAX_LINKS
@@ -16,9 +17,6 @@ from midwatch.ingest.otlp.rows import MAX_ORIGINS, Known, Origin, Rows, resource
 from midwatch.ingest.otlp.values import Values
 from midwatch.ingest.otlp.wire import DecodeError
 from midwatch.wire.problem import Refusal
-
-MAX_GROUPS: Final = 10_000
-"""Resources of one request, and scopes of one resource; what follows is refused."""
 
 
 class Protobuf:
@@ -42,18 +40,15 @@ class Protobuf:
         each: Callable[[bytes, Origin, Rows], None] = (
             self._span if signal is Signal.SPANS else self._log
         )
-        for raw in groups[:MAX_GROUPS]:
+        for raw in groups[: rows.looks(len(groups), "resources")]:
             try:
                 group = wire.Group.FromString(raw)
             except DecodeError:
                 rows.refused.add("broken", "a resource that is no message")
                 continue
-            for inner in group.scopes[:MAX_GROUPS]:
+            scopes: Sequence[bytes] = group.scopes
+            for inner in scopes[: rows.looks(len(scopes), "scopes")]:
                 self._scope(group, inner, rows, None if signal is Signal.POINTS else each)
-            if len(group.scopes) > MAX_GROUPS:
-                rows.refused.add("count", f"a resource has at most {MAX_GROUPS} scopes")
-        if len(groups) > MAX_GROUPS:
-            rows.refused.add("count", f"a request has at most {MAX_GROUPS} resources")
         rows.lost.update(self.values.lost)
         self.values.lost.clear()
 
@@ -157,7 +152,9 @@ class Protobuf:
                 rows.lost["event"] += 1
                 continue
             attributes = self.values.attributes(event.attributes)
-            found.append(Event(self.values.name(event.name), event.time, attributes))
+            # what a column may hold, for readers that reckon with it
+            time_ns = min(event.time, MAX_INT)
+            found.append(Event(self.values.name(event.name), time_ns, attributes))
         rows.lost["event"] += max(0, len(raws) - MAX_EVENTS)
         return found
 

@@ -48,6 +48,9 @@ from midwatch.wire.limits import MAX_FUTURE_S, MAX_PAST_S
 MAX_ORIGINS: Final = 256
 """Resources and scopes that are remembered between requests; one more and all are forgotten."""
 
+MAX_HOLDERS: Final = 30_000
+"""Resources, scopes and metrics of one request together: empty ones are two bytes long, and each takes its time."""
+
 _NO_TRACE: Final = bytes(16)
 _NO_SPAN: Final = bytes(8)
 _OPEN: Final = Rank.OPEN.value
@@ -117,6 +120,7 @@ class Rows:
         self._oldest_ns = round((now - MAX_PAST_S) * 1e9)
         self._newest_ns = round((now + MAX_FUTURE_S) * 1e9)
         self._taken = 0
+        self._looked = 0
 
     def may(self, items: int) -> int:
         """Return how many of so many spans, points or records are read; the rest are refused."""
@@ -126,6 +130,14 @@ class Rows:
             self.refused.add(
                 "count", f"a request has at most {MAX_SPANS} of them; send fewer", items - fit
             )
+        return fit
+
+    def looks(self, holders: int, what: str) -> int:
+        """Return how many of so many resources, scopes or metrics are looked into; the rest are refused."""
+        fit = min(holders, MAX_HOLDERS - self._looked)
+        self._looked += fit
+        if fit < holders:
+            self.refused.add("count", f"more than {MAX_HOLDERS} {what}; send fewer", holders - fit)
         return fit
 
     def fits(self, size: int) -> bool:

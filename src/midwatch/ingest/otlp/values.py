@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Final
 
@@ -61,10 +61,13 @@ class Values:
         self._known: dict[bytes, Attribute] = {}
         self._names: dict[bytes, str] = {}
 
-    def attributes(self, raws: Iterable[bytes]) -> list[Attribute]:
+    def attributes(self, raws: Sequence[bytes]) -> list[Attribute]:
         """Return attributes in the order they came, without those that are broken or have too long a key."""
         known = self._known
         found: list[Attribute] = []
+        if len(raws) > MAX_GIVEN:
+            self.lost["attribute"] += len(raws) - MAX_GIVEN
+            raws = raws[:MAX_GIVEN]
         for raw in raws:
             one = known.get(raw) if len(raw) <= MAX_KNOWN_BYTES else None
             if one is None:
@@ -72,12 +75,9 @@ class Values:
                 if one is None:
                     continue
             found.append(one)
-        if len(found) > MAX_GIVEN:
-            self.lost["attribute"] += len(found) - MAX_GIVEN
-            del found[MAX_GIVEN:]
         return found
 
-    def plain(self, raws: Iterable[bytes]) -> dict[str, Value]:
+    def plain(self, raws: Sequence[bytes]) -> dict[str, Value]:
         """Return attributes as an object; of two with one key the last stays."""
         return {one.key: one.value for one in self.attributes(raws)}
 

@@ -268,6 +268,23 @@ def test_huge_maps_and_thousands_of_attributes_are_bounded() -> None:
     assert len(load_all(rows.batch.spans[1][form.ATTRIBUTES])) == 512
 
 
+@pytest.mark.parametrize(
+    ("raw", "signal"),
+    [
+        (field(1, b"") * 100_000, Signal.SPANS),
+        (field(1, field(2, b"") * 100_000), Signal.LOGS),
+        (field(1, field(2, field(2, b"") * 100_000)), Signal.POINTS),
+    ],
+    ids=["resources", "scopes", "metrics"],
+)
+def test_hundreds_of_thousands_of_empty_holders_are_not_looked_into(
+    raw: bytes, signal: Signal
+) -> None:
+    rows = read(raw, signal)
+    assert rows.refused.counts["count"] >= 70_000
+    assert len(rows.batch) == 0
+
+
 def test_a_span_that_is_its_own_parent_has_none_and_longer_cycles_are_kept_as_sent() -> None:
     two, three = (2).to_bytes(8, "big"), (3).to_bytes(8, "big")
     rows = neighbours(plain(parent_span_id=two))
@@ -325,6 +342,19 @@ def test_numbers_of_any_width_are_read_as_they_were_sent() -> None:
     assert load_all(neighbours(raw).batch.spans[1][form.ATTRIBUTES]) == {"n": 0.1}
     rows = neighbours(with_attribute(b"n", b"\x18" + b"\xff" * 12))
     assert rows.lost["broken_attribute"] == 1
+
+
+def test_times_and_flags_beyond_a_column_are_clipped() -> None:
+    one = span(2)
+    one.attributes.add(key="gen_ai.operation.name").value.string_value = "chat"
+    one.events.add(name="gen_ai.first_token", time_unix_nano=2**64 - 1)
+    rows = neighbours(one.SerializeToString())
+    assert json.loads(rows.batch.spans[1][form.EVENTS])[0]["time_ns"] == 2**63 - 1
+    raw = json.loads(as_json(request(one)))
+    raw["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["flags"] = 2**63
+    rows = read(json.dumps(raw).encode(), as_json=True)
+    assert rows.batch.spans[0][form.FLAGS] is None
+    assert json.loads(rows.batch.spans[0][form.EVENTS])[0]["time_ns"] == 2**63 - 1
 
 
 def test_the_same_point_and_record_is_one_whenever_it_comes() -> None:
