@@ -248,9 +248,9 @@ async def test_a_broken_and_an_overlarge_export_say_so_over_grpc(served: Served)
             await served.export(raw)
         assert caught.value.code() == code
     async with grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc}") as channel:
+        bomb = channel.unary_unary(EXPORT)(bytes(40_000_000), compression=grpc.Compression.Gzip)
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
-            bomb = bytes(40_000_000)
-            await channel.unary_unary(EXPORT)(bomb, compression=grpc.Compression.Gzip)
+            await bomb
     # and the listener goes on
     assert await served.export(body(now_span(), service="visitor")) == b""
 
