@@ -187,10 +187,6 @@ def _events(span: Object, rows: Rows) -> list[Event]:
     ]
 
 
-def _time(event: Object) -> int:
-    return min(natural(event.get("timeUnixNano")) or 0, MAX_INT)
-
-
 def _links(span: Object, rows: Rows) -> list[Object]:
     given = each(span, "links", rows, refuse=False)
     found: list[Object] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from midwatch.core.spans.columns import MAX_INT
 from midwatch.core.spans.dialect import Event
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.limits import MAX_EVENTS, MAX_LINKS
@@ -152,8 +151,7 @@ class Protobuf:
                 rows.lost["event"] += 1
                 continue
             attributes = self.values.attributes(event.attributes)
-            # what a column may hold, for readers that reckon with it
-            time_ns = min(event.time, MAX_INT)
+            time_ns = rows.moment(event.time)
             found.append(Event(self.values.name(event.name), time_ns, attributes))
         rows.lost["event"] += max(0, len(raws) - MAX_EVENTS)
         return found

@@ -224,6 +224,13 @@ class Rows:
         self.batch.spans.append(row)
         return row
 
+    def moment(self, time_ns: int) -> int:
+        """Return when an event was; what is said to come later than anything may is clipped."""
+        if time_ns <= self._newest_ns:
+            return time_ns
+        self.lost["event_time"] += 1
+        return self._newest_ns
+
     def status(self, row: Row, code: int, message: str) -> None:
         """Set how a span ended."""
         if 0 <= code <= 2:

@@ -344,17 +344,18 @@ def test_numbers_of_any_width_are_read_as_they_were_sent() -> None:
     assert rows.lost["broken_attribute"] == 1
 
 
-def test_times_and_flags_beyond_a_column_are_clipped() -> None:
+def test_an_events_time_of_the_far_future_and_flags_beyond_a_column_are_clipped() -> None:
     one = span(2)
     one.attributes.add(key="gen_ai.operation.name").value.string_value = "chat"
     one.events.add(name="gen_ai.first_token", time_unix_nano=2**64 - 1)
     rows = neighbours(one.SerializeToString())
-    assert json.loads(rows.batch.spans[1][form.EVENTS])[0]["time_ns"] == 2**63 - 1
+    assert json.loads(rows.batch.spans[1][form.EVENTS])[0]["time_ns"] == NOW_NS + 600 * 10**9
+    assert rows.lost["event_time"] == 1
     raw = json.loads(as_json(request(one)))
     raw["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["flags"] = 2**63
     rows = read(json.dumps(raw).encode(), as_json=True)
     assert rows.batch.spans[0][form.FLAGS] is None
-    assert json.loads(rows.batch.spans[0][form.EVENTS])[0]["time_ns"] == 2**63 - 1
+    assert json.loads(rows.batch.spans[0][form.EVENTS])[0]["time_ns"] == NOW_NS + 600 * 10**9
 
 
 def test_the_same_point_and_record_is_one_whenever_it_comes() -> None:
