@@ -183,7 +183,12 @@ def _events(span: Object, rows: Rows) -> list[Event]:
     found = each(span, "events", rows, refuse=False)
     rows.lost["event"] += max(0, len(found) - MAX_EVENTS)
     return [
-        Event(text(e, "name", rows), _time(e), attributes_of(e, rows)) for e in found[:MAX_EVENTS]
+        Event(
+            text(one, "name", rows),
+            rows.moment(natural(one.get("timeUnixNano")) or 0),
+            attributes_of(one, rows),
+        )
+        for one in found[:MAX_EVENTS]
     ]
 
 
