@@ -79,7 +79,7 @@ def data_directory(
     data.mkdir(parents=True, mode=0o700)
     fleet = Fleet.model_validate(
         {
-            "agents": {"bench": {"command": ["true"], "budget": budget, "calls": {"same_request": 1_000_000_000}}},
+            "agents": {"bench": {"command": ["true"], "budget": budget}},
             "models": models or {},
         },
         context=READING,

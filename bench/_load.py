@@ -2,12 +2,15 @@
 
 `closed` keeps so many connections busy; `paced` sends so many calls a second whatever comes back, on connections
 that are kept; `streams` holds streams open, each on a connection of its own, and looks at each event's age, by the
-`sent_ns` that the upstream writes into it.
+`sent_ns` that the upstream writes into it. No two requests are alike: the same one again and again would be a loop,
+and a memory of it no measure of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import re
 import time
 from collections.abc import Callable
@@ -17,6 +20,19 @@ _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _SENT = re.compile(rb'"sent_ns":\s*"?(\d+)')
 _TOKEN = re.compile(rb'"content":\s*"[^"]')
 """The first words of an answer; not every gateway hands `sent_ns` on."""
+
+
+NUMBER = b"no. aaaaaaaaaa"
+"""Stands in what is sent; each time it is another one. In letters: requests that differ in figures are alike."""
+
+_LETTERS = bytes.maketrans(b"0123456789", b"ghijklmnop")
+
+_numbers = itertools.count(os.getpid() % 1000 * 10_000_000)
+
+
+def numbered(data: bytes) -> bytes:
+    number = b"%010d" % next(_numbers)
+    return data.replace(NUMBER, b"no. " + number.translate(_LETTERS), 1)
 
 
 def request(port: int, path: str, key: str, body: bytes, extra: str = "") -> bytes:
@@ -60,7 +76,7 @@ class _Caller(asyncio.Protocol):
         self.began = time.perf_counter()
         self.busy = True
         assert self.transport is not None
-        self.transport.write(data)
+        self.transport.write(numbered(data))
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -190,7 +206,7 @@ class _Listener(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.began = time.perf_counter()
-        transport.write(self.data)  # type: ignore[attr-defined]
+        transport.write(numbered(self.data))  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()

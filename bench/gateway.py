@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from _gateways import MODEL, PEERS, Gateway, data_directory, litellm, midwatch, serving, upstream
-from _load import Tally, closed, firsts, paced, paced_firsts, request, streams
+from _load import NUMBER, Tally, closed, firsts, paced, paced_firsts, request, streams
 from _peers import Skipped, cpu_s, pss_bytes, tree
 from run import machine
 
@@ -39,10 +39,10 @@ except ImportError:
     run_loop = asyncio.run
 
 SMALL = json.dumps(
-    {"model": MODEL, "max_tokens": 32, "messages": [{"role": "user", "content": "When is high tide? " * 12}]}
+    {"model": MODEL, "max_tokens": 32, "messages": [{"role": "user", "content": f"Of {NUMBER.decode()}: " + "When is high tide? " * 12}]}
 ).encode()  # fmt: skip
 STREAM = json.dumps(
-    {"model": MODEL, "stream": True, "max_tokens": 200, "messages": [{"role": "user", "content": "Count."}]}
+    {"model": MODEL, "stream": True, "max_tokens": 200, "messages": [{"role": "user", "content": f"Count to {NUMBER.decode()}."}]}
 ).encode()  # fmt: skip
 PATH = "/v1/chat/completions"
 

@@ -378,7 +378,7 @@ class Calls(Model):
     """Tokens, and dollars, of one `window` as a multiple of the usual, from which on `loop.action` is taken."""
     window: Annotated[Duration, Field(ge=1)] = 60.0
     """See rate."""
-    same_request: Annotated[int, Field(ge=2)] = 12
+    same_request: Annotated[int, Field(ge=2, le=10_000)] = 12
     """The same request so many times within ten minutes counts as a loop, unless it is less than a third of what is
     asked meanwhile: a round of many is no loop. All sub-agents of an agent together may make it four times as often."""
     tasks: list[Pattern] | None = None
