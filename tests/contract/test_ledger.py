@@ -308,6 +308,20 @@ async def test_a_warning_is_told_once_by_whichever_gateway_meets_it_first(
     assert [n.kind for n in told] == ["warned", "exhausted", "warned"]
 
 
+async def test_a_warning_comes_before_the_end_of_the_budget_in_one_batch_too(
+    ledger: AnyLedger,
+) -> None:
+    told: list[Notice] = []
+    ledger.on_notice = told.append
+    spent = asked(90 * CENT, DAY)
+    await ledger.reserve(spent)
+    ledger.settle(spent.call_id, charge(90 * CENT))
+    refused = await ledger.reserve(asked(30 * CENT, DAY))
+    assert isinstance(refused, Refused)
+    await ledger.left([DAY], NOON)
+    assert [n.kind for n in told] == ["warned", "exhausted"]
+
+
 async def test_a_settlement_is_on_record_before_the_ledger_closes(another: Open) -> None:
     first = await another()
     ids = [await made(first, CENT, DAY) for _ in range(20)]

@@ -158,6 +158,15 @@ def test_a_budget_is_warned_of_and_then_used_up() -> None:
     )
 
 
+def test_a_late_warning_does_not_hide_that_a_budget_is_used_up() -> None:
+    data = {**BUDGET, "account": "agent:inbox", "period": "2025-06-15"}
+    over = judge("budget-day", "budget.exhausted", data=data)
+    open_evidence = {"budget-day": dict(over.evidence)}
+    assert judge("budget-day", "budget.warned", data=data, open_evidence=open_evidence) is None
+    tomorrow = {**data, "period": "2025-06-16"}
+    assert judge("budget-day", "budget.warned", data=tomorrow, open_evidence=open_evidence)
+
+
 def test_a_budget_of_many_is_named_and_one_that_parks_says_so() -> None:
     data = {**BUDGET, "whose": "group support", "window": "month", "then": "park"}
     over = judge("budget-day", "budget.exhausted", agent="midwatch", data=data)

@@ -32,6 +32,10 @@ def budget_day(facts: Facts) -> Verdict:
     data = facts.data
     spent, limit = whole_of(data, "spent_nusd") or 0, whole_of(data, "limit_nusd") or 0
     over = is_event(facts, "budget.exhausted")
+    before = facts.open_evidence.get(KIND, {})
+    same = all(before.get(name) == data.get(name) for name in ("account", "period"))
+    if before.get("over") and same and not over:
+        return None  # it is known to be used up
     window = text_of(data, "window") or ""
     whose = text_of(data, "whose") or ""
     subject = "" if whose in ("", facts.agent) else f" of {whose}"
@@ -52,4 +56,5 @@ def budget_day(facts: Facts) -> Verdict:
         text_of(data, "sentence", 300) or "the ledger's notice",
         said,
         transient=number_of(data, "renews_at") is None,
+        over=over,
     )

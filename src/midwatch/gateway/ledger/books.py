@@ -387,11 +387,9 @@ class Books:
             engine.run_many(sql["correct"], batch.corrections)
         if batch.sums:
             engine.run_many(sql["charge"], _changes(batch))
-        return [
-            notice
-            for notice in batch.notices.values()
-            if engine.run(sql["tell"], (*notice.key, notice.at))
-        ]
+        # a budget is warned of before it is used up, also where one batch saw both
+        ordered = sorted(batch.notices.values(), key=lambda notice: notice.kind != "warned")
+        return [n for n in ordered if engine.run(sql["tell"], (*n.key, n.at))]
 
 
 def _changes(batch: _Batch) -> list[tuple[str, str, int, int, str]]:
