@@ -147,6 +147,21 @@ def disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+async def watched(process: psutil.Process, seen: list[int]) -> None:
+    """Note the memory of the process, in bytes, five times a second."""
+    while True:
+        seen.append(process.memory_info().rss)
+        await asyncio.sleep(0.2)
+
+
+def made_us(load: Load) -> float:
+    """Return the microseconds that making a span takes, which are not the store's."""
+    began = time.perf_counter()
+    for _ in range(20):
+        load.batch()
+    return (time.perf_counter() - began) / 20 / POST * 1e6
+
+
 async def measured(name: str, load: Load, run: Callable[[EmbeddedSpans], Any], target: dict[str, float]) -> list[dict[str, Any]]:  # fmt: skip
     """Run one load on a store of its own and return the table's rows."""
     folder = Path(tempfile.mkdtemp(prefix="midwatch-bench-"))
@@ -157,15 +172,8 @@ async def measured(name: str, load: Load, run: Callable[[EmbeddedSpans], Any], t
         store = EmbeddedSpans(folder / "spans", StateManifest(state), Counts())
         await store.open()
         before, cpu = process.memory_info().rss, process.cpu_times()
-        peak = 0
-
-        async def watch() -> None:
-            nonlocal peak
-            while True:
-                peak = max(peak, process.memory_info().rss)
-                await asyncio.sleep(0.2)
-
-        watching = asyncio.create_task(watch())
+        seen: list[int] = [before]
+        watching = asyncio.create_task(watched(process, seen))
         began = time.perf_counter()
         spans, took = await run(store)
         lasted = time.perf_counter() - began
@@ -187,11 +195,8 @@ async def measured(name: str, load: Load, run: Callable[[EmbeddedSpans], Any], t
         size = disk(folder / "spans")
         await again.stop()
         await state.stop()
-        cores = (used.user + used.system - cpu.user - cpu.system) / lasted
-        load_s = time.perf_counter()
-        for _ in range(20):
-            load.batch()
-        each = (time.perf_counter() - load_s) / 20 / POST * 1e6
+        cores, peak = (used.user + used.system - cpu.user - cpu.system) / lasted, max(seen)
+        each = made_us(load)
         print(
             f"{name}: {spans / lasted:,.0f} spans/s, p50 {took[len(took) // 2] * 1e3:.0f} ms, p99 {took[int(len(took) * 0.99)] * 1e3:.0f} ms,"
             f" max {took[-1] * 1e3:.0f} ms; {cores:.2f} cores, the generator {each:.1f} us a span; {(peak - before) / 1e6:.0f} MB more (peak {peak / 1e6:.0f});"
