@@ -248,7 +248,8 @@ class About(Model):
 
 
 class PolicyRule(Model):
-    """Which model may do which work. The first rule whose condition holds and that decides wins."""
+    """Which model may do which work. The first rule whose condition holds and that decides wins. The model that a rule
+    moves a call to is judged by all rules, too."""
 
     name: str | None = None
     """How it is called where it is told; its place in the list when left out."""

@@ -266,15 +266,10 @@ class Gateway:
         if not places:
             return refusals.no_link(call.ask.model)
         if settings.policy.rules:
-            verdict = settings.policy.judge(call.facts(), self._outcome(call, places[0]))
-            for shadow in verdict.shadows:
-                house.tell.shadow(call, shadow)
-            if verdict.denied is not None:
-                house.tell.policy(call, verdict)
-                return refusals.policy(verdict.denied, verdict.rule)
-            if verdict.forced is not None:
-                house.tell.policy(call, verdict)
-                places = [settings.chains.place(verdict.forced)]
+            ruled = self._ruled(call, places)
+            if isinstance(ruled, Refusal):
+                return ruled
+            places = ruled
         if call.models:
             places = [place for place in places if may_use(call.models, place)]
             if not places:
@@ -312,6 +307,24 @@ class Gateway:
             house.tell.ended(call, cached=call.cached is True, saved_nusd=call.saved_nusd)
         self._learn(call)
         return None
+
+    def _ruled(self, call: Carried, places: Sequence[Place]) -> Sequence[Place] | Refusal:
+        """Return the places that the rules leave to a call, or why they refuse it. Whatever a rule moves it to is
+        judged by all of them, too: no rule is a way around another. The first that moves it decides where to."""
+        house, settings = self.house, call.settings
+        verdict = settings.policy.judge(call.facts(), self._outcome(call, places[0]))
+        shadows = verdict.shadows
+        if verdict.forced is not None:
+            house.tell.policy(call, verdict)
+            places = [settings.chains.place(verdict.forced)]
+            verdict = settings.policy.judge(call.facts(), self._outcome(call, places[0]))
+            shadows += tuple(one for one in verdict.shadows if one not in shadows)
+        for shadow in shadows:
+            house.tell.shadow(call, shadow)
+        if verdict.denied is not None:
+            house.tell.policy(call, verdict)
+            return refusals.policy(verdict.denied, verdict.rule)
+        return places
 
     async def _enter(self, call: Carried, out: Outgoing, place: Place) -> Refusal | None:
         """Let the call in by its agent's request limits, or say why not. An answer out of the cache, and a count of
@@ -377,10 +390,13 @@ class Gateway:
             del self._ended[next(iter(self._ended))]
 
     def _admits(self, call: Carried, place: Place, failure: Failure | None) -> bool:
-        """Tell whether a place may serve a call: its chain's condition, the dialect, and the policy, anew."""
+        """Tell whether a place may serve a call: its chain's condition, its window, the dialect, and the policy, anew."""
         settings = call.settings
         error = failure.kind.value if failure is not None else ""
         if failure is not None and not settings.chains.admits(call.ask, place, call.facts, error):
+            return False
+        too_long = error == ErrorClass.CONTEXT_LENGTH and call.attempts
+        if too_long and not worth.larger(settings, place, call.attempts[-1].place):
             return False
         if not translating.passes(call, place):
             return False

@@ -77,10 +77,20 @@ def bounded(settings: Settings, ask: Ask, place: Place) -> Ask:
     what is charged without the provider's own count must not be less than what was reserved."""
     if not ask.unseen:
         return ask
+    return replace(ask, input_tokens=_input(ask, window(settings, place)))
+
+
+def window(settings: Settings, place: Place) -> int | None:
+    """Return the tokens that fit into the window of a place's model; None: nobody knows."""
     provided = settings.providers[place.provider]
-    found = settings.shelf.find(place.provider, provided.seller, place.model)
-    window = settings.chains.about(place.model).context or found.window
-    return replace(ask, input_tokens=_input(ask, window))
+    told = settings.chains.about(place.model).context
+    return told or settings.shelf.find(place.provider, provided.seller, place.model).window
+
+
+def larger(settings: Settings, place: Place, than: Place) -> bool:
+    """Tell whether a place may take what did not fit into the window of another one. Unknown is yes."""
+    here, there = window(settings, place), window(settings, than)
+    return here is None or there is None or here > there
 
 
 def _input(ask: Ask, window: int | None) -> int:

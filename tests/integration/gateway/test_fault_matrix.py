@@ -306,7 +306,7 @@ def _gate(cell: Cell, provider: Rehearsal, folder: Path) -> Gate:
     name = home if cell.dialect not in (GENERATE, ARRAY) else home.rpartition("/")[2]
     models = {
         "chains": {name: [home, second]},
-        "about": {home.rpartition("/")[2]: {"prefill": False}, second.rpartition("/")[2]: {"prefill": True}},
+        "about": {home.rpartition("/")[2]: {"prefill": False}, second.rpartition("/")[2]: {"prefill": True, "context": 5_000_000}},
         "on_cut": cell.policy,
         "retries": {"attempts": ATTEMPTS, "backoff": [0.001, 0.002]},
         "timeouts": SHORT if cell.stalls else USUAL,

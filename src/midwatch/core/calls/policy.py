@@ -1,6 +1,6 @@
 """Model policy: which model may do which work, by the fleet file's rules.
 
-Rules are read in order. A rule that denies ends it; `force` moves the call and the rules after it judge the
+Rules are read in order. A rule that denies ends it; `force` moves the call, once, and all rules judge the
 model it was moved to; a rule in shadow only says what it would do. At each fallback the rules are
 asked again about the model there, so that no fallback becomes a way around them. A rule that cannot
 be decided counts as one that holds: policy fails closed.
