@@ -116,6 +116,10 @@ def cost(
     for row in rows:
         name = row.get(by)
         notes = [f"{row['estimated']:,} calls estimated"] if row.get("estimated") else []
+        if row.get("disputed"):
+            notes.append(f"{row['disputed']:,} calls disputed")
+        if row.get("saved_usd"):
+            notes.append(f"{dollars(row['saved_usd'])} saved by caches")
         if row.get("reported_usd") is not None:
             notes.append(f"{dollars(row['reported_usd'])} by its own word")
         table.append(

@@ -34,6 +34,11 @@ MAX_ROWS: Final = 1_000
 
 _CALLS: Final = f"scope = '{SCOPE}' AND operation IS NOT NULL AND ts >= ?"
 
+_SAVED: Final = " + ".join(
+    f"""coalesce(try_cast(attributes->>'$."midwatch.{name}"' AS BIGINT), 0)"""
+    for name in ("saved_nusd", "cache_saved_nusd")
+)
+
 _REPORTED: Final = f"""
 WITH carried AS (SELECT DISTINCT agent, run_id FROM spans WHERE {_CALLS}),
 above AS (SELECT DISTINCT agent FROM carried),
@@ -52,7 +57,9 @@ def cost(
     seconds; `zone`: whose days. A call with two tags stands in two rows, and once in the total.
 
     A row holds its name under `by` (None: it has none), `cost_usd` and `cost_nusd` (None: nobody said), `tokens`,
-    `model_calls`, `estimated` (calls), `reported_usd` (the part that agents report and the gateway did not carry).
+    `model_calls`, `estimated` and `disputed` (calls), `saved_usd` (by answers that were given again, and by the marks
+    that the gateway set for providers' caches; below 0 these cost more than they saved), `reported_usd` (the part that
+    agents report and the gateway did not carry).
     """
     start = datetime.fromtimestamp(since or 0.0, UTC)
     rows = _called(cursor, by, start, str(zone))
@@ -87,6 +94,8 @@ def _row(by: str, name: str | None) -> dict[str, Any]:
         "model_calls": None,
         "cycles": None,
         "estimated": 0,
+        "disputed": 0,
+        "saved_usd": 0.0,
         "reported_usd": None,
     }
 
@@ -99,15 +108,18 @@ def _called(
     found = cursor.execute(
         f"SELECT {key} AS what, sum(cost_nusd)::BIGINT,"  # noqa: S608  names from our table
         " sum(input_tokens + output_tokens)::BIGINT, count(*),"
-        """ count(*) FILTER (attributes->>'$."midwatch.estimated"' = 'true')"""
+        """ count(*) FILTER (attributes->>'$."midwatch.estimated"' = 'true'),"""
+        """ count(*) FILTER (attributes->>'$."midwatch.disputed"' = 'true'),"""
+        f" sum({_SAVED})::BIGINT"
         f" FROM spans WHERE {_CALLS} GROUP BY what",
         [*values, start],
     ).fetchall()
     rows: dict[str | None, dict[str, Any]] = {}
-    for name, nusd, tokens, calls, estimated in found:
+    for name, nusd, tokens, calls, estimated, disputed, saved in found:
         row = rows[name] = _row(by, name)
         row |= {
-            "cost_nusd": nusd, "tokens": tokens, "model_calls": calls, "estimated": estimated,
+            "cost_nusd": nusd, "tokens": tokens, "model_calls": calls, "estimated": estimated, "disputed": disputed,
+            "saved_usd": saved / NUSD_PER_USD,
         }  # fmt: skip
     return rows
 

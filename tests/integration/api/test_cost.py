@@ -96,8 +96,26 @@ async def test_calls_are_summed_by_all_that_is_known_of_them(hub: Any, node: str
         "model_calls": 1,
         "cycles": None,
         "estimated": 1,
+        "disputed": 0,
+        "saved_usd": 0.0,
         "reported_usd": None,
     }
+
+
+async def test_what_caches_saved_and_which_prices_are_in_doubt_stands_beside_the_cost(
+    hub: Any, node: str
+) -> None:
+    spans = [
+        span("inbox", "r1", 0, **{"midwatch.cached": True, "midwatch.saved_nusd": 3 * DOLLAR}),
+        span("inbox", "r1", 5, **{"midwatch.cache_saved_nusd": -DOLLAR, "midwatch.disputed": True}),
+        span("prices", "r2", 4),
+    ]
+    assert (await post(hub, node, *spans)).status == 200
+    found = await cost(hub)
+    assert [(r["agent"], r["saved_usd"], r["disputed"]) for r in found["rows"]] == [
+        ("inbox", 2.0, 1),
+        ("prices", 0.0, 0),
+    ]
 
 
 async def test_a_span_that_is_sent_twice_counts_once(hub: Any, node: str) -> None:

@@ -19,6 +19,8 @@ ROWS: list[dict[str, Any]] = [
         "model_calls": 84,
         "cycles": 12,
         "estimated": 2,
+        "disputed": 1,
+        "saved_usd": 0.05,
         "reported_usd": None,
     },
     {
@@ -56,7 +58,7 @@ def test_cost_is_a_table_with_a_total_and_no_data_is_a_dash(
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
     assert lines == [
         "AGENT COST CALLS TOKENS",
-        "inbox $0.42 84 12,000 2 calls estimated",
+        "inbox $0.42 84 12,000 2 calls estimated, 1 calls disputed, $0.05 saved by caches",
         "prices - - -",
         "total $0.42",
     ]
