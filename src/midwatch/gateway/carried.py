@@ -15,6 +15,7 @@ from midwatch.core.calls.classes import Failure
 from midwatch.core.calls.exchange import Try
 from midwatch.core.calls.labels import Labels
 from midwatch.core.models import Calls
+from midwatch.gateway import worth
 from midwatch.gateway.dialects import Refusal, Route
 from midwatch.gateway.http.port import Headers
 from midwatch.gateway.settings import Settings
@@ -175,11 +176,25 @@ class Carried:
             headers.append(("x-midwatch-model", served.name))
             if served.position > 0:
                 headers.append(("x-midwatch-fallback", str(served.position)))
+                if marks := self.marks(served):
+                    headers.append(("x-midwatch-fallback-is", ", ".join(marks)))
         if self.translations:
             headers += self._translated(served)
         if self.admitted is not None and self.admitted.left_nusd is not None:
             headers.append(("x-midwatch-budget-left-usd", dollars(self.admitted.left_nusd)))
         return headers
+
+    def marks(self, served: Place) -> tuple[str, ...]:
+        """Return what a fallback is beside the first place of its chain, as far as that is known: `dearer` at its
+        worst, `weaker` by rank."""
+        settings = self.settings
+        first = settings.chains.places(self.ask, self.facts)[0]
+        was, now = (worth.worst(settings, self.ask, place, self.at) for place in (first, served))
+        found = ["dearer"] if was.known and now.known and now.nusd > was.nusd else []
+        ranks = [settings.chains.about(place.model).rank for place in (first, served)]
+        if ranks[0] is not None and ranks[1] is not None and ranks[1] < ranks[0]:
+            found.append("weaker")
+        return tuple(found)
 
     def _translated(self, served: Place | None) -> list[tuple[str, str]]:
         """Return what the client is told of translation: whose dialect, what went unsaid, who was passed over."""

@@ -288,14 +288,15 @@ class Telling:
         for attempt in call.attempts:
             if not attempt.told and attempt.outcome not in ("ok", "gone", "killed", ""):
                 self.failed(call, attempt)
-        first, last = call.attempts[0], call.attempts[-1]
+        last = call.attempts[-1]
         if last.place.position and last.outcome == "ok":
             about = f"{_passed_over(call)} {last.place.name}"
-            self._note(News.FALLBACK, call, about, partial(self._fallback, call, first, last))
+            self._note(News.FALLBACK, call, about, partial(self._fallback, call, last))
 
-    def _fallback(self, call: Carried, first: Attempted, last: Attempted) -> dict[str, Any]:
+    def _fallback(self, call: Carried, last: Attempted) -> dict[str, Any]:
         failed = [a for a in call.attempts if a.outcome != "ok"]
-        data = {
+        marks = call.marks(last.place)
+        return {
             "asked": clean(call.ask.model),
             "from": _passed_over(call),
             "to": last.place.name,
@@ -303,12 +304,9 @@ class Telling:
             "reason": clean(failed[-1].reason, 300) if failed else None,
             "attempts": len(call.attempts),
             "call": call.id,
-            "dearer": last.worst_nusd > first.worst_nusd,
+            "dearer": "dearer" in marks,
+            "weaker": "weaker" in marks,
         }
-        about = call.settings.chains.about
-        was, is_ = about(first.place.model).rank, about(last.place.model).rank
-        data["weaker"] = was is not None and is_ is not None and is_ < was
-        return data
 
     def _look(self, call: Carried, last: Attempted) -> None:
         """Tell what a call's own figures show: a price in doubt, another model, a window nearly full."""
