@@ -55,6 +55,7 @@ async def fill(ledger: AnyLedger) -> list[str]:
         (By.RUN, {"r3": 4, "r2": 3, "r1": 3}),
         (By.TASK, {"triage": 9, "": 1}),
         (By.KEY, {"": 9, "ci": 1}),
+        (By.SENT_KEY, {"openai/": 10}),
         (By.TAG, {"customer=acme": 4, "customer=other": 4, "tier=gold": 3}),
         (By.DAY, {"2026-03-31": 4, "2026-03-30": 3, "2026-03-29": 2, "2026-03-28": 1}),
     ],

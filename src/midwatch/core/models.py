@@ -133,7 +133,8 @@ class ProviderKey(Model):
     """A task, such as monitoring: the key serves calls with this `x-midwatch-task` alone, and they use it
     first."""
     budget: Money | None = None
-    """What the key may spend in a month, as its provider bills it; the pool's forecast reckons with it."""
+    """What the key may spend in a month, as its provider bills it: told two hours before all keys of the pool will
+    have spent theirs, at the pace of the last hour. It refuses nothing; budgets do."""
 
 
 class Provider(Model):

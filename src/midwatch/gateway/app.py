@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from midwatch.core.calls.period import Calendar
 from midwatch.core.errors import SetupError
-from midwatch.gateway import refusals
+from midwatch.gateway import allowances, refusals
 from midwatch.gateway import settings as reading
 from midwatch.gateway.cached import Cache
 from midwatch.gateway.counted import Counted
@@ -52,6 +52,9 @@ MAX_USUAL: Final = 5_000
 
 RECONCILE_S: Final = 5.0
 """How often calls of unknown cost are looked up at their providers; each of them ever more seldom."""
+
+ALLOWANCES_S: Final = 300.0
+"""How often it is summed up what providers' keys have spent of their budgets."""
 
 ROLL_S: Final = 3600.0
 """How often calls older than `KEEP_DAYS` are rolled into daily sums."""
@@ -146,6 +149,7 @@ class App:
         self._every(EXPIRE_S, self._expire)
         self._every(RECONCILE_S, self._reconcile)
         self._every(REMEMBER_S, self._remember)
+        self._every(ALLOWANCES_S, self._look_at_allowances)
         self._every(ROLL_S, self._roll)
 
     async def stop(self) -> None:
@@ -242,6 +246,14 @@ class App:
             await self.reconciling.look()
         except LedgerDown:
             return  # the next time
+
+    async def _look_at_allowances(self) -> None:
+        try:
+            looked_at = await allowances.look(self.house)
+        except LedgerDown:
+            return  # the next time
+        for provider in looked_at:
+            self.house.tell.pool(provider)
 
     async def _remember(self) -> None:
         """Keep what is usual of each agent."""

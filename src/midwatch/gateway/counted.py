@@ -37,5 +37,8 @@ class Counted:
     def revoked(self, key: str, agent: str, why: str) -> None:
         self.counts["told.revoked"] += 1
 
+    def pool(self, provider: str) -> None:
+        self.counts["told.pool"] += 1
+
     def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:
         self.counts["told.call"] += 1

@@ -49,6 +49,10 @@ class Tell(Protocol):
         """Somebody shows a key that was revoked. `key`: its name; `agent` is empty for a person's or a team's."""
         ...
 
+    def pool(self, provider: str) -> None:
+        """What the keys of a provider have spent was looked at anew."""
+        ...
+
     def ended(self, call: Carried, *, cached: bool = False, saved_nusd: int = 0) -> None:
         """A call is over. `cached`: answered without asking anybody, which saved so much."""
         ...

@@ -196,6 +196,7 @@ def _key(known: Health, provider: str, key: ProviderKey, secret: str) -> KeyHeal
             key.name
         )  # what is held against a key that was exchanged is not this one's
     held.weight, held.reserve, held.secret = key.weight, key.reserve, digest or held.secret
+    held.budget_nusd = key.budget
     if not secret:
         held.state, held.reason = KeyState.MISSING, f"{key.source} leads to no key"
     elif held.state is KeyState.MISSING:

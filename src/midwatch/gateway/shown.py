@@ -11,7 +11,7 @@ from typing import Any
 
 from midwatch.core.calls.budget import Left, Limit
 from midwatch.core.calls.charge import Call, Cost
-from midwatch.core.calls.pool import forecast
+from midwatch.core.calls.pool import KeyHealth, forecast
 from midwatch.core.calls.route import Health
 
 Json = dict[str, Any]
@@ -60,6 +60,13 @@ def cost(one: Cost) -> Json:
     return {**asdict(one), "cost_usd": one.cost_nusd / 1e9, "saved_usd": one.saved_nusd / 1e9}
 
 
+def _allowance(key: KeyHealth) -> Json:
+    """Return what a key may spend in a month, and has spent, where somebody said."""
+    if key.budget_nusd is None:
+        return {}
+    return {**usd("budget", key.budget_nusd), **usd("spent", key.spent_nusd)}
+
+
 def health(known: Health, now: float) -> Json:
     """Return the state of all breakers and keys; `now` is monotonic, times are told from now on."""
     breakers = [
@@ -93,6 +100,7 @@ def health(known: Health, now: float) -> Json:
                         "weight": key.weight,
                         "reserve": key.reserve,
                         "calls": key.calls,
+                        **_allowance(key),
                     }
                     for key in keys
                 ],

@@ -189,7 +189,7 @@ class Telling:
             data |= self._pool(change.provider)
         self._event(change.kind, MIDWATCH, None, data)
         if change.kind == News.QUOTA:
-            self._forecast(change.provider)
+            self.pool(change.provider)
 
     def shadow(self, call: Carried, judged: Judged) -> None:
         """A rule in shadow would have acted."""
@@ -230,6 +230,14 @@ class Telling:
         data = {"key": clean(key), "why": clean(why, 300)}
         about = (str(News.REVOKED), agent or MIDWATCH, key)
         self._gathered.note(about, self._now(), None, lambda: data)
+
+    def pool(self, provider: str) -> None:
+        """Tell of a pool that is empty, or soon will be."""
+        keys = [] if self._house is None else self._house.health.pools.get(provider, [])
+        seen = forecast(keys, self._now()) if keys else None
+        if seen is not None and seen.empty_in_s <= SOON_S:
+            data = {"provider": provider, **seen.to_json(self._wall()), **self._pool(provider)}
+            self._event(News.POOL, MIDWATCH, None, data)
 
     # -- what others of the gateway tell ---------------------------------------------------------
 
@@ -375,16 +383,6 @@ class Telling:
         keys = self._house.health.pools.get(provider, [])
         now = self._now()
         return {"keys": len(keys), "keys_left": sum(1 for key in keys if not key.rests(now))}
-
-    def _forecast(self, provider: str) -> None:
-        """Tell of a pool that is empty, or soon will be."""
-        if self._house is None:
-            return
-        seen = forecast(self._house.health.pools.get(provider, []), self._now())
-        if seen is None or seen.empty_in_s > SOON_S:
-            return
-        data = {"provider": provider, "left": seen.left, "empty_in_s": round(seen.empty_in_s)}
-        self._event(News.POOL, MIDWATCH, None, {**data, **self._pool(provider)})
 
     def _renews(self, window: Window, at: float) -> float | None:
         if self._house is None:

@@ -237,6 +237,20 @@ def test_a_pool_that_will_be_empty_calls_a_person() -> None:
     )
 
 
+def test_keys_that_will_have_spent_their_budgets_call_a_person_for_as_long_as_that_holds() -> None:
+    data = {"provider": "openai", "left": 1, "empty_in_s": 2400, "keys": 1, "keys_left": 1, "by": "budgets", "until": NOW + 60}  # fmt: skip
+    found = judge("quota-exhausted", "pool.low", agent="midwatch", data=data)
+    assert found.sentence == (
+        "midwatch: the keys of openai will be used up in about 40 minutes; by what they may spend in a month"
+    )
+    assert found.evidence["until"] == NOW + 60
+    spent = judge("quota-exhausted", "pool.low", agent="midwatch", data={**data, "empty_in_s": 0})
+    assert "the keys of openai have spent their budgets" in spent.sentence
+    rests = {"open_evidence": {"quota-exhausted": {"until": NOW + 3600}}}
+    again = judge("quota-exhausted", "pool.low", agent="midwatch", data=data, **rests)
+    assert again.evidence["until"] == NOW + 3600
+
+
 def test_a_refused_key_calls_a_person_and_is_over_when_it_is_asked_again() -> None:
     found = judge("key-refused", "key.refused", agent="midwatch", data={**QUOTA, "reason": "401"})
     assert found.severity == "critical"

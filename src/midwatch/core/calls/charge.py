@@ -166,6 +166,8 @@ class By(StrEnum):
     RUN = "run"
     TASK = "task"
     KEY = "key"
+    SENT_KEY = "sent_key"
+    """The provider's key that it was made with, `openai/main`."""
     DAY = "day"
     TAG = "tag"
 

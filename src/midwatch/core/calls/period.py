@@ -100,6 +100,11 @@ class Calendar:
             return found.slot[:-3]
         return {Window.MONTH: found.month, Window.DAY: found.day}.get(window, TOTAL)
 
+    def month_began(self, at: float) -> float:
+        """Return when the month that `at` lies in began."""
+        shown = local(at, self.zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        return instant(shown, self.zone)
+
     def ends(self, window: Window, at: float) -> float | None:
         """Return when the calendar's period ends; None for what does not end by itself."""
         shown = local(at, self.zone).replace(hour=0, minute=0, second=0, microsecond=0)

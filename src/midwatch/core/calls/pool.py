@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Literal
 
 
 class KeyState(StrEnum):
@@ -42,6 +42,12 @@ class KeyHealth:
     """When its quota last ran out, for the pool's forecast."""
     models: dict[str, float] = field(default_factory=dict[str, float])
     """By model, until when it rests for that one alone."""
+    budget_nusd: int | None = None
+    """What it may spend in a month, as its provider bills it; None: nobody said."""
+    spent_nusd: int = 0
+    """Of that, since the month began."""
+    hour_nusd: int = 0
+    """Spent within the last hour: its pace."""
     secret: str = field(default="", repr=False)
     """A digest of the key itself: another one under the same name is another key."""
 
@@ -114,31 +120,66 @@ def _by_weight(keys: list[KeyHealth], chance: float) -> KeyHealth:
     return keys[-1]
 
 
+HOLDS_S: Final = 1800.0
+"""How long what budgets say holds when it is not told again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """When a pool of keys will be empty, by the pace at which their quotas run out."""
+    """When a pool of keys will be empty, by the pace at which their quotas run out, or their money is spent."""
 
     left: int
-    """Keys that still serve everybody."""
+    """Keys that still serve everybody; by budgets, those that have not spent theirs."""
     empty_in_s: float
+    by: Literal["quotas", "budgets"] = "quotas"
+
+    def to_json(self, wall: float) -> dict[str, Any]:
+        """Return it as an event tells it at `wall` (Unix seconds)."""
+        until = wall + HOLDS_S if self.by == "budgets" else None
+        return {
+            "left": self.left, "empty_in_s": round(self.empty_in_s), "by": self.by, "until": until,
+        }  # fmt: skip
 
 
-def forecast(keys: Iterable[KeyHealth], now: float, window_s: float = 3600.0) -> Forecast | None:
-    """Return when the last common key will be used up, or None without a pace to reckon by.
+PACE_S: Final = 3600.0
+"""What the pace is reckoned by: quotas that ran out, and money that was spent, within this time."""
 
-    The pace is the mean distance between the quotas that ran out within `window_s`, and no faster than
+
+def forecast(keys: Iterable[KeyHealth], now: float) -> Forecast | None:
+    """Return when the last common key will be used up, or None without a pace to reckon by: the sooner one of what
+    quotas and budgets say."""
+    common = [key for key in keys if key.reserve is None and key.state is not KeyState.MISSING]
+    awake = [key for key in common if not key.rests(now)]
+    if not awake:
+        return Forecast(0, 0.0)
+    told = [by_quotas(common, len(awake), now), by_budgets(common, awake)]
+    return min((one for one in told if one is not None), key=lambda f: f.empty_in_s, default=None)
+
+
+def by_budgets(common: Iterable[KeyHealth], awake: Iterable[KeyHealth]) -> Forecast | None:
+    """Return when the budgets of all keys that serve are spent, at the pace of the last hour. None: one of them has no
+    budget, so that nothing is known, or nothing is being spent."""
+    pace, left, count = sum(key.hour_nusd for key in common) / PACE_S, 0, 0
+    for key in awake:
+        if key.budget_nusd is None:
+            return None
+        left += max(0, key.budget_nusd - key.spent_nusd)
+        count += key.spent_nusd < key.budget_nusd
+    return Forecast(count, left / pace, "budgets") if pace else None
+
+
+def by_quotas(common: Iterable[KeyHealth], left: int, now: float) -> Forecast | None:
+    """Return when the quotas of the keys that are `left` will have run out.
+
+    The pace is the mean distance between the quotas that ran out within `PACE_S`, and no faster than
     the newest: two keys that go at once (one account) are one event.
     """
-    common = [key for key in keys if key.reserve is None and key.state is not KeyState.MISSING]
-    left = sum(1 for key in common if not key.rests(now))
     gone = sorted(
         key.exhausted_at
         for key in common
-        if key.exhausted_at is not None and now - key.exhausted_at <= window_s
+        if key.exhausted_at is not None and now - key.exhausted_at <= PACE_S
     )
     events = [at for n, at in enumerate(gone) if n == 0 or at - gone[n - 1] > 1.0]
-    if left == 0:
-        return Forecast(0, 0.0)
     if len(events) < 2:
         return None
     pace = (events[-1] - events[0]) / (len(events) - 1)

@@ -22,10 +22,16 @@ def quota_exhausted(facts: Facts) -> Verdict:
     if is_event(facts, "pool.low"):
         soon = number_of(data, "empty_in_s") or 0.0
         said = f"the keys of {provider} will be used up in about {show_duration(soon)}"
-        if left == 0 or soon <= 0:
+        if text_of(data, "by") == "budgets":
+            of_keys = "by what they may spend in a month"
+            if soon <= 0:
+                said = f"the keys of {provider} have spent their budgets"
+        elif left == 0 or soon <= 0:
             said = f"all keys of {provider} are used up"
-        held = facts.open_evidence.get(KIND, {}).get("until")
-        return noted(KIND, facts, "critical", "the pool's forecast", said, of_keys, until=held)
+        held = number_of(facts.open_evidence.get(KIND, {}), "until")
+        known = [at for at in (held, number_of(data, "until")) if at is not None]
+        over = max(known, default=None)
+        return noted(KIND, facts, "critical", "the pool's forecast", said, of_keys, until=over)
     said = f"the quota of {provider}'s key {text_of(data, 'key') or ''} is used up{because(facts)}"
     rest = f"it rests{until(facts, 'until')}"
     severity = "critical" if left == 0 else "warning"

@@ -29,6 +29,7 @@ _NAME: Final = {
     By.RUN: "COALESCE(run, '')",
     By.TASK: "COALESCE(task, '')",
     By.KEY: "COALESCE(key_name, '')",
+    By.SENT_KEY: "provider || '/' || sent_key",
     By.DAY: "day",
     By.TAG: "one.key || '=' || one.value",
 }

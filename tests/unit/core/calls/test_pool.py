@@ -88,3 +88,40 @@ def test_the_longer_nothing_runs_out_the_slower_the_pace() -> None:
 
 def test_an_empty_pool_is_empty_now() -> None:
     assert forecast(ran_out(0.0, 1.0, count=2), 5.0) == Forecast(0, 0.0)
+
+
+def spending(*keys: tuple[int | None, int, int]) -> list[KeyHealth]:
+    """Keys by what they may spend, have spent, and spent within the last hour."""
+    return [
+        KeyHealth(f"k{n}", budget_nusd=budget, spent_nusd=spent, hour_nusd=hour)
+        for n, (budget, spent, hour) in enumerate(keys)
+    ]
+
+
+def test_the_pace_at_which_budgets_are_spent_tells_when_the_pool_is_empty() -> None:
+    # $15 are left of two budgets, $10 were spent within the last hour
+    pool = spending((100, 90, 8), (50, 45, 2))
+    assert forecast(pool, 0.0) == Forecast(2, 1.5 * 3600, "budgets")
+    assert forecast(spending((100, 120, 8), (50, 45, 2)), 0.0) == Forecast(1, 1800, "budgets")
+    assert forecast(spending((100, 120, 8)), 0.0) == Forecast(0, 0.0, "budgets")
+
+
+def test_a_key_without_a_budget_has_no_end_and_what_is_not_spent_no_pace() -> None:
+    assert forecast(spending((100, 90, 8), (None, 45, 2)), 0.0) is None
+    assert forecast(spending((100, 90, 0)), 0.0) is None
+
+
+def test_the_sooner_of_quotas_and_budgets_is_told() -> None:
+    pool = [*ran_out(0.0, 60.0, count=3)]
+    for key in pool:
+        key.budget_nusd, key.spent_nusd, key.hour_nusd = 1_000, 0, 1
+    assert forecast(pool, 60.0) == Forecast(1, 60.0)
+    for key in pool:
+        key.spent_nusd, key.hour_nusd = 999, 3_600
+    assert forecast(pool, 60.0) == Forecast(1, 1 / 3, "budgets")
+
+
+def test_a_key_that_rests_spends_nothing_more_and_its_pace_is_taken_over_by_the_others() -> None:
+    pool = spending((100, 50, 10), (100, 90, 0))
+    pool[0].rest(0.0, KeyState.REFUSED, "401", 3600.0)
+    assert forecast(pool, 1.0) == Forecast(1, 3600.0, "budgets")
