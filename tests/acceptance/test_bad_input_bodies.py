@@ -302,9 +302,17 @@ def test_a_bad_gzip_body_is_refused_within_bounds(
         ("/v1/traces", {"content-type": "text/plain"}, "OTLP is application/x-protobuf or"),
         ("/v1/traces", {}, "OTLP is application/x-protobuf or application/json"),
         ("/v1/traces", {"content-type": "multipart/form-data; boundary=x"}, "OTLP is"),
-        ("/v1/traces", {**JSON, "content-encoding": "br"}, "send gzip, deflate, or none"),
-        ("/api/beats", {**JSON, "content-encoding": "zstd"}, "'zstd' is not known; send gzip"),
-        ("/api/beats", {**JSON, "content-encoding": "gzip, gzip"}, "send gzip, deflate, or none"),
+        ("/v1/traces", {**JSON, "content-encoding": "br"}, "send gzip, deflate, zstd, or none"),
+        (
+            "/api/beats",
+            {**JSON, "content-encoding": "compress"},
+            "'compress' is not known; send gzip",
+        ),
+        (
+            "/api/beats",
+            {**JSON, "content-encoding": "gzip, gzip"},
+            "send gzip, deflate, zstd, or none",
+        ),
     ],
 )
 def test_a_wrong_content_type_or_encoding_is_refused_with_the_right_ones(

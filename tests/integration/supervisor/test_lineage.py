@@ -313,7 +313,7 @@ async def test_what_has_ended_is_not_remembered(watch: Watch) -> None:
     watch.system.sample([process])
     kin = watch.system._lineage.kin  # pyright: ignore[reportPrivateUsage]
     before = kin.size
-    ended = procfs.Stat(2**22, b"ended", "S", process.pid, 1, 1, 0, 0.0, 0.0, 1, 1, 4096)
+    ended = procfs.Stat(2**22, b"ended", "S", process.pid, 1, 1, 0, 0.0, 0.0, 1, 1, 4096, 4096)
     for number in range(1, 500):
         kin.remember(process.run_id, [ended._replace(started=number, pid=ended.pid + number)])
         kin.remember(f"run {number}", [ended._replace(started=number)])

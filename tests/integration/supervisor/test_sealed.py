@@ -29,6 +29,7 @@ KEY = "sk-nobody-may-read-this"
 SPY = """
     import json, os, time
     from pathlib import Path
+    ours = str(Path.cwd())
     while True:
         shown, closed = {}, []
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
@@ -38,7 +39,7 @@ SPY = """
                     continue
                 shown[words] = Path(f"/proc/{pid}/environ").read_text()
             except PermissionError:
-                closed.append(words)
+                closed += [words] if ours in words else []
             except OSError:
                 continue
         told = {"closed": closed, "key": [w for w, env in shown.items() if "sk-nobody" in env]}

@@ -36,6 +36,7 @@ class StubGateway:
         self.asked: list[tuple[str, Any]] = []
         self.refuses: dict[str, tuple[int, str]] = {}
         self.server: asyncio.Server | None = None
+        self.serving: set[asyncio.Task[Any]] = set()
         self.port = 0
 
     async def open(self) -> None:
@@ -47,8 +48,23 @@ class StubGateway:
             self.server.close()
             await self.server.wait_closed()
             self.server = None
+        for task in list(self.serving):
+            task.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
+        try:
+            await self._serve_one(reader, writer)
+        except asyncio.IncompleteReadError:
+            pass  # whoever asked has gone
+        finally:
+            self.serving.discard(task)
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         method, path, _ = head[0].split(" ")
         fields = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:])}
@@ -60,7 +76,6 @@ class StubGateway:
         writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(content)))
         writer.write(content)
         await asyncio.gather(writer.drain(), return_exceptions=True)
-        writer.close()
 
     def _answer(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if route != "GET /control/state":

@@ -193,7 +193,7 @@ class Lineage:
             entry
             if entry is not None
             and entry.session != process.pid
-            and entry.rss_bytes
+            and entry.mapped_bytes
             and not (process.launch.walled and entry.name == wall)
             else None
             for entry in self.escaped(process)

@@ -117,7 +117,7 @@ def proportional(entries: Sequence[Stat]) -> Generator[None, None, int | None]:
         after = procfs.stat(
             entry.pid
         )  # what was read of a number that is another's by now counts not
-        if after is not None and after.started == entry.started and after.rss_bytes:
+        if after is not None and after.started == entry.started and after.mapped_bytes:
             if part is None:
                 return None
             total += part

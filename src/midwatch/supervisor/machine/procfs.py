@@ -38,6 +38,9 @@ class Stat(NamedTuple):
     started: int
     """In clock ticks since the machine's start."""
     rss_bytes: int
+    """As the kernel sums it up cheaply: a small process may read 0."""
+    mapped_bytes: int
+    """Of address space: 0 for who has given up its memory on the way out."""
 
 
 def read(path: str, limit: int = 4096) -> bytes | None:
@@ -89,6 +92,7 @@ def parse(pid: int, line: bytes) -> Stat:
         int(f[17]),
         int(f[19]),
         int(f[21]) * _PAGE,
+        int(f[20]),
     )
 
 
