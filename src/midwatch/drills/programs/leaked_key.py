@@ -20,10 +20,12 @@ while not stage.seen("key"):
 key = (stage.WORK / "key").read_text()
 threading.Thread(target=stream, args=(key,)).start()
 number = refused = 0
-while refused < 2:  # the first may be a call that was under way, and was cut
+while True:
     number += 1
     answer = asking.ask(f"question {number}", key=key)
     refused += answer.status != 200
+    if refused == 2:  # the first may be a call that was under way, and was cut
+        break
     time.sleep(0.05)
 stage.note("denied", json.dumps({**answer.plain(), "at": time.time()}))
 stage.stay()
