@@ -10,6 +10,7 @@ would tell the client that all is well.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
@@ -54,7 +55,7 @@ class Event(NamedTuple):
     failure: Failure | None = None
 
 
-class Listener:
+class Listener(ABC):
     """One stream. A dialect's own listener says what its chunks mean in `_take`."""
 
     def __init__(self, ask: Ask, splitter: sse.Splitter, accumulator: Accumulator) -> None:
@@ -199,9 +200,9 @@ class Listener:
         self.ended = True
         return Event(raw, What.END)
 
+    @abstractmethod
     def _take(self, raw: bytes, value: Json) -> Event | None:
         """Return what a chunk is, having noted what it says."""
-        raise NotImplementedError
 
     def _error(self, raw: bytes, value: Json) -> Event:
         # there are no headers here, and so no date to reckon from
