@@ -56,6 +56,8 @@ def test_versions_and_drift_are_shown(instance: Instance, midwatch: Callable[...
         return instance.get("/api/agents/inbox")
 
     assert instance.wait(lambda: inbox()["state"] == "running", DEADLINE_S)
+    # no start waits for git: the revision is told a moment after the run
+    assert instance.wait(lambda: inbox()["version"]["revision"] is not None, DEADLINE_S)
     version = inbox()["version"]
     assert version["revision"]["commit"] == "a" * 40
     (run,) = instance.get("/api/runs?agent=inbox&limit=1")["items"]
