@@ -13,6 +13,7 @@ import pytest
 from midwatch.core.errors import StoreError
 from midwatch.core.spans import form
 from midwatch.core.spans.form import SPANS, Rank, Signal
+from midwatch.core.spans.keeping import Expires, Expiry
 from midwatch.core.spans.store import Selector
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -417,3 +418,35 @@ async def test_a_store_that_works_says_so_and_one_that_is_closed_does_not(place:
     for attempt in (store.probe, lambda: store.append(batch(span("a")))):
         with pytest.raises(StoreError):
             await attempt()
+
+
+# -- letting go by agent and signal ------------------------------------------------------------
+
+
+async def test_what_is_older_goes_by_agent_and_signal_and_nothing_else(place: Place) -> None:
+    store, _ = await place.opened()
+    old = span("old", "t1", start_s=-3 * 86_400.0)
+    kept = span("kept", "t2", start_s=-3 * 86_400.0, agent="search")
+    young = span("young", "t3")
+    await store.append(
+        batch(old, kept, young, contents=[content(young, "input", "hello")], points=[point("p")])
+    )
+    await store.settle(NOON_S)
+    if not isinstance(store, Expires):
+        pytest.skip("this store is told to drop")
+    expiry = Expiry(
+        usual={Signal.SPANS: NOON_NS - 86_400 * 10**9},
+        agents={"search": {Signal.SPANS: NOON_NS - 90 * 86_400 * 10**9}},
+    )
+    done = await store.expire(expiry)
+    if not done.expired:
+        # what is not sealed waits for its turn
+        held = await store.footprint()
+        assert held.hot == 3
+        return
+    assert dict(done.expired) == {Signal.SPANS: 1}
+    held = await store.footprint()
+    assert held.signals[Signal.SPANS].rows == 2
+    assert held.signals[Signal.CONTENTS].rows == 1
+    assert held.signals[Signal.POINTS].rows == 1
+    assert not (await store.expire(expiry)).expired, "nothing goes twice"

@@ -6,7 +6,7 @@ What `append` returned is on disk: no crash, no `settle` and no restart takes it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -102,6 +102,26 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of what is held that can be given back to the disk as it is."""
+
+    from_ns: int
+    to_ns: int
+    """The last time of any of its rows."""
+    size_bytes: int
+    agents: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows, by agent."""
+
+    def of(self, agent: str) -> Piece | None:
+        """Return an agent's share of it by rows, or None when it has none."""
+        rows = self.agents.get(agent)
+        if not rows:
+            return None
+        share = rows * self.size_bytes // sum(self.agents.values())
+        return Piece(self.from_ns, self.to_ns, share, {agent: rows})
+
+
+@dataclass(frozen=True, slots=True)
 class Footprint:
     """What the store holds. Sizes are on its disk; of what is not written apart, an estimate by rows."""
 
@@ -113,6 +133,8 @@ class Footprint:
     """Spans that are not settled yet."""
     open: int = 0
     """Spans that are open."""
+    pieces: Sequence[Piece] = ()
+    """What could be given back as a whole; empty where a store cannot tell."""
 
 
 class SpanStore(Protocol):
@@ -131,10 +153,11 @@ class SpanStore(Protocol):
         """Seal, count once, sample, sum and expire what is due at `now` (Unix seconds). May end early: call again."""
         ...
 
-    async def close_lost(self, run_id: str, at: float) -> int:
+    async def close_lost(self, run_id: str, at: float, *, final: bool = True) -> int:
         """Mark the open spans of a run as lost at this time (Unix seconds); return how many there were.
 
-        Spans of the run that are announced later are lost at once. A late end still replaces a lost one.
+        Spans of the run that are announced later are lost at once, unless it is not `final`: a run on a node that has
+        fallen silent may live. A late end still replaces a lost one.
         """
         ...
 

@@ -27,6 +27,7 @@ import duckdb
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import RUN_ID, START_NS, Batch, Signal
+from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
 from midwatch.store import identity
 from midwatch.store.group import GroupCommit
@@ -293,10 +294,11 @@ class EmbeddedSpans:
 
     # -- what is open ------------------------------------------------------------------------
 
-    async def close_lost(self, run_id: str, at: float) -> int:
+    async def close_lost(self, run_id: str, at: float, *, final: bool = True) -> int:
         at_ns = round(at * 1e9)
+        over = {run_id: at_ns} if final else {}
         return await self._in_writer(
-            lambda: self._lose(lambda o: o.row[RUN_ID] == run_id, at_ns, {run_id: at_ns})
+            lambda: self._lose(lambda o: o.row[RUN_ID] == run_id, at_ns, over)
         )
 
     async def close_silent(self, before: float, at: float) -> int:
@@ -344,13 +346,22 @@ class EmbeddedSpans:
                     break
                 self._since.freed_bytes += done.freed_bytes
             if self._keep_s:
-                before = {s: round((now - kept) * 1e9) for s, kept in self._keep_s.items()}
-                expired, freed = await self._sealer.expire(before)
+                usual = {s: round((now - kept) * 1e9) for s, kept in self._keep_s.items()}
+                expired, freed = await self._sealer.expire(Expiry(usual))
                 self._since.freed_bytes += freed
         since, self._since = self._since, _Since()
         left = sum(each.rows[Signal.SPANS] for each in self._engine.layout.generations)
         left += len(self._engine.opened.spans)
         return Settled(since.sealed, since.sampled, expired, since.freed_bytes, left)
+
+    async def expire(self, expiry: Expiry) -> Settled:
+        """Let go of what is sealed and too old; see `keeping.Expires`."""
+        self._alive()
+        if not expiry.lets_go:
+            return Settled()
+        async with self._sealer.turn:
+            rows, freed = await self._sealer.expire(expiry)
+        return Settled(expired=rows, freed_bytes=freed)
 
     def _rotate_if_due(self) -> None:
         self._ready()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from midwatch.core.spans.form import Signal
-from midwatch.core.spans.store import Footprint, Held
+from midwatch.core.spans.store import Footprint, Held, Piece
 from midwatch.store.spans.engine import Engine, View
 from midwatch.store.spans.shape import TIME
 
@@ -39,7 +39,12 @@ def footprint_of(view: View, engine: Engine) -> Footprint:
         agents={a: {s: _held(p) for s, p in by.items()} for a, by in agents.items()},
         hot=sum(rows for _, signal, rows, _, _ in waiting if signal is Signal.SPANS),
         open=sum(rows for rows, _ in opened),
-    )
+        pieces=[
+            Piece(each.from_ns, each.to_ns, engine.shelf.size_bytes(each), {a: n for a, (n, _) in each.agents.items()})
+            for each in view.layout.segments
+            if each.kind in set(Signal)
+        ],
+    )  # fmt: skip
 
 
 def _sealed(view: View, engine: Engine) -> Iterable[_Part]:

@@ -32,6 +32,7 @@ from midwatch.core.spans.form import (
     Signal,
     Table,
 )
+from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Held, Kept, Proof, Selector, Settled
 from midwatch.core.spans.values import load_all
 
@@ -148,17 +149,31 @@ class MemorySpans:
         sealed = len(ended - self.shelf.settled)
         self.shelf.settled |= ended
         expired: dict[Signal, int] = {}
-        for signal, kept_s in self.keep_s.items():
-            before_ns = round((now - kept_s) * 1e9)
-            time = _AT[signal].time
-            old = [key for key, row in self.shelf.rows[signal].items() if row[time] < before_ns]
-            expired[signal] = self._remove(signal, old)
+        if self.keep_s:
+            usual = {signal: round((now - kept_s) * 1e9) for signal, kept_s in self.keep_s.items()}
+            expired = dict((await self.expire(Expiry(usual))).expired)
         return Settled(sealed=sealed, expired=expired, left=len(spans) - len(ended))
 
-    async def close_lost(self, run_id: str, at: float) -> int:
+    async def expire(self, expiry: Expiry) -> Settled:
+        """Let go of what is too old; see `keeping.Expires`."""
+        await self._turn()
+        expired: dict[Signal, int] = {}
+        for signal, rows in self.shelf.rows.items():
+            at = _AT[signal]
+            old = [
+                k
+                for k, row in rows.items()
+                if row[at.time] < expiry.before_ns(signal, row[at.agent])
+            ]
+            if gone := self._remove(signal, old):
+                expired[signal] = gone
+        return Settled(expired=expired)
+
+    async def close_lost(self, run_id: str, at: float, *, final: bool = True) -> int:
         await self._turn()
         at_ns = round(at * 1e9)
-        self.shelf.lost[run_id] = at_ns
+        if final:
+            self.shelf.lost[run_id] = at_ns
         return self._lose((k for k, row in self._open() if row[RUN_ID] == run_id), at_ns)
 
     async def close_silent(self, before: float, at: float) -> int:

@@ -25,12 +25,13 @@ import duckdb
 
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import Signal
+from midwatch.core.spans.keeping import Expiry
 from midwatch.store.spans.engine import Engine, View, first_line, hiding, read_parquet
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import fingerprint
 from midwatch.store.spans.manifest import Manifest
 from midwatch.store.spans.segments import RESOURCES, Segment
-from midwatch.store.spans.shape import COLUMNS
+from midwatch.store.spans.shape import COLUMNS, TIME
 from midwatch.store.spans.sources import Pins
 
 NICE: Final = 5
@@ -283,33 +284,50 @@ class Sealer:
             return []
         return await self.change("rewrite", await self.run(work), chosen)
 
-    async def expire(self, before_ns: Mapping[Signal, int]) -> tuple[dict[Signal, int], int]:
-        """Remove what began before, by signal: whole segments, and parts of those that reach back more than a day.
-        Returns rows and bytes. Whoever calls has the turn."""
+    async def expire(self, expiry: Expiry) -> tuple[dict[Signal, int], int]:
+        """Remove what is older: whole segments, and of the others what is old by more than a day, or all that they
+        have of an agent. Returns rows and bytes. Whoever calls has the turn."""
         rows: dict[Signal, int] = {}
         segments = self._engine.layout.segments
-        old = [
-            s for s in segments if s.kind in set(Signal) and s.to_ns < before_ns.get(Signal(s.kind), -(2**63))
-        ]  # fmt: skip
-        partly = {
-            s.number: f"{_TIME[s.kind]} >= {before_ns[Signal(s.kind)]}"
-            for s in segments
-            if s.kind in set(Signal)
-            and s not in old
-            and s.from_ns < before_ns.get(Signal(s.kind), -(2**63)) - STRADDLE_NS
-        }
+        old: list[Segment] = []
+        partly: dict[int, str] = {}
+        for segment in segments:
+            if segment.kind not in set(Signal):
+                continue
+            signal = Signal(segment.kind)
+            gone = [segment.to_ns < expiry.before_ns(signal, agent) for agent in segment.agents]
+            if gone and all(gone):
+                old.append(segment)
+            elif any(gone) or any(
+                first < expiry.before_ns(signal, agent) - STRADDLE_NS
+                for agent, (_, first) in segment.agents.items()
+            ):
+                partly[segment.number] = _young(signal, segment, expiry)
         count, size = _totals(segments)
         if old:
             await self.change("expire", [], old)
         await self.rewrite(partly)
         after, size_after = _totals(self._engine.layout.segments)
         for kind, number in count.items():
-            if gone := number - after.get(kind, 0):
-                rows[Signal(kind)] = gone
+            if less := number - after.get(kind, 0):
+                rows[Signal(kind)] = less
         return rows, max(0, size - size_after)
 
 
-_TIME: Final = {"spans": "start_ns", "contents": "start_ns", "points": "time_ns", "logs": "time_ns"}
+def _young(signal: Signal, segment: Segment, expiry: Expiry) -> str:
+    """Return the condition for rows of a segment that are not too old."""
+    usual = expiry.before_ns(signal, "")
+    others = [
+        (a, expiry.before_ns(signal, a)) for a in sorted(segment.agents) if a in expiry.agents
+    ]
+    if not others:
+        return f"{TIME[signal]} >= {usual}"
+    cases = " ".join(f"WHEN {_quoted(agent)} THEN {at}" for agent, at in others)
+    return f"{TIME[signal]} >= CASE agent {cases} ELSE {usual} END"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _totals(segments: Sequence[Segment]) -> tuple[dict[str, int], int]:
