@@ -81,6 +81,7 @@ TEXTS: Final = {
     "run": form.RUN_ID,
     "session": form.SESSION,
     "answer": form.RESPONSE_ID,
+    "began": form.FIRST_RESPONSE_ID,
     "call": form.CALL_ID,
     "model": form.MODEL,
 }

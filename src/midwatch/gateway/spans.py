@@ -148,6 +148,7 @@ class Told:
             "midwatch.model": attempt.place.name,
             "midwatch.key": attempt.key or None,
             "http.response.status_code": attempt.status or None,
+            "gen_ai.response.id": attempt.response_id or None,
             "midwatch.attempt.cost_nusd": attempt.cost_nusd,
             "gen_ai.response.time_to_first_chunk": attempt.first_s,
             "error.type": attempt.outcome if bad else None,
@@ -184,6 +185,7 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "gen_ai.provider.name": provider(place.provider),
         "gen_ai.response.model": last.served or None,
         "gen_ai.response.id": last.response_id or None,
+        "midwatch.first_response_id": _first_id(last, attempts),
         "gen_ai.response.finish_reasons": [last.finish] if last.finish else None,
         "gen_ai.response.time_to_first_chunk": None
         if last.first_s is None
@@ -213,8 +215,21 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
     return facts
 
 
+def _first_id(last: Attempted, attempts: Sequence[Attempted]) -> str | None:
+    """Return the id under which the client's answer began, where the last attempt's is another one: a stream that
+    broke off goes on under its first id (`graft`)."""
+    first = next((a.response_id for a in attempts if a.first_s is not None and a.response_id), "")
+    return first if first and first != last.response_id else None
+
+
 _OF_ONE_CALL: Final = frozenset(
-    ("midwatch.call_id", "gen_ai.response.id", "gen_ai.conversation.id", "error.code")
+    (
+        "midwatch.call_id",
+        "gen_ai.response.id",
+        "midwatch.first_response_id",
+        "gen_ai.conversation.id",
+        "error.code",
+    )
 )
 """Texts that differ from call to call."""
 

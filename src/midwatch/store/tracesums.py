@@ -22,7 +22,8 @@ MAX_JUDGED: Final = 5_000
 
 _COLUMNS: Final = (
     "trace_id, span_id, parent_id, agent, epoch_ns(ts), duration_s, status, operation, model, run_id, session,"
-    """ attributes->>'$."gen_ai.response.id"', attributes->>'$."midwatch.call_id"',"""
+    """ attributes->>'$."gen_ai.response.id"', attributes->>'$."midwatch.first_response_id"',"""
+    """ attributes->>'$."midwatch.call_id"',"""
     """ attributes->>'$."gen_ai.agent.name"', input_tokens, cached_tokens, output_tokens, cost_nusd, scope"""
 )
 
@@ -59,7 +60,7 @@ def tokens_of(
 def _fact(row: Sequence[object]) -> Fact:
     (
         trace_id, span_id, parent_id, agent, start_ns, duration_s, status, operation, model, run_id, session,
-        answer, call, name, given, cached, made, cost_nusd, scope,
+        answer, first, call, name, given, cached, made, cost_nusd, scope,
     ) = row  # fmt: skip
     role = OPERATIONS.get(str(operation), Role.OTHER)
     if operation is None and model is not None and (given is not None or made is not None):
@@ -70,7 +71,7 @@ def _fact(row: Sequence[object]) -> Fact:
             bytes.fromhex(str(parent_id)) if parent_id else None,
             Rank.ENDED.value, start_ns, round(float(str(duration_s or 0)) * 1e9),
             STATUSES.index(str(status)) if status in STATUSES else 0, role.value,
-            name, run_id, session, answer, call,
+            name, run_id, session, answer, first, call,
             given, cached, None, made, None, cost_nusd, CostFrom.REPORTED.value, scope,
         )
     )  # fmt: skip

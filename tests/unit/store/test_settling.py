@@ -32,10 +32,11 @@ class Segments:
         return [one for one in self.facts.values() if one.trace_id in traces]
 
     def traces_of(self, names: Collection[str]) -> Iterable[bytes]:
+        names = set(names)
         return [
             one.trace_id
             for one in self.facts.values()
-            if one.call_id in names or one.response_id in names
+            if not names.isdisjoint((one.call_id, one.response_id, one.first_response_id))
         ]
 
     def traces_beside(self, times: Sequence[Time]) -> Iterable[bytes]:

@@ -157,6 +157,7 @@ SPAN_COLUMNS: Final = (
     Column("tool", _T.WORD, "the tool's name"),
     Column("tool_call_id", _T.TEXT, "the model's id of the tool call"),
     Column("response_id", _T.TEXT, "the provider's id of the answer"),
+    Column("first_response_id", _T.TEXT, "the gateway's: the id that its client was told, where another attempt ended the answer"),
     Column("call_id", _T.TEXT, "the gateway's id of the call (x-midwatch-call)"),
     Column("finish", _T.WORD, "why the answer ended: stop, length, tool_calls, refusal"),
     Column("first_token_ns", _T.INT, "time to the first token"),

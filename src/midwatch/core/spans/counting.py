@@ -228,14 +228,14 @@ class _Court:
             if place in self._within and not one.is_ledger:
                 continue
             calls = [one.call_id] if one.call_id else []
-            answers = [one.response_id] if one.response_id else []
+            answers = _answers(one)
             if (above := self._call_above[place]) is not _NO_CALLS:
                 lane = _LANE[one.role]
                 around = above[lane]
                 while around != NONE and self._within[around] == 1:
                     outer = self._facts[around]
                     calls += [outer.call_id] if outer.call_id else []
-                    answers += [outer.response_id] if outer.response_id else []
+                    answers += _answers(outer)
                     around = self._call_above[around][lane]
             yield place, one, calls, answers
 
@@ -381,6 +381,15 @@ class _Court:
         known = sum(figure is not None for figure in figures)
         shortness = one.start_ns - one.end_ns
         return self._said[one.place], known, fact.cost_from or 0, shortness, one.age
+
+
+def _answers(one: Fact) -> list[str]:
+    """Return the ids of the answer that a span tells of: two, where another attempt ended it than began it. Some
+    clients keep the first that they hear, some the last."""
+    found = [one.response_id] if one.response_id else []
+    if one.first_response_id and one.first_response_id != one.response_id:
+        found.append(one.first_response_id)
+    return found
 
 
 def _nothing(one: Fact, why: Why) -> Verdict:

@@ -44,6 +44,8 @@ class Fact(NamedTuple):
     run_id: str | None
     session: str | None
     response_id: str | None
+    first_response_id: str | None
+    """Of a stream that was gone on with: the id that its client saw when it began."""
     call_id: str | None
     input_tokens: int | None
     cached_tokens: int | None

@@ -41,7 +41,7 @@ class Known(Protocol):
         ...
 
     def traces_of(self, names: Collection[str]) -> Iterable[bytes]:
-        """Return the traces with a call whose `call_id` or `response_id` is one of these. A name that more than
+        """Return the traces with a call whose `call_id`, `response_id` or `first_response_id` is one of these. A name that more than
         `answers.MAX_SHARED` traces have is nobody's id: leave it out."""
         ...
 
@@ -110,7 +110,8 @@ def _names(spans: Iterable[Fact]) -> set[str]:
     names: set[str] = set()
     for one in spans:
         if one.role in CALLS:
-            names.update(name for name in (one.call_id, one.response_id) if name)
+            told = (one.call_id, one.response_id, one.first_response_id)
+            names.update(name for name in told if name)
     return names
 
 

@@ -62,6 +62,7 @@ _OWN: Final = {
     "midwatch.attempt": column(HINT, name_of),
     "midwatch.cost_nusd": column(form.COST_NUSD, whole_nusd),
     "midwatch.cost_usd": column(REPORTED, dollars),
+    "midwatch.first_response_id": column(form.FIRST_RESPONSE_ID, label, gives_back=True),
     "midwatch.price_version": column(form.PRICE_VERSION, label, gives_back=True),
     "midwatch.provider": column(form.PROVIDER, seller),
     "midwatch.model": column(form.RESPONSE_MODEL, label),
