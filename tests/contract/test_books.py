@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,18 @@ from midwatch.store.incidents import IncidentStore
 from midwatch.store.state import StateDb
 from midwatch.watch.memory import MemoryBook, MemoryDeliveries
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from databases import Postgres
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Any, Any]]:
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def books(
+    request: pytest.FixtureRequest, server: Postgres, tmp_path: Path
+) -> AsyncIterator[tuple[Any, Any]]:
     if request.param == "memory":
         yield MemoryBook(), MemoryDeliveries()
         return
-    db = StateDb(tmp_path / "state.db")
+    db = StateDb(tmp_path / "state.db" if request.param == "sqlite" else server.fresh())
     db.open()
     yield IncidentStore(db), DeliveryStore(db)
     await db.stop()

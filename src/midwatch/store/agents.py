@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
 
 from midwatch.store.state import StateDb
 from midwatch.store.tables import agents
+from midwatch.store.upsert import insert_new
 
 
 class AgentStore:
@@ -23,5 +23,4 @@ class AgentStore:
     async def add(self, name: str, *, by: str, now: float, node: str | None = None) -> None:
         """Register a name; one that is known stays as it is."""
         values = {"name": name, "node": node, "registered_at": now, "by": by}
-        statement = insert(agents).values(values).on_conflict_do_nothing()
-        await self._db.write(lambda c: c.execute(statement))
+        await self._db.write(lambda c: insert_new(c, agents, values))

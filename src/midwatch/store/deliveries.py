@@ -1,4 +1,4 @@
-"""The delivery book on SQLite (`core.ports.DeliveryBook`)."""
+"""The delivery book in the state database (`core.ports.DeliveryBook`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from midwatch.core.notify import Delivery, DeliveryState, Why
 from midwatch.store.state import StateDb
 from midwatch.store.tables import deliveries
+from midwatch.store.upsert import insert_new
 
 
 class DeliveryStore:
@@ -21,8 +21,7 @@ class DeliveryStore:
 
     async def add(self, delivery: Delivery) -> bool:
         """Keep a new delivery. Returns False, and changes nothing, when its `key` is known."""
-        statement = insert(deliveries).values(_row(delivery)).on_conflict_do_nothing()
-        return await self._db.write(lambda c: c.execute(statement).rowcount) == 1
+        return await self._db.write(lambda c: insert_new(c, deliveries, _row(delivery)))
 
     async def due(self, now: float, limit: int = 100) -> list[Delivery]:
         """Return pending deliveries whose `next_at` is not after `now`, earliest first."""

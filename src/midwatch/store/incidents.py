@@ -1,4 +1,4 @@
-"""The incident book on SQLite (`core.ports.IncidentBook`)."""
+"""The incident book in the state database (`core.ports.IncidentBook`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select, tuple_
-from sqlalchemy.dialects.sqlite import insert
 
 from midwatch.core.incident import Action, Incident, IncidentState
 from midwatch.store.state import StateDb
 from midwatch.store.tables import incidents
+from midwatch.store.upsert import upsert
 
 
 class IncidentStore:
@@ -31,11 +31,7 @@ class IncidentStore:
     async def save(self, incident: Incident) -> None:
         """Keep the incident as it is now; durable when it returns."""
         row = _row(incident)
-        statement = insert(incidents).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=["id"], set_={k: v for k, v in row.items() if k != "id"}
-        )
-        await self._db.write(lambda c: c.execute(statement))
+        await self._db.write(lambda c: upsert(c, incidents, row))
 
     async def get(self, incident_id: str) -> Incident | None:
         """Return one, or None."""

@@ -1,4 +1,4 @@
-"""Brings `state.db` to the tables of this version, or refuses it untouched.
+"""Brings a state database to the tables of this version and back, or refuses it untouched.
 
 Alembic is imported only when there is something to migrate: a new database gets the tables as they
 are now, and a start with nothing to do costs one small query.
@@ -6,51 +6,76 @@ are now, and a start with nothing to do costs one small query.
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from midwatch.core.errors import SetupError
-from midwatch.store.tables import HEAD, metadata
+from midwatch.store.tables import HEAD as HEAD
+from midwatch.store.tables import metadata
 
-KNOWN: Final = frozenset({HEAD})
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+KNOWN: Final = frozenset({"0001", HEAD})
 """Every revision that this version can read or bring up to HEAD."""
 
 
-def check(path: Path) -> None:
-    """Raise SetupError when the database cannot be used; changes nothing."""
-    if not path.exists():
-        return
-    revision = _revision(path)
-    if revision is not None and revision not in KNOWN:
+def check(known: str | None, where: str, otherwise: str) -> None:
+    """Raise SetupError when a database of this revision cannot be used."""
+    if known is not None and known not in KNOWN:
         raise SetupError(
-            f"{path} was written by a newer Midwatch (revision {revision!r}, this one knows up to {HEAD!r}): "
-            "install that version again, or give another --data directory"
+            f"{where} was written by a newer Midwatch (revision {known!r}, this one knows up to {HEAD!r}): "
+            f"install that version again, or {otherwise}"
         )
 
 
-def upgrade(engine: Engine, path: Path) -> None:
-    """Create or bring up all tables. Call `check` first."""
-    if path.exists() and _revision(path) == HEAD:
-        return
-    with engine.begin() as connection:
-        if inspect(connection).get_table_names():
-            migrate(connection)
-        else:
-            _create(connection)
+def revision(connection: Connection) -> str | None:
+    """Return what the database says of itself, or None when it holds no tables of ours."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def migrate(connection: Connection) -> None:
-    """Run every migration that the database has not seen, in the connection's transaction."""
+def upgrade(connection: Connection) -> None:
+    """Create or bring up all tables in the connection's transaction. Call `check` first."""
+    if inspect(connection).has_table("alembic_version"):
+        migrate(connection)
+    else:
+        _create(connection)
+
+
+def migrate(connection: Connection, to: str = "head") -> None:
+    """Run every migration up to a revision that the database has not seen, in the connection's transaction."""
     from alembic import command
+
+    command.upgrade(_config(connection), to)
+
+
+def retreat(connection: Connection, to: str) -> None:
+    """Take back every migration beyond a revision, for an older version; `base` leaves nothing.
+
+    What only newer tables hold is lost.
+    """
+    from alembic import command
+
+    command.downgrade(_config(connection), to)
+
+
+def first_line(error: Exception) -> str:
+    """Return what a driver says in one line, for a person."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
+
+
+def _config(connection: Connection) -> Config:
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
 def _create(connection: Connection) -> None:
@@ -63,21 +88,3 @@ def _create(connection: Connection) -> None:
         )
     )
     connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
-
-
-def _revision(path: Path) -> str | None:
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return None
-        raise SetupError(f"cannot open {path}: {error}; see its permissions") from None
-    except sqlite3.DatabaseError as error:
-        raise SetupError(
-            f"{path} is not a database ({error}): move it away, or give another --data directory"
-        ) from None
-    return row[0] if row else None

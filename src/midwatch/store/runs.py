@@ -1,4 +1,4 @@
-"""Runs on SQLite: reports of one run are merged by its id, in group commits.
+"""Runs in the state database: reports of one run are merged by its id, in group commits.
 
 A later report wins field by field. Fields that the hub does not know are kept. A report that names
 another agent than the run's own is refused: run ids are not a way into a neighbour's history.
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select, tuple_
-from sqlalchemy.dialects.sqlite import insert
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.store.group import GroupCommit
 from midwatch.store.state import StateDb
 from midwatch.store.tables import runs
+from midwatch.store.upsert import upsert
 from midwatch.wire.items import Item
 
 
@@ -101,8 +101,6 @@ def _merge(connection: Connection, items: Sequence[Item]) -> Merged:
             "seen_at": item["at"],
             "fields": json.dumps(fields),
         }
-        statement = insert(runs).values(values)
-        statement = statement.on_conflict_do_update(index_elements=["run_id"], set_=values)
-        connection.execute(statement)
+        upsert(connection, runs, values)
         taken.append(item)
     return Merged(taken, foreign)

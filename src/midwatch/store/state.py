@@ -1,66 +1,84 @@
-"""State on SQLite: one thread writes, another reads; both behind two coroutines.
+"""State: one thread writes, another reads; both behind two coroutines. In a file, or on PostgreSQL.
 
-WAL with `synchronous=FULL`: a transaction that was answered survives `kill -9` and power loss.
-A write is one function over one connection, run inside BEGIN IMMEDIATE, so that it never upgrades
-a lock halfway and two writes never interleave.
+A write is one function over one connection, run in one transaction beside which no other writes, also not of
+another hub. What was answered is on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from midwatch.core.errors import SetupError, StoreError
-from midwatch.store import identity, migrate
-
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long a statement waits for another process (a reader with its own tool) to let go."""
+from midwatch.store import migrate
+from midwatch.store.sqlitefile import SqliteFile
 
 T = TypeVar("T")
 
 
-class StateDb:
-    """The owner of `state.db`. Books (`incidents`, `runs`, …) are written on top of it."""
+class Place(Protocol):
+    """Where state is kept: what databases do not have in common."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    advice: str
+    """Where to look when it fails."""
+    errors: tuple[type[Exception], ...]
+    """What it raises when it fails."""
+
+    def open(self) -> Engine:
+        """Return an engine over tables of this version. Raises SetupError that says what to do."""
+        ...
+
+    def enter(self, connection: Connection, *, reading: bool) -> None:
+        """Do what must come first in a transaction."""
+        ...
+
+    def check(self) -> None:
+        """Raise StoreError when what was opened is not there any more."""
+        ...
+
+    def close(self, writer: Connection) -> None:
+        """Do what must come last."""
+        ...
+
+
+class StateDb:
+    """The owner of a state database. Books (`incidents`, `runs`, …) are written on top of it.
+
+    `place` is a file's path or an address `postgresql://…`.
+    """
+
+    def __init__(self, place: Path | str) -> None:
         self.writing = ThreadPoolExecutor(1, "state-write")
         self._reading = ThreadPoolExecutor(1, "state-read")
+        self._place: Place = SqliteFile(place) if isinstance(place, Path) else _server(place)
         self._engine: Engine | None = None
         self._writer: Connection | None = None
         self._reader: Connection | None = None
-        self._identity: identity.Identity | None = None
+        self._stopped = False
 
     def open(self) -> None:
-        """Open, create or migrate the file. Raises SetupError that says what to do."""
-        migrate.check(self.path)
-        engine = create_engine(
-            f"sqlite:///{self.path}",
-            poolclass=NullPool,
-            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-        )
-        event.listen(engine, "connect", _prepare)
-        event.listen(engine, "begin", _begin)
+        """Open, create or migrate the database. Raises SetupError that says what to do."""
+        engine = self._place.open()
         try:
-            migrate.upgrade(engine, self.path)
             self._writer = engine.connect()
             self._reader = engine.connect().execution_options(midwatch_read=True)
-        except SQLAlchemyError as error:
+        except self._place.errors as error:
             raise SetupError(
-                f"cannot use {self.path}: {_first_line(error)}; see permissions and free space of {self.path.parent}"
+                f"the state store cannot be opened: {migrate.first_line(error)}; {self._place.advice}"
             ) from None
         self._engine = engine
-        self._identity = identity.identity_of(self.path)
 
     async def stop(self) -> None:
-        """Finish what runs, fold the log into the file, close."""
+        """Finish what runs, then close. Once more does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._reading, self._close_reader)
         await loop.run_in_executor(self.writing, self._close_writer)
@@ -75,55 +93,65 @@ class StateDb:
     def _close_writer(self) -> None:
         if self._writer is None or self._engine is None:
             return
-        with contextlib.suppress(
-            SQLAlchemyError
-        ):  # closing anyway: the log is read at the next start
-            raw = self._writer.connection.dbapi_connection
-            assert raw is not None
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._place.close(self._writer)
         self._writer.close()
         self._writer = None
         self._engine.dispose()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction and return its result after the commit. Raises StoreError."""
+        self._must_be_open()
         return await asyncio.get_running_loop().run_in_executor(self.writing, self.write_now, work)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same, for a caller that is in the writing thread already."""
-        writer = self._writer
-        if writer is None:
-            raise StoreError("the state store is closed", permanent=True)
-        try:
-            with writer.begin():
-                return work(writer)
-        except SQLAlchemyError as error:
-            raise StoreError(
-                f"the state store cannot write: {_first_line(error)}; see the disk of {self.path.parent}"
-            ) from None
+        return self._run(self._writer, work, "write", reading=False)
+
+    @property
+    def engine_name(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return "" if self._engine is None else self._engine.dialect.name
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` reads from one snapshot. Raises StoreError."""
+        self._must_be_open()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reading, lambda: self._run(self._reader, work, "answer", reading=True)
+        )
 
-        def run() -> T:
-            reader = self._reader
-            if reader is None:
-                raise StoreError("the state store is closed", permanent=True)
+    def _run(
+        self, connection: Connection | None, work: Callable[[Connection], T], verb: str, *, reading: bool
+    ) -> T:  # fmt: skip
+        if connection is None:
+            raise _closed()
+        for again in (True, False):
+            entered = False
             try:
-                with reader.begin():
-                    return work(reader)
-            except SQLAlchemyError as error:
-                raise StoreError(f"the state store cannot answer: {_first_line(error)}") from None
+                with connection.begin():
+                    self._place.enter(connection, reading=reading)
+                    entered = True
+                    return work(connection)
+            except self._place.errors as error:
+                # a connection that was lost while nobody used it is made anew: nothing was begun on it
+                if again and not entered and _lost(error):
+                    continue
+                raise StoreError(
+                    f"the state store cannot {verb}: {migrate.first_line(error)}; {self._place.advice}"
+                ) from None
+        raise AssertionError("the second turn returns or raises")
 
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
+    def _must_be_open(self) -> None:
+        if self._stopped:
+            raise _closed()
 
     async def probe(self, now: float) -> None:
         """Write and read one row for real. Raises StoreError when either fails."""
-        identity.check(self.path, self._identity)
+        self._place.check()
         stamp = round(now * 1000)
         upsert = text(
             "INSERT INTO marks (name, value) VALUES ('probe', :value) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            "ON CONFLICT (name) DO UPDATE SET value = CASE WHEN marks.value > excluded.value"
+            " THEN marks.value ELSE excluded.value END"
         )
         await self.write(lambda c: c.execute(upsert, {"value": stamp}))
         query = text("SELECT value FROM marks WHERE name = 'probe'")
@@ -132,20 +160,19 @@ class StateDb:
             raise StoreError("the state store does not show what was just written")
 
 
-def _prepare(raw: Any, _record: Any) -> None:
-    # the driver must not begin transactions on its own: BEGIN IMMEDIATE is ours
-    raw.isolation_level = None
-    raw.execute("PRAGMA journal_mode=WAL")
-    raw.execute("PRAGMA synchronous=FULL")
-    raw.execute(f"PRAGMA busy_timeout={round(BUSY_TIMEOUT_S * 1000)}")
-    raw.execute("PRAGMA cache_size=-2000")
+def _server(address: str) -> Place:
+    try:
+        from midwatch.store.postgres import PostgresDatabase
+    except ImportError:
+        raise SetupError(
+            'state on PostgreSQL needs its driver: pip install "midwatch[server,cluster]"'
+        ) from None
+    return PostgresDatabase(address)
 
 
-def _begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("midwatch_read")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+def _closed() -> StoreError:
+    return StoreError("the state store is closed", permanent=True)
 
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
+def _lost(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and error.connection_invalidated

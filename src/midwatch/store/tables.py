@@ -1,4 +1,4 @@
-"""The tables of `state.db`. Times are Unix seconds; nested values are JSON text.
+"""The tables of a state database. Times are Unix seconds; nested values are JSON text.
 
 A change here needs a migration in `migrations/versions`; a test compares the two.
 """
@@ -18,27 +18,47 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.types import TypeDecorator
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest migration: a database with another revision is migrated, or refused when unknown."""
 
 metadata: Final = MetaData()
 
+Word: Final = String().with_variant(String(collation="C"), "postgresql")
+"""Names and ids are compared byte by byte, whatever language the database speaks."""
+
+
+class Said(TypeDecorator[str]):
+    """Text from outside. What a database cannot hold (a zero byte, half of a character) is replaced."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return what is stored."""
+        if value is None:
+            return None
+        whole = value.encode("utf-8", "replace").decode() if not value.isascii() else value
+        return whole.replace("\0", "\ufffd") if dialect.name == "postgresql" else whole
+
+
 agents = Table(
     "agents",
     metadata,
-    Column("name", String, primary_key=True),
-    Column("node", String),
+    Column("name", Word, primary_key=True),
+    Column("node", Word),
     Column("registered_at", Float, nullable=False),
-    Column("by", String, nullable=False),
+    Column("by", Word, nullable=False),
 )
 
 runs = Table(
     "runs",
     metadata,
-    Column("run_id", String, primary_key=True),
-    Column("agent", String, nullable=False),
-    Column("state", String),
+    Column("run_id", Word, primary_key=True),
+    Column("agent", Word, nullable=False),
+    Column("state", Word),
     Column("started_at", Float),
     Column("ended_at", Float),
     Column("seen_at", Float, nullable=False),
@@ -50,14 +70,14 @@ runs = Table(
 incidents = Table(
     "incidents",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("agent", String, nullable=False),
-    Column("group", String),
-    Column("severity", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("sentence", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("id", Word, primary_key=True),
+    Column("kind", Word, nullable=False),
+    Column("agent", Word, nullable=False),
+    Column("group", Word),
+    Column("severity", Word, nullable=False),
+    Column("state", Word, nullable=False),
+    Column("sentence", Said, nullable=False),
+    Column("reason", Said, nullable=False),
     Column("evidence", Text, nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("evidence_at", Float, nullable=False),
@@ -73,18 +93,18 @@ incidents = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("incident_id", String, nullable=False),
-    Column("target", String, nullable=False),
-    Column("why", String, nullable=False),
-    Column("title", Text, nullable=False),
-    Column("body", Text, nullable=False),
+    Column("id", Word, primary_key=True),
+    Column("key", Word, nullable=False, unique=True),
+    Column("incident_id", Word, nullable=False),
+    Column("target", Word, nullable=False),
+    Column("why", Word, nullable=False),
+    Column("title", Said, nullable=False),
+    Column("body", Said, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("next_at", Float),
-    Column("state", String, nullable=False),
+    Column("state", Word, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("error", Text),
+    Column("error", Said),
     Column("delivered_at", Float),
     Index("deliveries_due", "state", "next_at"),
     Index("deliveries_by_age", "created_at"),
@@ -93,10 +113,10 @@ deliveries = Table(
 tokens = Table(
     "tokens",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("name", String, nullable=False),
-    Column("hash", String, nullable=False, unique=True),
-    Column("scopes", String, nullable=False),
+    Column("id", Word, primary_key=True),
+    Column("name", Word, nullable=False),
+    Column("hash", Word, nullable=False, unique=True),
+    Column("scopes", Word, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
@@ -105,7 +125,7 @@ tokens = Table(
 logins = Table(
     "logins",
     metadata,
-    Column("hash", String, primary_key=True),
+    Column("hash", Word, primary_key=True),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
 )
@@ -113,6 +133,16 @@ logins = Table(
 marks = Table(
     "marks",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", Word, primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Word, primary_key=True),
+    Column("holder", Word, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("until", Float, nullable=False),
+)
+"""Who of several hubs does what only one may do. `number` never falls: it tells an old holder from a new one."""

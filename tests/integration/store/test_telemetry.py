@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect
 
-import midwatch.store.migrations
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.store import group, history, migrate, telemetry
+from midwatch.store import group, history, telemetry
 from midwatch.store.recent import RecentIds
-from midwatch.store.state import StateDb
-from midwatch.store.tables import HEAD, metadata
 from midwatch.store.telemetry import Stored, Telemetry
 from midwatch.wire.items import Kind, read
 
@@ -182,40 +174,6 @@ async def test_a_stopped_store_says_so(store: Telemetry) -> None:
     await store.finish()
     with pytest.raises(StoreError, match="shutting down"):
         await store.append("beat", [beat()])
-
-
-def shape_of(connection: Any) -> dict[str, Any]:
-    """Return columns, keys and indexes by table, as SQLite has them."""
-    looks = inspect(connection)
-    return {
-        name: (
-            [(c["name"], str(c["type"]), c["nullable"]) for c in looks.get_columns(name)],
-            looks.get_pk_constraint(name)["constrained_columns"],
-            sorted(str(i) for i in looks.get_indexes(name)),
-        )
-        for name in sorted(looks.get_table_names())
-    }
-
-
-async def test_a_new_database_and_a_migrated_one_are_the_same(tmp_path: Path) -> None:
-    db = StateDb(tmp_path / "state.db")
-    db.open()
-    new = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
-    with new.connect() as connection:
-        shape = shape_of(connection)
-        context = MigrationContext.configure(connection)
-        assert compare_metadata(context, metadata) == []
-        assert context.get_current_revision() == HEAD
-    new.dispose()
-    await db.stop()
-    migrated = create_engine("sqlite://")
-    with migrated.begin() as connection:
-        migrate.migrate(connection)
-        assert shape_of(connection) == shape
-    migrated.dispose()
-    config = Config()
-    config.set_main_option("script_location", midwatch.store.migrations.__path__[0])
-    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
 def test_the_limits_leave_room_for_a_large_fleet() -> None:

@@ -8,21 +8,24 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# names and ids are compared byte by byte, whatever language the database speaks
+WORD = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Create everything."""
     op.create_table(
         "agents",
-        sa.Column("name", sa.String, primary_key=True),
-        sa.Column("node", sa.String),
+        sa.Column("name", WORD, primary_key=True),
+        sa.Column("node", WORD),
         sa.Column("registered_at", sa.Float, nullable=False),
-        sa.Column("by", sa.String, nullable=False),
+        sa.Column("by", WORD, nullable=False),
     )
     op.create_table(
         "runs",
-        sa.Column("run_id", sa.String, primary_key=True),
-        sa.Column("agent", sa.String, nullable=False),
-        sa.Column("state", sa.String),
+        sa.Column("run_id", WORD, primary_key=True),
+        sa.Column("agent", WORD, nullable=False),
+        sa.Column("state", WORD),
         sa.Column("started_at", sa.Float),
         sa.Column("ended_at", sa.Float),
         sa.Column("seen_at", sa.Float, nullable=False),
@@ -34,36 +37,42 @@ def upgrade() -> None:
     _deliveries()
     op.create_table(
         "tokens",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("name", sa.String, nullable=False),
-        sa.Column("hash", sa.String, nullable=False, unique=True),
-        sa.Column("scopes", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("name", WORD, nullable=False),
+        sa.Column("hash", WORD, nullable=False, unique=True),
+        sa.Column("scopes", WORD, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("expires_at", sa.Float),
         sa.Column("revoked_at", sa.Float),
     )
     op.create_table(
         "logins",
-        sa.Column("hash", sa.String, primary_key=True),
+        sa.Column("hash", WORD, primary_key=True),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("expires_at", sa.Float, nullable=False),
     )
     op.create_table(
         "marks",
-        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("name", WORD, primary_key=True),
         sa.Column("value", sa.BigInteger, nullable=False),
     )
+
+
+def downgrade() -> None:
+    """Remove everything."""
+    for name in ("marks", "logins", "tokens", "deliveries", "incidents", "runs", "agents"):
+        op.drop_table(name)
 
 
 def _incidents() -> None:
     op.create_table(
         "incidents",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("agent", sa.String, nullable=False),
-        sa.Column("group", sa.String),
-        sa.Column("severity", sa.String, nullable=False),
-        sa.Column("state", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("kind", WORD, nullable=False),
+        sa.Column("agent", WORD, nullable=False),
+        sa.Column("group", WORD),
+        sa.Column("severity", WORD, nullable=False),
+        sa.Column("state", WORD, nullable=False),
         sa.Column("sentence", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("evidence", sa.Text, nullable=False),
@@ -82,16 +91,16 @@ def _incidents() -> None:
 def _deliveries() -> None:
     op.create_table(
         "deliveries",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("key", sa.String, nullable=False, unique=True),
-        sa.Column("incident_id", sa.String, nullable=False),
-        sa.Column("target", sa.String, nullable=False),
-        sa.Column("why", sa.String, nullable=False),
+        sa.Column("id", WORD, primary_key=True),
+        sa.Column("key", WORD, nullable=False, unique=True),
+        sa.Column("incident_id", WORD, nullable=False),
+        sa.Column("target", WORD, nullable=False),
+        sa.Column("why", WORD, nullable=False),
         sa.Column("title", sa.Text, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("next_at", sa.Float),
-        sa.Column("state", sa.String, nullable=False),
+        sa.Column("state", WORD, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("error", sa.Text),
         sa.Column("delivered_at", sa.Float),
