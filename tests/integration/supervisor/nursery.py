@@ -37,6 +37,7 @@ def main() -> None:
     living: set[int] = set()
     # unbuffered, so that no child inherits what is only half read or written
     asked, answers = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
+    answers.write(b"ready\n")
     while line := asked.readline():
         order: dict[str, Any] = json.loads(line)
         if "code" not in order:

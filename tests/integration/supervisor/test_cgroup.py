@@ -20,7 +20,7 @@ from midwatch.wire.ids import new_id
 
 pytestmark = pytest.mark.skipif(not linux.supported(), reason="needs Linux with pidfds")
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 ALL = frozenset({"memory", "pids", "cpu"})
 
 

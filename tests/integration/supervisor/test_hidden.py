@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not mark.ceiling(), reason="needs a limit of message queues"),
 ]
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 
 FAMILY = """
 import os, sys, time

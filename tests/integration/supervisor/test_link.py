@@ -22,7 +22,7 @@ from midwatch.supervisor.reporter import Recorder, Reports
 from midwatch.supervisor.surroundings import Surroundings
 from midwatch.supervisor.tasks import Tasks
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class StubHub:

@@ -21,7 +21,7 @@ def writer() -> Iterator[Writer]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "still not so"
         time.sleep(0.005)
@@ -134,7 +134,7 @@ def test_what_the_disk_cannot_take_is_dropped_counted_and_said(tmp_path: Path) -
     began = time.monotonic()
     for _ in range(100):
         capture.feed(b"z" * 65_536)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10, "it waited for the disk"
     assert capture.dropped_bytes == 100 * 65_536 - capturing.BUFFER_BYTES
     taken = b"".join(capture.take())
     assert taken.endswith(

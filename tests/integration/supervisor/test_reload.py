@@ -11,11 +11,22 @@ from typing import Any
 
 import pytest
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 
 def sleep(seconds: int = 600, **entry: Any) -> dict[str, Any]:
     return {"command": ["sleep", str(seconds)], **entry}
+
+
+SLOW = {
+    "command": [
+        "sh",
+        "-c",
+        "trap 'until [ -e go ]; do sleep 0.05; done; echo left >> ended; exit 0' TERM; touch listens; while :; do sleep 0.05; done",
+    ],
+    "limits": {"stop_grace": "2m"},
+}
+"""It ends when it is asked to and the file `go` is there. `listens` is there once it can be asked."""
 
 
 def alive(pid: int) -> bool:
@@ -43,7 +54,8 @@ def test_only_what_changed_is_restarted(instances: Any, tmp_path: Path) -> None:
         "secret": sleep(env_file=".env"), "web": sleep(instances=3), "new": sleep(),
     })  # fmt: skip
     said = one.reload()
-    one.says("secret: started", 2)
+    for name in ("secret", "command"):
+        one.says(f"{name}: started", 2)
     for line in (
         "command: restarted (command changed)",
         "gone: stopped and removed",
@@ -108,7 +120,7 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(instances: Any) 
     one = instances()
     agents = {f"a{n}": sleep() for n in range(3)}
     one.write(agents)
-    one.up()
+    one.up(quiet_s=1.0)
     one.says("a2: started")
     pids = [one.pid(name) for name in agents]
     whole = one.file.read_text() + "  b:\n    command: [sleep, '600']\n"
@@ -176,21 +188,26 @@ def test_two_reloads_at_once_follow_one_another_and_one_while_stopping_does_noth
     assert "late: started" not in one.console
 
 
-def test_an_agent_that_left_and_came_back_while_it_ended_runs_once(instances: Any) -> None:
-    slow = {"command": ["sh", "-c", "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"]}
+def test_an_agent_that_left_and_came_back_while_it_ended_runs_once(
+    instances: Any, tmp_path: Path
+) -> None:
     one = instances()
-    one.write({"slow": slow, "other": sleep()})
+    one.write({"slow": SLOW, "other": sleep()})
     one.up()
     one.says("other: started")
     first = one.pid("slow")
+    one.until((tmp_path / "listens").exists, "the trap")
     one.write({"other": sleep()})
     one.process.send_signal(signal.SIGHUP)
-    # its end takes a second: the next file comes before that
+    # the next file comes before its end
     kept = one.data / "fleet.json"
     one.until(lambda: "slow" not in json.loads(kept.read_bytes())["agents"], "the reload")
     assert alive(first)
-    one.write({"slow": slow, "other": sleep()})
+    one.write({"slow": SLOW, "other": sleep()})
     one.process.send_signal(signal.SIGHUP)
+    one.until(lambda: "slow" in json.loads(kept.read_bytes())["agents"], "the next reload")
+    assert alive(first)
+    (tmp_path / "go").touch()
     one.says("slow: started, pid", 2)
     assert not alive(first)
     assert one.end() == 0
@@ -199,7 +216,7 @@ def test_an_agent_that_left_and_came_back_while_it_ended_runs_once(instances: An
 
 def test_a_changed_agent_that_fails_is_rolled_back_also_after_a_restart(instances: Any) -> None:
     good = sleep(
-        rollback=True, restart={"stable_after": "300ms", "backoff": "20ms..50ms", "attempts": 2}
+        rollback=True, restart={"stable_after": "1500ms", "backoff": "20ms..50ms", "attempts": 2}
     )
     bad = {**good, "command": ["sh", "-c", "echo boom; exit 3"]}
     one = instances()
@@ -279,26 +296,29 @@ def test_with_a_terminal_the_end_of_it_is_the_end(instances: Any) -> None:
     assert "nothing is left running" in one.console
 
 
-SLOW = ["sh", "-c", "trap 'sleep 1; echo left >> ended; exit 0' TERM; while :; do sleep 0.05; done"]
-
-
 def test_an_agent_that_is_enabled_again_while_it_ends_runs_and_keeps_its_lease(
-    instances: Any,
+    instances: Any, tmp_path: Path
 ) -> None:
     one = instances()
-    one.write({"slow": {"command": SLOW}})
+    one.write({"slow": SLOW})
     one.up()
     one.says("slow: started")
     first = one.pid("slow")
-    one.write({"slow": {"command": SLOW, "enabled": False}})
+    one.until((tmp_path / "listens").exists, "the trap")
+    one.write({"slow": {**SLOW, "enabled": False}})
     one.process.send_signal(signal.SIGHUP)
     kept = one.data / "fleet.json"
     one.until(
         lambda: not json.loads(kept.read_bytes())["agents"]["slow"]["enabled"], "the first reload"
     )
     assert alive(first)
-    one.write({"slow": {"command": SLOW}})
+    one.write({"slow": SLOW})
     one.process.send_signal(signal.SIGHUP)
+    one.until(
+        lambda: json.loads(kept.read_bytes())["agents"]["slow"]["enabled"], "the second reload"
+    )
+    assert alive(first)
+    (tmp_path / "go").touch()
     one.says("slow: started, pid", 2)
     two = instances("other")
     two.up()
@@ -324,24 +344,31 @@ def test_an_agent_that_comes_back_comes_as_the_file_has_it_then_and_the_stop_wai
             "the reload",
         )
 
-    one.write({"slow": {"command": SLOW}, "other": sleep()})
+    one.write({"slow": SLOW, "other": sleep()})
     one.up()
     one.says("other: started")
     first = one.pid("slow")
+    one.until((tmp_path / "listens").exists, "the trap")
     write(other=sleep())
     write(other=sleep(), slow=sleep(1000))
     write(other=sleep())
     write(other=sleep(), slow=sleep(2000))
     assert alive(first)
+    (tmp_path / "go").touch()
     one.says("slow: started, pid", 2)
     command = Path(f"/proc/{one.pid('slow')}/cmdline").read_bytes()
     assert command == b"sleep\0" + b"2000\0"
     # one that leaves is still within its grace when Midwatch is stopped
-    write(other=sleep(), slow={"command": SLOW})
+    for name in ("go", "listens", "ended"):
+        (tmp_path / name).unlink()
+    write(other=sleep(), slow=SLOW)
     one.says("slow: started, pid", 3)
-    (tmp_path / "ended").unlink()
+    one.until((tmp_path / "listens").exists, "the trap")
     write(other=sleep())
-    assert one.end() == 0
+    one.process.send_signal(signal.SIGTERM)
+    one.says("stopping; agents get time")
+    (tmp_path / "go").touch()
+    assert one.process.wait(DEADLINE_S) == 0
     assert (tmp_path / "ended").read_text() == "left\n"
 
 
@@ -360,7 +387,7 @@ def test_an_agent_by_another_name_with_the_same_lease_waits_for_its_own_end(inst
 
 
 def test_after_a_rollback_the_next_file_is_compared_with_what_runs(instances: Any) -> None:
-    trial = {"rollback": True, "restart": {"stable_after": "100ms"}}
+    trial = {"rollback": True, "restart": {"stable_after": "1500ms"}}
     good, bad = sleep(**trial), {"command": ["sh", "-c", "exit 3"], **trial}
     one = instances()
     one.write({"inbox": good})

@@ -138,7 +138,7 @@ def test_a_start_that_was_noted_before_the_kill_is_made_once_after_it(instance: 
 
 def test_a_single_start_is_not_made_again_by_a_new_supervisor(instance: Instance) -> None:
     # a whole second, that a supervisor is there for
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() + 1.5))
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() + 2.5))
     instance.up({"at": moment})
     instance.until(lambda: "finished its work" in instance.console.read_text(), "the run")
     for count, number in enumerate((signal.SIGKILL, signal.SIGTERM), 1):

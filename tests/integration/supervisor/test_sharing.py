@@ -19,7 +19,7 @@ from midwatch.supervisor.machine.sharing import BEHIND, Sharing
 from midwatch.supervisor.machine.system import Caps, Exit, Launch, Process
 from midwatch.wire.ids import new_id
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 pytestmark = pytest.mark.skipif(
     not supported() or not Path("/proc/self/autogroup").exists(),

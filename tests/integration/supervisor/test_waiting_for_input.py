@@ -26,7 +26,7 @@ from midwatch.supervisor.terminal import carry_out
 
 pytestmark = pytest.mark.skipif(not linux.supported(), reason="reads /proc")
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 QUIET_S = 0.3
 """Instead of eight seconds."""
 WATCHED_S = 3.0

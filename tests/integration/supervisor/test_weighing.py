@@ -122,12 +122,12 @@ def test_whose_directory_is_whose_is_found_out_quickly_for_a_large_fleet(tmp_pat
     places = {f"a{n}": f"{tmp_path}/work-{n}" for n in range(1500)} | {"in": f"{tmp_path}/work-7/x"}
     began = time.process_time()
     found = owned(places, [])
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 5.0
     assert set(places) - set(found) == {"a7", "in"}
 
 
 async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
