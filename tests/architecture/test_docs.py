@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.sources import ROOT, files, source
 
 from midwatch.core.calls.news import News
 from midwatch.core.detection import load
 from midwatch.core.states import State
 from midwatch.drills.catalogue import drills
 
-ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src/midwatch"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -77,25 +77,16 @@ def test_the_generated_tables_are_what_the_code_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _strings(path: Path) -> Iterator[str]:
-    """Yield every text constant of a module but its docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    loose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loose:
-            yield node.value
-
-
 def _in_code(pattern: str) -> set[str]:
     full = re.compile(pattern)
-    return {s for path in SRC.rglob("*.py") for s in _strings(path) if full.fullmatch(s)}
+    return {s for path in files("src") for s in source(path).texts if full.fullmatch(s)}
 
 
 def _first_column(page: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)`", _read(page), re.MULTILINE))
 
 
-EVENT = r"(?:agent|run|hub|gateway|supervisor|fleet|node|schedule|sdk)\.[a-z]+(?:_[a-z]+)*"
+EVENT = r"(?:agent|run|hub|gateway|supervisor|fleet|node|schedule|sdk|disk)\.[a-z]+(?:_[a-z]+)*"
 NOT_EVENTS = {
     "agent.py",
     "agent.html",
@@ -139,6 +130,7 @@ def _make_verbs() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*##", _read("Makefile"), re.MULTILINE))
 
 
+@cache
 def _commands() -> set[str]:
     """Return the commands that `midwatch` has, from the very object that parses them."""
     from typer.main import get_command
@@ -208,11 +200,16 @@ def test_the_sdk_depends_on_nothing() -> None:
     assert PYPROJECT["project"]["dependencies"] == []
 
 
+@cache
+def _unit_tests() -> str:
+    return "".join(p.read_text() for p in (ROOT / "tests/unit").rglob("test_*.py"))
+
+
 @pytest.mark.parametrize("kind", sorted(load()))
 def test_each_detector_has_its_file_its_tests_and_its_line_among_the_failures(kind: str) -> None:
     stem = kind.replace("-", "_")
     assert (SRC / f"core/detectors/{stem}.py").is_file()
-    tests = "".join(p.read_text() for p in (ROOT / "tests/unit").rglob("test_*.py"))
+    tests = _unit_tests()
     assert f'"{kind}"' in tests or f"detectors.{stem}" in tests, "no unit test speaks of it"
     assert kind in _first_column("docs/reference/failures.md")
 

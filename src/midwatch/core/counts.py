@@ -36,6 +36,21 @@ COUNTERS: Final[dict[str, Counter]] = {
         "items whose detectors failed; the items are stored", "kind", loss=True
     ),
     "watch_slow": Counter("groups for which the answer did not wait for the detectors"),
+    "sampled": Counter("spans that sampling let go; their sums stay", "kind"),
+    "expired": Counter("rows that retention let go", "kind"),
+    "keeping_failures": Counter("rounds of sealing and expiring that failed", "reason"),
+    "sample_failures": Counter(
+        "traces that a sampling condition could not judge; they are kept", "rule"
+    ),
+    "forwarded": Counter("spans, points and log records that another back-end took", "target"),
+    "forward_retries": Counter(
+        "requests to another back-end that were or will be repeated", "target"
+    ),
+    "forward_dropped": Counter(
+        "spans, points and log records that were not forwarded: no room, or refused",
+        "target",
+        loss=True,
+    ),
     "pings": Counter("pings received", "kind"),
     "commands": Counter("commands to nodes", "result"),
     "stream_resyncs": Counter(

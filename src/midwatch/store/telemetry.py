@@ -13,7 +13,7 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -250,6 +250,39 @@ class Telemetry:
             log.error("the telemetry store failed and is opened anew: %s", _first_line(error))
             with contextlib.suppress(duckdb.Error):
                 self._close()
+
+    async def expire(self, kind: str, before: float, agents: Mapping[str, float]) -> int:
+        """Remove rows of a table (`beats`, `events`, `samples`) that are older than `before`, of `agents` those older
+        than theirs (Unix seconds; -inf: none); return how many went. Of each agent the newest event of each kind
+        stays: it says how the agent is. The file's blocks are used again. Raises StoreError."""
+        table = next(each.name for each in TABLES.values() if each.name == kind)
+        newest = (
+            " AND EXISTS (SELECT 1 FROM events AS n WHERE n.agent = o.agent AND n.kind = o.kind AND n.ts > o.ts)"
+            if kind == "events"
+            else ""
+        )
+        sources = [("NOT list_contains(?, agent)", list(agents), before)]
+        sources += [("list_contains(?, agent)", [agent], at) for agent, at in agents.items()]
+
+        def work() -> int:
+            gone = 0
+            try:
+                writer = self._need_writer()
+                for condition, names, at in sources:
+                    if at > 0:
+                        found = writer.execute(
+                            f"DELETE FROM {table} AS o WHERE ts < ? AND {condition}{newest}",  # noqa: S608
+                            [datetime.fromtimestamp(at, UTC), names],
+                        ).fetchone()
+                        gone += found[0] if found else 0
+            except duckdb.Error as error:
+                self._recover(error)
+                raise StoreError(
+                    f"the telemetry store cannot let go: {_first_line(error)}; see the disk of {self._path.parent}"
+                ) from None
+            return gone
+
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     # -- reading -----------------------------------------------------------------------------
 

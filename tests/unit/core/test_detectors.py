@@ -177,6 +177,20 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             (),
         ),
         (
+            _event("disk.low", agent="midwatch", reason="1.9 GiB of 40 GiB are free"),
+            "disk-full",
+            "warning",
+            "midwatch: 1.9 GiB of 40 GiB are free",
+            (),
+        ),
+        (
+            _event("disk.full", agent="midwatch", reason="0.9 GiB of 40 GiB are free"),
+            "disk-full",
+            "critical",
+            "midwatch: 0.9 GiB of 40 GiB are free",
+            (),
+        ),
+        (
             _event(
                 "supervisor.lost",
                 agent="midwatch",
@@ -472,3 +486,8 @@ def test_the_heartbeat_of_the_fleet_file_is_what_is_told() -> None:
     assert isinstance(verdict, Finding)
     assert "no beat for 16 seconds, one is due every 5 seconds" in verdict.sentence
     assert verdict.reason.startswith("no beat for 3 intervals of 5 s")
+
+
+def test_room_on_the_disk_ends_its_incident() -> None:
+    facts = _facts(_event("disk.fine", agent="midwatch", reason="20 GiB are free"))
+    assert _verdicts(facts) == {"disk-full": Clear("disk-full", "midwatch", "20 GiB are free", NOW)}

@@ -1,0 +1,1 @@
+"""What stays of telemetry, and whether more may come."""

@@ -1,0 +1,182 @@
+"""Rounds of keeping, and the disk guard, on stores and disks in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import StoreError
+from midwatch.core.spans.form import Signal
+from midwatch.core.spans.keeping import Guarded, Level
+from midwatch.core.telemetry import AgentKeep, Keep
+from midwatch.hub.keeping.guarding import DiskGuard, DiskNews
+from midwatch.hub.keeping.keeper import Keeper
+from midwatch.store.memory import SetSpace
+from midwatch.store.spans.memory import MemorySpans
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from spans import NOON_S, batch, content, point, span
+
+DAY_S = 86_400.0
+MIB = 1024 * 1024
+
+
+class Rows:
+    """Beats, events and samples: what was asked of them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float, dict[str, float]]] = []
+
+    async def expire(self, kind: str, before: float, agents: Mapping[str, float]) -> int:
+        self.asked.append((kind, before, dict(agents)))
+        return 2
+
+
+class OnlyDrops:
+    """A store that knows no expiry, as one that many hubs share."""
+
+    def __init__(self, store: MemorySpans) -> None:
+        self.settle, self.footprint, self.drop = store.settle, store.footprint, store.drop
+
+
+async def filled() -> MemorySpans:
+    store = MemorySpans()
+    old, kept, young = (
+        span("old", "t1", start_s=-3 * DAY_S),
+        span("kept", "t2", start_s=-3 * DAY_S, agent="audit"),
+        span("young", "t3"),
+    )
+    said = [content(old, "a", "old words"), content(young, "a", "new words")]
+    await store.append(batch(old, kept, young, contents=said, points=[point()]))
+    return store
+
+
+KEEP = Keep(spans=DAY_S, agents={"audit": AgentKeep(spans=365 * DAY_S)})
+
+
+@pytest.mark.parametrize("expires", [True, False])
+async def test_a_round_lets_go_what_is_too_old_in_any_kind_of_store(expires: bool) -> None:
+    store, counts = await filled(), Counts()
+    given: Any = store if expires else OnlyDrops(store)
+    keeper = Keeper(given, lambda: KEEP, counts, lambda: NOON_S)
+    await keeper.round(NOON_S)
+    held = await store.footprint()
+    assert {a: by[Signal.SPANS].rows for a, by in held.agents.items()} == {"audit": 1, "inbox": 1}
+    assert held.signals[Signal.CONTENTS].rows == 1
+    assert counts.value("expired", "spans") == 1
+    assert keeper.done.expired == {"spans": 1, "contents": 1}
+    await keeper.round(NOON_S + 1)
+    assert keeper.done.expired == {"spans": 1, "contents": 1}
+
+
+async def test_small_rows_are_let_go_once_an_hour_by_their_own_ages() -> None:
+    rows = Rows()
+    keep = Keep(beats=DAY_S, events=None, samples=2 * DAY_S, agents={"audit": AgentKeep(beats=3 * DAY_S)})  # fmt: skip
+    keeper = Keeper(await filled(), lambda: keep, Counts(), lambda: NOON_S, small=rows)
+    for minute in range(61):
+        await keeper.round(NOON_S + 60.0 * minute)
+    never = float("-inf")
+    assert rows.asked == [
+        ("beats", at - DAY_S, {"audit": at - 3 * DAY_S})
+        if kind == "beats"
+        else (kind, never, {"audit": never})
+        if kind == "events"
+        else (kind, at - 2 * DAY_S, {"audit": at - 2 * DAY_S})
+        for at in (NOON_S, NOON_S + 3600.0)
+        for kind in ("beats", "events", "samples")
+    ]
+
+
+async def test_a_hub_that_another_one_does_it_for_does_nothing() -> None:
+    async def not_mine() -> bool:
+        return False
+
+    store = await filled()
+    keeper = Keeper(store, lambda: KEEP, Counts(), lambda: NOON_S, mine=not_mine)
+    await keeper.round(NOON_S)
+    assert (await store.footprint()).signals[Signal.SPANS].rows == 3
+
+
+async def test_a_clock_that_goes_back_keeps_nothing_from_its_turn() -> None:
+    rows = Rows()
+    keeper = Keeper(await filled(), lambda: KEEP, Counts(), lambda: NOON_S, small=rows)
+    await keeper.round(NOON_S)
+    await keeper.round(NOON_S - 10 * DAY_S)
+    assert len(rows.asked) == 6
+
+
+# -- the disk ----------------------------------------------------------------------------------
+
+
+class Told:
+    def __init__(self) -> None:
+        self.levels: list[Level] = []
+        self.broken = False
+
+    async def __call__(self, now: Guarded) -> None:
+        if self.broken:
+            raise StoreError("told to be broken")
+        self.levels.append(now.level)
+
+
+async def test_the_door_of_telemetry_closes_before_the_disk_is_full_and_opens_again() -> None:
+    space, told = SetSpace(500 * MIB, 1000 * MIB), Told()
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    assert guard.closed() is None, "before the first look telemetry is taken"
+    for free_mib in (500, 250, 150, 150, 99, 50, 105, 111, 250):
+        space.free_bytes = free_mib * MIB
+        await guard.look()
+        assert (guard.closed() is not None) == (free_mib in (99, 50, 105)), free_mib
+    assert told.levels == [Level.FINE, Level.LOW, Level.FULL, Level.LOW, Level.FINE]
+
+
+async def test_what_could_not_be_told_is_told_with_the_next_look() -> None:
+    space, told = SetSpace(150 * MIB, 1000 * MIB), Told()
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    told.broken = True
+    with pytest.raises(StoreError):
+        await guard.look()
+    told.broken = False
+    await guard.look()
+    await guard.look()
+    assert told.levels == [Level.LOW]
+
+
+async def test_a_disk_that_cannot_be_looked_at_stays_as_it_was() -> None:
+    space, told = SetSpace(10 * MIB, 1000 * MIB), Told()
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    await guard.look()
+    space.broken = True
+    await guard.look()
+    assert guard.closed() is not None
+    assert told.levels == [Level.FULL]
+
+
+class NoIncidents:
+    def __init__(self) -> None:
+        self.open: list[Any] = []
+
+    async def open_incidents(self) -> list[Any]:
+        return self.open
+
+
+async def test_that_all_is_fine_is_told_only_when_something_was_wrong() -> None:
+    events: list[dict[str, Any]] = []
+
+    async def append(item: dict[str, Any]) -> None:
+        events.append(item)
+
+    book: Any = NoIncidents()
+    news = DiskNews(append, book, lambda: 5.0, "midwatch")
+    fine, low = (Guarded(level, level.value, 1, 2) for level in (Level.FINE, Level.LOW))
+    await news(fine)
+    assert events == []
+    await news(low)
+    await news(fine)
+    assert [event["kind"] for event in events] == ["disk.low", "disk.fine"]
+    assert events[0]["data"] == {"reason": "low", "free_bytes": 1, "limit_bytes": 2}
