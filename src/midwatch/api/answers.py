@@ -21,6 +21,7 @@ from midwatch.core.counts import Counts
 from midwatch.core.incident import Incident
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
 from midwatch.store.runs import RunStore
+from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.telemetry import Telemetry
 from midwatch.store.tokens import TokenStore
 
@@ -35,6 +36,7 @@ class Room:
     deliveries: DeliveryBook
     runs: RunStore
     telemetry: Telemetry
+    spans: EmbeddedSpans
     tokens: TokenStore
     callers: Callers
     login: Login

@@ -18,6 +18,7 @@ from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean
 from midwatch.core.times import zone_of
 from midwatch.store import history, spending
+from midwatch.store import traces as traces_of
 from midwatch.wire.problem import Refusal
 
 Limit = Annotated[int, Query(ge=1, le=500, description="items of one page")]
@@ -127,7 +128,8 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
         """Dollars of the calls that the gateway carried, and of what agents report of other runs; dearest first.
         Days are those of the fleet's time zone."""
         zone = zone_of(room.reader.fleet(room.clock())["timezone"])
-        return Json(await room.telemetry.read(lambda c: spending.cost(c, by, since, zone)))
+        called = await room.spans.read(lambda view: spending.carried(view, by, since, zone))
+        return Json(await room.telemetry.read(lambda c: spending.cost(c, called, by, since, zone)))
 
     @router.get("/api/beats", response_model=shapes.Beats)
     async def beats(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -138,13 +140,13 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
     @router.get("/api/traces", response_model=shapes.Traces)
     async def traces(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Traces, newest first."""
-        found = await room.telemetry.read(lambda c: history.traces(c, agent, after, limit))
+        found = await room.spans.read(lambda view: traces_of.traces(view, agent, after, limit))
         return page(shapes.Traces, found, limit, "trace_id")
 
     @router.get("/api/traces/{trace_id}", response_model=shapes.WholeTrace)
     async def trace(trace_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One trace with its spans, by their start."""
-        found = await room.telemetry.read(lambda c: history.trace(c, trace_id.lower()))
+        found = await room.spans.read(lambda view: traces_of.trace(view, trace_id.lower()))
         if found is None:
             raise Refusal(404, f"no trace has the id {trace_id[:64]!r}", reason="trace")
         return Json.of(shapes.WholeTrace, found)

@@ -71,6 +71,8 @@ class AgentView:
         self.last_beat_at: float | None = None
         self.life_at: float | None = None
         """The last sign of work, by the hub's clock."""
+        self.traced_at: float | None = None
+        """When the newest of its spans began."""
         self.due_at: float | None = None
         """When the hub counts the agent as hung; None when it does not judge it."""
         self.cycle: Cycle | None = None
@@ -203,9 +205,7 @@ class AgentView:
             self.pid = whole_of(data, "pid")
         elif self.state in ALIVE:
             self.pid = whole_of(data, "pid") or self.pid
-        run_id = text_of(data, "run_id", 128)
-        if run_id is not None:
-            self.run_id = run_id
+        self.run_id = text_of(data, "run_id", 128) or self.run_id
         return True
 
     def end_with(self, parent: str, at: float) -> None:
@@ -297,6 +297,14 @@ class AgentView:
         if not self.managed:
             self._unmanaged(State.RUNNING, item["at"], now)
         self._sign_of_life(item["at"], now)
+
+    def take_spans(self, at: float, now: float) -> bool:
+        """Take it that spans came, the latest of which began at `at`. Returns whether that is news."""
+        self.traced_at = max(self.traced_at or 0.0, at)
+        before = self.state
+        if not (self.managed or self.declared or self.last_beat_at is not None):
+            self._unmanaged(State.RUNNING, at, now)
+        return self.state is not before
 
     def take_run(self, item: Item, now: float) -> None:
         """Fold a run report of an agent that no supervisor answers for: a ping's, or the SDK's."""

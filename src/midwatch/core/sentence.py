@@ -71,6 +71,8 @@ def _running(look: Look) -> str:
     step = agent.step
     if step is not None and step["at"] >= (agent.last_beat_at or 0.0):
         return _step(look, step)
+    if agent.last_beat_at is None and not agent.managed and agent.traced_at is not None:
+        return f"last span {look.ago(agent.traced_at)} ago"
     if agent.last_beat_at is None and agent.since is not None:
         return f"running for {look.ago(agent.since)}, no beat yet"
     return ""

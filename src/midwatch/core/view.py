@@ -24,6 +24,7 @@ from midwatch.core.loop import Cycle
 from midwatch.core.plain import text_of, texts_of
 from midwatch.core.scheduled import schedule_of
 from midwatch.core.sentence import sentence_of
+from midwatch.core.spans.digest import Seen
 from midwatch.core.states import ALIVE, State
 from midwatch.core.times import zone_of
 from midwatch.core.versions import shown
@@ -157,6 +158,23 @@ class FleetView:
         if agent.due_at is not None and name not in self._queued:
             self._queue(agent)
         return Change(agent, is_news, before, cycle)
+
+    def see(self, name: str, seen: Seen, now: float) -> bool:
+        """Fold what an agent's spans of one commit come to. Returns whether it looks different now.
+
+        Spans are no beats, and nobody is late because of them. Agents of the fleet file are judged by what they
+        report themselves; one that sends spans alone is there, and at work, while it sends them.
+        """
+        at = min(now, seen.newest_ns / 1e9)
+        agent = self._agents.get(name)
+        if agent is None:
+            # a spool of yesterday says nothing of today, and a sub-agent is shown when it reports
+            if name == MIDWATCH or ":" in name or now - at > FORGET_AFTER_S:
+                return False
+            agent = self._get(name)
+            if agent is None:
+                return False
+        return agent.take_spans(at, now)
 
     def _fold(
         self, agent: AgentView, kind: Kind, item: Item, now: float

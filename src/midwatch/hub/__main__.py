@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from midwatch.core.errors import MidwatchError
+from midwatch.core.errors import MidwatchError, SetupError
 from midwatch.hub.app import Hub
 from midwatch.hub.server import HubServer, bind
 from midwatch.hub.settings import Settings, read_arguments
@@ -29,6 +29,11 @@ async def serve(settings: Settings) -> None:
     hub = Hub(settings)
     listener = bind(settings.host, settings.port)
     await hub.start()
+    try:
+        others = await hub.listen()
+    except SetupError:
+        await hub.stop()
+        raise
     server = HubServer(hub.asgi, listener)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{shown}:{server.port}"
@@ -44,7 +49,7 @@ async def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG, 20, 50)
-    print(f"hub: listening on {url}", flush=True)  # noqa: T201  the supervisor's console
+    print(*(f"hub: {each}" for each in others), f"hub: listening on {url}", sep="\n", flush=True)  # noqa: T201  the supervisor's console
     await told.wait()
     gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
     died = serving.done()

@@ -34,8 +34,10 @@ from midwatch.core.fleet import Fleet
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FleetView
 from midwatch.hub.settings import Settings
+from midwatch.hub.spans import SpanRoom
 from midwatch.ingest.app import IngestApp, takes
 from midwatch.ingest.intake import Intake
+from midwatch.ingest.otlp.http import PATHS as OTLP
 from midwatch.ingest.roster import SELF, Roster
 from midwatch.store import history
 from midwatch.store.agents import AgentStore
@@ -90,6 +92,17 @@ class Hub:
             clock=clock,
         )
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
+        self._spans = SpanRoom(
+            self._folder / "spans",
+            self._state,
+            self._roster,
+            self._watch,
+            self._view,
+            self._runs.get,
+            self._callers.by_token,
+            self.counts,
+            clock,
+        )
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)
         pages = web.build(
@@ -115,12 +128,19 @@ class Hub:
             deliveries=deliveries,
             runs=self._runs,
             telemetry=self._telemetry,
+            spans=self._spans.store,
             tokens=self._tokens,
             callers=self._callers,
             login=self.login,
             nodes=self._nodes,
             stream=self._stream,
-            health=Health({"state": self._probe_state, "telemetry": self._telemetry.probe}),
+            health=Health(
+                {
+                    "state": self._probe_state,
+                    "telemetry": self._telemetry.probe,
+                    "spans": self._spans.store.probe,
+                }
+            ),
             counts=self.counts,
             statistics=self._watch.statistics,
             logs=self.settings.data / "logs",
@@ -143,7 +163,12 @@ class Hub:
         )
         self._view.restore(histories, now)
         self._intake.start()
+        await self._spans.start()
         await self._watch.start()
+
+    async def listen(self) -> list[str]:
+        """Open the addresses for telemetry alone, after `start`; return them in words. Raises SetupError."""
+        return await self._spans.listen(self._fleet.hub)
 
     def end_waiting(self) -> None:
         """End streams and long polls, which would keep the server from stopping."""
@@ -152,20 +177,23 @@ class Hub:
 
     async def stop(self) -> None:
         """Write what waits, then close everything."""
+        await self._spans.deafen()
         await self._runs.stop()
         await self._telemetry.finish()
         await self._watch.stop()
+        await self._spans.stop()
         await self._telemetry.stop()
         await self._state.stop()
 
     # -- requests ----------------------------------------------------------------------------------
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not takes(scope["method"], scope["path"]):
+        room = self._spans.http if scope["path"] in OTLP else self._ingest
+        if room is self._ingest and not takes(scope["method"], scope["path"]):
             await self._ask_api(scope, receive, send)
             return
         try:
-            await self._ingest(scope, receive, send)
+            await room(scope, receive, send)
         except Exception:  # noqa: BLE001  the top of every request: a fault is answered, counted, logged
             await self._fail(scope, send)
 
@@ -193,6 +221,7 @@ class Hub:
 
     async def observe(self, kind: Kind, items: Sequence[Item]) -> None:
         """Hand committed items to the watch; a new fleet file is read between what it stands between."""
+        self._spans.losing.observe(kind, items)
         begun = 0
         for index, item in enumerate(items):
             if kind is Kind.EVENT and item["kind"] == "fleet.loaded" and item["agent"] == SELF:

@@ -9,24 +9,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from midwatch.core.access import Caller
-from midwatch.core.access import Scope as Access
-from midwatch.core.calls.news import SCOPE
 from midwatch.ingest import ping
-from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, header, parse
+from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, parse
 from midwatch.ingest.intake import Intake, Taken
-from midwatch.ingest.otlp import items as otlp
-from midwatch.wire.items import PATHS, BadItem, Item, Kind
-from midwatch.wire.limits import MAX_ITEMS
+from midwatch.wire.items import PATHS, Kind
 from midwatch.wire.problem import MEDIA_TYPE, Refusal
 
 KINDS: Final[dict[str, Kind]] = {path: kind for kind, path in PATHS.items()}
 
-TRACES: Final = "/v1/traces"
 PING: Final = "/ping/"
 
 log = logging.getLogger(__name__)
@@ -34,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def takes(method: str, path: str) -> bool:
     """Tell whether a request belongs to ingest; all else goes to the API."""
-    return (method == "POST" and (path in KINDS or path == TRACES)) or path.startswith(PING)
+    return (method == "POST" and path in KINDS) or path.startswith(PING)
 
 
 class IngestApp:
@@ -53,8 +47,6 @@ class IngestApp:
         try:
             if path.startswith(PING):
                 await self._ping(scope, receive, send)
-            elif path == TRACES:
-                await self._traces(scope, receive, send)
             else:
                 await self._items(KINDS[path], scope, receive, send)
         except Refusal as refusal:
@@ -89,79 +81,6 @@ class IngestApp:
                 answer["more_rejected"] = taken.more_rejected
             content = json.dumps(answer).encode()
         await _answer(send, 200, content, "application/json")
-
-    # -- OTLP ------------------------------------------------------------------------------------
-
-    async def _traces(self, scope: Scope, receive: Receive, send: Send) -> None:
-        media = header(scope["headers"], b"content-type").partition(";")[0].strip().lower()
-        if media not in ("application/x-protobuf", "application/protobuf", "application/json"):
-            raise Refusal(
-                415,
-                f"content-type {media[:60]!r}: OTLP is application/x-protobuf or application/json",
-                reason="media_type",
-            )
-        as_json = media == "application/json"
-        try:
-            decode = _from_json if as_json else _from_protobuf
-            spans, size = await self._bodies.read(scope, receive, decode)
-            rejected, message = await self._keep_spans(spans, size, scope["midwatch.caller"])
-        except Refusal as refusal:
-            if as_json:
-                raise
-            self._counts.add("refused_requests", refusal.reason)
-            headers = [(k.encode(), v.encode()) for k, v in refusal.headers.items()]
-            content = otlp.status_message(refusal.detail)
-            await _answer(send, refusal.status, content, media, headers)
-            return
-        await _answer(send, 200, otlp.response(rejected, message, as_json=as_json), media)
-
-    async def _keep_spans(
-        self, spans: list[otlp.Span], size: int, caller: Caller
-    ) -> tuple[int, str]:
-        if len(spans) > MAX_ITEMS:
-            raise Refusal(413, f"more than {MAX_ITEMS} spans; send fewer", reason="items")
-        items: list[Item] = []
-        rejected, message = 0, ""
-        for span in spans:
-            try:
-                item, clipped = self._span(span, caller)
-            except BadItem as error:
-                self._counts.add("rejected", error.reason)
-                rejected, message = rejected + 1, message or str(error)
-                continue
-            if clipped:
-                self._counts.add("clipped", "attribute", clipped)
-            items.append(item)
-        if items:
-            await self._intake.keep_spans(items, size)
-        return rejected, message
-
-    def _span(self, span: otlp.Span, caller: Caller) -> tuple[Item, int]:
-        named, service = otlp.agent_of(span)
-        if span.scope == SCOPE and not caller.may(Access.NODE):
-            raise BadItem(
-                "scope",
-                "reserved",
-                f"scope {SCOPE!r}: these spans are the ledger's word, and a node's to send",
-            )
-        if caller.agent is not None:
-            if named is not None and not caller.speaks_for(named):
-                raise BadItem(
-                    "resource.midwatch.agent",
-                    "foreign",
-                    f"this token writes for {caller.agent!r} only, not for {named[:64]!r}",
-                )
-            agent = named or caller.agent
-            run_id = caller.run_id if agent == caller.agent else None
-            return otlp.to_item(span, agent, run_id, self._intake.clock())
-        agent = named or service
-        if agent is None:
-            raise BadItem(
-                "resource", "missing", "the resource has neither midwatch.agent nor service.name"
-            )
-        if not self._intake.roster.knows(agent) and not caller.may(Access.NODE):
-            raise BadItem("resource", "unknown_agent", self._intake.roster.stranger(agent).detail)
-        return otlp.to_item(span, agent, None, self._intake.clock())
 
     # -- pings -----------------------------------------------------------------------------------
 
@@ -211,19 +130,6 @@ class IngestApp:
             self._seen(said.agent)
         limit = [(b"ping-body-limit", str(ping.BODY_LIMIT).encode())]
         await _answer(send, 200, b"" if method == "HEAD" else b"OK", "text/plain", limit)
-
-
-def _ended(span: otlp.Span) -> bool:
-    """Tell whether a span is over: this table has no place for one that has only been announced."""
-    return span.end_ns != 0
-
-
-def _from_json(body: bytes) -> list[otlp.Span]:
-    return list(islice(filter(_ended, otlp.from_json(parse(body))), MAX_ITEMS + 1))
-
-
-def _from_protobuf(body: bytes) -> list[otlp.Span]:
-    return list(islice(filter(_ended, otlp.from_protobuf(body)), MAX_ITEMS + 1))
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -43,6 +43,9 @@ SUPERVISOR_KINDS: Final = frozenset(
         "supervisor.lost",
         "fleet.loaded",
         "node.stopping",
+        "disk.low",
+        "disk.full",
+        "disk.fine",
         *news.ALL,
     }
 )
@@ -225,13 +228,6 @@ class Intake:
         except StoreError as error:
             raise store_refusal(error) from None
 
-    async def keep_spans(self, spans: Sequence[Item], size: int) -> None:
-        """Store spans. Raises Refusal 503 when the store cannot take them now."""
-        try:
-            await self._telemetry.append("span", spans, size)
-        except StoreError as error:
-            raise store_refusal(error) from None
-
     async def _telemetry_stored(self, group: list[Stored]) -> None:
         pending: list[tuple[str, list[Item]]] = []
         for stored in group:
@@ -240,8 +236,6 @@ class Intake:
             if not stored.items:
                 continue
             self.counts.add("accepted", stored.kind, len(stored.items))
-            if stored.kind == "span":
-                continue  # the watch judges beats and events; spans are for reading
             if pending and pending[-1][0] == stored.kind:
                 pending[-1][1].extend(stored.items)
             else:

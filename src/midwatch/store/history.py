@@ -1,4 +1,4 @@
-"""What is read back from telemetry: histories for the fleet view, cost, traces.
+"""What is read back from telemetry: histories for the fleet view, and beats.
 
 Every function here is one or a few queries over a cursor; `Telemetry.read` runs them in a thread.
 """
@@ -13,8 +13,7 @@ import duckdb
 
 from midwatch.core.day import MAX_RUNS
 from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
-from midwatch.store.columns import BEATS, EVENTS, SAMPLES, SPANS, Table
-from midwatch.store.tracesums import tokens_of
+from midwatch.store.columns import BEATS, EVENTS, SAMPLES, Table
 from midwatch.wire.items import Item
 
 RESTORE_BACK_S: Final = 7 * 86_400.0
@@ -132,53 +131,6 @@ def _sent(
             rest = max(0, sent - system - tools)
             found.setdefault(agent, []).append((back, calls, (system, tools, rest)))
     return found
-
-
-def traces(
-    cursor: duckdb.DuckDBPyConnection, agent: str | None, after: str | None, limit: int
-) -> list[dict[str, Any]]:
-    """Return newest first, tokens counted once; `after` is the trace id that the last page ended with."""
-    where, values = ["true"], list[Any]()
-    if agent is not None:
-        where.append("agent = ?")
-        values.append(agent)
-    having, bound = "", list[Any]()
-    if after is not None:
-        having = "HAVING (min(ts), trace_id) < ((SELECT min(ts) FROM spans WHERE trace_id = ?), ?) "
-        bound = [after, after]
-    rows = cursor.execute(
-        "SELECT trace_id, epoch(min(ts)),"  # noqa: S608
-        " epoch(max(ts + to_microseconds((coalesce(duration_s, 0) * 1e6)::BIGINT))) - epoch(min(ts)),"
-        " count(*), arg_min(name, (parent_id IS NOT NULL, ts)), any_value(agent),"
-        " count(*) FILTER (status = 'error')"
-        f" FROM spans WHERE {' AND '.join(where)} GROUP BY trace_id {having}"
-        "ORDER BY min(ts) DESC, trace_id DESC LIMIT ?",
-        [*values, *bound, limit],
-    ).fetchall()
-    names = ("trace_id", "at", "duration_s", "spans", "name", "agent", "errors")
-    items: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in rows]
-    used = tokens_of(cursor, [(item["trace_id"], item["spans"]) for item in items])
-    for item in items:
-        counted = used.get(item["trace_id"])
-        item["input_tokens"] = None if counted is None else counted.input_tokens
-        item["output_tokens"] = None if counted is None else counted.output_tokens
-    return items
-
-
-MAX_TRACE_SPANS: Final = 5_000
-"""Spans of one trace that are shown; a longer one says so."""
-
-
-def trace(cursor: duckdb.DuckDBPyConnection, trace_id: str) -> dict[str, Any] | None:
-    """Return `{"trace_id", "spans": […], "truncated"}` with spans by their start, or None."""
-    rows = cursor.execute(
-        f"SELECT {SPANS.select()} FROM spans WHERE trace_id = ? ORDER BY ts, span_id LIMIT ?",  # noqa: S608
-        [trace_id, MAX_TRACE_SPANS + 1],
-    ).fetchall()
-    if not rows:
-        return None
-    spans = [SPANS.item(row) for row in rows[:MAX_TRACE_SPANS]]
-    return {"trace_id": trace_id, "spans": spans, "truncated": len(rows) > MAX_TRACE_SPANS}
 
 
 def beats(

@@ -4,57 +4,92 @@ The ledger's word wins: where a run's calls are carried, its own beats say nothi
 nothing is counted twice. A sub-agent calls with its parent's key; what it reports belongs to the same rule.
 """
 
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 import duckdb
 
 from midwatch.core.calls.news import SCOPE
+from midwatch.core.spans.form import Signal
+from midwatch.store.spans.engine import View
 from midwatch.wire.limits import NUSD_PER_USD
+
+_DAY: Final = "strftime({} AT TIME ZONE ?, '%Y-%m-%d')"
 
 COST_BY: Final = {
     "agent": "agent",
-    "day": "strftime(ts AT TIME ZONE ?, '%Y-%m-%d')",
-    "model": "model",
-    "provider": "provider",
+    "day": _DAY.format("make_timestamptz(start_ns // 1000)"),
+    "model": """coalesce(attributes->>'$."midwatch.model"', response_model, model)""",
+    "provider": """coalesce(attributes->>'$."midwatch.provider"', provider)""",
     "session": "session",
     "task": """attributes->>'$."midwatch.task"'""",
     "tag": """unnest(coalesce(from_json(attributes->'$."midwatch.tags"', '["VARCHAR"]'), [NULL]))""",
     "key": """attributes->>'$."midwatch.virtual_key"'""",
 }
-"""What the cost of calls can be summed by, as SQL."""
+"""What the cost of calls can be summed by, as SQL. Models and providers go by what the fleet file calls them."""
 
-_OF_BEATS: Final = ("agent", "day")
+_OF_BEATS: Final = {"agent": "agent", "day": _DAY.format("ts")}
 """What beats know; by anything else they are one row without a name."""
 
 MAX_ROWS: Final = 1_000
 """Rows of one answer, the dearest; the total is of all."""
 
-_CALLS: Final = f"scope = '{SCOPE}' AND operation IS NOT NULL AND ts >= ?"
+_CALLS: Final = f"scope = '{SCOPE}' AND operation IS NOT NULL AND start_ns >= ?"
 
 _SAVED: Final = " + ".join(
     f"""coalesce(try_cast(attributes->>'$."midwatch.{name}"' AS BIGINT), 0)"""
     for name in ("saved_nusd", "cache_saved_nusd")
 )
 
-_REPORTED: Final = f"""
-WITH carried AS (SELECT DISTINCT agent, run_id FROM spans WHERE {_CALLS}),
+_REPORTED: Final = """
+WITH carried AS (SELECT unnest(?::VARCHAR[]) AS agent, unnest(?::VARCHAR[]) AS run_id),
 above AS (SELECT DISTINCT agent FROM carried),
 told AS (SELECT b.*, c.agent IS NULL AND a.agent IS NULL AS alone FROM beats AS b
   LEFT JOIN carried AS c ON c.agent = b.agent AND c.run_id IS NOT DISTINCT FROM b.run_id
   LEFT JOIN above AS a ON contains(b.agent, ':') AND a.agent = split_part(b.agent, ':', 1)
   WHERE b.ts >= ?)
-"""  # noqa: S608  names of our own
+"""
 """Beats, and which of them speak of runs that the gateway did not carry."""
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What the gateway carried: rows by name, their total, and whose runs these are."""
+
+    rows: dict[str | None, dict[str, Any]]
+    total_nusd: int
+    runs: Sequence[tuple[str, str | None]]
+
+
+def carried(view: View, by: str, since: float | None, zone: tzinfo = UTC) -> Carried:
+    """Return what the gateway's calls cost, summed by a key of COST_BY, for `cost`."""
+    start_ns = round((since or 0.0) * 1e9)
+    spans = view.rows(Signal.SPANS, start_ns)
+    rows = _called(view.cursor, spans, by, start_ns, str(zone))
+    total = view.cursor.execute(
+        f"SELECT sum(cost_nusd)::BIGINT FROM {spans} WHERE {_CALLS}", [start_ns]
+    ).fetchone()
+    runs = view.cursor.execute(
+        f"SELECT DISTINCT agent, run_id FROM {spans} WHERE {_CALLS}", [start_ns]
+    ).fetchall()
+    return Carried(rows, (total[0] if total else None) or 0, runs)
+
+
 def cost(
-    cursor: duckdb.DuckDBPyConnection, by: str, since: float | None, zone: tzinfo = UTC
+    cursor: duckdb.DuckDBPyConnection,
+    called: Carried,
+    by: str,
+    since: float | None,
+    zone: tzinfo = UTC,
 ) -> dict[str, Any]:
-    """Return `{"total_usd", "total_nusd", "rows"}`, summed by a key of COST_BY, dearest first. `since`: Unix
-    seconds; `zone`: whose days. A call with two tags stands in two rows, and once in the total.
+    """Return `{"total_usd", "total_nusd", "rows"}`, summed by a key of COST_BY, dearest first, of `called` (of the
+    same `by`, `since` and `zone`) and of what beats report. `since`: Unix seconds; `zone`: whose days. A call with two tags stands in two rows, and once in the total.
 
     A row holds its name under `by` (None: it has none), `cost_usd` and `cost_nusd` (None: nobody said), `tokens`,
     `model_calls`, `estimated` and `disputed` (calls), `saved_usd` (by answers that were given again, and by the marks
@@ -62,9 +97,8 @@ def cost(
     agents report and the gateway did not carry).
     """
     start = datetime.fromtimestamp(since or 0.0, UTC)
-    rows = _called(cursor, by, start, str(zone))
-    total = _total(cursor, start)
-    for name, nusd, tokens, calls, cycles in _reported(cursor, by, start, str(zone)):
+    rows, total = called.rows, called.total_nusd
+    for name, nusd, tokens, calls, cycles in _reported(cursor, called, by, start, str(zone)):
         if by not in _OF_BEATS and nusd is None:
             continue
         total += nusd or 0
@@ -101,18 +135,17 @@ def _row(by: str, name: str | None) -> dict[str, Any]:
 
 
 def _called(
-    cursor: duckdb.DuckDBPyConnection, by: str, start: datetime, zone: str
+    cursor: duckdb.DuckDBPyConnection, spans: str, by: str, start_ns: int, zone: str
 ) -> dict[str | None, dict[str, Any]]:
-    key = COST_BY[by]
     values = [zone] if by == "day" else []
     found = cursor.execute(
-        f"SELECT {key} AS what, sum(cost_nusd)::BIGINT,"  # noqa: S608  names from our table
+        f"SELECT {COST_BY[by]} AS what, sum(cost_nusd)::BIGINT,"
         " sum(input_tokens + output_tokens)::BIGINT, count(*),"
         """ count(*) FILTER (attributes->>'$."midwatch.estimated"' = 'true'),"""
         """ count(*) FILTER (attributes->>'$."midwatch.disputed"' = 'true'),"""
         f" sum({_SAVED})::BIGINT"
-        f" FROM spans WHERE {_CALLS} GROUP BY what",
-        [*values, start],
+        f" FROM {spans} WHERE {_CALLS} GROUP BY what",
+        [*values, start_ns],
     ).fetchall()
     rows: dict[str | None, dict[str, Any]] = {}
     for name, nusd, tokens, calls, estimated, disputed, saved in found:
@@ -125,22 +158,14 @@ def _called(
 
 
 def _reported(
-    cursor: duckdb.DuckDBPyConnection, by: str, start: datetime, zone: str
+    cursor: duckdb.DuckDBPyConnection, called: Carried, by: str, start: datetime, zone: str
 ) -> list[tuple[Any, ...]]:
     """Return name, cost, tokens and calls of what was not carried, and cycles of everything."""
-    key = COST_BY[by] if by in _OF_BEATS else "NULL"
     values = [zone] if by == "day" else []
+    agents, runs = [agent for agent, _ in called.runs], [run_id for _, run_id in called.runs]
     return cursor.execute(
-        f"{_REPORTED} SELECT {key} AS what, (sum(cost_nusd) FILTER (alone))::BIGINT,"  # noqa: S608
+        f"{_REPORTED} SELECT {_OF_BEATS.get(by, 'NULL')} AS what, (sum(cost_nusd) FILTER (alone))::BIGINT,"
         " (sum(tokens) FILTER (alone))::BIGINT, (sum(model_calls) FILTER (alone))::BIGINT, count(*)"
         " FROM told GROUP BY what",
-        [start, start, *values],
+        [agents, runs, start, *values],
     ).fetchall()
-
-
-def _total(cursor: duckdb.DuckDBPyConnection, start: datetime) -> int:
-    row = cursor.execute(
-        f"SELECT sum(cost_nusd)::BIGINT FROM spans WHERE {_CALLS}",  # noqa: S608
-        [start],
-    ).fetchone()
-    return 0 if row is None else row[0] or 0

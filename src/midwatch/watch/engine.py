@@ -34,6 +34,7 @@ from midwatch.core.incident import Clear, Finding, Incident
 from midwatch.core.notify import next_repeat
 from midwatch.core.plain import number_of
 from midwatch.core.ports import DeliveryBook, IncidentBook, NodeLink, Publisher
+from midwatch.core.spans.digest import Digest
 from midwatch.core.view import Change, FleetView
 from midwatch.watch.actions import Actions
 from midwatch.watch.notifier import Notifier
@@ -73,7 +74,7 @@ def _print(line: str) -> None:
 
 
 class Watch:
-    """Implements `core.ports.Observer`. `clock` returns Unix seconds; `console` takes one line."""
+    """Implements `core.ports.Observer` and `core.spans.digest.SpanObserver`. `clock` returns Unix seconds; `console` takes one line."""
 
     def __init__(
         self,
@@ -202,6 +203,13 @@ class Watch:
             self._wake.set()
         if self._is_urgent:
             await self._save()
+
+    async def see(self, digest: Digest) -> None:
+        """Take what committed spans come to: an agent that sends nothing else is seen by them."""
+        now = self._clock()
+        for name, seen in digest.items():
+            if self._view.see(name, seen, now):
+                self._updates.changed(name)
 
     def _mark(self, change: Change, kind: Kind) -> None:
         name = change.agent.name

@@ -1,0 +1,107 @@
+"""Spans, metrics and log records in one hub: where they come in, where they lie, and what ends with a run.
+
+hub's own address ─┐
+4318, 4317 ────────┴▶ admission ▶ rows ▶ store ▶ watch ▶ answer        ⇒ settled, closed as lost
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from midwatch.core.access import Caller
+from midwatch.core.counts import Counts
+from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.spans.digest import SpanObserver
+from midwatch.core.telemetry import HubListen
+from midwatch.core.view import FleetView
+from midwatch.hub.listeners import Listeners
+from midwatch.hub.losing import Find, Losing
+from midwatch.ingest.admission import Admission
+from midwatch.ingest.otlp.http import OtlpHttp
+from midwatch.ingest.otlp.intake import OtlpIntake, Registry
+from midwatch.store.spans.embedded import EmbeddedSpans
+from midwatch.store.spans.manifest import StateManifest
+from midwatch.store.state import StateDb
+
+SETTLE_EVERY_S: Final = 30.0
+"""How often the store is asked to seal, count, sum and compact what is due."""
+
+log = logging.getLogger(__name__)
+
+
+class SpanRoom:
+    """Everything of telemetry but beats, events and samples. `start` before `http` is called, `stop` last."""
+
+    def __init__(
+        self,
+        folder: Path,
+        state: StateDb,
+        roster: Registry,
+        observer: SpanObserver,
+        view: FleetView,
+        find_run: Find,
+        by_token: Callable[[str], Awaitable[Caller | None]],
+        counts: Counts,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self.store = EmbeddedSpans(folder, StateManifest(state), counts, clock=clock)
+        self.losing = Losing(self.store, view, find_run, clock)
+        intake = OtlpIntake(self.store, roster, observer, Admission(), counts, clock)
+        self.http = OtlpHttp(intake)
+        self._listeners = Listeners(intake, by_token)
+        self._working: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the store. Raises SetupError, StoreError."""
+        await self.store.open()
+        self._working = [
+            asyncio.create_task(self._settle_on(), name="spans settling"),
+            asyncio.create_task(self.losing.run(), name="spans losing"),
+        ]
+
+    async def listen(self, wanted: HubListen) -> list[str]:
+        """Open the addresses that the fleet file asks for; return them in words. Raises SetupError."""
+        said: list[str] = []
+        try:
+            if wanted.otlp_http is not None:
+                port = await self._listeners.open_http(wanted.otlp_http)
+                said.append(f"OTLP over HTTP on {_host(wanted.otlp_http)}:{port}")
+            if wanted.otlp_grpc is not None:
+                port = await self._listeners.open_grpc(wanted.otlp_grpc)
+                said.append(f"OTLP over gRPC on {_host(wanted.otlp_grpc)}:{port}")
+        except SetupError:
+            await self._listeners.close()
+            raise
+        return said
+
+    async def deafen(self) -> None:
+        """Take no more at the addresses of telemetry alone; end what is left there."""
+        await self._listeners.close()
+
+    async def stop(self) -> None:
+        """Write what waits, and close."""
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
+        await self.store.stop()
+
+    async def _settle_on(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_EVERY_S)
+            try:
+                await self.store.settle(self._clock())
+            except StoreError as error:
+                log.warning("telemetry is settled later: %s", error)
+            except Exception:
+                # the top of a loop that must outlive its faults: or what is hot would never be sealed
+                log.exception("telemetry is settled later")
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
