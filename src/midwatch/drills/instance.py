@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -26,6 +28,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 START_TIMEOUT_S = 30.0
 """A cold start takes about two seconds; a machine under load may take its time."""
 STOP_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 20.0
+"""A hub that answers nothing for so long counts as one that cannot be reached."""
 CONSOLE_LINES = 2_000
 POLL_S = 0.02
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -185,7 +189,7 @@ class Instance:
         return "\n".join(line for _, line in self.console[-lines:])
 
     def get(self, path: str) -> Any:
-        """Return the JSON that the hub answers. Raises OSError while it cannot be reached."""
+        """Return the JSON that the hub answers. Raises OSError while it cannot be reached or breaks off."""
         return self._ask("GET", path)
 
     def post(self, path: str, body: Any = None) -> Any:
@@ -227,7 +231,9 @@ class Instance:
         found: dict[str, int] = {}
         listing = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         for pid in listing:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            command: list[bytes] = []
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             for part in command:
                 if part in (b"midwatch.hub", b"midwatch.gateway"):
                     found[part.decode().rpartition(".")[2]] = int(pid)
@@ -295,8 +301,11 @@ class Instance:
             else None,
             headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
         )
-        with _DIRECT.open(request, timeout=5) as answer:
-            content = answer.read()
+        try:
+            with _DIRECT.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
+                content = answer.read()
+        except http.client.HTTPException as error:  # it ended in the midst of its answer
+            raise ConnectionError(f"the hub broke off its answer: {error!r}") from error
         try:
             return json.loads(content)
         except ValueError:
