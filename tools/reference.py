@@ -48,15 +48,11 @@ def _constants(path: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
-_NOT_IN_FORCE = ("spans",)
-"""Rooms whose limits nothing enforces yet; whoever makes ingest keep them takes the name out."""
-
-
 def limits() -> str:
     """Return one table per file named limits.py, in the order of the rooms."""
     parts: list[str] = []
     for path in sorted(
-        (p for p in SRC.rglob("limits.py") if p.parent.name not in ("duties", *_NOT_IN_FORCE)),
+        (p for p in SRC.rglob("limits.py") if p.parent.name != "duties"),
         key=lambda p: (p.parent.name != "wire", str(p)),
     ):
         room = path.parent.relative_to(SRC).as_posix()

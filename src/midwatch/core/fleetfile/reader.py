@@ -367,8 +367,6 @@ LATER: Final = {
     "tools": "is read, but tool calls are not judged by this version",
     "alerts": "is read, but conditions of your own are not evaluated by this version",
     "loop.tool_calls_per_cycle": "is read, but not judged by this version",
-    "hub.otlp_http": "is read, but this version takes OTLP over HTTP at hub.listen alone",
-    "hub.otlp_grpc": "is read, but this version takes no gRPC; send OTLP over HTTP to hub.listen",
     "hub.keep": "is read, but this version keeps telemetry for ever",
     "hub.sample": "is read, but this version keeps every trace",
     "hub.forward": "is read, but this version sends telemetry nowhere",
