@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -29,9 +29,9 @@ from midwatch.core.spans.form import (
 )
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.store import SpanStore
+from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.memory import MemoryQuestions
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
-from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
 from midwatch.store.spans.memory import MemorySpans, Shelf
 
@@ -64,37 +64,6 @@ def _memory(_folder: Path) -> Place:
     return Place(open_)
 
 
-class _ReadBack:
-    """Questions over what an embedded store holds, answered as those over memory are: by all of its rows."""
-
-    def __init__(self, store: EmbeddedSpans) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        async def ask(*args: Any, **more: Any) -> Any:
-            shelf = await self._store.read(_shelf_of)
-            return await getattr(MemoryQuestions(shelf, GROUPS, WINDOWS), name)(*args, **more)
-
-        return ask
-
-
-def _shelf_of(view: View) -> Shelf:
-    shelf = Shelf()
-    ids: dict[form.Signal, Callable[[Row], Any]] = {
-        form.Signal.SPANS: form.key,
-        form.Signal.CONTENTS: form.content_key,
-        form.Signal.POINTS: lambda row: row[0],
-        form.Signal.LOGS: lambda row: row[0],
-    }
-    for signal, id_of in ids.items():
-        for found in view.cursor.execute(f"FROM {view.rows(signal)}").fetchall():
-            row = list(found)
-            assert id_of(row) not in shelf.rows[signal], "a row is seen once"
-            shelf.rows[signal][id_of(row)] = row
-    shelf.resources.update(view.cursor.execute(f"FROM {view.resources()}").fetchall())
-    return shelf
-
-
 def _embedded(due: Due) -> Callable[[Path], Place]:
     def at(folder: Path) -> Place:
         manifest = MemoryManifest()
@@ -102,7 +71,7 @@ def _embedded(due: Due) -> Callable[[Path], Place]:
         async def open_() -> tuple[SpanStore, Questions]:
             store = EmbeddedSpans(folder / "spans", manifest, Counts(), due=due)
             await store.open()
-            return store, cast("Questions", _ReadBack(store))
+            return store, EmbeddedQuestions(store, lambda: GROUPS, lambda: WINDOWS)
 
         return Place(open_)
 

@@ -103,6 +103,8 @@ class Node:
     """Siblings in a row of one role, name and outcome that this line stands for."""
     orphan: bool = False
     """Its parent is not there: it has not arrived, was not sent, or is itself below this one."""
+    end_ns: int | None = None
+    """The last end of anything that this line stands for, or of anything below: where its bar in a waterfall ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,9 @@ class Tree:
     total: int
     """Spans of the whole trace."""
     next: Cursor | None = None
+    first_ns: int | None = None
+    """When the trace begins, and its last end that is known: what the bars of a waterfall are measured by."""
+    last_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +258,17 @@ class Questions(Protocol):
         ...
 
     async def tree(
-        self, trace_id: str, below: str | None, after: Cursor | None, limit: int
+        self,
+        trace_id: str,
+        below: str | None,
+        after: Cursor | None,
+        limit: int,
+        *,
+        fold: bool = True,
     ) -> Tree | None:
         """Return a trace as a tree, or what lies below one span; None when there is no such trace or span.
 
+        Without `fold`, siblings that are alike have a line each: `tree.Forest` does both, of any store's rows.
         No child is lost: one whose parent is missing stands at the top, and a cycle is opened at its earliest span.
         """
         ...

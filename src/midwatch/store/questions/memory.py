@@ -1,21 +1,21 @@
 """`Questions` over telemetry in memory: plain loops over rows, right rather than fast.
 
 It answers what `store/spans/memory` keeps and passes the suite of the real ones. Usage and cost are counted by the
-default rule of `form.COUNTED`, or by what is handed in as `counts`. Alike siblings are not folded.
+default rule of `form.COUNTED`, or by what is handed in as `counts`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+from midwatch.core.spans.facts import ALL
 from midwatch.core.spans.form import (
     AGENT,
-    ATTRIBUTES,
     CACHED_TOKENS,
     CONTENT_COUNT,
     CONTENTS,
@@ -23,10 +23,8 @@ from midwatch.core.spans.form import (
     COUNTED,
     DURATION_NS,
     ESCALATED,
-    EVENTS,
     GOAL_MET,
     INPUT_TOKENS,
-    LINKS,
     MODEL,
     NAME,
     OUTCOME,
@@ -62,7 +60,6 @@ from midwatch.core.spans.questions import (
     Cursor,
     Item,
     Metric,
-    Node,
     Page,
     Series,
     SqlLimits,
@@ -72,6 +69,7 @@ from midwatch.core.spans.questions import (
     Tree,
     Window,
 )
+from midwatch.core.spans.tree import Forest, shown, stem
 from midwatch.core.spans.values import load_all
 from midwatch.store.questions.memory_series import cost_of, observed, series_of
 from midwatch.store.questions.memory_sql import run
@@ -122,16 +120,23 @@ class MemoryQuestions:
         )
 
     async def tree(
-        self, trace_id: str, below: str | None, after: Cursor | None, limit: int
+        self,
+        trace_id: str,
+        below: str | None,
+        after: Cursor | None,
+        limit: int,
+        *,
+        fold: bool = True,
     ) -> Tree | None:
         await asyncio.sleep(0)
-        rows = list({row[SPAN_ID]: row for row in reversed(self._rows(trace_id))}.values())[::-1]
-        nodes = list(_Family(rows, self._counts).nodes(None if below is None else _hex(below)))
-        if not nodes:
+        found = self._rows(trace_id)
+        rows = {row[SPAN_ID]: row for row in reversed(found)}
+        whole = Forest(stem(row, ALL if self._counts(row) else 0) for row in found)
+        page = whole.page(None if below is None else _hex(below), after, limit, fold=fold)
+        if page is None:
             return None
-        begin = _offset(after)
-        more = str(begin + limit) if begin + limit < len(nodes) else None
-        return Tree(trace_id, nodes[begin : begin + limit], len(rows), more)
+        nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
+        return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
 
     async def contents(self, trace_id: str, span_id: str) -> Contents | None:
         await asyncio.sleep(0)
@@ -312,53 +317,6 @@ class MemoryQuestions:
         return _said(said)
 
 
-class _Family:
-    """The spans of one trace by their parents."""
-
-    def __init__(self, rows: Sequence[Row], counts: Callable[[Row], bool]) -> None:
-        self._rows = {row[SPAN_ID]: row for row in rows}
-        self._counts = counts
-        self._children: dict[bytes, list[Row]] = {}
-        for row in rows:
-            self._children.setdefault(row[PARENT_ID] or b"", []).append(row)
-
-    def nodes(self, below: bytes | None) -> Iterable[Node]:
-        """Yield parents before children. A span of a cycle stands at the top, the earliest of it."""
-        if below is not None:
-            if below in self._rows:
-                yield from self._walk(self._rows[below], set())
-            return
-        seen: set[bytes] = set()
-        tops = [r for r in self._rows.values() if r[PARENT_ID] not in self._rows]
-        for row in (*tops, *self._rows.values()):
-            if row[SPAN_ID] not in seen:
-                yield from self._walk(row, seen)
-
-    def _walk(self, top: Row, seen: set[bytes]) -> Iterable[Node]:
-        waiting = [(top, 0)]
-        seen.add(top[SPAN_ID])
-        while waiting:
-            row, depth = waiting.pop()
-            children = [c for c in self._children.get(row[SPAN_ID], ()) if c[SPAN_ID] not in seen]
-            seen |= {child[SPAN_ID] for child in children}
-            item = SPANS.item([None if at in _NOT_IN_TREES else v for at, v in enumerate(row)])
-            orphan = depth == 0 and row[PARENT_ID] is not None
-            yield Node(item, depth, len(children), self._below(row), orphan=orphan)
-            waiting += [(child, depth + 1) for child in reversed(children)]
-
-    def _below(self, top: Row) -> Sums:
-        seen, waiting = {top[SPAN_ID]: top}, [top]
-        while waiting:
-            for child in self._children.get(waiting.pop()[SPAN_ID], ()):
-                if child[SPAN_ID] not in seen:
-                    seen[child[SPAN_ID]] = child
-                    waiting.append(child)
-        return sum_rows(list(seen.values()), self._counts)
-
-
-_NOT_IN_TREES: Final = frozenset({ATTRIBUTES, EVENTS, LINKS})
-
-
 def sum_rows(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Sums:
     """Return what spans come to."""
     calls = [row for row in rows if counts(row)]
@@ -465,11 +423,3 @@ def _place(after: Cursor, like: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _stray(after: Cursor) -> BadQuestion:
     return BadQuestion(f"the cursor {after[:40]!r} is of no page of this list; begin without one")
-
-
-def _offset(after: Cursor | None) -> int:
-    if after is None:
-        return 0
-    if not after.isdecimal() or len(after) > 12:
-        raise _stray(after)
-    return int(after)

@@ -1,0 +1,169 @@
+"""Which traces and which sessions: one text for every store that speaks SQL.
+
+What is asked of a trace becomes a column of each source's rows, the same columns of each: rows of spans say it one
+by one, parts of traces (`parts`) for all spans of a generation. Then the rows of a trace are put together, and what
+holds of any of them holds of the trace. So only what is asked for is read.
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from midwatch.core.spans.facts import MONEY
+from midwatch.core.spans.form import Rank
+from midwatch.core.spans.questions import Choice
+from midwatch.store.questions.dialect import Dialect, Values
+
+_ERROR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where traces are told of: `spans`, rows with the columns of `form.SPANS` and `counts`; `parts`, rows of
+    `parts.COLUMNS`, or None. Each span is told of by one of the two. Both are queries in parentheses."""
+
+    spans: str
+    parts: str | None = None
+
+
+class _Asked(NamedTuple):
+    """One thing that is asked: how a span says it, how a part does, and what must hold of all of them."""
+
+    of_span: str
+    of_part: str
+    holds: str
+    """With `{}` for the column."""
+
+
+_LISTS: Final = (
+    ("agents", "agent", "agents"),
+    ("sessions", "session", "sessions"),
+    ("users", '"user"', "users"),
+    ("runs", "run_id", "runs"),
+    ("models", "model", "models"),
+    ("tools", "tool", "tool_names"),
+    ("outcomes", "outcome", "outcomes"),
+)
+"""Of a choice, of spans, of parts."""
+
+
+def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
+    for name, column, several in _LISTS:
+        wanted: tuple[str, ...] = getattr(choice, name)
+        if wanted:
+            place = value(list(wanted))
+            yield _Asked(say.among(column, place), say.any_among(several, place), "max({})")
+    for name, wanted in choice.tags.items():
+        key, word = value(name), value(wanted)
+        yield _Asked(
+            f"{say.tag('tags', key)} = {word}",
+            f"len(list_filter(tag_texts, x -> {say.tag('x', key)} = {word})) > 0",
+            "max({})",
+        )
+    for wanted, of_span, of_part in (
+        (choice.failed, f"status = {_ERROR}", "errors"),
+        (choice.open, f"rank = {Rank.OPEN.value}", "open"),
+        (choice.lost, f"rank = {Rank.LOST.value}", "lost"),
+    ):
+        if wanted is not None:
+            yield _Asked(_number(of_span), of_part, "sum({}) > 0" if wanted else "sum({}) = 0")
+    if choice.min_duration_s:
+        yield _Asked(_number(f"rank = {Rank.OPEN.value}"), "open", "sum({}) = 0")
+        least = value(round(choice.min_duration_s * 1e9))
+        yield _Asked("NULL", "NULL", f"max(last_ns) - min(first_ns) >= {least}")
+    if choice.min_cost_nusd is not None:
+        spent = f"CASE WHEN counts & {MONEY} <> 0 THEN coalesce(cost_nusd, 0) ELSE 0 END"
+        yield _Asked(spent, "cost_nusd", f"sum({{}}) >= {value(choice.min_cost_nusd)}")
+
+
+def _number(condition: str) -> str:
+    return f"CASE WHEN {condition} THEN 1 ELSE 0 END"
+
+
+def _told(sources: Sources, asked: Sequence[_Asked]) -> str:
+    """Return what all sources tell, with a column for each thing asked."""
+    of_spans = [f"{one.of_span} AS f{n}" for n, one in enumerate(asked)]
+    of_parts = [f"{one.of_part} AS f{n}" for n, one in enumerate(asked)]
+    times = "start_ns AS first_ns, start_ns + coalesce(duration_ns, 0) AS last_ns"
+    told = f"SELECT {', '.join(['trace_id', times, *of_spans])} FROM {sources.spans} AS s"
+    if sources.parts is not None:
+        told += f" UNION ALL SELECT {', '.join(['trace_id, first_ns, last_ns', *of_parts])} FROM {sources.parts} AS p"
+    return told
+
+
+def _holding(choice: Choice, asked: Sequence[_Asked], value: Values) -> list[str]:
+    window = choice.window
+    holding = [one.holds.replace("{}", f"f{n}") for n, one in enumerate(asked)]
+    if window.since_ns > 0:
+        holding.append(f"min(first_ns) >= {value(window.since_ns)}")
+    if window.until_ns < 2**63 - 1:
+        holding.append(f"min(first_ns) < {value(window.until_ns)}")
+    return holding
+
+
+def _within(found: str | None, told: str) -> str:
+    return told if found is None else f"SELECT * FROM ({told}) AS t WHERE trace_id IN ({found})"
+
+
+def traces(
+    choice: Choice,
+    sources: Sources,
+    say: Dialect,
+    value: Values,
+    found: str | None = None,
+    after: tuple[int, bytes] | None = None,
+    limit: int = 100,
+) -> str:
+    """Return the text that gives `trace_id, first_ns, last_ns` of the traces chosen, newest start first, one more
+    than the limit when there are more. `found` is a query of trace ids to which it is bound."""
+    asked = list(_asked(choice, say, value))
+    holding = _holding(choice, asked, value)
+    if after is not None:
+        at, last = value(after[0]), value(after[1])
+        holding.append(f"(min(first_ns) < {at} OR (min(first_ns) = {at} AND trace_id < {last}))")
+    having = f" HAVING {' AND '.join(holding)}" if holding else ""
+    return (
+        f"SELECT trace_id, min(first_ns), max(last_ns) FROM ({_within(found, _told(sources, asked))}) AS t"
+        f" GROUP BY trace_id{having} ORDER BY 2 DESC, trace_id DESC LIMIT {limit + 1}"
+    )
+
+
+def named(sources: Sources) -> str:
+    """Return the text that gives `trace_id, session` of every session that a trace tells of, once."""
+    told = f"SELECT trace_id, session FROM {sources.spans} AS s WHERE session IS NOT NULL"
+    if sources.parts is not None:
+        told += f" UNION ALL SELECT trace_id, unnest(sessions) AS session FROM {sources.parts} AS p"
+    return f"SELECT DISTINCT trace_id, session FROM ({told}) AS n"
+
+
+def sessions(
+    choice: Choice,
+    sources: Sources,
+    say: Dialect,
+    value: Values,
+    found: str | None = None,
+    after: tuple[int, str] | None = None,
+    limit: int = 100,
+) -> str:
+    """Return the text that gives `session, last_ns` of the sessions chosen, newest end first, one more than the limit
+    when there are more. A session is all traces that tell of it."""
+    asked = list(_asked(choice, say, value))
+    holding = _holding(choice, asked, value)
+    if choice.sessions:
+        holding.append(say.among("session", value(list(choice.sessions))))
+    if after is not None:
+        at, last = value(after[0]), value(after[1])
+        holding.append(f"(max(last_ns) < {at} OR (max(last_ns) = {at} AND session < {last}))")
+    if found is not None:
+        # any trace of it may hold the text
+        holding.append(f"max(CASE WHEN t.trace_id IN ({found}) THEN 1 ELSE 0 END) = 1")
+    having = f" HAVING {' AND '.join(holding)}" if holding else ""
+    return (
+        f"SELECT session, max(last_ns) FROM ({_told(sources, asked)}) AS t"
+        f" JOIN ({named(sources)}) AS n ON n.trace_id = t.trace_id"
+        f" GROUP BY session{having} ORDER BY 2 DESC, session DESC LIMIT {limit + 1}"
+    )

@@ -1,0 +1,383 @@
+"""`Questions` over the embedded store: what is hot and what is sealed, in one statement each.
+
+Everything is asked of one view, so each span is seen once, whatever is written or sealed meanwhile. What settling has
+summed up is read from its sums; the rest (at most what waits to be sealed) is summed while it is asked.
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from midwatch.core.spans import series as lines
+from midwatch.core.spans.form import CONTENTS, SPANS, Row, Signal
+from midwatch.core.spans.questions import (
+    QUANTILES,
+    BadQuestion,
+    By,
+    Choice,
+    Contents,
+    Cost,
+    Cursor,
+    Item,
+    Metric,
+    Page,
+    Series,
+    SqlLimits,
+    Statistic,
+    Table,
+    Tree,
+    Window,
+)
+from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.summary import Summary, session_item, trace_item
+from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.store.questions import asking, choosing
+from midwatch.store.questions.dialect import DuckDb, Values
+from midwatch.store.questions.pages import cursor_of, id_of, place_of
+from midwatch.store.spans import sums
+from midwatch.store.spans.embedded import EmbeddedSpans
+from midwatch.store.spans.engine import View
+from midwatch.store.spans.shape import COLUMNS
+from midwatch.wire.limits import NUSD_PER_USD
+
+_CHUNK: Final = 4_096
+"""Rows that are fetched at a time where there may be many."""
+
+_SLACK_NS: Final = 600 * 10**9
+"""How long before and after a span its contents may have been told: by log records of their own times."""
+
+_SAY: Final = DuckDb()
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
+
+
+class EmbeddedQuestions:
+    """Answers of one embedded store. `groups` gives agent → group, `windows` model → tokens of its context."""
+
+    def __init__(
+        self,
+        spans: EmbeddedSpans,
+        groups: Callable[[], Mapping[str, str]] = _nothing,
+        windows: Callable[[], Mapping[str, int]] = _nothing,
+    ) -> None:
+        self._spans = spans
+        self._groups = groups
+        self._windows = windows
+
+    # -- lists -------------------------------------------------------------------------------
+
+    async def traces(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
+        place = None if after is None else place_of(after, (int, bytes))
+
+        def work(view: View) -> Page:
+            value = Values(_SAY)
+            sources = _sources(view)
+            text = choosing.traces(
+                choice, sources, _SAY, value, _found(view, choice, value),
+                None if place is None else (place[0], place[1]), limit,
+            )  # fmt: skip
+            rows = _all(view, text, value)
+            chosen = rows[:limit]
+            found = _summaries(view, [row[0] for row in chosen])
+            more = cursor_of((chosen[-1][1], chosen[-1][0])) if len(rows) > limit else None
+            return Page([trace_item(row[0], found[row[0]]) for row in chosen], more)
+
+        return await self._spans.read(work)
+
+    async def sessions(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
+        place = None if after is None else place_of(after, (int, str))
+
+        def work(view: View) -> Page:
+            value = Values(_SAY)
+            sources = _sources(view)
+            text = choosing.sessions(
+                choice, sources, _SAY, value, _found(view, choice, value),
+                None if place is None else (place[0], place[1]), limit,
+            )  # fmt: skip
+            rows = _all(view, text, value)
+            chosen = [row[0] for row in rows[:limit]]
+            found = _of_sessions(view, sources, chosen)
+            more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
+            return Page([session_item(name, found[name]) for name in chosen], more)
+
+        return await self._spans.read(work)
+
+    async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:
+        if not text:
+            raise BadQuestion("there is nothing to look for; give a text")
+        place = None if after is None else place_of(after, (int, bytes, bytes, str, int))
+
+        def work(view: View) -> Page:
+            value = Values(_SAY)
+            asked = asking.find(
+                view.rows(Signal.SPANS, window.since_ns, window.until_ns),
+                view.rows(Signal.CONTENTS, window.since_ns, window.until_ns),
+                text, window, _SAY, value,
+                None if place is None else (place[0], place[1], place[2], place[3], place[4]), limit,
+            )  # fmt: skip
+            rows = _all(view, asked, value)
+            more = cursor_of(rows[limit - 1][:5]) if len(rows) > limit else None
+            return Page([_hit(row) for row in rows[:limit]], more)
+
+        return await self._spans.read(work)
+
+    # -- one trace ---------------------------------------------------------------------------
+
+    async def spans(self, trace_id: str, after: Cursor | None, limit: int) -> Page:
+        trace = id_of(trace_id)
+        place = None if after is None else place_of(after, (int, bytes, str))
+
+        def work(view: View) -> Page:
+            value = Values(_SAY)
+            text = asking.spans(
+                view.rows(Signal.SPANS), COLUMNS[Signal.SPANS], trace, value,
+                None if place is None else (place[0], place[1], place[2]), limit,
+            )  # fmt: skip
+            rows = _all(view, text, value)
+            more = None
+            if len(rows) > limit:
+                last = SPANS.at
+                more = cursor_of([rows[limit - 1][last[n]] for n in ("start_ns", "span_id", "agent")])  # fmt: skip
+            return Page([SPANS.item(row) for row in rows[:limit]], more)
+
+        return await self._spans.read(work)
+
+    async def tree(
+        self,
+        trace_id: str,
+        below: str | None,
+        after: Cursor | None,
+        limit: int,
+        *,
+        fold: bool = True,
+    ) -> Tree | None:
+        trace = id_of(trace_id)
+        top = None if below is None else id_of(below)
+
+        def work(view: View) -> Tree | None:
+            value = Values(_SAY)
+            counted = _counted(view, view.rows(Signal.SPANS), [trace])
+            view.cursor.execute(asking.stems(counted, trace, value), value.given)
+            whole = Forest(_stems(view))
+            page = whole.page(top, after, limit, fold=fold)
+            if page is None:
+                return None
+            rows = _rows_of(view, trace, [line.span_id for line in page[0]])
+            nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
+            return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
+
+        return await self._spans.read(work)
+
+    async def contents(self, trace_id: str, span_id: str) -> Contents | None:
+        trace, span = id_of(trace_id), id_of(span_id)
+
+        def work(view: View) -> Contents | None:
+            value = Values(_SAY)
+            where = f"trace_id = {value(trace)} AND span_id = {value(span)}"
+            mine = _all(view, f"SELECT agent, start_ns, duration_ns, content_count FROM {view.rows(Signal.SPANS)} AS s WHERE {where}", value)  # fmt: skip
+            if not mine:
+                return None
+            # contents lie by time, not by trace: so only a few of their row groups are read
+            since = min(row[1] for row in mine) - _SLACK_NS
+            until = max(row[1] + (row[2] or 0) for row in mine) + _SLACK_NS
+            value = Values(_SAY)
+            where = f"trace_id = {value(trace)} AND span_id = {value(span)}"
+            agents = _SAY.among("agent", value([row[0] for row in mine]))
+            rows = _all(
+                view,
+                f"SELECT {COLUMNS[Signal.CONTENTS]} FROM {view.rows(Signal.CONTENTS, since, until)} AS c WHERE {where}"
+                f" AND {agents} AND start_ns BETWEEN {value(since)} AND {value(until)} ORDER BY place, agent, key",
+                value,
+            )
+            came = sum(row[3] or 0 for row in mine)
+            return Contents([CONTENTS.item(row) for row in rows], max(0, came - len(rows)))
+
+        return await self._spans.read(work)
+
+    # -- sums --------------------------------------------------------------------------------
+
+    async def series(
+        self,
+        metric: Metric,
+        by: By,
+        window: Window,
+        statistic: Statistic = "p95",
+        agents: Sequence[str] = (),
+    ) -> Series:
+        lines.series_of(metric, by, window, statistic, (), agents)  # is it a question at all?
+        groups, windows = self._groups(), self._windows()
+        tags = (by[4:],) if by.startswith("tag:") else ()
+
+        def work(view: View) -> Series:
+            rollup = Rollup(groups, windows, tags)
+            if metric in _OF_TRACES:
+                _count_traces(view, rollup, window)
+            else:
+                _count_spans(view, rollup, window, windows)
+            return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
+
+        return await self._spans.read(work)
+
+    async def cost(
+        self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
+    ) -> Cost:
+        if by not in asking.COST_COLUMNS and by != "day" and not by.startswith("tag:"):
+            raise BadQuestion(
+                f"cannot be split by {by[:80]!r}; use fleet, agent, group, model, provider, tool, session, day or tag:NAME"
+            )
+        groups = self._groups()
+
+        def work(view: View) -> Cost:
+            value = Values(_SAY)
+            rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
+            text = asking.cost(_counted(view, rows), by, window, list(agents), _SAY, value)
+            return _cost(by, _all(view, text, value), groups, limit)
+
+        return await self._spans.read(work)
+
+    # -- SQL ---------------------------------------------------------------------------------
+
+    async def sql(self, text: str, limits: SqlLimits) -> Table:
+        raise NotImplementedError
+
+
+_OF_TRACES: Final = frozenset(
+    {*(QUANTILES - {Metric.FIRST_TOKEN, Metric.CONTEXT_FILL}), Metric.GOAL_COMPLETION, Metric.ESCALATION}
+)  # fmt: skip
+"""Metrics that a trace as a whole has; of the others each span has its own."""
+
+
+def _all(view: View, text: str, value: Values) -> list[Any]:
+    return view.cursor.execute(text, value.given).fetchall()
+
+
+def _counted(view: View, rows: str, traces: Sequence[bytes] = ()) -> str:
+    """Return the rows with what each counts for: by the verdicts that settling kept, and else by default."""
+    kept = view.other("verdicts")
+    if kept is None:
+        return sums.counted(rows)
+    where = f" WHERE trace_id IN ({_blobs(traces)})" if traces else ""
+    latest = (
+        f"(SELECT agent, trace_id, span_id, arg_max(counts, generation) AS counts FROM {kept}{where}"
+        " GROUP BY agent, trace_id, span_id)"
+    )
+    return sums.counted(rows, latest)
+
+
+def _sources(view: View) -> choosing.Sources:
+    return choosing.Sources(_counted(view, view.rows(Signal.SPANS)))
+
+
+def _found(view: View, choice: Choice, value: Values) -> str | None:
+    """Return the query of traces in which the text of a choice stands, or None when none is asked for."""
+    if choice.text is None:
+        return None
+    since = choice.window.since_ns
+    return asking.holding(
+        view.rows(Signal.SPANS, since), view.rows(Signal.CONTENTS, since), choice.text, since, _SAY, value
+    )  # fmt: skip
+
+
+def _summaries(view: View, traces: Sequence[bytes]) -> dict[bytes, Summary]:
+    if not traces:
+        return {}
+    mine = f"(SELECT * FROM {view.rows(Signal.SPANS)} AS s WHERE trace_id IN ({_blobs(traces)}))"
+    return sums.summaries(view.cursor, _counted(view, mine, traces))
+
+
+def _of_sessions(
+    view: View, sources: choosing.Sources, chosen: Sequence[str]
+) -> dict[str, Summary]:
+    found = {name: Summary() for name in chosen}
+    if not chosen:
+        return found
+    value = Values(_SAY)
+    text = f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {_SAY.among('session', value(list(chosen)))}"
+    pairs = _all(view, text, value)
+    parts = _summaries(view, sorted({trace for trace, _ in pairs}))
+    for trace, session in pairs:
+        found[session].merge(parts[trace])
+    return found
+
+
+def _rows_of(view: View, trace: bytes, spans: Collection[bytes]) -> dict[bytes, Row]:
+    """Return the rows of some spans of a trace; of two agents' rows the first, as in `Forest`."""
+    if not spans:
+        return {}
+    value = Values(_SAY)
+    text = (
+        f"SELECT {COLUMNS[Signal.SPANS]} FROM {view.rows(Signal.SPANS)} AS s WHERE trace_id = {value(trace)}"
+        f" AND span_id IN ({_blobs(spans)}) ORDER BY start_ns DESC, span_id DESC, agent DESC"
+    )
+    at = SPANS.at["span_id"]
+    return {row[at]: list(row) for row in _all(view, text, value)}
+
+
+def _stems(view: View) -> Iterable[Stem]:
+    while several := view.cursor.fetchmany(_CHUNK):
+        yield from map(Stem._make, several)
+
+
+def _count_spans(view: View, rollup: Rollup, window: Window, windows: Mapping[str, int]) -> None:
+    rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
+    mine = f"(SELECT * FROM {_counted(view, rows)} AS s WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
+    sums.minutes(view.cursor, mine, rollup, windows)
+
+
+def _count_traces(view: View, rollup: Rollup, window: Window) -> None:
+    """Count the traces that began in a window, by all of their spans."""
+    rows = _counted(view, view.rows(Signal.SPANS))
+    mine = (
+        f"(SELECT * FROM {rows} AS s WHERE trace_id IN (SELECT trace_id FROM {view.rows(Signal.SPANS)} AS r"
+        f" GROUP BY trace_id HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns}))"
+    )
+    for found in sums.summaries(view.cursor, mine).values():
+        rollup.add_trace(found)
+
+
+def _cost(by: By, rows: Iterable[Any], groups: Mapping[str, str], limit: int) -> Cost:
+    found: dict[str | None, list[int]] = {}
+    for key, *numbers in rows:
+        if by == "group":
+            name = groups.get(key)
+        elif by == "day":
+            name = datetime.fromtimestamp(key * 86_400, UTC).date().isoformat()
+        else:
+            name = key
+        mine = found.setdefault(name, [0] * len(numbers))
+        for at, number in enumerate(numbers):
+            mine[at] += int(number)
+    ordered = sorted(found.items(), key=lambda one: (-one[1][0], str(one[0])))
+    return Cost(
+        [_cost_row(name, *numbers) for name, numbers in ordered[:limit]],
+        sum(numbers[0] for numbers in found.values()),
+        sum(numbers[-1] for numbers in found.values()),
+        max(0, len(ordered) - limit),
+    )
+
+
+def _cost_row(
+    key: str | None, cost: int, calls: int, given: int, cached: int, made: int, unpriced: int
+) -> Item:
+    return {
+        "key": key, "cost_nusd": cost, "cost_usd": cost / NUSD_PER_USD, "calls": calls, "input_tokens": given,
+        "cached_tokens": cached, "output_tokens": made, "unpriced": unpriced,
+    }  # fmt: skip
+
+
+def _hit(row: Sequence[Any]) -> Item:
+    start_ns, trace, span, spot, _, agent, name, excerpt = row
+    return {
+        "trace_id": trace.hex(), "span_id": span.hex(), "agent": agent, "at": start_ns / 1e9, "name": name,
+        "where": spot, "excerpt": excerpt,
+    }  # fmt: skip
+
+
+def _blobs(ids: Iterable[bytes]) -> str:
+    return ", ".join(f"unhex('{one.hex()}')" for one in ids)
