@@ -240,6 +240,10 @@ class About(Model):
     prefill: bool | None = None
     """Whether it continues an answer that is begun for it: needed to continue a stream that was cut. When left
     out, a price list may know it; unknown is no."""
+    continuation: bool = False
+    """True: where it takes no `prefill`, an answer that was cut is gone on with by a further request, which shows
+    the model what came and asks for the rest. The rest must begin by repeating the last words, or the stream ends
+    with an error. Even so nothing proves that both parts fit: such an answer is marked (`seam: unproven`)."""
     rank: Annotated[int, Field(ge=0, le=100)] | None = None
     """How able it is, from 0 to 100, for `min_rank` and to tell a weaker fallback from an equal one."""
     tags: list[Pattern] = []
@@ -311,8 +315,8 @@ class Models(Model):
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
     on_cut: Literal["continue", "restart", "error"] = "continue"
-    """What follows when an answer breaks off in mid-stream: `continue` lets a model that is able to
-    go on where it stopped, and ends with an error where none is; `restart` asks again, and goes on when the new
+    """What follows when an answer breaks off in mid-stream: `continue` lets a model that is able to (about.prefill,
+    about.continuation) go on where it stopped, and ends with an error where none is; `restart` asks again, and goes on when the new
     answer begins alike; `error` ends the stream with an error, in the client's dialect. None of them passes a
     part on as the whole."""
     prices: dict[str, dict[str, Any]] = {}

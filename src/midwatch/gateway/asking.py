@@ -72,7 +72,8 @@ def body_of(call: Carried, place: Place, mending: Mending | None = None) -> byte
     found = translating.asked(call, place)
     ask, body = (call.ask, call.body) if found is None else (found.ask, found.body)
     if mending is not None:
-        body = mending.body(ask, body, call.settings.providers[place.provider].seller)
+        way = mending.way(call.settings, place)
+        body = mending.body(ask, body, call.settings.providers[place.provider].seller, way)
     if found is not None:
         return body
     if call.calls.prompt_cache:

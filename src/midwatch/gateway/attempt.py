@@ -96,8 +96,9 @@ class Attempt:
 
     async def _run(self) -> Outcome:
         seen = translating.ask_of(self._call, self.step.place)
-        asked = seen if self._mending is None else self._mending.ask(seen)
-        self._ask = worth.bounded(self._call.settings, asked, self.step.place)
+        settings, place, mending = self._call.settings, self.step.place, self._mending
+        asked = seen if mending is None else mending.ask(seen, mending.way(settings, place))
+        self._ask = worth.bounded(settings, asked, place)
         try:
             body = await asking.body_for(self._call, self.step.place, self._mending)
         except BadRequest as bad:  # it cannot be asked so, or not be gone on with
@@ -259,6 +260,7 @@ class Attempt:
             heard = relay.heard
             noted.first_s, noted.finish = relay.first_s, heard.finish
             noted.served, noted.response_id = heard.model, heard.response_id
+            noted.unproven = relay.graft is not None and relay.graft.unproven
         if failure is None:
             noted.outcome = "ok"
             self._use(self._heard(), "")

@@ -62,6 +62,8 @@ class Attempted:
     """Its failure was told when it happened."""
     mended: bool = False
     """It broke off in mid-stream, and another attempt went on: the client saw one whole answer."""
+    unproven: bool = False
+    """It went on with an answer that broke off because a request asked for the rest: nothing proves the seam."""
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -75,6 +77,8 @@ class Attempted:
             shown["left_out"] = list(self.left_out)
         if self.cache_saved_nusd is not None:
             shown["cache_saved_nusd"] = self.cache_saved_nusd
+        if self.unproven:
+            shown["seam"] = "unproven"
         return {**shown, "reason": self.reason} if self.reason else shown
 
 
@@ -162,6 +166,11 @@ class Carried:
     @property
     def cost_nusd(self) -> int:
         return sum(attempt.cost_nusd for attempt in self.attempts)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether its client has text behind a seam that nothing proves."""
+        return any(attempt.unproven for attempt in self.attempts)
 
     def told(self, now: float, served: Place | None = None) -> list[tuple[str, str]]:
         """Return the headers that tell the client about its call."""

@@ -26,7 +26,7 @@ from midwatch.gateway.carried import Carried, dollars
 from midwatch.gateway.dialects import Refusal
 from midwatch.gateway.house import House
 from midwatch.gateway.http.port import Headers, Outgoing
-from midwatch.gateway.mending import Mending, begin
+from midwatch.gateway.mending import Mending, begin, requested
 from midwatch.gateway.relay import Relay, break_off, cut_short
 from midwatch.gateway.scopes import may_use
 from midwatch.gateway.waiting import Interrupted, Waiting
@@ -132,6 +132,8 @@ class Carriage:
     async def _finish(self, came: Streamed) -> None:
         for before in self._call.attempts:
             before.mended = before.outcome == CUT
+        if self._call.unproven:
+            self._house.counts["stream.unproven"] += 1
         try:
             with Waiting(self._call, self._out):
                 await came.relay.finish()
@@ -154,7 +156,9 @@ class Carriage:
     async def _mend(self, attempt: Attempt, came: Broke) -> Step | None:
         """Return how an answer that broke off is gone on with; None: it is not, and its client knows."""
         house, call, relay = self._house, self._call, came.relay
-        fresh, why = begin(call.settings.models.on_cut, call.route, relay.shown)
+        settings = call.settings
+        by_request = any(requested(settings, place) for place in self._route.places)
+        fresh, why = begin(settings.models.on_cut, call.route, relay.shown, by_request=by_request)
         if fresh is not None:
             mending = self._mending or fresh
             charge = attempt.noted.charge
@@ -162,7 +166,7 @@ class Carriage:
             mending.broke(relay.shown, relay.graft, used)
             if self._mending is None:
                 self._restrict(mending)
-            here = mending.may(call.settings, attempt.step.place)
+            here = mending.way(settings, attempt.step.place) is not None
             await self._ready(attempt.step.place, came.failure)
             step = self._exchange.broke(attempt.step, came.failure, house.now(), here=here)
             if not isinstance(step, GiveUp):
@@ -177,7 +181,7 @@ class Carriage:
         call, admits = self._call, self._route.admits
         self._mending = mending
         self._route.admits = lambda place, failure: (
-            mending.may(call.settings, place) and admits(place, failure)
+            mending.way(call.settings, place) is not None and admits(place, failure)
         )
 
     # -- a refusal of ours ---------------------------------------------------------------------

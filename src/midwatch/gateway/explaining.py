@@ -40,11 +40,14 @@ def explain(settings: Settings, asked: Asked, at: float) -> Json:
     first = shown[0] if shown else None
     if first is not None and first["forced"] is not None:
         moved = settings.chains.place(first["forced"])
-        shown.append({**_place(settings, payer, ask, moved, at), "because": "moved by the rule"})
+        told = _place(settings, payer, ask, moved, at, moved=True)
+        shown.append({**told, "because": "moved by the rule"})
     return {"model": ask.model, "agent": payer.agent, "places": shown}
 
 
-def _place(settings: Settings, payer: Payer, ask: Ask, place: Place, at: float) -> Json:
+def _place(
+    settings: Settings, payer: Payer, ask: Ask, place: Place, at: float, *, moved: bool = False
+) -> Json:
     worst = worth.worst(settings, ask, place, at)
     outcome = Outcome(
         place.provider,
@@ -54,12 +57,13 @@ def _place(settings: Settings, payer: Payer, ask: Ask, place: Place, at: float) 
         fallback=place.position > 0,
     )
     said = facts(payer, ask)
-    verdict = settings.policy.judge(said, outcome)
+    moved = moved or outcome.fallback
+    verdict = settings.policy.judge(said, outcome, moved=moved)
     return {
         "place": place.name,
         "fallback": outcome.fallback,
         "may_cost_usd": worst.nusd / 1e9 if worst.known else None,
-        "rules": [asdict(judged) for judged in settings.policy.explain(said, outcome)],
+        "rules": [asdict(judged) for judged in settings.policy.explain(said, outcome, moved=moved)],
         "denied": verdict.denied,
         "forced": verdict.forced,
         "rule": verdict.rule,

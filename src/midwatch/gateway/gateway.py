@@ -317,7 +317,8 @@ class Gateway:
         if verdict.forced is not None:
             house.tell.policy(call, verdict)
             places = [settings.chains.place(verdict.forced)]
-            verdict = settings.policy.judge(call.facts(), self._outcome(call, places[0]))
+            outcome = self._outcome(call, places[0])
+            verdict = settings.policy.judge(call.facts(), outcome, moved=True)
             shadows += tuple(one for one in verdict.shadows if one not in shadows)
         for shadow in shadows:
             house.tell.shadow(call, shadow)
@@ -402,7 +403,8 @@ class Gateway:
             return False
         if place.position == 0 or not settings.policy.rules:
             return True
-        return settings.policy.judge(call.facts(), self._outcome(call, place)).denied is None
+        outcome = self._outcome(call, place)
+        return settings.policy.judge(call.facts(), outcome, moved=True).denied is None
 
     def _outcome(self, call: Carried, place: Place) -> Outcome:
         settings = call.settings

@@ -1,8 +1,12 @@
 """One further stream on its way to become the rest of an answer that broke off (`mending`): what of its events goes
 to the client, and as what. Pure: no I/O, no clock.
 
-Of OpenAI's responses the event that ends one carries the whole response anew; it passes as the provider says it,
-with its own ids, since a further request can refer to that response alone.
+Of OpenAI's responses the events that end one carry its text anew. The response itself passes as the provider says
+it, with its own ids, since a further request can refer to that response alone; of one that a request asked for, its
+text is made whole.
+
+The rest that a request asked for begins with the client's last words, or it is none. The first event of it that
+goes out bears a mark (`MARK`), since nothing proves that it is what would have followed.
 """
 
 from __future__ import annotations
@@ -16,7 +20,11 @@ from pydantic_core import from_json
 from midwatch.core.calls.ask import Dialect
 from midwatch.gateway.dialects import Event, What, sse
 from midwatch.gateway.dialects.listeners import THOUGHTS
-from midwatch.gateway.mending import Mending
+from midwatch.gateway.mending import Mending, Way
+
+MARK: Final = {"seam": "unproven"}
+"""What stands under `midwatch` in the first event behind a seam that nothing proves. Clients pass over what they do
+not know."""
 
 Json = dict[str, Any]
 
@@ -24,7 +32,7 @@ Json = dict[str, Any]
 class Graft:
     """One further stream on its way to become the rest of an answer."""
 
-    def __init__(self, mending: Mending) -> None:
+    def __init__(self, mending: Mending, way: Way | None) -> None:
         self.passed = ""
         """The text that went out."""
         self.pieces = 0
@@ -38,8 +46,11 @@ class Graft:
         self._item: object = None
         """The id of the item that becomes the one which the client has."""
         self._mending = mending
-        self._owed = mending.owed
-        self._strict = mending.restart
+        self._owed, self._loose = mending.owed(way)
+        """What the stream has to say before anything is new, and how much of its end may come otherwise."""
+        self._asked = way is Way.REQUEST
+        self._blank = self._asked
+        """White space before the first word is the new answer's own."""
         self._offset: int | None = None
         turn: dict[Dialect, Callable[[Json], list[Json]]] = {
             Dialect.CHAT: self._chat,
@@ -48,6 +59,11 @@ class Graft:
             Dialect.RESPONSES: self._response,
         }
         self._turn = turn[mending.route.dialect]
+
+    @property
+    def unproven(self) -> bool:
+        """The client has text behind a seam that nothing proves."""
+        return self._asked and self.pieces > 0
 
     def feed(self, events: Sequence[Event]) -> bytes:
         """Return what goes to the client for the stream's next events; nothing more once it is `broken`."""
@@ -68,19 +84,25 @@ class Graft:
         if value is None:  # [DONE], the closing bracket
             self._end()
             return b"" if self.broken is not None else raw
+        before = self.pieces
         made = self._turn(value)
         if self.broken is not None:
             return b""
+        if made and self.unproven and not before:
+            made[0]["midwatch"] = MARK
         return b"".join([_render(one, name, array=array) for one in made])
 
     def _new(self, text: str) -> str:
         """Return what of a text the client does not have yet."""
+        if self._blank:
+            text = text.lstrip()
+            self._blank = not text
         owed = self._owed
         if owed:
             count = _common(owed, text)
             self._owed = owed[count:]
             if count < len(text) and self._owed:
-                if self._strict:
+                if self._must:
                     self.broken = "the new answer begins otherwise"
                     return ""
                 self._owed = ""  # white space that was cut off, and comes otherwise now
@@ -92,12 +114,23 @@ class Graft:
 
     def _other(self) -> None:
         """Something that is no text comes: everything owed must have come before."""
-        if self._strict and self._owed:
+        if self._must:
             self.broken = "the new answer begins otherwise"
 
     def _end(self) -> None:
-        if self._strict and self._owed:
+        if self._must:
             self.broken = "the new answer is shorter"
+
+    @property
+    def _must(self) -> bool:
+        """Something has yet to be said as the client has it."""
+        return len(self._owed) > self._loose
+
+    def _whole(self, part: Json) -> Json:
+        """Return the part in which the client's text stands, or the event that ends it, with all of that text."""
+        if not self._asked or not isinstance(part.get("text"), str):
+            return part
+        return {**part, "text": self._mending.text + self.passed}
 
     # -- OpenAI's chat -----------------------------------------------------------------------------
 
@@ -250,9 +283,8 @@ class Graft:
         elif kind in ("response.completed", "response.incomplete"):
             self._end()
             response = value.get("response")
-            usage = cast("Json", response).get("usage") if isinstance(response, dict) else None
-            if isinstance(usage, dict):
-                self._add(cast("Json", usage), "input_tokens", "output_tokens", "total_tokens")
+            if isinstance(response, dict):
+                value = {**value, "response": self._ended(cast("Json", response))}
         if not value:
             return []
         self.sequence += 1
@@ -276,9 +308,8 @@ class Graft:
             return {}
         if shown.get("id") == self._item:
             value = self._over(kind, value)
-            return (
-                {**value, "item": {**shown, "id": self._mending.place["item_id"]}} if value else {}
-            )
+            shown = {**self._item_whole(shown), "id": self._mending.place["item_id"]}
+            return {**value, "item": shown} if value else {}
         return value
 
     def _over(self, kind: str, value: Json) -> Json:
@@ -287,7 +318,27 @@ class Graft:
         if kind in self.done:
             return {}
         self.done.add(kind)
-        return value
+        part = value.get("part")
+        if isinstance(part, dict):
+            return {**value, "part": self._whole(cast("Json", part))}
+        return self._whole(value)
+
+    def _ended(self, response: Json) -> Json:
+        """Return the whole response, as the last event carries it."""
+        usage, items = response.get("usage"), _objects(response.get("output"))
+        if isinstance(usage, dict):
+            self._add(cast("Json", usage), "input_tokens", "output_tokens", "total_tokens")
+        if not self._asked or not items:
+            return response
+        return {**response, "output": [self._item_whole(item) for item in items]}
+
+    def _item_whole(self, item: Json) -> Json:
+        """Return an item with all of the client's text in it, where it is the one in which that stands."""
+        parts, place = _objects(item.get("content")), self._mending.place.get("content_index")
+        if not self._asked or item.get("id") != self._item or not parts:
+            return item
+        whole = [self._whole(part) if n == place else part for n, part in enumerate(parts)]
+        return {**item, "content": whole}
 
     def _placed(self, value: Json) -> Json:
         """Return an event that names the item and the index that the client knows."""

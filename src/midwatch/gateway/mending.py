@@ -1,6 +1,8 @@
 """What follows when an answer breaks off in mid-stream and its client has a part of it.
 
-`continue`: another attempt goes on where it stopped; the beginning is given to the model as its own. `restart`: the
+`continue`: another attempt goes on where it stopped. The beginning is given to the model as its own; where it takes
+none, and the fleet file allows that, a further request shows it what came and asks for the rest, which must begin
+with the last words of that. Nothing proves such a seam, so that it is marked. `restart`: the
 same is asked again, and the new answer is passed on behind the part that the client has, when it begins with
 exactly that. Either way the client sees one answer: one beginning, one id, blocks numbered through, one
 sentinel, and a usage that is the sum of all attempts, as it is charged. Where neither can be, the stream
@@ -12,6 +14,7 @@ Pure: no I/O, no clock. `Mending` is what the client has; `graft` turns one furt
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from midwatch.core.calls.ask import Ask
@@ -27,6 +30,22 @@ Json = dict[str, Any]
 
 CONTINUE: Final = "continue"
 RESTART: Final = "restart"
+
+ANCHOR: Final = 80
+"""Characters, at the most, with which the rest of an answer has to begin where it is asked for by a request: its
+last words, in its last line where that is long enough."""
+
+SHORT: Final = 24
+"""A last line of fewer characters may stand anywhere in an answer."""
+
+
+class Way(StrEnum):
+    """How a place goes on with an answer."""
+
+    AGAIN = "again"  # nothing was said yet: the same is asked once more
+    RESTART = "restart"
+    PREFILL = "prefill"
+    REQUEST = "request"
 
 
 @dataclass(slots=True)
@@ -79,34 +98,75 @@ class Mending:
             self.sequence, self.place = listener.sequence, listener.place
             self.done = frozenset(listener.done)
 
-    def may(self, settings: Settings, place: Place) -> bool:
-        """Tell whether a place can go on: its model is known to continue, or nothing has to be known of it."""
-        return self.restart or not self.beginning or continues(settings, place)
+    def way(self, settings: Settings, place: Place) -> Way | None:
+        """Return how a place goes on; None: it cannot. Its model is known to, or nothing has to be known of it."""
+        if self.restart:
+            return Way.RESTART
+        if not self.beginning:
+            return Way.AGAIN
+        if self.route.dialect in additions.CONTINUABLE and continues(settings, place):
+            return Way.PREFILL
+        # a text that was said to be over has no rest
+        return Way.REQUEST if requested(settings, place) and not self.done else None
 
-    def ask(self, ask: Ask) -> Ask:
+    def ask(self, ask: Ask, way: Way | None) -> Ask:
         """Return the facts of the request that goes on."""
-        if self.restart or not self.beginning:
+        if way not in (Way.PREFILL, Way.REQUEST):
             return ask
-        bound = None if ask.max_output is None else self._bound(ask.max_output)
         tokens = ask.input_tokens + additions.tokens_of(self.beginning)
+        if way is Way.REQUEST:
+            tokens += additions.tokens_of(note_of(self.anchor))
+        bound = None if ask.max_output is None else self._bound(ask.max_output, way)
         return replace(ask, input_tokens=tokens, max_output=bound)
 
-    def body(self, ask: Ask, body: bytes, seller: str) -> bytes:
+    def body(self, ask: Ask, body: bytes, seller: str, way: Way | None) -> bytes:
         """Return the request that goes on. Raises BadRequest."""
-        if self.restart or not self.beginning:
+        if way not in (Way.PREFILL, Way.REQUEST):
             return body
         if ask.max_output is not None:
-            body = additions.with_bound(ask, body, self._bound(ask.max_output))
+            body = additions.with_bound(ask, body, self._bound(ask.max_output, way))
+        if way is Way.REQUEST:
+            return additions.with_rest_asked(ask, body, self.beginning, note_of(self.anchor))
         form = additions.form_of(ask.dialect, seller)
         return additions.with_prefill(ask, body, self.beginning, form)
 
-    def _bound(self, bound: int) -> int:
-        return max(1, bound - self.pieces)
+    def _bound(self, bound: int, way: Way | None) -> int:
+        """Return what is left of a bound: the words that are repeated do not count as the client's."""
+        again = additions.tokens_of(self.anchor) if way is Way.REQUEST else 0
+        return max(1, bound - self.pieces) + again
 
     @property
-    def owed(self) -> str:
-        """What the further stream may, or must, repeat before its text is new to the client."""
-        return self.text if self.restart else self.text[len(self.beginning) :]
+    def anchor(self) -> str:
+        """The last words, with which the rest has to begin that a request asks for."""
+        tail = self.beginning[-ANCHOR:]
+        line = tail.rpartition("\n")[2]
+        tail = tail if len(line) < SHORT else line
+        if len(tail) == ANCHOR and not tail[0].isspace():  # it may begin within a word
+            word = tail.split(maxsplit=1)
+            tail = word[1] if len(word) > 1 and len(word[1]) >= SHORT else tail
+        return tail.lstrip()
+
+    def owed(self, way: Way | None) -> tuple[str, int]:
+        """Return what the further stream says before its text is new to the client, and how many of the last
+        characters of that may come otherwise: white space that was cut off the beginning."""
+        if way is Way.RESTART:
+            return self.text, 0
+        blank = self.text[len(self.beginning) :]
+        return (self.anchor + blank if way is Way.REQUEST else blank), len(blank)
+
+
+def note_of(anchor: str) -> str:
+    """Return what a model is told that is asked for the rest of its answer."""
+    return (
+        "Your answer above was cut off on its way by a fault of the network. Say the rest of it now, as one text"
+        " with what is there. Begin by repeating its last words, character by character, and go on from there; put"
+        " nothing before them, and say nothing about this. Its last words are:\n" + anchor
+    )
+
+
+def requested(settings: Settings, place: Place) -> bool:
+    """Tell whether the fleet file allows that a place's model is asked for the rest of an answer by a request."""
+    return settings.chains.about(place.model).continuation
 
 
 def continues(settings: Settings, place: Place) -> bool:
@@ -119,12 +179,14 @@ def continues(settings: Settings, place: Place) -> bool:
     return settings.shelf.find(place.provider, seller, place.model).prefill
 
 
-def begin(policy: str, route: Route, listener: Listener) -> tuple[Mending | None, str]:
+def begin(
+    policy: str, route: Route, listener: Listener, *, by_request: bool = False
+) -> tuple[Mending | None, str]:
     """Return how an answer that broke off is gone on with; None with the reason: not at all. `listener`: of the
-    client's dialect."""
+    client's dialect. `by_request`: one of the call's places may be asked for the rest."""
     if policy not in (RESTART, CONTINUE):
         return None, "models.on_cut says so"
-    if policy == CONTINUE and route.dialect not in additions.CONTINUABLE:
+    if policy == CONTINUE and route.dialect not in additions.CONTINUABLE and not by_request:
         return None, f"{route.dialect.value} cannot be continued, only restarted"
     if not listener.text_only:
         return None, "more than one text had begun"

@@ -67,8 +67,9 @@ class Relay:
         self._translation = translating.stream(call, place, self.heard)
         self.shown = self.heard if self._translation is None else dialects.listener(call.ask)
         """What the client understands."""
-        self.graft = None if mending is None else Graft(mending)
+        self.graft: Graft | None = None
         if mending is not None:
+            self.graft = Graft(mending, mending.way(call.settings, place))
             self.shown.opened = True
         self.first_s: float | None = None
         """Seconds from the request to the first content."""

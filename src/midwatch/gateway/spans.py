@@ -150,6 +150,7 @@ class Told:
             "http.response.status_code": attempt.status or None,
             "gen_ai.response.id": attempt.response_id or None,
             "midwatch.attempt.cost_nusd": attempt.cost_nusd,
+            "midwatch.seam": "unproven" if attempt.unproven else None,
             "gen_ai.response.time_to_first_chunk": attempt.first_s,
             "error.type": attempt.outcome if bad else None,
             "error.code": attempt.code if bad and attempt.code else None,
@@ -196,6 +197,7 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "midwatch.key": last.key or None,
         "midwatch.attempts": len(attempts) if len(attempts) > 1 else None,
         "midwatch.fallback": place.position or None,
+        "midwatch.seam": "unproven" if any(a.unproven for a in attempts) else None,
         "midwatch.cost_nusd": sum([a.cost_nusd for a in attempts]),
     }
     if charge is None:

@@ -466,6 +466,7 @@ def _broken(call: Carried, attempt: Attempted) -> dict[str, Any]:
         "stream": call.ask.stream,
         "told": attempt.outcome == "cut" and not attempt.mended,
         "mended": attempt.mended or None,
+        "seam": "unproven" if call.unproven else None,
         "call": call.id,
     }
 

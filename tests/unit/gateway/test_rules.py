@@ -31,12 +31,17 @@ async def test_a_rule_moves_a_call(tmp_path: Path) -> None:
     assert out.headed["x-midwatch-model"] == "second/gpt-4o-mini"
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize(  # the last: behind a rule that would move it on
     "rules",
     [
         [CHEAP, {"name": "own", "when": 'provider == "second"', "deny": "not there"}],
         [{"name": "own", "when": 'provider == "second"', "deny": "not there"}, CHEAP],
         [CHEAP, {"name": "own", "max_price": 1}],
+        [
+            CHEAP,
+            {"name": "back", "when": 'provider == "second"', "force": "openai/gpt-4o"},
+            {"name": "own", "when": 'provider == "second"', "deny": "not there"},
+        ],
     ],
 )
 async def test_what_a_rule_moves_a_call_to_is_judged_by_all_rules(
@@ -55,3 +60,14 @@ async def test_the_first_rule_that_moves_a_call_decides_where_to(tmp_path: Path)
     gate = Gate(tmp_path, [whole()], models={"policy": [CHEAP, other]})
     out = await gate.ask(CHAT, stream=False, headers=HEALTH, model="openai/gpt-4o")
     assert out.headed["x-midwatch-model"] == "second/gpt-4o-mini"
+
+
+async def test_a_fallback_is_judged_by_rules_behind_one_that_would_move_it(tmp_path: Path) -> None:
+    home, second = "openai/gpt-4o", "second/gpt-4o-mini"
+    back = {"name": "back", "when": 'provider == "second"', "force": home}
+    deny = {"name": "own", "when": 'provider == "second"', "deny": "not there"}
+    models = {"policy": [back, deny], "chains": {home: [home, second]}}
+    gate = Gate(tmp_path, [Answer(503), whole()], models=models)
+    out = await gate.ask(CHAT, stream=False, model=home)
+    assert out.status == 503
+    assert len(gate.upstream.asked) == 1  # type: ignore[union-attr]

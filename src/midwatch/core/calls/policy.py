@@ -74,11 +74,12 @@ class Policy:
     def __post_init__(self) -> None:
         self._conditions = [Condition(rule.when) for rule in self.rules]
 
-    def judge(self, facts: Mapping[str, Any], outcome: Outcome) -> Verdict:
+    def judge(self, facts: Mapping[str, Any], outcome: Outcome, *, moved: bool = False) -> Verdict:
         """Return what the rules say of a call; `facts` holds what `NAMES` lists, but model, provider, price
-        and fallback, which come from `outcome`."""
+        and fallback, which come from `outcome`. `moved`: a rule, the chain or a budget has led the call here, so
+        that no rule moves it on: those behind one that would are asked, too."""
         shadows: list[Judged] = []
-        for judged in self.explain(facts, outcome):
+        for judged in self.explain(facts, outcome, moved=moved):
             if judged.shadow:
                 if judged.denies or judged.forces:
                     shadows.append(judged)
@@ -88,7 +89,9 @@ class Policy:
                 return Verdict(None, judged.forces, judged.rule, tuple(shadows))
         return Verdict(shadows=tuple(shadows))
 
-    def explain(self, facts: Mapping[str, Any], outcome: Outcome) -> list[Judged]:
+    def explain(
+        self, facts: Mapping[str, Any], outcome: Outcome, *, moved: bool = False
+    ) -> list[Judged]:
         """Return what each rule says, up to the first that decides; those in shadow decide nothing."""
         names = {
             **facts,
@@ -99,7 +102,8 @@ class Policy:
         }
         said: list[Judged] = []
         for number, (rule, condition) in enumerate(zip(self.rules, self._conditions, strict=True)):
-            judged = _judge(rule, rule.name or f"rule {number + 1}", condition, names, outcome)
+            called = rule.name or f"rule {number + 1}"
+            judged = _judge(rule, called, condition, names, outcome, moved=moved)
             said.append(judged)
             if not judged.shadow and (judged.denies is not None or judged.forces is not None):
                 break
@@ -107,7 +111,13 @@ class Policy:
 
 
 def _judge(
-    rule: PolicyRule, name: str, condition: Condition, names: Mapping[str, Any], outcome: Outcome
+    rule: PolicyRule,
+    name: str,
+    condition: Condition,
+    names: Mapping[str, Any],
+    outcome: Outcome,
+    *,
+    moved: bool,
 ) -> Judged:
     try:
         holds = condition.holds(names)
@@ -120,6 +130,8 @@ def _judge(
     if why is not None:
         return Judged(name, True, f"denied: {why}", why, None, rule.shadow)
     target = f"{outcome.provider}/{outcome.model}"
+    if rule.force is not None and rule.force != target and moved:
+        return Judged(name, True, "moves nothing: the call was moved already", shadow=rule.shadow)
     if rule.force is not None and rule.force != target:
         return Judged(name, True, f"moved to {rule.force}", None, rule.force, rule.shadow)
     return Judged(name, True, "no objection", shadow=rule.shadow)

@@ -19,4 +19,6 @@ def cut_stream(facts: Facts) -> Verdict:
         became = "its client was told so"
     elif facts.data.get("mended") is True:
         became = "it was gone on with, and its client has the whole"
+        if facts.data.get("seam") == "unproven":
+            became = "a further request asked for the rest; nothing proves that both parts fit"
     return noted(KIND, facts, "warning", "no end mark", said, how_often(facts), became)

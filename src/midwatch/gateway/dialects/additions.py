@@ -1,6 +1,7 @@
 """What the gateway adds to a request, each by a splice that leaves every other byte as it came.
 
     with_prefill    the beginning of the answer, for a model that goes on with it
+    with_rest_asked the beginning of the answer, and the question for its rest
     with_note       a word to the model at the end of the conversation
     with_mark       Anthropic's marker behind what stays the same from call to call
 
@@ -74,6 +75,19 @@ def with_prefill(ask: Ask, body: bytes, text: str, form: Prefill) -> bytes:
     return body
 
 
+def with_rest_asked(ask: Ask, body: bytes, text: str, note: str) -> bytes:
+    """Return a request that shows a model what it said so far, and asks for the rest with `note`. Raises
+    BadRequest."""
+    if ask.dialect is Dialect.GENERATE:
+        said: list[Any] = [{"role": "model", "parts": [{"text": text}]}]
+        said.append({"role": "user", "parts": [{"text": note}]})
+        return _appended(body, _member(body, "contents"), *said)
+    said = [{"role": "assistant", "content": text}, {"role": "user", "content": note}]
+    if ask.dialect is Dialect.RESPONSES:
+        return _with_input(body, *said)
+    return _appended(body, _member(body, "messages"), *said)
+
+
 def with_bound(ask: Ask, body: bytes, bound: int) -> bytes:
     """Return a request whose answer is bound to so many tokens, where the client bound it at all."""
     listed = members(body)
@@ -117,14 +131,16 @@ def with_note(ask: Ask, body: bytes, note: str) -> bytes:
 
 
 def _noted_input(body: bytes, note: str) -> bytes:
+    return _with_input(body, {"role": "developer", "content": note})
+
+
+def _with_input(body: bytes, *turns: object) -> bytes:
+    """Return a request for a response with further turns in its input, which may be a text alone."""
     place = _member(body, "input")
-    turn = {"role": "developer", "content": note}
     if body[place.start : place.start + 1] == b"[":
-        return _appended(body, place, turn)
-    said = (
-        b'[{"role":"user","content":' + body[place.start : place.end] + b"}," + _dump(turn) + b"]"
-    )
-    return body[: place.start] + said + body[place.end :]
+        return _appended(body, place, *turns)
+    said = b'[{"role":"user","content":' + body[place.start : place.end] + b"}," + _listed(turns)
+    return body[: place.start] + said + b"]" + body[place.end :]
 
 
 def _noted_message(body: bytes, place: Member, note: str) -> bytes:
@@ -177,19 +193,23 @@ def _member(body: bytes, key: str) -> Member:
     return found
 
 
-def _appended(body: bytes, place: Member, value: object) -> bytes:
-    """Return the body with one more element at the end of an array."""
+def _appended(body: bytes, place: Member, *values: object) -> bytes:
+    """Return the body with further elements at the end of an array."""
     if body[place.start : place.start + 1] != b"[":
         raise BadRequest(f"{place.key}: expected a list", place.key)
     end = place.end - 1
     comma = b"," if body[place.start + 1 : end].strip() else b""
-    return body[:end] + comma + _dump(value) + body[end:]
+    return body[:end] + comma + _listed(values) + body[end:]
 
 
 def _first(body: bytes, member: bytes) -> bytes:
     """Return the body with one more member at its beginning. It has others."""
     at = body.index(b"{") + 1
     return body[:at] + member + b"," + body[at:]
+
+
+def _listed(values: Sequence[object]) -> bytes:
+    return b",".join(map(_dump, values))
 
 
 def _dump(value: object | Sequence[object]) -> bytes:
