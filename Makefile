@@ -21,7 +21,7 @@ SERVER := .venv/.server-$(LOCK)
 DEV := .venv/.dev-$(LOCK)
 ALL := --extra server --extra examples
 
-.PHONY: help setup dev up test check format docs bench emitters chaos soak clean
+.PHONY: help setup dev up test check .types .rules format docs bench emitters chaos soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -62,8 +62,14 @@ test: $(DEV) ## run every ring of tests; T=... chooses
 check: $(DEV) ## ruff, pyright, import-linter, docs and sizes
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "not formatted: run make format"; exit 1; }
+	@$(MAKE) -j2 -k .types .rules
+
+# Half of a minute each on one core: beside one another.
+.types:
 	@$(BIN)/basedpyright --level error
-	@$(BIN)/python -m pytest -q -m "not long" tests/architecture --ignore=tests/architecture/test_package.py
+
+.rules:
+	@$(BIN)/python -m pytest -q -m "not long" -p no:hypothesispytest tests/architecture --ignore=tests/architecture/test_package.py
 
 format: $(DEV) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet || true

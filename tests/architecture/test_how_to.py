@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,14 @@ def _commands() -> Iterator[Any]:
                     yield pytest.param(use[1:], id=f"{page.stem}-{number}-{'-'.join(use[1:3])}")
 
 
+@cache
+def _command_line() -> Any:
+    return get_command(app.build())
+
+
 @pytest.mark.parametrize("words", list(_commands()))
 def test_every_command_shown_is_one_with_options_that_it_has(words: list[str]) -> None:
-    command: Any = get_command(app.build())
+    command: Any = _command_line()
     path, rest = ["midwatch"], list(words)
     while hasattr(command, "commands"):
         if command.invoke_without_command and (not rest or rest[0].startswith("-")):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.sources import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src"
@@ -86,7 +87,7 @@ def _dotted(node: ast.expr) -> str:
 
 def _impurities(path: Path) -> list[str]:
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and _dotted(node) == "os.environ":
             name, why = "os.environ", IMPURE["os.environ"]
         elif isinstance(node, ast.Call):

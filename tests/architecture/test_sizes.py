@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.sources import ROOT, TOPS, files, source
 
-ROOT = Path(__file__).resolve().parents[2]
 MAX_FILE = 500
 MAX_FUNCTION = 60
 
@@ -16,27 +17,16 @@ GIANTS: dict[str, int] = {}
 giant has shrunk below the limit must go."""
 
 
-def _files() -> list[Path]:
-    return sorted(
-        p
-        for top in ("src", "tests", "bench", "examples", "tools")
-        for p in (ROOT / top).rglob("*.py")
-    )
-
-
+@cache
 def _measure() -> dict[str, tuple[int, int]]:
     """Return what was measured: name -> (length, limit)."""
     sizes: dict[str, tuple[int, int]] = {}
-    for path in _files():
-        name = path.relative_to(ROOT).as_posix()
-        text = path.read_text(encoding="utf-8")
-        sizes[name] = (text.count("\n"), MAX_FILE)
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno is not None
-                length = node.end_lineno - node.lineno + 1
-                key = f"{name}::{node.name}"
-                sizes[key] = (max(length, sizes.get(key, (0, 0))[0]), MAX_FUNCTION)
+    for path in files(*TOPS):
+        name, found = path.relative_to(ROOT).as_posix(), source(path)
+        sizes[name] = (found.lines, MAX_FILE)
+        for function, length in found.functions:
+            key = f"{name}::{function}"
+            sizes[key] = (max(length, sizes.get(key, (0, 0))[0]), MAX_FUNCTION)
     return sizes
 
 
@@ -47,6 +37,38 @@ def test_no_file_and_no_function_is_a_giant() -> None:
         if length > max(limit, GIANTS.get(name, 0))
     }
     assert over == {}, f"split these: {over}"
+
+
+def test_functions_are_measured_wherever_they_stand(tmp_path: Path) -> None:
+    places = """
+        class A:
+            if 1:
+                def a(): "one"
+            else:
+                async def b():
+                    "two"
+        try:
+            with x:
+                def c(): ...
+        except E:
+            for y in z:
+                def d(): ...
+            else:
+                def e(): ...
+        finally:
+            while 1:
+                def f(): ...
+        match x:
+            case 1:
+                def g():
+                    @h
+                    def i():
+                        pass
+    """
+    file = tmp_path / "a.py"
+    file.write_text(textwrap.dedent(places))
+    found = dict(source(file).functions)
+    assert found == {"a": 1, "b": 2, "c": 1, "d": 1, "e": 1, "f": 1, "g": 4, "i": 2}
 
 
 @pytest.mark.parametrize("name", sorted(GIANTS) or [None])
