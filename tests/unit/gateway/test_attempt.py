@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from midwatch.gateway import asking, dialects
+from midwatch.gateway.sending import Recorder
+from midwatch.gateway.telling import Telling
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from gateways import CHAT, HOME, MESSAGES, NEXT, RESPONSES, SSE, Heard, event, stream_of
@@ -86,6 +88,20 @@ async def test_a_stream_that_stalls_or_breaks_off_when_it_is_old_is_mended(
     assert (heard.text, heard.errors, out.ended) == (WHOLE, [], True)
     assert house.clock.passed >= 150.0
     assert await books(house) == [("settled", "cut"), ("settled", "ok")]
+
+
+async def test_the_span_of_a_mended_stream_tells_the_id_that_its_client_saw(tmp_path: Path) -> None:
+    cut: list[Piece] = [*stream_of(CHAT, WORDS, ident="one")[:6], Broken()]
+    rest = Says(stream_of(CHAT, WORDS, ident="two"))
+    house = gate(tmp_path, Says(cut), rest, on_cut="restart")
+    sent = Recorder()
+    house.house.tell = Telling(sent, now=house.clock.now)
+    out = await house.ask(CHAT)
+    heard = Heard(CHAT, out.whole)
+    (span,) = [span for span in sent.spans if not span["name"].startswith("attempt")]
+    told = {one["key"]: one["value"].get("stringValue") for one in span["attributes"]}
+    assert (heard.text, heard.idents) == (WHOLE, {told["midwatch.first_response_id"]})
+    assert told["gen_ai.response.id"] not in heard.idents
 
 
 async def test_without_a_chain_the_same_place_goes_on_with_an_old_stream(tmp_path: Path) -> None:

@@ -214,34 +214,11 @@ def test_attempts_of_a_call_that_needed_several_are_its_children(scene: Scene) -
     assert facts_of(second)["error.type"] == "transient"
     assert facts_of(exchange)["midwatch.fallback"] == 1
     assert facts_of(exchange)["midwatch.attempts"] == 2
+    assert "midwatch.first_response_id" not in facts_of(exchange)
     assert int(third["startTimeUnixNano"]) == int((WALL + 1.0) * 1e9)
     assert "gen_ai.operation.name" not in facts_of(second), (
         "a child is no call: it must not be counted as one"
     )
-
-
-def test_a_stream_that_was_gone_on_with_tells_the_id_that_it_began_under(scene: Scene) -> None:
-    silent = tried(
-        outcome="transient", response_id="chatcmpl-0"
-    )  # nothing of it reached the client
-    cut = tried(outcome="cut", code="body", first_s=0.1, response_id="chatcmpl-1", mended=True)
-    whole = tried("gpt-4o", position=1, first_s=0.2, response_id="chatcmpl-2")
-    scene.telling.ended(carried(silent, cut, whole))
-    *children, exchange = scene.sent.spans
-    told = facts_of(exchange)
-    assert told["gen_ai.response.id"] == "chatcmpl-2"
-    assert told["midwatch.first_response_id"] == "chatcmpl-1"
-    assert [facts_of(child)["gen_ai.response.id"] for child in children] == [
-        "chatcmpl-0",
-        "chatcmpl-1",
-        "chatcmpl-2",
-    ]
-
-
-def test_an_answer_of_one_attempt_has_one_id(scene: Scene) -> None:
-    failed = tried(outcome="transient", status=503)
-    scene.telling.ended(carried(failed, tried(first_s=0.2, response_id="chatcmpl-2")))
-    assert "midwatch.first_response_id" not in facts_of(scene.sent.spans[-1])
 
 
 def test_nobody_who_knows_a_calls_id_can_work_out_the_ids_of_its_spans(scene: Scene) -> None:
