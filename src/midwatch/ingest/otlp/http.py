@@ -38,7 +38,8 @@ class OtlpHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         media = header(scope["headers"], b"content-type").partition(";")[0].strip().lower()
-        as_json = _MEDIA.get(media, False)
+        # what is no OTLP at all is answered as a person reads it
+        as_json = _MEDIA.get(media, True)
         try:
             signal = _signal(scope, media)
             body = await self._bodies.take(scope, receive)
