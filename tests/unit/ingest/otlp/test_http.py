@@ -158,7 +158,7 @@ async def test_what_is_refused_says_why_and_must_not_be_sent_again(
     answer = await post(Edge(), **{"raw": b"", **more})
     assert answer.status == status
     assert "retry-after" not in answer.headers
-    if more.get("content_type") == "application/json":
+    if answer.headers["content-type"] == "application/json":
         assert json.loads(answer.body)["message"]
     else:
         # a StringValue has its text where a Status has its code, so that this reads a Status' message apart
