@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 from midwatch.core.errors import LinkError, StoreError
 from midwatch.core.ports import MAX_HEARD, MAX_TOLD, Bus, Lease, Outlet, Space
 from midwatch.store.memory import Desk, MemoryBus, MemoryLease, MemoryOutlet, SetSpace
+from midwatch.store.outlet import DiskOutlet
 from midwatch.store.space import DiskSpace
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 # -- space ------------------------------------------------------------------------------------
@@ -57,6 +58,11 @@ class Shop:
     """One kind of outlet; opened again it is the same queue."""
 
     open: Callable[[], Awaitable[Outlet]]
+    close: Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _memory_outlet(_folder: Path) -> Shop:
@@ -65,15 +71,33 @@ def _memory_outlet(_folder: Path) -> Shop:
     async def open_() -> Outlet:
         return MemoryOutlet(LIMIT, kept)
 
-    return Shop(open_)
+    return Shop(open_, _nothing)
 
 
-OUTLETS: dict[str, Callable[[Path], Shop]] = {"memory": _memory_outlet}
+def _disk_outlet(folder: Path) -> Shop:
+    opened: list[DiskOutlet] = []
+
+    async def close() -> None:
+        while opened:
+            await opened.pop().stop()
+
+    async def open_() -> Outlet:
+        await close()
+        opened.append(DiskOutlet(folder / "queue", LIMIT))
+        await opened[0].open()
+        return opened[0]
+
+    return Shop(open_, close)
+
+
+OUTLETS: dict[str, Callable[[Path], Shop]] = {"memory": _memory_outlet, "disk": _disk_outlet}
 
 
 @pytest.fixture(params=sorted(OUTLETS))
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
-    return OUTLETS[request.param](tmp_path)
+async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+    made = OUTLETS[request.param](tmp_path)
+    yield made
+    await made.close()
 
 
 async def test_bodies_leave_in_the_order_in_which_they_came(shop: Shop) -> None:

@@ -1,0 +1,102 @@
+"""The queue on disk: files, torn ends, damage, and room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from midwatch.core.errors import StoreError
+from midwatch.store.outlet import DiskOutlet
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def queues(tmp_path: Path) -> AsyncIterator[list[DiskOutlet]]:
+    made: list[DiskOutlet] = []
+    yield made
+    for each in made:
+        await each.stop()
+
+
+async def opened(queues: list[DiskOutlet], folder: Path, limit: int = MIB) -> DiskOutlet:
+    while queues:
+        await queues.pop().stop()
+    queue = DiskOutlet(folder, limit, file_bytes=200)
+    await queue.open()
+    queues.append(queue)
+    return queue
+
+
+async def test_bodies_that_come_at_one_time_are_all_kept_in_order(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = await opened(queues, tmp_path)
+    numbers = await asyncio.gather(*(queue.put(b"%d" % n * 20) for n in range(50)))
+    assert list(numbers) == sorted(numbers)
+    queue = await opened(queues, tmp_path)
+    assert [body for _, body in await queue.waiting(100)] == [b"%d" % n * 20 for n in range(50)]
+
+
+async def test_what_was_sent_is_given_back_to_the_disk(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = await opened(queues, tmp_path)
+    last = [await queue.put(b"x" * 100) for _ in range(20)][-1]
+    assert len(list(tmp_path.glob("*.queue"))) >= 10
+    await queue.sent(last)
+    assert list(tmp_path.glob("*.queue")) == []
+    assert queue.backlog().size_bytes == 0
+    assert await queue.put(b"more") > last
+
+
+@pytest.mark.parametrize("cut", [1, 10, 30, 115])
+async def test_a_torn_end_takes_nothing_with_it(
+    queues: list[DiskOutlet], tmp_path: Path, cut: int
+) -> None:
+    queue = await opened(queues, tmp_path)
+    for body in (b"a" * 100, b"b" * 100, b"c" * 100):
+        await queue.put(body)
+    await queues.pop().stop()
+    newest = max(tmp_path.glob("*.queue"))
+    newest.write_bytes(newest.read_bytes()[:-cut])
+    queue = await opened(queues, tmp_path)
+    assert [body[:1] for _, body in await queue.waiting(10)] == [b"a", b"b"]
+    assert await queue.put(b"d") >= 3
+    assert [body[:1] for _, body in await queue.waiting(10)] == [b"a", b"b", b"d"]
+
+
+async def test_a_damaged_body_is_never_sent(queues: list[DiskOutlet], tmp_path: Path) -> None:
+    queue = await opened(queues, tmp_path)
+    for body in (b"a" * 100, b"b" * 100, b"c" * 100):
+        await queue.put(body)
+    await queues.pop().stop()
+    first = min(tmp_path.glob("*.queue"))
+    first.write_bytes(first.read_bytes().replace(b"aaaa", b"axxa", 1))
+    queue = await opened(queues, tmp_path)
+    assert [body[:1] for _, body in await queue.waiting(10)] == [b"b", b"c"]
+
+
+async def test_its_folder_never_takes_more_than_the_limit_and_a_file(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = await opened(queues, tmp_path, limit=2_000)
+    for number in range(200):
+        await queue.put(b"%03d" % number * 30)
+        assert sum(p.stat().st_size for p in tmp_path.glob("*.queue")) <= 2_000
+    left = [int(body[:3]) for _, body in await queue.waiting(1000)]
+    assert left == list(range(200 - len(left), 200))
+    assert queue.backlog().dropped == 200 - len(left)
+
+
+async def test_a_folder_that_cannot_be_used_is_told_in_words(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    queue = DiskOutlet(tmp_path / "file", MIB)
+    queues.append(queue)
+    with pytest.raises(StoreError, match="cannot be used"):
+        await queue.open()
