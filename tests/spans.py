@@ -6,10 +6,11 @@ Whoever brings another store adds its opener to `PLACES`; the suites then hold f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -29,11 +30,18 @@ from midwatch.core.spans.form import (
 )
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.store import SpanStore
+from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.rows import SELECT, back
+from midwatch.store.clickhouse.schema import NAMES
+from midwatch.store.clickhouse.spans import ClickHouseSpans
 from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.memory import MemoryQuestions
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.manifest import MemoryManifest
 from midwatch.store.spans.memory import MemorySpans, Shelf
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clickhouse import ClickHouseServer, clickhouse
 
 S = 10**9
 NOON_S = 1_790_000_000
@@ -78,17 +86,74 @@ def _embedded(due: Due) -> Callable[[Path], Place]:
     return at
 
 
+_SERVERS: list[ClickHouseServer] = []
+
+
+@pytest.fixture(scope="session")  # so before the house counts a test's children
+def clickhouse_server() -> Iterator[ClickHouseServer]:
+    with clickhouse() as running:
+        _SERVERS.append(running)
+        yield running
+        _SERVERS.remove(running)
+
+
+class _ReadBack:
+    """Questions over what a store holds, answered as those over memory are: by all of its rows."""
+
+    def __init__(self, client: ClickHouse) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*args: Any, **more: Any) -> Any:
+            return await getattr(MemoryQuestions(self._shelf(), GROUPS, WINDOWS), name)(
+                *args, **more
+            )
+
+        return ask
+
+    def _shelf(self) -> Shelf:
+        shelf = Shelf()
+        ids: dict[form.Signal, Callable[[Row], Any]] = {
+            form.Signal.SPANS: form.key,
+            form.Signal.CONTENTS: form.content_key,
+            form.Signal.POINTS: lambda row: row[0],
+            form.Signal.LOGS: lambda row: row[0],
+        }
+        for signal, id_of in ids.items():
+            sql = f"SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL"
+            for found in self._client.ask(sql).rows:
+                row = back(signal, found)
+                assert id_of(row) not in shelf.rows[signal], "a row is seen once"
+                shelf.rows[signal][id_of(row)] = row
+        return shelf
+
+
+def _clickhouse(_folder: Path) -> Place:
+    address = _SERVERS[0].fresh()
+
+    async def open_() -> tuple[SpanStore, Questions]:
+        client = ClickHouse(address)
+        store = ClickHouseSpans(client, Counts())
+        await store.open()
+        return store, cast("Questions", _ReadBack(client))
+
+    return Place(open_)
+
+
 PLACES: dict[str, Callable[[Path], Place]] = {
     "memory": _memory,
     # all in the newest generation; sealed whenever it is settled; sealed after each commit
     "embedded": _embedded(Due()),
     "embedded, sealed": _embedded(Due(age_s=0.0)),
     "embedded, sealed at once": _embedded(Due(rows=1, age_s=0.0)),
+    "clickhouse": _clickhouse,
 }
 
 
 @pytest.fixture(params=sorted(PLACES))
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(
+    request: pytest.FixtureRequest, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> AsyncIterator[Place]:
     made = PLACES[request.param](tmp_path)
     yield made
     for store in made.stores:

@@ -19,10 +19,11 @@ from midwatch.supervisor.machine.system import Caps, Exit, Launch, Process, Syst
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from ledgers import another, ledger, place, server
+from spans import clickhouse_server
 
-__all__ = ["another", "ledger", "place", "server"]
+__all__ = ["another", "clickhouse_server", "ledger", "place", "server"]
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 PROGRAM = r"""
 import os, signal, subprocess, sys, time

@@ -1,0 +1,102 @@
+"""What a `Selector` or an `Expiry` means in ClickHouse's words."""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+from typing import Any
+
+from midwatch.core.spans.form import Signal
+from midwatch.core.spans.keeping import NEVER, Expiry
+from midwatch.core.spans.store import Selector
+from midwatch.store.clickhouse.schema import NAMES, TIME
+
+SPANS = NAMES[Signal.SPANS]
+
+
+class Selection:
+    """The condition for the rows of each table; `values` are what it binds."""
+
+    def __init__(self, what: Selector) -> None:
+        self._what = what
+        self.values: dict[str, Any] = {}
+        for name, several in (
+            ("agents", what.agents), ("runs", what.runs), ("sessions", what.sessions), ("users", what.users),
+            ("traces", what.traces),
+        ):  # fmt: skip
+            if several:
+                self.values[name] = sorted(several)
+        for number, (name, value) in enumerate(what.tags.items()):
+            self.values |= {f"tag{number}": name, f"value{number}": value}
+        if what.before_ns is not None:
+            self.values["before"] = what.before_ns
+
+    def rows(self, signal: Signal) -> str:
+        """Return the condition for rows of a table. What they do not say themselves, their span says."""
+        if signal is Signal.SPANS:
+            return self._spans()
+        parts: list[str] = []
+        if not self._what.by_trace and (own := self._direct(signal)) is not None:
+            parts.append(own)
+        if signal is not Signal.POINTS:
+            parts.append(
+                f"(agent, trace_id, span_id) IN (SELECT agent, toNullable(trace_id), toNullable(span_id)"
+                f" FROM {SPANS} FINAL WHERE {self._spans()})"
+                if signal is Signal.LOGS
+                else f"(agent, trace_id, span_id) IN (SELECT agent, trace_id, span_id"
+                f" FROM {SPANS} FINAL WHERE {self._spans()})"
+            )
+        return f"({' OR '.join(parts)})" if parts else "0"
+
+    def _direct(self, signal: Signal) -> str | None:
+        what = self._what
+        parts = ["1"]
+        if what.agents:
+            parts.append("agent IN {agents:Array(String)}")
+        if what.runs:
+            if signal is Signal.CONTENTS:
+                return None
+            parts.append("run_id IN {runs:Array(String)}")
+        if what.traces:
+            if signal is Signal.POINTS:
+                return None
+            parts.append("trace_id IN {traces:Array(String)}")
+        if what.before_ns is not None:
+            parts.append(f"{TIME[signal]} < {{before:Int64}}")
+        return " AND ".join(parts)
+
+    def _spans(self) -> str:
+        direct = self._direct(Signal.SPANS)
+        assert direct is not None
+        if not self._what.by_trace:
+            return f"({direct})"
+        says = ["1"]
+        if self._what.sessions:
+            says.append("session IN {sessions:Array(String)}")
+        if self._what.users:
+            says.append("user IN {users:Array(String)}")
+        says += [
+            f"JSONExtractString(ifNull(tags, ''), {{tag{n}:String}}) = {{value{n}:String}}"
+            for n in range(len(self._what.tags))
+        ]
+        return f"({direct} AND trace_id IN (SELECT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}))"
+
+
+def expired(signal: Signal, expiry: Expiry) -> tuple[str, dict[str, Any]] | None:
+    """Return the condition for rows that are older than they may be, or None when none can be."""
+    own = {
+        agent: at
+        for agent, times in expiry.agents.items()
+        if (at := times.get(signal, NEVER)) != expiry.usual.get(signal, NEVER)
+    }
+    usual = expiry.usual.get(signal, NEVER)
+    if usual == NEVER and all(at == NEVER for at in own.values()):
+        return None
+    values: dict[str, Any] = {"usual": usual, "others": sorted(own)}
+    parts = [f"({TIME[signal]} < {{usual:Int64}} AND agent NOT IN {{others:Array(String)}})"]
+    for number, (agent, at) in enumerate(sorted(own.items())):
+        values |= {f"agent{number}": agent, f"at{number}": at}
+        parts.append(
+            f"(agent = {{agent{number}:String}} AND {TIME[signal]} < {{at{number}:Int64}})"
+        )
+    return f"({' OR '.join(parts)})", values

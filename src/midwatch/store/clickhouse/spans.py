@@ -1,0 +1,387 @@
+"""Telemetry on ClickHouse: `SpanStore` for hubs of many machines, over its HTTP interface.
+
+One thread writes, in group commits; what `append` returned is in parts that were synced. Hubs know nothing of each
+other: what one of them stored, the next one finds in the tables, and rows that both were given in one moment are one
+in each question (`schema`).
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.spans.form import Batch, Rank, Signal
+from midwatch.core.spans.keeping import Expiry
+from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selector, Settled
+from midwatch.store.clickhouse import schema
+from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
+from midwatch.store.clickhouse.schema import NAMES, TIME
+from midwatch.store.clickhouse.selecting import Selection, expired
+from midwatch.store.clickhouse.sifting import Key, Sifter, Was, gone
+from midwatch.store.group import GroupCommit
+
+COMMIT_S: Final = 0.1
+"""Distance of commits while the load lasts: each is a part of the table, which the server merges later."""
+
+READERS: Final = 4
+"""Questions of one hub that are asked at the same time."""
+
+CHANGE_S: Final = 300.0
+"""How long it may take to remove rows: the server writes the parts anew that hold them."""
+
+DOUBLE_S: Final = 1_800.0
+"""How far back settling looks for spans that two hubs stored under different names or starts."""
+
+MAX_UNSURE: Final = 200_000
+"""Spans that are remembered because the answer to their insert was lost."""
+
+_ORDER: Final = (Signal.CONTENTS, Signal.LOGS, Signal.POINTS, Signal.SPANS)
+"""Spans last: until they are there, a batch that failed halfway is not seen, and is stored when it comes again."""
+
+T = TypeVar("T")
+
+
+class ClickHouseSpans:
+    """The store of one of several hubs. `open` before anything else."""
+
+    def __init__(
+        self,
+        client: ClickHouse,
+        counts: Counts,
+        *,
+        keep_s: Mapping[Signal, float] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._keep_s = dict(keep_s or {})
+        self._clock = clock
+        self._holder = uuid.uuid4().hex
+        self._writing = ThreadPoolExecutor(1, "spans-write")
+        self._reading = ThreadPoolExecutor(READERS, "spans-read")
+        self._group = GroupCommit[Batch, Kept](
+            "spans", self._write, self._writing, counts, interval_s=COMMIT_S
+        )
+        self._resources: set[bytes] = set()
+        self._unsure: set[Key] = set()
+        self._stopped = False
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def open(
+        self, after: Callable[[list[Kept]], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Create what is missing. `after` sees what was committed before its answer. Raises SetupError."""
+        await asyncio.get_running_loop().run_in_executor(self._writing, prepare, self._client)
+        self._group.after = after
+        self._group.start()
+
+    async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        await self._group.stop()
+        self._writing.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+        self._client.close()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def append(self, batch: Batch) -> Kept:
+        self._alive()
+        return await self._group.submit(batch, len(batch) + len(batch.contents), batch.size_bytes)
+
+    def _write(self, group: list[Batch]) -> list[Kept | StoreError]:
+        try:
+            return list(self._commit(group))
+        except StoreError as error:
+            if not error.permanent or len(group) == 1:
+                raise
+        results: list[Kept | StoreError] = []
+        for batch in group:
+            # one that the server will never take fails alone
+            try:
+                results += self._commit([batch])
+            except StoreError as error:
+                results.append(error)
+        return results
+
+    def _commit(self, group: list[Batch]) -> list[Kept]:
+        sifter = Sifter(self._client, group, self._unsure)
+        kept = [sifter.sift(batch) for batch in group]
+        resources = {key: text for batch in group for key, text in batch.resources.items()}
+        self._add_resources(resources)
+        lines = Lines(resources)
+        for signal in _ORDER:
+            made = sifter.lines(signal, lines)
+            if not made:
+                continue
+            try:
+                self._client.insert(NAMES[signal], COLUMNS[signal], made, uuid.uuid4().hex)
+            except StoreError as error:
+                if signal is Signal.SPANS and not error.permanent:
+                    self._doubt(sifter.keys)
+                raise
+        self._unsure.difference_update(sifter.keys)
+        return kept
+
+    def _doubt(self, keys: Any) -> None:
+        if len(self._unsure) > MAX_UNSURE:
+            self._unsure.clear()
+        self._unsure.update(keys)
+
+    def _add_resources(self, resources: Mapping[bytes, str]) -> None:
+        new = {key: text for key, text in resources.items() if key not in self._resources}
+        if not new:
+            return
+        lines = [encode([key, text]) for key, text in new.items()]
+        self._client.insert("midwatch_resources", ["resource_id", "text"], lines, uuid.uuid4().hex)
+        if len(self._resources) > 100_000:
+            self._resources.clear()
+        self._resources.update(new)
+
+    # -- open and lost -----------------------------------------------------------------------
+
+    async def close_lost(self, run_id: str, at: float, *, final: bool = True) -> int:
+        at_ns = round(at * 1e9)
+
+        def work() -> int:
+            if final:
+                line = encode([run_id, at_ns, time.time_ns()])
+                self._client.insert(
+                    "midwatch_lost", ["run_id", "at_ns", "told"], [line], uuid.uuid4().hex
+                )
+            return self._lose("run_id = {run:String}", {"run": run_id}, at_ns)
+
+        return await self._in_writer(work)
+
+    async def close_silent(self, before: float, at: float) -> int:
+        values = {"before": round(before * 1e9)}
+        where = "run_id IS NULL AND start_ns < {before:Int64}"
+        return await self._in_writer(lambda: self._lose(where, values, round(at * 1e9)))
+
+    def _lose(self, where: str, values: Mapping[str, Any], at_ns: int) -> int:
+        table, chosen = NAMES[Signal.SPANS], f"rank = {Rank.OPEN.value} AND {where}"
+        count = self._client.ask(f"SELECT count() FROM {table} FINAL WHERE {chosen}", values)
+        if not count.rows[0][0]:
+            return 0
+        given = {
+            "rank": str(Rank.LOST.value),
+            "duration_ns": f"greatest(0, {at_ns} - start_ns)",
+            "version": str(Rank.LOST.value),
+        }
+        names = ", ".join(f"`{name}`" for name in COLUMNS[Signal.SPANS])
+        taken = ", ".join(given.get(name, f"`{name}`") for name in COLUMNS[Signal.SPANS])
+        # once more does nothing: what is lost is open no longer
+        self._client.run(
+            f"INSERT INTO {table} ({names}) SELECT {taken} FROM {table} FINAL WHERE {chosen}",
+            values,
+        )
+        return count.rows[0][0]
+
+    async def open_runs(self) -> Mapping[str, int]:
+        told = await self.ask(
+            f"SELECT assumeNotNull(run_id), count() FROM {NAMES[Signal.SPANS]} FINAL"
+            f" WHERE rank = {Rank.OPEN.value} AND run_id IS NOT NULL GROUP BY 1"
+        )
+        return dict(told)
+
+    # -- what time and people do -------------------------------------------------------------
+
+    async def settle(self, now: float) -> Settled:
+        def work() -> int:
+            self._part_doubles(now)
+            open_ = f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL WHERE rank = 0"
+            return self._client.ask(open_).rows[0][0]
+
+        left = await self._in_writer(work)
+        if not self._keep_s:
+            return Settled(left=left)
+        usual = {signal: round((now - kept) * 1e9) for signal, kept in self._keep_s.items()}
+        done = await self.expire(Expiry(usual))
+        return Settled(expired=done.expired, freed_bytes=done.freed_bytes, left=left)
+
+    def _part_doubles(self, now: float) -> None:
+        """Leave one row of each span that two hubs were given at once under different names or starts."""
+        told = self._client.ask(
+            "SELECT agent, trace_id, span_id, arrayReverseSort(groupArray((rank, name, start_ns)))"
+            f" FROM {NAMES[Signal.SPANS]} FINAL WHERE start_ns > {round((now - DOUBLE_S) * 1e9)}"
+            " GROUP BY 1, 2, 3 HAVING count() > 1 LIMIT 10000",
+            timeout_s=CHANGE_S,
+        )
+        lines = Lines({})
+        made = [
+            gone(lines, (agent, bytes.fromhex(trace + span)), Was(*was))
+            for agent, trace, span, rows in told.rows
+            for was in rows[1:]
+        ]
+        self._client.insert(NAMES[Signal.SPANS], COLUMNS[Signal.SPANS], made, uuid.uuid4().hex)
+
+    async def expire(self, expiry: Expiry) -> Settled:
+        """Let go of what is too old; see `keeping.Expires`."""
+        if not expiry.lets_go:
+            self._alive()
+            return Settled()
+
+        def work() -> Settled:
+            before, went = self._size(), dict[Signal, int]()
+            for signal in Signal:
+                asked = expired(signal, expiry)
+                if asked is None:
+                    continue
+                rows = self._count(signal, *asked)
+                if rows:
+                    went[signal] = rows
+                    self._delete(signal, *asked)
+            return Settled(expired=went, freed_bytes=max(0, before - self._size()) if went else 0)
+
+        return await self._in_writer(work)
+
+    async def drop(self, what: Selector) -> Proof:
+        chosen = Selection(what)
+
+        def work() -> Proof:
+            size = self._size()
+            found = {s: self._count(s, chosen.rows(s), chosen.values) for s in sorted(what.signals)}
+            # spans last: they say which contents and log records are chosen
+            for signal in sorted(found, key=_ORDER.index):
+                if found[signal]:
+                    self._delete(signal, chosen.rows(signal), chosen.values)
+            left = {s: self._count(s, chosen.rows(s), chosen.values) for s in found}
+            return Proof(found, left, max(0, size - self._size()))
+
+        return await self._in_writer(work)
+
+    def _count(self, signal: Signal, where: str, values: Mapping[str, Any]) -> int:
+        told = self._client.ask(
+            f"SELECT count() FROM {NAMES[signal]} FINAL WHERE {where}", values, timeout_s=CHANGE_S
+        )
+        return told.rows[0][0]
+
+    def _delete(self, signal: Signal, where: str, values: Mapping[str, Any]) -> None:
+        # parts are written anew without the rows; the answer comes when that is done
+        self._client.run(
+            f"ALTER TABLE {NAMES[signal]} DELETE WHERE {where} SETTINGS mutations_sync = 1",
+            values,
+            timeout_s=CHANGE_S,
+        )
+
+    # -- looking -----------------------------------------------------------------------------
+
+    async def footprint(self) -> Footprint:
+        def work() -> Footprint:
+            return footprint_of(self._client)
+
+        return await self._in_reader(work)
+
+    def _size(self) -> int:
+        return sum(size_by_part(self._client).values())
+
+    async def probe(self) -> None:
+        def work() -> None:
+            stamp = time.time_ns()
+            self._client.insert(
+                "midwatch_probe",
+                ["holder", "written"],
+                [encode([self._holder, stamp])],
+                uuid.uuid4().hex,
+            )
+            told = self._client.ask(
+                "SELECT max(written) FROM midwatch_probe WHERE holder = {holder:String}",
+                {"holder": self._holder},
+            )
+            if told.rows[0][0] < stamp:
+                raise StoreError(f"{self._client.where} does not show what was just written")
+
+        await self._in_writer(work)
+
+    async def ask(self, sql: str, values: Mapping[str, Any] | None = None, timeout_s: float = 10.0) -> list[list[Any]]:  # fmt: skip
+        """Return the rows of a question. Raises StoreError."""
+        return await self._in_reader(
+            lambda: self._client.ask(sql, values, timeout_s=timeout_s).rows
+        )
+
+    def _alive(self) -> None:
+        if self._stopped:
+            raise StoreError("the telemetry store is closed", permanent=True)
+
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        self._alive()
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
+
+    async def _in_reader(self, work: Callable[[], T]) -> T:
+        self._alive()
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+
+def prepare(client: ClickHouse) -> None:
+    """Bring a database to this version's tables. Raises SetupError."""
+    try:
+        client.run(f"CREATE DATABASE IF NOT EXISTS {client.database}")
+        for statement in schema.statements():
+            client.run(statement)
+        told = client.ask("SELECT max(version) FROM midwatch_schema").rows[0][0]
+        if not told:
+            client.insert(
+                "midwatch_schema", ["one", "version"], [encode([1, schema.VERSION])], "first"
+            )
+    except StoreError as error:
+        raise SetupError(
+            f"cannot use hub.stores.telemetry: {error}; see the fleet file and the server"
+        ) from None
+    if told > schema.VERSION:
+        raise SetupError(
+            f"{client.where} was written by a newer Midwatch (schema {told}, this one knows {schema.VERSION}): "
+            "install that version again, or give hubs of this version another database"
+        )
+
+
+def size_by_part(client: ClickHouse) -> dict[tuple[str, str], int]:
+    """Return bytes on disk by table and partition."""
+    told = client.ask(
+        "SELECT table, partition, sum(bytes_on_disk) FROM system.parts"
+        " WHERE active AND database = currentDatabase() GROUP BY 1, 2"
+    )
+    return {(table, partition): size for table, partition, size in told.rows}
+
+
+def footprint_of(client: ClickHouse) -> Footprint:
+    """Return what the tables hold."""
+    sizes = size_by_part(client)
+    signals: dict[Signal, Held] = {}
+    agents: dict[str, dict[Signal, Held]] = {}
+    pieces: list[Piece] = []
+    for signal in Signal:
+        time_ns, size = TIME[signal], sum(s for (t, _), s in sizes.items() if t == NAMES[signal])
+        told = client.ask(
+            f"SELECT toString(toDate(Timestamp)), agent, count(), min({time_ns}), max({time_ns})"
+            f" FROM {NAMES[signal]} FINAL GROUP BY 1, 2",
+            timeout_s=60.0,
+        ).rows
+        total = sum(count for _, _, count, _, _ in told)
+        signals[signal] = Held(total, size, min((first for *_, first, _ in told), default=None))
+        for agent in {row[1] for row in told}:
+            mine = [row for row in told if row[1] == agent]
+            rows = sum(row[2] for row in mine)
+            oldest = min(row[3] for row in mine)
+            agents.setdefault(agent, {})[signal] = Held(rows, rows * size // total, oldest)
+        for day in {row[0] for row in told}:
+            of_day = [row for row in told if row[0] == day]
+            pieces.append(
+                Piece(
+                    min(row[3] for row in of_day),
+                    max(row[4] for row in of_day),
+                    sizes.get((NAMES[signal], day), 0),
+                    {row[1]: row[2] for row in of_day},
+                )
+            )
+    open_ = client.ask(f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL WHERE rank = 0").rows[0][0]
+    return Footprint(sum(sizes.values()), signals, agents, hot=open_, open=open_, pieces=pieces)
