@@ -271,7 +271,7 @@ def test_a_data_directory_without_space_is_told_and_works_once_there_is_some(
     filler.unlink()
     mount(place.data, "remount,size=32m")
     with place:
-        assert place.wait(lambda: (place.work / "started").exists(), 20)
+        assert place.wait(lambda: (place.work / "started").exists(), 40)
 
 
 def test_a_data_directory_that_fills_up_at_the_start_is_told_too(
@@ -284,15 +284,15 @@ def test_a_data_directory_that_fills_up_at_the_start_is_told_too(
     assert re.search(r"cannot (use|open) \S+: .+; see permissions and free space of", said), said
     mount(place.data, "remount,size=32m")
     with place:
-        assert place.wait(lambda: (place.work / "started").exists(), 20)
+        assert place.wait(lambda: (place.work / "started").exists(), 40)
 
 
 def test_a_data_directory_in_use_is_told_with_its_holder_who_goes_on(
     place: Instance, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     with place:
-        assert place.wait(lambda: (place.agent("inbox") or {}).get("state") == "running", 20)
-        assert place.wait(lambda: (place.work / "started").exists(), 20)
+        assert place.wait(lambda: (place.agent("inbox") or {}).get("state") == "running", 40)
+        assert place.wait(lambda: (place.work / "started").exists(), 40)
         (place.work / "started").unlink()
         agent = place.agent("inbox")
         children = place.children()
@@ -399,12 +399,12 @@ def test_a_refusal_that_comes_late_is_told_and_the_agents_go_on(
         command = [midwatch.program, "up", "-f", place.file, "--data", place.data]
         process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, cwd=tmp_path)
     try:
-        hub = place.wait(lambda: _hub_below(process.pid), 20)
+        hub = place.wait(lambda: _hub_below(process.pid), 40)
         assert isinstance(hub, int), said.read_text()
         os.kill(hub, signal.SIGSTOP)  # as slow as a machine can be
-        assert place.wait(lambda: (place.work / "started").exists(), 20), said.read_text()
+        assert place.wait(lambda: (place.work / "started").exists(), 40), said.read_text()
         os.kill(hub, signal.SIGCONT)
-        assert place.wait(lambda: "was written by a newer Midwatch" in said.read_text(), 20)
+        assert place.wait(lambda: "was written by a newer Midwatch" in said.read_text(), 40)
         assert "starting it again, agents go on" in said.read_text()
         assert process.poll() is None
     finally:

@@ -22,7 +22,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """The instance of this file."""
     agents = {"inbox": {"command": ["sleep", "600"]}, "outside": {"external": True}}
     with Instance(tmp_path_factory.mktemp("callers"), agents) as one:
-        assert one.wait(lambda: (one.agent("inbox") or {}).get("state") == "running", 20)
+        assert one.wait(lambda: (one.agent("inbox") or {}).get("state") == "running", 40)
         yield one
 
 

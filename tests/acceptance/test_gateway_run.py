@@ -168,7 +168,16 @@ def rehearsed(
 
 
 def key_of(one: Running) -> str:
-    return environ(one.agent("caller")["pid"])["OPENAI_API_KEY"]
+    """Return the key of the run that lives; just after a start its process may not be known yet."""
+    found: list[str] = []
+
+    def known() -> bool:
+        key = environ(one.agent("caller").get("pid") or 0).get("OPENAI_API_KEY")
+        found.extend([key] if key else [])
+        return bool(found)
+
+    one.until(known, "the caller has its key")
+    return found[-1]
 
 
 def test_in_a_rehearsal_nobody_has_a_key_and_every_call_goes_through_the_gateway(
@@ -182,10 +191,12 @@ def test_in_a_rehearsal_nobody_has_a_key_and_every_call_goes_through_the_gateway
         assert "sk-ant-its-own" not in values, "a rehearsal never spends"
     status, answer = rehearsed.call(key_of(rehearsed), "/self/budget")
     assert (status, answer["agent"]) == (200, "caller")
-    rehearsed.until(
-        lambda: rehearsed.call(key_of(rehearsed), "/self/budget")[1]["limits"][0]["spent_nusd"] > 0,
-        "its calls are charged",
-    )
+
+    def is_charged() -> bool:
+        told = rehearsed.call(key_of(rehearsed), "/self/budget")[1]
+        return any(limit["spent_nusd"] for limit in told.get("limits", ()))
+
+    rehearsed.until(is_charged, "its calls are charged")
 
 
 def test_a_suspended_agent_keeps_its_process_and_no_call_through_the_death_of_the_gateway(
@@ -200,8 +211,8 @@ def test_a_suspended_agent_keeps_its_process_and_no_call_through_the_death_of_th
     rehearsed.until(lambda: rehearsed.pids("midwatch.gateway") not in ([], [gateway]), "a new one")
     rehearsed.until(lambda: rehearsed.call(key)[0], "its answer")
     assert rehearsed.call(key)[0] == 403
-    shown = rehearsed.agent("caller")
-    assert (shown["state"], shown["pid"]) == ("suspended", pid)
+    rehearsed.until(lambda: rehearsed.agent("caller")["state"] == "suspended", "it is shown so")
+    assert rehearsed.agent("caller")["pid"] == pid
     assert "its process goes on" in rehearsed.do("resume", "caller")
     assert rehearsed.call(key)[0] == 200
     assert rehearsed.agent("caller")["pid"] == pid
@@ -246,10 +257,10 @@ def test_outside_of_a_rehearsal_the_gateway_alone_has_the_keys(
 ) -> None:
     one = Running(tmp_path, midwatch)
     try:
-        for part in ("midwatch.hub", "caller.py", "time.sleep(600)"):
-            pids = one.pids(part)
-            assert pids, part
-            for pid in pids:
+        parts = ("midwatch.hub", "midwatch.gateway", "caller.py", "time.sleep(600)")
+        one.until(lambda: all(map(one.pids, parts)), "all of its processes run")
+        for part in parts:
+            for pid in one.pids(part):
                 assert SECRET not in " ".join(environ(pid).values())
         (gateway,) = one.pids("midwatch.gateway")
         assert SECRET not in " ".join(environ(gateway).values()), "it was handed it when it asked"
@@ -258,9 +269,11 @@ def test_outside_of_a_rehearsal_the_gateway_alone_has_the_keys(
         own = environ(owner)
         assert (own["ANTHROPIC_API_KEY"], own.get("ANTHROPIC_BASE_URL")) == ("sk-ant-its-own", None)
         assert own["OPENAI_API_KEY"].startswith("mwk_")
-        assert "owner: its Anthropic calls go past the gateway" in one.do("status")
+        past = "owner: its Anthropic calls go past the gateway"
+        one.until(lambda: past in one.do("status"), "the status says who goes past the gateway")
         said = one.do("suspend", "owner")
         assert "its process was stopped, since its calls with ANTHROPIC_API_KEY" in said
-        assert "GROQ_API_KEY" in one.console.read_text(), "who used it directly is told"
+        told = lambda: "GROQ_API_KEY" in one.console.read_text()  # noqa: E731
+        one.until(told, "who used it directly is told")
     finally:
         one.end()

@@ -173,7 +173,7 @@ class HubProcess:
                 return
         raise AssertionError("the hub did not start: " + "".join(said))
 
-    def ask(self, method: str, path: str, body: Any = None, timeout_s: float = 10.0) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, timeout_s: float = 30.0) -> Any:
         request = urllib.request.Request(
             self.url + path,
             method=method,
@@ -192,13 +192,13 @@ class HubProcess:
         assert self.process is not None
         begun = time.monotonic()
         self.process.terminate()
-        said, _ = self.process.communicate(timeout=20)
+        said, _ = self.process.communicate(timeout=60)
         return self.process.returncode, said, time.monotonic() - begun
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=60)
 
 
 @pytest.fixture

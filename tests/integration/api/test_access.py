@@ -77,10 +77,10 @@ async def test_a_token_does_what_its_scopes_say_until_it_is_revoked(hub: Any) ->
 
 
 async def test_a_token_expires(hub: Any) -> None:
-    wanted = {"name": "short", "scopes": ["read"], "expires_in_s": 0.2}
+    wanted = {"name": "short", "scopes": ["read"], "expires_in_s": 1.5}
     token = (await hub.client.post("/api/tokens", wanted)).json()["token"]
     assert (await hub.client.get("/api/fleet", token=token)).status == 200
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (await hub.client.get("/api/fleet", token=token)).status == 200:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

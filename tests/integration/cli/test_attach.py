@@ -26,7 +26,7 @@ from midwatch.cli.exits import CommandError
 from midwatch.cli.glass import clip
 from midwatch.cli.instance import find
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 SCREEN = "GET /api/agents/inbox/screen"
 INPUT = "POST /api/agents/inbox/input"
 

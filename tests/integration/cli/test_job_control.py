@@ -103,10 +103,10 @@ def test_ctrl_z_stops_the_job_and_fg_lets_it_go_on(shell: Shell) -> None:
     for _ in range(2):
         shell.type("\x1a")
         shell.until(r"Stopped[\s\S]*?ready\$ ")
-        assert (state(ours), state(command)) == ("T", "T")
+        until(lambda: (state(ours), state(command)) == ("T", "T"))
         shell.type("fg\n")
         shell.until(r"n\d+\r")
-        assert state(ours) != "T"
+        until(lambda: state(ours) != "T")
     shell.type("\x03")  # the terminal is the command's again
     shell.until(r"KeyboardInterrupt[\s\S]*ready\$ ")
     shell.type("echo code $?\n")
@@ -129,8 +129,12 @@ def test_bg_lets_it_go_on_until_it_reads_from_the_terminal(shell: Shell) -> None
     shell.until(r"ready\$ ")
 
 
-def test_fg_of_a_job_that_runs_brings_the_terminal_to_its_command(shell: Shell) -> None:
-    shell.type(f"{RUN} -- bash -c 'echo up; sleep 2; read word; echo got $word'\n")
+def test_fg_of_a_job_that_runs_brings_the_terminal_to_its_command(
+    shell: Shell, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    waits = f"until test -e {go}; do sleep 0.05; done"
+    shell.type(f"{RUN} -- bash -c 'echo up; {waits}; read word; echo got $word'\n")
     shell.until("up")
     shell.type("\x1a")
     shell.until(r"Stopped[\s\S]*?ready\$ ")
@@ -140,6 +144,7 @@ def test_fg_of_a_job_that_runs_brings_the_terminal_to_its_command(shell: Shell) 
     until(lambda: state(command) != "T")
     shell.type("fg\n")  # the shell signals a job that is stopped, and none that runs
     shell.until("read word")
+    go.touch()
     shell.type("this\n")
     shell.until("got this")
     shell.until(r"ready\$ ")

@@ -127,7 +127,6 @@ def test_success_ends_it_unless_always_was_asked() -> None:
 
 
 def test_the_wall_clock_and_the_grace_end_it() -> None:
-    began = time.monotonic()
     code, _, err = run(
         "--wall",
         "300ms",
@@ -138,7 +137,7 @@ def test_the_wall_clock_and_the_grace_end_it() -> None:
         "-c",
         "trap '' TERM; while :; do sleep 0.1; done",
     )
-    assert (code, time.monotonic() - began < 10) == (137, True)
+    assert code == 137
     assert b"ran past its limit of 300 ms" in err
 
 
@@ -197,13 +196,13 @@ def test_a_terminal_is_given_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trap", "grace_s", "code", "within_s"),
-    # killed after the grace; then its last output has two seconds, which are wasted here
-    [("", 6, 143, 6), ("trap '' TERM; ", 1, 137, 6)],
+    ("trap", "grace_s", "code"),
+    # asked, it does not take the grace; killed after it, its last output has two seconds, which are wasted here
+    [("", 10 * LIMIT_S, 143), ("trap '' TERM; ", 1, 137)],
     ids=["ends when asked", "ends when killed"],
 )
 def test_a_reader_that_takes_nothing_holds_up_the_terminal_and_not_the_end(
-    trap: str, grace_s: int, code: int, within_s: float
+    trap: str, grace_s: int, code: int
 ) -> None:
     with started(
         "--tty", "--stop-grace", f"{grace_s}s", "--", "sh", "-c",
@@ -211,10 +210,8 @@ def test_a_reader_that_takes_nothing_holds_up_the_terminal_and_not_the_end(
     ) as process:  # fmt: skip
         assert process.stdout is not None
         _until_full(process.stdout.fileno())
-        asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == code
-        assert time.monotonic() - asked < within_s
 
 
 def test_a_slow_reader_of_a_terminal_loses_nothing() -> None:

@@ -70,7 +70,7 @@ def post(
     body: Any,
     headers: dict[str, str] | None = None,
     *,
-    timeout: float = 10,
+    timeout: float = 30,
 ) -> Answer:
     """Send one call and read all of its answer, as far as it comes."""
     connection = http.client.HTTPConnection(model.url.removeprefix("http://"), timeout=timeout)
@@ -102,13 +102,13 @@ def call(
     headers: dict[str, str] = {}
     if order is not None:
         headers["x-rehearsal-behave"] = order if isinstance(order, str) else json.dumps(order)
-    timeout = more.pop("timeout", 10)
+    timeout = more.pop("timeout", 30)
     return post(model, *ask(api, stream=stream, **more), headers, timeout=timeout)
 
 
 def control(model: Rehearsal, method: str, path: str, value: Any = None) -> Any:
     """Ask the control endpoint, and return its JSON."""
-    connection = http.client.HTTPConnection(model.url.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(model.url.removeprefix("http://"), timeout=30)
     connection.request(method, path, None if value is None else json.dumps(value))
     body = json.loads(connection.getresponse().read())
     connection.close()
@@ -121,8 +121,8 @@ def billed(model: Rehearsal) -> list[dict[str, Any]]:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    """Return whether it came true within five seconds."""
-    deadline = time.monotonic() + 5
+    """Return whether it came true within half a minute."""
+    deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
@@ -133,7 +133,7 @@ def open_stream(model: Rehearsal, api: str, order: Any, *, stream: bool = True) 
     path, body = ask(api, stream=stream)
     host, _, port = model.url.removeprefix("http://").rpartition(":")
     data = json.dumps(body).encode()
-    client = socket.create_connection((host, int(port)), timeout=5)
+    client = socket.create_connection((host, int(port)), timeout=30)
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n"
     head += f"x-rehearsal-behave: {json.dumps(order)}\r\ncontent-length: {len(data)}\r\n\r\n"
     client.sendall(head.encode() + data)

@@ -36,7 +36,7 @@ def model() -> Iterator[Rehearsal]:
 
 
 def get(model: Rehearsal, path: str, headers: dict[str, str] | None = None) -> Any:
-    connection = http.client.HTTPConnection(model.url.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(model.url.removeprefix("http://"), timeout=30)
     connection.request("GET", path, headers=headers or {})
     body = json.loads(connection.getresponse().read())
     connection.close()

@@ -31,7 +31,7 @@ def model() -> Iterator[Rehearsal]:
 
 def connect(model: Rehearsal) -> socket.socket:
     host, _, port = model.url.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def exchange(model: Rehearsal, data: bytes) -> bytes:
@@ -51,7 +51,7 @@ def post(body: bytes, *headers: bytes) -> bytes:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
@@ -63,11 +63,11 @@ def test_it_prints_one_line_serves_and_ends_well_on_sigterm() -> None:
         line = process.stdout.readline().decode()
         prefix = "rehearsal model listening on http://127.0.0.1:"
         assert line.startswith(prefix)
-        with socket.create_connection(("127.0.0.1", int(line.removeprefix(prefix))), 5) as client:
+        with socket.create_connection(("127.0.0.1", int(line.removeprefix(prefix))), 30) as client:
             client.sendall(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
             assert b'{"status":"ok","calls":0,"bugs":0}' in client.recv(1000)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
         assert process.stdout.read() == b""
 
 

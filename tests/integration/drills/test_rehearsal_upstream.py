@@ -33,7 +33,7 @@ def port() -> Iterator[int]:
 
 
 def ask(port: int, method: str, path: str, body: Any = None, call: str = "") -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"x-midwatch-call": call} if call else {}
     connection.request(method, path, None if body is None else json.dumps(body), headers)
     reply = connection.getresponse()
@@ -63,7 +63,7 @@ def test_whole_answers_and_streams_say_what_is_counted(port: int) -> None:
 
 def test_a_stream_that_is_left_counts_what_was_sent(port: int) -> None:
     ask(port, "POST", "/set", {"events": 100_000, "gap_ms": 5})
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body = json.dumps({**BODIES["/v1/messages"], "stream": True})
     connection.request("POST", "/v1/messages", body, {"x-midwatch-call": "left"})
     reply = connection.getresponse()

@@ -23,7 +23,7 @@ from midwatch.drills.rehearsal.model import Rehearsal
 from midwatch.drills.rehearsal.thread import running
 
 SECRET = bytes(range(32))
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 HELLO = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
 
 

@@ -27,7 +27,7 @@ from midwatch.gateway.upstream.port import Phase
 from midwatch.gateway.upstream.scripted import Answer, Refuse, ScriptedUpstream, Silence
 
 SECRET = bytes(32)
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 ANSWER = {
     "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],

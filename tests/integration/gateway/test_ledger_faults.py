@@ -462,7 +462,7 @@ async def test_a_gateway_that_froze_with_the_lock_holds_up_nobody_for_long(
 ) -> None:
     address = str(shared._engine._dsn)  # type: ignore[attr-defined]
     frozen = await asyncio.to_thread(psycopg.connect, address)
-    frozen.execute("SET idle_in_transaction_session_timeout = 2000")
+    frozen.execute("SET idle_in_transaction_session_timeout = 5000")
     frozen.execute("UPDATE ledger SET version = version + 1")
     assert "lock" in await refused(shared)
     await admitted(shared)

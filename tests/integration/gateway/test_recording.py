@@ -89,7 +89,7 @@ class Shelf:
 
     def read(self, call: Carried) -> dict[str, Any] | None:
         """Return the record, once the thread has done with it."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
             found = read(self.folder, call.id)
             if found is not None:
@@ -98,7 +98,7 @@ class Shelf:
         return None
 
     def counted(self, reason: str, count: int = 1) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while self.records.counts[f"record.{reason}"] < count and time.monotonic() < deadline:
             time.sleep(0.005)
         return self.records.counts[f"record.{reason}"] == count

@@ -23,7 +23,7 @@ from midwatch.gateway.upstream.port import Phase
 from midwatch.gateway.upstream.scripted import Answer, Break, Refuse, ScriptedUpstream
 
 SECRET = bytes(32)
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 SSE = (("content-type", "text/event-stream"),)
 
 

@@ -105,7 +105,7 @@ class FakeHub:
             connection.close()
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
     """Poll a condition until it holds; fail with `what` at the deadline."""
     deadline = time.monotonic() + timeout_s
     while not condition():

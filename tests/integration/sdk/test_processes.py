@@ -97,7 +97,7 @@ def test_a_process_that_ends_delivers_what_it_said_last(hub: Any, run: Any) -> N
         """,
         hub.url,
     )
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (0, "", "")
     (beat,) = hub.beats
     assert beat["tokens"] == 1200
@@ -128,7 +128,7 @@ def test_spans_go_where_opentelemetry_says(hub: Any, new_hub: Any, run: Any) -> 
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20other,x-tenant=night",
     )
-    child.communicate(timeout=20)
+    child.communicate(timeout=60)
     assert len(hub.beats) == 1
     assert hub.spans == []
     assert len(collector.spans) == 1
@@ -142,11 +142,11 @@ def test_without_a_hub_the_end_of_a_process_is_quick_and_nothing_is_lost(
 ) -> None:
     program = "import midwatch as mw\nmw.init()\nfor n in range(100): mw.beat(items=n)\n"
     child = run(program, f"http://127.0.0.1:{free_port}")
-    child.communicate(timeout=20)
+    child.communicate(timeout=60)
     assert child.returncode == 0
     hub = new_hub(free_port)
     later = run("import midwatch as mw\nmw.init()\nmw.beat(items=100)\n", hub.url)
-    later.communicate(timeout=20)
+    later.communicate(timeout=60)
     assert [beat["items"] for beat in hub.beats] == list(range(101))
 
 
@@ -174,7 +174,7 @@ def test_what_a_killed_process_could_not_deliver_is_delivered_by_the_next_run(
     later = run(
         "import midwatch as mw\nmw.init()\nmw.flush(10)\n", hub.url, MIDWATCH_RUN_ID="run-2"
     )
-    later.communicate(timeout=20)
+    later.communicate(timeout=60)
     assert [beat.get("items") for beat in hub.beats] == [*range(300), None]
     assert {beat["run_id"] for beat in hub.beats} == {"run-1"}
     assert [event["data"] for event in hub.events] == [{"chosen": "refund"}]
@@ -190,12 +190,12 @@ def test_a_torn_line_in_the_spool_costs_itself_only(
     run(
         "import midwatch as mw\nmw.init()\nfor n in range(3): mw.beat(items=n)\n",
         f"http://127.0.0.1:{free_port}",
-    ).communicate(timeout=20)
+    ).communicate(timeout=60)
     (segment,) = (tmp_path / "spool").glob("items.*/*.jsonl")
     lines = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(lines[0] + lines[1][:-20] + b"\n" + lines[2] + lines[0][:30])
     hub = new_hub(free_port)
-    run("import midwatch as mw\nmw.init()\nmw.flush(10)\n", hub.url).communicate(timeout=20)
+    run("import midwatch as mw\nmw.init()\nmw.flush(10)\n", hub.url).communicate(timeout=60)
     assert [beat["items"] for beat in hub.beats] == [0, 2]
     assert hub.events[-1]["data"]["counts"] == {"torn": 2}
 
@@ -217,7 +217,7 @@ def test_a_child_of_multiprocessing_delivers_its_own_beats(hub: Any, run: Any) -
         """,
         hub.url,
     )
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert err == ""
     assert sorted(beat["items"] for beat in hub.beats) == [0, 1, 2]
 
@@ -242,7 +242,7 @@ def test_the_supervisor_hears_of_life_steps_calls_and_the_end(
         None,
         NOTIFY_SOCKET=name,
     )
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert err == ""
     until(lambda: any(notice.done for notice in ear.heard), "the end is heard")
     assert ear.heard == [
@@ -277,7 +277,7 @@ def test_beats_reach_the_supervisor_while_the_hub_hangs(
             child.stdin.write("\n")
             child.stdin.flush()
             until(
-                lambda n=number: sum(notice.beat for notice in ear.heard) >= n, "it is heard", 1.0
+                lambda n=number: sum(notice.beat for notice in ear.heard) >= n, "it is heard", 4.0
             )
             threading.Event().wait(0.03)  # closer beats are told as one
         child.kill()
@@ -288,7 +288,7 @@ def test_beats_that_follow_closely_are_told_once(
 ) -> None:
     ear, name = supervisor
     program = "import midwatch as mw\nmw.init()\nfor _ in range(1000): mw.beat()\nmw.draining()\n"
-    run(program, None, NOTIFY_SOCKET=name).communicate(timeout=20)
+    run(program, None, NOTIFY_SOCKET=name).communicate(timeout=60)
     until(lambda: any(notice.draining for notice in ear.heard), "the end is heard")
     assert 1 <= sum(notice.beat for notice in ear.heard) < 50
 
@@ -296,7 +296,7 @@ def test_beats_that_follow_closely_are_told_once(
 def test_a_supervisor_that_is_gone_is_no_harm(run: Any, tmp_path: Path) -> None:
     program = "import midwatch as mw\nmw.init()\nmw.beat()\nmw.step('x', 3)\nprint('fine')\n"
     child = run(program, None, NOTIFY_SOCKET=str(tmp_path / "nobody.sock"))
-    assert child.communicate(timeout=20) == ("fine\n", "")
+    assert child.communicate(timeout=60) == ("fine\n", "")
 
 
 def test_one_complaint_for_a_hub_that_is_away_and_none_of_the_rest(
@@ -313,7 +313,7 @@ def test_one_complaint_for_a_hub_that_is_away_and_none_of_the_rest(
         """,
         f"http://127.0.0.1:{free_port}",
     )
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert err.count("\n") == 1
     assert "cannot reach 127.0.0.1" in err
     assert "secret" not in err
@@ -324,13 +324,13 @@ def test_a_hub_that_is_away_for_a_moment_is_not_worth_a_word(run: Any, free_port
         "import midwatch as mw\nmw.init()\nfor n in range(5): mw.beat(); mw.flush(0.05)\n",
         f"http://127.0.0.1:{free_port}",
     )
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert err == ""
 
 
 def test_a_wrong_address_of_the_hub_is_told_once_and_the_agent_works(run: Any) -> None:
     child = run("import midwatch as mw\nmw.init()\nmw.beat()\nprint('fine')\n", "not-a-url")
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     assert out == "fine\n"
     assert "expected http://HOST:PORT" in err
 
@@ -338,7 +338,7 @@ def test_a_wrong_address_of_the_hub_is_told_once_and_the_agent_works(run: Any) -
 def test_a_wrong_address_for_spans_does_not_cost_the_beats(hub: Any, run: Any) -> None:
     program = "import midwatch as mw\nmw.init()\nmw.beat()\nassert mw.flush(5)\n"
     child = run(program, hub.url, OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318")
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert err.startswith("spans are not sent: 'localhost:4318/v1/traces' is not an address")
     assert len(hub.beats) == 1
 
@@ -363,5 +363,5 @@ def test_a_signal_handler_may_use_every_name_at_any_moment(hub: Any, run: Any) -
         """,
         hub.url,
     )
-    out, err = child.communicate(timeout=40)
+    out, err = child.communicate(timeout=90)
     assert (out, err) == ("True\n", "")

@@ -49,7 +49,10 @@ def test_a_beat_arrives_complete_and_with_the_token(hub: Any, make: Any) -> None
     assert hub.requests[0][1]["Authorization"] == "Bearer secret"
 
 
-def test_events_go_out_at_once_and_beats_gather(hub: Any, make: Any, until: Until) -> None:
+def test_events_go_out_at_once_and_beats_gather(
+    hub: Any, make: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "BATCH_WAIT_S", 1.0)
     way = make(hub.url)
     way.submit("event", {"kind": "first"})
     until(lambda: hub.events, "the worker has started")
@@ -58,10 +61,9 @@ def test_events_go_out_at_once_and_beats_gather(hub: Any, make: Any, until: Unti
     until(lambda: len(hub.beats) == 50, "all beats are there")
     posts = [path for path, _, _ in hub.requests if path == "/api/beats"]
     assert len(posts) <= 3
-    began = time.monotonic()
+    monkeypatch.setattr(transport, "BATCH_WAIT_S", 600.0)
     way.submit("event", {"kind": "second"})
-    until(lambda: len(hub.events) == 2, "the event is there")
-    assert time.monotonic() - began < 0.09  # less than beats are made to wait
+    until(lambda: len(hub.events) == 2, "the event is there, long before a beat would be")
 
 
 def test_order_is_kept_per_path_and_batches_are_bounded(hub: Any, make: Any) -> None:
@@ -103,7 +105,7 @@ def test_a_hub_that_fails_gets_every_item_again(hub: Any, make: Any, until: Unti
 
 
 def test_retry_after_is_honoured_even_when_flushed(hub: Any, make: Any, until: Until) -> None:
-    hub.answer = lambda path, body: (429, {"retry-after": "1"}, {})
+    hub.answer = lambda path, body: (429, {"retry-after": "3"}, {})
     way = make(hub.url)
     way.submit("beat", {"items": 1})
     until(lambda: way.statistics()["spooled"] == 1, "it was refused once")
@@ -112,13 +114,13 @@ def test_retry_after_is_honoured_even_when_flushed(hub: Any, make: Any, until: U
     assert not way.flush(0.3)
     assert len(hub.requests) == 1
     until(lambda: hub.beats, "it was sent again")
-    assert time.monotonic() - refused_at > 0.8
+    assert time.monotonic() - refused_at > 1.5
 
 
 def test_a_hub_that_hangs_does_not_hold_the_caller(
     make: Any, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
-    monkeypatch.setattr(lane, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(lane, "ANSWER_TIMEOUT_S", 2.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -129,7 +131,7 @@ def test_a_hub_that_hangs_does_not_hold_the_caller(
             way.submit("beat", {"items": number})
             slowest_s = max(slowest_s, time.perf_counter() - began)
             time.sleep(0.001)
-        assert slowest_s < 0.05
+        assert slowest_s < 1.0, "it waited for the hub"
         until(lambda: way.statistics()["spooled"] == 200, "all is in the spool")
 
 
@@ -144,7 +146,7 @@ def test_closing_interrupts_a_post_that_hangs_and_keeps_what_it_carried(
         until(lambda: way.statistics()["posts"] == 1, "the post hangs")
         began = time.monotonic()
         way.close(0.3)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4.0, "it waited for the answer"
     hub = new_hub()
     later = make(hub.url)
     later.start()

@@ -128,7 +128,7 @@ async def test_a_query_that_takes_too_long_is_interrupted(store: Telemetry) -> N
     begun = time.monotonic()
     with pytest.raises(StoreError, match="took longer"):
         await store.read(lambda c: c.execute(slow).fetchall(), timeout_s=0.3)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert await stored(store) == 0
 
 

@@ -21,7 +21,7 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Any]:
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
-async def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+async def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
     """Return when it is true; fail when it is not in time."""
     end = time.monotonic() + within_s
     while not true():
@@ -41,7 +41,7 @@ class Raw:
         await self.writer.drain()
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = text.rstrip().split("\r\n")
         pairs = (line.partition(": ") for line in lines)
@@ -50,7 +50,7 @@ class Raw:
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Return one whole answer; IncompleteReadError when it is broken."""
         status, headers = await self.head()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             if "content-length" in headers:
                 body = await self.reader.readexactly(int(headers["content-length"]))
                 return status, headers, body
@@ -62,7 +62,7 @@ class Raw:
 
     async def rest(self) -> bytes:
         """Return all that comes until the server closes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.reader.read()
 
     async def close(self) -> None:
@@ -146,7 +146,7 @@ async def _listening(talk: Callable[..., Awaitable[None]], **more: Any) -> Async
     finally:
         server.close()
         if talks:
-            _, stuck = await asyncio.wait(talks, timeout=10)
+            _, stuck = await asyncio.wait(talks, timeout=30)
             assert not stuck
 
 

@@ -390,14 +390,14 @@ async def test_a_slow_reader_that_reads_is_served_to_its_end(serving: Any) -> No
     async def handler(incoming: Incoming, outgoing: Outgoing) -> None:
         outgoing.answer(200, [], b"x" * 8_000_000)
 
-    async with serving(handler, stall_s=0.4) as on:
+    async with serving(handler, stall_s=1.0) as on:
         client = await on.connect(limit=65_536)
         await client.send(GET)
         _, headers = await client.head()
         left = int(headers["content-length"])
         while left:
             left -= len(await client.reader.readexactly(min(left, 200_000)))
-            await asyncio.sleep(0.03)  # 1.2 s in all: three times what a stalled one gets
+            await asyncio.sleep(0.06)  # 2.4 s in all: twice what a stalled one gets
         assert on.lost == {}
 
 

@@ -86,7 +86,7 @@ async def test_standard_clients_see_the_broken_answer(serving: Any) -> None:
         outgoing.abort()
 
     def read() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", on.server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", on.server.port, timeout=30)
         try:
             connection.request("GET", "/")
             connection.getresponse().read()
@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_is_noticed_while_the_handler_waits(
             client.writer.transport.abort()
         else:
             client.writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await noticed.wait()
         await until(lambda: on.server.under_way == 0)
         assert on.lost == {"left": 1}
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_within_its_body_is_told_to_who_reads_it(
         )
         await until(lambda: on.server.under_way == 1)
         await client.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.wait()
 
 
@@ -174,7 +174,7 @@ async def test_who_waits_for_room_is_told_that_the_client_left(serving: Any, unt
         client = await on.send(GET)
         await client.head()
         client.writer.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.wait()
 
 
@@ -199,8 +199,8 @@ async def test_a_stop_lets_calls_end_and_breaks_off_the_others(until: Any, servi
         writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await until(lambda: server.under_way == 2)
     port = server.port
-    stopping = asyncio.create_task(server.stop(1.0))
-    async with asyncio.timeout(10):
+    stopping = asyncio.create_task(server.stop(2.5))
+    async with asyncio.timeout(30):
         assert await raws[2][0].read() == b"", "an unused connection is closed at once"
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
