@@ -1,0 +1,296 @@
+"""What was stored for the first time goes on to other back-ends; what they cannot take waits on the disk.
+
+    see: encode → queue on disk (synced)            ⇒ oldest first → one request at a time → taken, repeated, let go
+
+A post is answered once its telemetry is stored *and* queued, so that a hub that is killed forwards it after its start.
+A target that is down costs nobody else anything: each has its own queue, bounded, the oldest dropped and counted.
+At least once: after a crash a request may be sent again; back-ends know spans by their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.ports import Backlog, Outlet
+from midwatch.core.spans.form import TABLES, Batch, Signal
+from midwatch.core.telemetry import ForwardTarget
+from midwatch.hub.forwarding.encoding import MAX_BODY, Body, Encoder
+from midwatch.hub.forwarding.pacing import Answer, Then, step
+from midwatch.hub.forwarding.target import HttpTarget, Target
+from midwatch.store.outlet import DiskOutlet
+
+TOGETHER: Final = 64
+"""Bodies that go in one request, as long as they are small."""
+
+SIGNALS: Final = (Signal.SPANS, Signal.POINTS, Signal.LOGS)
+
+_HEAD: Final = struct.Struct("<BI")
+"""Signal and number of items, before a body in the queue."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How it stands with one target, for people and `/metrics`."""
+
+    name: str
+    backlog: Backlog
+    sent: int = 0
+    """Spans, points and log records that it took since the hub started."""
+    failures: int = 0
+    """Attempts in a row that failed."""
+    reason: str = ""
+    """Why the last one did."""
+
+
+class Lane:
+    """One target with its queue."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ForwardTarget,
+        outlet: Outlet,
+        target: Target,
+        counts: Counts,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.config = config
+        self.state = State(name, outlet.backlog())
+        self._outlet = outlet
+        self._target = target
+        self._counts = counts
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+        self._signals = frozenset(config.signals)
+        self._dropped = outlet.backlog().dropped
+        self._more = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # -- in ----------------------------------------------------------------------------------
+
+    async def put(self, encoder: Encoder, batch: Batch) -> None:
+        """Queue what the target is to have of a batch. What cannot be queued is counted."""
+        mine = self._of(batch)
+        for signal in SIGNALS:
+            if signal.value not in self._signals:
+                continue
+            for body in await self._encoded(encoder, mine, signal):
+                await self._keep(body)
+
+    def _of(self, batch: Batch) -> Batch:
+        patterns = self.config.agents
+        if not patterns:
+            return batch
+        found = Batch(resources=batch.resources)
+        for signal, table in TABLES.items():
+            at = table.at["agent"]
+            found.rows(signal).extend(
+                row for row in batch.rows(signal) if any(fnmatchcase(row[at], p) for p in patterns)
+            )
+        return found
+
+    async def _encoded(self, encoder: Encoder, batch: Batch, signal: Signal) -> Sequence[Body]:
+        if not batch.rows(signal):
+            return ()
+
+        def work() -> list[Body]:
+            return list(encoder.bodies(batch, signal, with_contents=self.config.contents))
+
+        return await asyncio.to_thread(work)
+
+    async def _keep(self, body: Body) -> None:
+        head = _HEAD.pack(SIGNALS.index(body.signal), body.items)
+        try:
+            await self._outlet.put(head + body.data)
+        except StoreError as error:
+            log.error("not forwarded to %s: %s", self.state.name, error)  # noqa: TRY400  words suffice
+            self._counts.add("forward_dropped", self.state.name, body.items)
+        else:
+            self._more.set()
+        self._note_dropped()
+
+    def _note_dropped(self) -> None:
+        backlog = self._outlet.backlog()
+        if backlog.dropped > self._dropped:
+            # how many items it had is not read again
+            self._counts.add("forward_dropped", self.state.name, backlog.dropped - self._dropped)
+            self._dropped = backlog.dropped
+        self.state = replace(self.state, backlog=backlog)
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to send; call inside the running loop."""
+        self._task = asyncio.create_task(self._run(), name=f"forward {self.state.name}")
+
+    async def stop(self) -> None:
+        """Stop sending; what waits stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                wait_s = await self.send_once()
+            except StoreError as error:
+                wait_s = self._failed(str(error))
+            except Exception:  # the top of a long-lived loop: what waits is tried again
+                log.exception("forwarding to %s failed", self.state.name)
+                wait_s = self._failed("a fault of the hub; its log has more")
+            if wait_s is None:
+                self._more.clear()
+                if not self._outlet.backlog().entries:
+                    await self._more.wait()
+            elif wait_s > 0:
+                await self._sleep(wait_s)
+
+    def _failed(self, reason: str) -> float:
+        self.state = replace(self.state, failures=self.state.failures + 1, reason=reason)
+        return 5.0
+
+    async def send_once(self) -> float | None:
+        """Send the oldest that waits; return how long to wait then, or None when nothing waits. Raises StoreError."""
+        waiting = await self._outlet.waiting(TOGETHER)
+        if not waiting:
+            return None
+        upto, signal, items, data = _gathered(waiting)
+        if signal is None:
+            await self._outlet.sent(upto)
+            return 0.0
+        answer = await self._target.send(signal, data)
+        then = step(answer, self.state.failures, self._clock(), self._chance())
+        if then.then is Then.AGAIN:
+            self._counts.add("forward_retries", self.state.name)
+            self.state = replace(self.state, failures=self.state.failures + 1, reason=then.reason)
+            return then.wait_s
+        await self._outlet.sent(upto)
+        self._note(answer, then.then, items, then.reason)
+        return 0.0
+
+    def _note(self, answer: Answer, then: Then, items: int, reason: str) -> None:
+        name = self.state.name
+        lost = items if then is Then.LET_GO else min(items, answer.rejected)
+        if lost:
+            log.warning("%s refused %d of %d items: %s", name, lost, items, reason)
+            self._counts.add("forward_dropped", name, lost)
+        if items > lost:
+            self._counts.add("forwarded", name, items - lost)
+        self.state = replace(
+            self.state,
+            backlog=self._outlet.backlog(),
+            sent=self.state.sent + items - lost,
+            failures=0,
+            reason="" if then is Then.TAKEN else reason,
+        )
+
+
+def _gathered(waiting: Sequence[tuple[int, bytes]]) -> tuple[int, Signal | None, int, bytes]:
+    """Return as many of the oldest bodies as go in one request: the last number, signal, items, data. The signal is
+    None for one that cannot be read: written by another version."""
+    first: Signal | None = None
+    parts: list[bytes] = []
+    upto, items, size = 0, 0, 0
+    for number, body in waiting:
+        signal, count = _read(body)
+        if parts and (signal is not first or size + len(body) > MAX_BODY):
+            break
+        if signal is None:
+            return (number, None, 0, b"") if not parts else (upto, first, items, b"".join(parts))
+        first = signal
+        parts.append(body[_HEAD.size :])
+        upto, items, size = number, items + count, size + len(body)
+    return upto, first, items, b"".join(parts)
+
+
+def _read(body: bytes) -> tuple[Signal | None, int]:
+    """Return a queued body's signal and number of items; None for what another version wrote."""
+    if len(body) < _HEAD.size:
+        return None, 0
+    head: tuple[int, int] = _HEAD.unpack_from(body)
+    return (SIGNALS[head[0]] if head[0] < len(SIGNALS) else None), head[1]
+
+
+class Forwarding:
+    """All targets of the fleet file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        counts: Counts,
+        clock: Callable[[], float] = time.time,
+        make: Callable[[ForwardTarget], Target] = HttpTarget,
+    ) -> None:
+        """`folder` is where queues are, one below it for each target."""
+        self._folder = folder
+        self._counts = counts
+        self._clock = clock
+        self._make = make
+        self._encoder = Encoder()
+        self._lanes: dict[str, tuple[Lane, DiskOutlet]] = {}
+
+    @property
+    def states(self) -> list[State]:
+        """How it stands with each target, by name."""
+        return [self._lanes[name][0].state for name in sorted(self._lanes)]
+
+    async def set(self, targets: Mapping[str, ForwardTarget]) -> None:
+        """Forward to these from now on. One that cannot be set up is left out, and told of in the log.
+
+        The queue of a target that is no longer named stays on the disk: named again, it goes on.
+        """
+        for name in list(self._lanes):
+            lane, outlet = self._lanes[name]
+            if targets.get(name) != lane.config:
+                del self._lanes[name]
+                await lane.stop()
+                await outlet.stop()
+        for name, config in targets.items():
+            if name in self._lanes:
+                continue
+            try:
+                await self._add(name, config)
+            except (SetupError, StoreError) as error:
+                log.error("nothing is forwarded to %s: %s", name, error)  # noqa: TRY400  its words suffice
+
+    async def _add(self, name: str, config: ForwardTarget) -> None:
+        target = self._make(config)
+        outlet = DiskOutlet(self._folder / _folder_name(name), config.queue)
+        await outlet.open()
+        lane = Lane(name, config, outlet, target, self._counts, clock=self._clock)
+        self._lanes[name] = lane, outlet
+        lane.start()
+
+    async def see(self, batch: Batch) -> None:
+        """Queue what was stored for the first time. Never raises StoreError: it is stored, whatever becomes of this."""
+        for lane, _ in list(self._lanes.values()):
+            await lane.put(self._encoder, batch)
+
+    async def stop(self) -> None:
+        """Send no more; what waits is sent after the next start."""
+        await self.set({})
+
+
+def _folder_name(name: str) -> str:
+    """Return a target's name as a folder's: two different ones never meet in one."""
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}%" for c in name
+    )

@@ -1,0 +1,152 @@
+"""Forwarding over real sockets and a real disk: packed, with its headers, across a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import SetupError
+from midwatch.core.spans.form import Signal
+from midwatch.core.telemetry import ForwardTarget
+from midwatch.hub.forwarding.forwarding import Forwarding
+from midwatch.hub.forwarding.target import HttpTarget
+from midwatch.ingest.otlp import wire
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from spans import batch, span
+
+DEADLINE_S = 20.0
+
+
+class BackEnd(ThreadingHTTPServer):
+    """Answers with what it is told, and remembers what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Requests)
+        self.status, self.headers_back, self.answer = 200, dict[str, str](), b""
+        self.came: list[tuple[str, dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Requests(BaseHTTPRequestHandler):
+    server: BackEnd
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.came.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        self.send_response(self.server.status)
+        for name, value in self.server.headers_back.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(self.server.answer)))
+        self.end_headers()
+        self.wfile.write(self.server.answer)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def back_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[BackEnd]:
+    monkeypatch.setenv("no_proxy", "*")
+    server = BackEnd()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+_UNPACK = {"gzip": gzip.decompress, "zstd": zstd.decompress, "none": bytes}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+async def test_a_request_is_packed_and_shows_its_headers(back_end: BackEnd, compression: Any, tmp_path: Path) -> None:  # fmt: skip
+    (tmp_path / "key").write_text("from-file\n")
+    config = ForwardTarget(
+        url=back_end.url + "/otlp/",
+        compression=compression,
+        headers={
+            "authorization": "env:TOKEN",
+            "x-key": f"file:{tmp_path / 'key'}",
+            "x-plain": "yes",
+        },
+    )
+    target = HttpTarget(config, {"TOKEN": "Bearer abc"})
+    answer = await target.send(Signal.LOGS, b"body" * 100)
+    assert (answer.status, answer.rejected) == (200, 0)
+    ((path, headers, body),) = back_end.came
+    assert path == "/otlp/v1/logs"
+    assert headers["content-type"] == "application/x-protobuf"
+    assert (headers["authorization"], headers["x-key"], headers["x-plain"]) == (
+        "Bearer abc",
+        "from-file",
+        "yes",
+    )
+    assert headers.get("content-encoding", "none") == compression
+    assert _UNPACK[compression](body) == b"body" * 100
+
+
+async def test_refusals_redirects_and_partial_success_are_told(back_end: BackEnd) -> None:
+    target = HttpTarget(ForwardTarget(url=back_end.url), {})
+    back_end.status, back_end.headers_back = 503, {"retry-after": "7"}
+    answer = await target.send(Signal.SPANS, b"x")
+    assert (answer.status, answer.retry_after) == (503, "7")
+    back_end.status, back_end.headers_back = 302, {"location": back_end.url + "/elsewhere"}
+    assert (await target.send(Signal.SPANS, b"x")).status == 302
+    assert {path for path, _, _ in back_end.came} == {"/v1/traces"}, "nobody follows"
+    partial = wire.Partial(rejected=3, message=b"too old").SerializeToString()
+    back_end.status, back_end.answer = 200, wire.Response(partial=partial).SerializeToString()
+    assert (await target.send(Signal.SPANS, b"x")).rejected == 3
+
+
+async def test_a_target_that_is_not_there_is_told_without_its_address() -> None:
+    config = ForwardTarget(url="http://127.0.0.1:1/secret-path", timeout=1.0)
+    answer = await HttpTarget(config, {}).send(Signal.SPANS, b"x")
+    assert answer.status == 0
+    assert "secret-path" not in answer.reason
+
+
+def test_a_header_whose_variable_is_missing_says_so() -> None:
+    config = ForwardTarget(url="http://tempo:4318", headers={"authorization": "env:NOT_SET"})
+    with pytest.raises(SetupError, match="NOT_SET"):
+        HttpTarget(config, {})
+
+
+async def test_what_waited_when_the_hub_was_killed_is_sent_after_its_start(
+    back_end: BackEnd, tmp_path: Path
+) -> None:
+    targets = {"tempo": ForwardTarget(url=back_end.url), "broken": ForwardTarget(url="http://x", headers={"a-key": "env:NO"})}  # fmt: skip
+    back_end.status = 503
+    counts = Counts()
+    first = Forwarding(tmp_path, counts)
+    await first.set(targets)
+    for number in range(10):
+        await first.see(batch(span(f"n{number}", f"t{number}")))
+    assert [state.name for state in first.states] == ["tempo"], "one without its token is left out"
+    await first.stop()
+    back_end.status, back_end.came[:] = 200, []
+    second = Forwarding(tmp_path, counts)
+    await second.set(targets)
+    async with asyncio.timeout(DEADLINE_S):
+        while second.states[0].backlog.entries:
+            await asyncio.sleep(0.02)
+    await second.stop()
+    groups = [wire.Request.FromString(gzip.decompress(body)) for _, _, body in back_end.came]
+    assert sum(len(request.groups) for request in groups) == 10
+    assert counts.value("forwarded", "tempo") == 10
