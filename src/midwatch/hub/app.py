@@ -93,13 +93,14 @@ class Hub:
         )
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
         self._spans = SpanRoom(
-            self._folder / "spans",
             self._state,
             self._roster,
             self._watch,
             self._view,
             self._runs.get,
             self._callers.by_token,
+            fleet,
+            settings.data,
             self.counts,
             clock,
         )
@@ -240,6 +241,7 @@ class Hub:
         self._fleet = fleet
         self._roster.set_fleet(fleet)
         self._watch.reload(fleet)
+        self._spans.reload(fleet, self.settings.data)
 
     def _node_of(self, agent: str) -> str:
         known = self._view.look(agent)

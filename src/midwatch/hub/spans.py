@@ -15,11 +15,13 @@ from typing import Final
 from midwatch.core.access import Caller
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.fleet import Fleet
 from midwatch.core.spans.digest import SpanObserver
 from midwatch.core.telemetry import HubListen
 from midwatch.core.view import FleetView
 from midwatch.hub.listeners import Listeners
 from midwatch.hub.losing import Find, Losing
+from midwatch.hub.prices import pricer, set_prices, written_at
 from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.http import OtlpHttp
 from midwatch.ingest.otlp.intake import OtlpIntake, Registry
@@ -38,23 +40,28 @@ class SpanRoom:
 
     def __init__(
         self,
-        folder: Path,
         state: StateDb,
         roster: Registry,
         observer: SpanObserver,
         view: FleetView,
         find_run: Find,
         by_token: Callable[[str], Awaitable[Caller | None]],
+        fleet: Fleet,
+        data: Path,
         counts: Counts,
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
-        self.store = EmbeddedSpans(folder, StateManifest(state), counts, clock=clock)
+        self.store = EmbeddedSpans(
+            data / "hub" / "spans", StateManifest(state), counts, clock=clock
+        )
         self.losing = Losing(self.store, view, find_run, clock)
         intake = OtlpIntake(self.store, roster, observer, Admission(), counts, clock)
+        self._intake = intake
         self.http = OtlpHttp(intake)
         self._listeners = Listeners(intake, by_token)
         self._working: list[asyncio.Task[None]] = []
+        self.reload(fleet, data)
 
     async def start(self) -> None:
         """Open the store. Raises SetupError, StoreError."""
@@ -63,6 +70,12 @@ class SpanRoom:
             asyncio.create_task(self._settle_on(), name="spans settling"),
             asyncio.create_task(self.losing.run(), name="spans losing"),
         ]
+
+    def reload(self, fleet: Fleet, data: Path) -> None:
+        """Take a new fleet file: its prices."""
+        self._fleet, self._data = fleet, data
+        self._priced_at = written_at(set_prices(data))
+        self._intake.pricing = pricer(fleet, data)
 
     async def listen(self, wanted: HubListen) -> list[str]:
         """Open the addresses that the fleet file asks for; return them in words. Raises SetupError."""
@@ -94,6 +107,8 @@ class SpanRoom:
     async def _settle_on(self) -> None:
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
+            if written_at(set_prices(self._data)) != self._priced_at:
+                self.reload(self._fleet, self._data)
             try:
                 await self.store.settle(self._clock())
             except StoreError as error:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.digest import SpanObserver, digest_of
-from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Signal
+from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Row, Signal
 from midwatch.core.spans.store import Kept, SpanStore
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.admission import Admission, overloaded
@@ -44,6 +44,12 @@ class Registry(Names, Protocol):
     """Which agents there are, and where new ones are made known: `ingest.roster`."""
 
     async def register(self, name: str, by: str) -> None: ...
+
+
+class Pricing(Protocol):
+    """What sets the cost of calls that tell none: `core.spans.priced`. Several threads call it."""
+
+    def price(self, rows: Iterable[Row]) -> None: ...
 
 
 class Answer(NamedTuple):
@@ -91,6 +97,7 @@ class OtlpIntake:
         admission: Admission,
         counts: Counts,
         clock: Callable[[], float],
+        pricing: Pricing | None = None,
     ) -> None:
         self.counts = counts
         self._store = store
@@ -98,6 +105,8 @@ class OtlpIntake:
         self._observer = observer
         self._admission = admission
         self._clock = clock
+        self.pricing = pricing
+        """By what calls are priced; a new one may take its place at any time."""
         self._mine = Decoder()
         self._lanes = [Decoder() for _ in range(LANES)]
         self._free = asyncio.Semaphore(LANES)
@@ -120,17 +129,30 @@ class OtlpIntake:
     async def _decode(self, signal: Signal, body: bytes, sender: Sender, as_json: bool) -> Rows:
         now = self._clock()
         if len(body) <= (INLINE_JSON_BYTES if as_json else INLINE_BYTES):
-            return self._mine.read(signal, body, sender, self._roster, now, as_json=as_json)
+            return self._read(self._mine, signal, body, sender, now, as_json=as_json)
         await self._free.acquire()
         decoder = self._lanes.pop()
         work = asyncio.ensure_future(
-            asyncio.to_thread(
-                decoder.read, signal, body, sender, self._roster, now, as_json=as_json
-            )
+            asyncio.to_thread(self._read, decoder, signal, body, sender, now, as_json=as_json)
         )
         # a request that is cancelled leaves its thread at work: the lane is free when that ends
         work.add_done_callback(lambda _: self._leave_lane(decoder))
         return await asyncio.shield(work)
+
+    def _read(
+        self,
+        decoder: Decoder,
+        signal: Signal,
+        body: bytes,
+        sender: Sender,
+        now: float,
+        *,
+        as_json: bool,
+    ) -> Rows:
+        rows = decoder.read(signal, body, sender, self._roster, now, as_json=as_json)
+        if self.pricing is not None:
+            self.pricing.price(rows.batch.spans)
+        return rows
 
     def _leave_lane(self, decoder: Decoder) -> None:
         self._lanes.append(decoder)
