@@ -150,6 +150,29 @@ PLACES: dict[str, Callable[[Path], Place]] = {
 }
 
 
+ONCE: dict[str, tuple[str, ...]] = {
+    "embedded": ("hot",),
+    "embedded, sealed": ("settled",),
+    "embedded, sealed at once": ("hot",),
+}
+"""Of stores that show the same before and after settling as another one: when they are asked. All others: both."""
+
+
+@pytest.fixture(
+    params=[
+        (name, moment) for name in sorted(PLACES) for moment in ONCE.get(name, ("hot", "settled"))
+    ],
+    ids=" ".join,
+)
+async def seen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Place, bool]]:
+    """Yield a place, and whether what is kept is settled before it is asked for: the answers must be the same."""
+    name, moment = request.param
+    made = PLACES[name](tmp_path)
+    yield made, moment == "settled"
+    for store in made.stores:
+        await store.stop()
+
+
 @pytest.fixture(params=sorted(PLACES))
 async def place(
     request: pytest.FixtureRequest, clickhouse_server: ClickHouseServer, tmp_path: Path

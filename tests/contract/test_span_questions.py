@@ -28,27 +28,23 @@ from spans import (
     call,
     content,
     place,
+    seen,
     span,
     span_id,
     trace_id,
 )
 
-__all__ = ["place"]
+__all__ = ["place", "seen"]
 
 ALL = Choice()
 HOUR = Window(NOON_NS, NOON_NS + 3600 * S)
 LATER = NOON_S + 86_400.0
 
 
-@pytest.fixture(params=["hot", "settled"])
-def settled(request: pytest.FixtureRequest) -> bool:
-    """Every answer must be the same before and after settling."""
-    return request.param == "settled"
-
-
 @pytest.fixture
-async def ask(place: Place, settled: bool) -> Any:
+async def ask(seen: tuple[Place, bool]) -> Any:
     """Return a function that keeps rows and returns the questions."""
+    place, settled = seen
 
     async def keep(*rows: Row, **more: Any) -> Any:
         store, questions = await place.opened()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
@@ -44,7 +44,7 @@ _MOST: Final = 2**63 - 1
 """No sum is shown greater: what hostile spans add up to need not fit anywhere."""
 
 _NOT_IN_TREES: Final = frozenset({ATTRIBUTES, EVENTS, LINKS})
-_SUMS: Final = len(Sums.__slots__)
+_SUMS: Final = len(fields(Sums))
 
 
 class Stem(NamedTuple):

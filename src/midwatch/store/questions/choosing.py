@@ -57,20 +57,20 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         if wanted:
             place = value(list(wanted))
             yield _Asked(say.among(column, place), say.any_among(several, place), "max({})")
-    for name, wanted in choice.tags.items():
-        key, word = value(name), value(wanted)
+    for name, tag in choice.tags.items():
+        key, word = value(name), value(tag)
         yield _Asked(
             f"{say.tag('tags', key)} = {word}",
             f"len(list_filter(tag_texts, x -> {say.tag('x', key)} = {word})) > 0",
             "max({})",
         )
-    for wanted, of_span, of_part in (
+    for so, of_span, of_part in (
         (choice.failed, f"status = {_ERROR}", "errors"),
         (choice.open, f"rank = {Rank.OPEN.value}", "open"),
         (choice.lost, f"rank = {Rank.LOST.value}", "lost"),
     ):
-        if wanted is not None:
-            yield _Asked(_number(of_span), of_part, "sum({}) > 0" if wanted else "sum({}) = 0")
+        if so is not None:
+            yield _Asked(_number(of_span), of_part, "sum({}) > 0" if so else "sum({}) = 0")
     if choice.min_duration_s:
         yield _Asked(_number(f"rank = {Rank.OPEN.value}"), "open", "sum({}) = 0")
         least = value(round(choice.min_duration_s * 1e9))

@@ -38,6 +38,7 @@ from midwatch.core.spans.tree import Forest, Stem, shown
 from midwatch.store.questions import asking, choosing
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
+from midwatch.store.questions.sql import Recorded, Sql, latest_verdicts
 from midwatch.store.spans import sums
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
@@ -58,17 +59,20 @@ def _nothing() -> Mapping[str, Any]:
 
 
 class EmbeddedQuestions:
-    """Answers of one embedded store. `groups` gives agent → group, `windows` model → tokens of its context."""
+    """Answers of one embedded store. `groups` gives agent → group, `windows` model → tokens of its context,
+    `also` are tables that SQL may read beside those of telemetry."""
 
     def __init__(
         self,
         spans: EmbeddedSpans,
         groups: Callable[[], Mapping[str, str]] = _nothing,
         windows: Callable[[], Mapping[str, int]] = _nothing,
+        also: Mapping[str, Recorded] | None = None,
     ) -> None:
         self._spans = spans
         self._groups = groups
         self._windows = windows
+        self._sql = Sql(spans, also or {})
 
     # -- lists -------------------------------------------------------------------------------
 
@@ -244,7 +248,7 @@ class EmbeddedQuestions:
     # -- SQL ---------------------------------------------------------------------------------
 
     async def sql(self, text: str, limits: SqlLimits) -> Table:
-        raise NotImplementedError
+        return await self._sql.ask(text, limits)
 
 
 _OF_TRACES: Final = frozenset(
@@ -263,11 +267,7 @@ def _counted(view: View, rows: str, traces: Sequence[bytes] = ()) -> str:
     if kept is None:
         return sums.counted(rows)
     where = f" WHERE trace_id IN ({_blobs(traces)})" if traces else ""
-    latest = (
-        f"(SELECT agent, trace_id, span_id, arg_max(counts, generation) AS counts FROM {kept}{where}"
-        " GROUP BY agent, trace_id, span_id)"
-    )
-    return sums.counted(rows, latest)
+    return sums.counted(rows, latest_verdicts(kept, where))
 
 
 def _sources(view: View) -> choosing.Sources:

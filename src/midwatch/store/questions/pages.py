@@ -26,15 +26,17 @@ def cursor_of(place: Sequence[int | str | bytes]) -> Cursor:
 def place_of(after: Cursor, kinds: Sequence[type]) -> list[Any]:
     """Return the place of a cursor, of these kinds: int, str or bytes. Raises BadQuestion for what no page gave."""
     try:
-        if len(after) > MAX_CURSOR:
-            raise ValueError
-        read = json.loads(bytes.fromhex(after))
-        if not isinstance(read, list):
-            raise TypeError
-        values = cast("list[object]", read)
-        return [_value(one, kind) for one, kind in zip(values, kinds, strict=True)]
+        return _read(after[: MAX_CURSOR + 1], kinds)
     except (ValueError, TypeError, RecursionError):
         raise BadQuestion(f"the cursor {after[:40]!r} is of no page of this list; begin without one") from None  # fmt: skip
+
+
+def _read(after: Cursor, kinds: Sequence[type]) -> list[Any]:
+    read = json.loads(bytes.fromhex(after))
+    if not isinstance(read, list):
+        raise TypeError
+    values = cast("list[object]", read)
+    return [_value(one, kind) for one, kind in zip(values, kinds, strict=True)]
 
 
 def _value(one: object, kind: type) -> Any:

@@ -98,21 +98,30 @@ class View:
     def rows(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
         """Return all rows of a signal as a query in parentheses. The window only spares reading: rows outside of it
         may be among them."""
-        names = COLUMNS[signal]
-        parts = [
-            f"SELECT {names} FROM {each.name}.{signal.value}"
-            for each in self.layout.generations
-            if each is self.layout.hot or each.rows[signal]
-        ]
+        found = self._unsealed(signal, since_ns, until_ns)
         files = self._files(signal.value, since_ns, until_ns)
         if files:
-            parts.append(f"SELECT {names} FROM {read_parquet(files)}")
-        found = " UNION ALL ".join(parts)
+            found += f" UNION ALL SELECT {COLUMNS[signal]} FROM {read_parquet(files)}"
+        return self._shown(signal, found)
+
+    def unsealed(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
+        """Return the rows that are in no segment yet, as `rows` does."""
+        return self._shown(signal, self._unsealed(signal, since_ns, until_ns))
+
+    def _unsealed(self, signal: Signal, since_ns: int, until_ns: int) -> str:
+        names = COLUMNS[signal]
+        return " UNION ALL ".join(
+            f"SELECT {names} FROM {each.name}.{signal.value}"
+            for each in self.layout.generations
+            if each is self.layout.hot or each.reaches(signal, since_ns, until_ns)
+        )
+
+    def _shown(self, signal: Signal, found: str) -> str:
         if signal is not Signal.SPANS:
             return f"({found})"
         if self._hides:
             found = hiding(found, self.layout.generations)
-        return f"({found} UNION ALL SELECT {names} FROM opened_now)"
+        return f"({found} UNION ALL SELECT {COLUMNS[signal]} FROM opened_now)"
 
     def sealed(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
         """Return the rows that are in segments, and so settled, as `rows` does."""
@@ -139,6 +148,24 @@ class View:
         """Return rows of another kind that settling wrote into segments, or None when there are none."""
         files = self._files(kind)
         return f"(SELECT * FROM {read_parquet(files)})" if files else None
+
+    def hold(self, kind: str) -> tuple[list[Path], list[Pins]]:
+        """Return the files of a kind for whoever reads them after the view; they stay until he lets go of the pins."""
+        segments = [each for each in self.layout.segments if each.kind == kind]
+        pins = [self._shelf.pins(each) for each in segments]
+        for each in pins:
+            each.pin()
+        return [self._shelf.path(each) for each in segments], pins
+
+    def lost_and_found(self) -> str | None:
+        """Return the keys of rows that were lost and ended after all, as a query in parentheses; None when there are
+        none."""
+        if not self._hides:
+            return None
+        tables = " UNION ALL ".join(
+            f"SELECT * FROM {g.name}.hidden" for g in self.layout.generations
+        )
+        return f"(SELECT agent, trace_id, span_id FROM ({tables}))"
 
     def _files(self, kind: str, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> list[Path]:
         return [

@@ -142,6 +142,11 @@ class Generation:
         self.resources.update(writes.resources)
         self.hides = self.hides or bool(writes.hidden)
 
+    def reaches(self, signal: Signal, since_ns: int, until_ns: int) -> bool:
+        """Tell whether it has rows of this window."""
+        first, last = self.bounds[signal]
+        return self.rows[signal] > 0 and first < until_ns and last >= since_ns
+
     @property
     def log_bytes(self) -> int:
         """Bytes of the log: what the next start replays."""
