@@ -378,12 +378,16 @@ class Calls(Model):
     prompt_cache: bool = False
     """True: what stays the same at the beginning of prompts is marked for the provider's cache."""
     nudge: bool = False
-    """True: an agent that begins to repeat itself is told so once, by a note in its next prompt, before calls
-    are refused."""
+    """True: an agent that begins to repeat itself, or whose calls grow out of the usual, is told so once, by a note
+    in its next prompt, before calls are refused."""
     rate: Annotated[Ratio, Field(gt=1)] = 10.0
     """Tokens, and dollars, of one `window` as a multiple of the usual, from which on `loop.action` is taken."""
     window: Annotated[Duration, Field(ge=1)] = 60.0
     """See rate."""
+    growth: Annotated[Ratio, Field(gt=1)] = 10.0
+    """Tokens that a call sends more than the one before of its conversation, as a multiple of what the agent's calls
+    usually add, and at least `loop.floor_tokens`: three such calls in a row are told, five are a loop. That
+    conversations grow by their turns is usual, however long they are."""
     same_request: Annotated[int, Field(ge=2, le=10_000)] = 12
     """The same request so many times within ten minutes counts as a loop, unless it is less than a third of what is
     asked meanwhile: a round of many is no loop. All sub-agents of an agent together may make it four times as often."""

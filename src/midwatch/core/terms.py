@@ -199,7 +199,7 @@ class Loop(Model):
     same_call: Annotated[int, Field(ge=2)] = 5
     """The same tool call with the same result, this many times in a row."""
     floor_tokens: Annotated[int, Field(ge=0)] = 5_000
-    """Cycles below this many tokens never count as runaway."""
+    """Cycles below this many tokens never count as runaway, nor do calls that add less (`calls.growth`)."""
     floor_cost: Money = 50_000_000
     """Cycles cheaper than this never count as runaway."""
     idle: Annotated[Duration, Field(ge=1)] = 900.0

@@ -17,7 +17,7 @@ from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.budget import PARK, limits_of
 from midwatch.core.calls.chain import NoPlace, Place
 from midwatch.core.calls.classes import ErrorClass, Failure
-from midwatch.core.calls.pace import Level
+from midwatch.core.calls.judgement import Level
 from midwatch.core.calls.policy import Outcome
 from midwatch.core.calls.route import Route
 from midwatch.core.models import CallLimits
@@ -426,9 +426,11 @@ class Gateway:
         if refused is not None and refused.then == PARK:
             self._holds.hold(agent, HoldKind.BUDGET, refused.sentence)
         now = self.house.now()
-        if _in_vain(call):
+        in_vain = _in_vain(call)
+        if in_vain:
             self.paces.unasked(call, now)
-        self._judged(call, self.paces.settled(call, call.tokens, call.cost_nusd, now))
+        seen = self.paces.settled(call, call.tokens, call.cost_nusd, now, in_vain=in_vain)
+        self._judged(call, seen)
 
 
 def _limits(settings: Settings, payer: Payer) -> CallLimits:

@@ -1,4 +1,5 @@
-"""A word to a model that begins to repeat itself, before its calls are refused: opt-in, once in a row."""
+"""A word to a model that begins to repeat itself, or whose calls grow out of the usual, before they are refused:
+opt-in, once in a row."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from midwatch.core.calls.pace import WARN_REPEATS, Judgement
+from midwatch.core.calls import growth
+from midwatch.core.calls.judgement import Judgement
+from midwatch.core.calls.pace import WARN_REPEATS
 from midwatch.gateway.asking import aside
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import BadRequest, additions
@@ -15,8 +18,18 @@ from midwatch.gateway.house import House
 SAME_CALL: Final = "same-call-loop"
 
 
+_NOTICED: Final = {SAME_CALL: WARN_REPEATS, growth.KIND: growth.WARN_ROW}
+"""When a row has just become noticeable."""
+
+
 def note_of(judged: Judgement) -> str:
     """Return what the model is told. It is told facts, and left to decide."""
+    if judged.kind == growth.KIND:
+        return (
+            f"[Midwatch, which carries these calls] This conversation grows out of the usual: {judged.sentence}. Take"
+            " in less at a time, and say in short what you know already. If this goes on unchanged, further calls will"
+            " be refused."
+        )
     return (
         f"[Midwatch, which carries these calls] You have made {judged.sentence}. Asking again will not change the"
         " result. Change the arguments, try another way, or say what keeps you from going on. If this goes on"
@@ -26,7 +39,7 @@ def note_of(judged: Judgement) -> str:
 
 async def nudge(house: House, call: Carried, judged: Judgement) -> bool:
     """Add the note to the call's request when a row of repetitions has just become noticeable."""
-    if judged.kind != SAME_CALL or judged.evidence.get("count") != WARN_REPEATS:
+    if judged.evidence.get("count") != _NOTICED.get(judged.kind):
         return False
     note = note_of(judged)
     try:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from midwatch.core.calls.pace import FINE, REQUESTS_S, Judgement, Level, Pace
+from midwatch.core.calls.judgement import FINE, Judgement, Level
+from midwatch.core.calls.pace import REQUESTS_S, Pace
 from midwatch.core.sealed import sealed
 from midwatch.core.terms import Loop
 from midwatch.gateway.carried import Carried
@@ -67,14 +68,14 @@ class Paces:
         self._trees: dict[str, _Tree] = {}
 
     def asked(self, call: Carried, now: float) -> Seen:
-        """Judge a call before it is made, by what it repeats. Its agent must have a name."""
+        """Judge a call before it is made, by what it repeats and adds. Its agent must have a name."""
         whole, own = self._of(call, now)
         if whole is not None:
             judged = whole.asked_within(call.ask, now)
             if judged.level is not Level.FINE:
-                own.asked(call.ask, now)
+                own.asked(call.ask, now, whole)
                 return _of_tree(call, whole, judged)
-        judged = own.asked(call.ask, now)
+        judged = own.asked(call.ask, now, whole)
         return FINE_SO_FAR if judged is FINE else Seen(judged, call.payer.agent, own.loop.action)
 
     def unasked(self, call: Carried, now: float) -> None:
@@ -83,9 +84,13 @@ class Paces:
             if pace is not None:
                 pace.unasked(call.ask)
 
-    def settled(self, call: Carried, tokens: int, cost_nusd: int, now: float) -> Seen:
-        """Judge a call when its usage is known, by the pace of the running window."""
+    def settled(
+        self, call: Carried, tokens: int, cost_nusd: int, now: float, *, in_vain: bool = False
+    ) -> Seen:
+        """Judge a call when its usage is known, by the pace of the running window. `in_vain`: it got no answer."""
         whole, own = self._of(call, now)
+        if not in_vain:
+            own.answered(call.ask, whole)
         judged = own.settled(tokens, cost_nusd, now)
         if whole is not None:
             of_all = whole.settled(tokens, cost_nusd, now)

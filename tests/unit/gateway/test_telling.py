@@ -12,7 +12,7 @@ from midwatch.core.calls.ask import Ask, Dialect, Kind
 from midwatch.core.calls.budget import Limit, Notice
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.charge import Charge
-from midwatch.core.calls.pace import Judgement, Level
+from midwatch.core.calls.judgement import Judgement, Level
 from midwatch.core.calls.period import Window
 from midwatch.core.calls.policy import Judged, Verdict
 from midwatch.core.calls.route import Change

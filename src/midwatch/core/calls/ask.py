@@ -71,6 +71,8 @@ class Ask:
     """Of the newest tool result among the messages, None without one."""
     prompt: str = ""
     """The beginning of the newest text of the user, bounded: for conditions such as prompt.contains(…)."""
+    opening: int = 0
+    """Of its first words, within this process: calls of one conversation have the same."""
     system_hash: str = ""
     """Of system prompt and tools: what stays the same from call to call."""
     system_tokens: int = 0

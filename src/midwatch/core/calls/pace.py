@@ -1,6 +1,6 @@
 """The loop breaker: one agent's calls against its own pace, and against what it has asked before.
 
-Three measures, each against the agent itself, none against a fixed number alone:
+Four measures, each against the agent itself, none against a fixed number alone:
 
 - tokens and dollars of the running window (a minute) against the usual window. What exceeds the usual is
   not learned, so a runaway never becomes usual.
@@ -8,6 +8,8 @@ Three measures, each against the agent itself, none against a fixed number alone
   turns of two. The same call with a result that changes is honest polling and counts for nothing.
 - the whole request again and again within ten minutes, as a third or more of what is asked meanwhile: who goes
   round many things, each of which stays as it is, polls.
+
+- how much more each call sends than the one before of its conversation (`growth`).
 
 An agent and its sub-agents together have a pace, too (`asked_within`), or names that are used once would hide
 any loop. Its calls are of many at work beside each other, so that rows of results say nothing there, and a request
@@ -22,14 +24,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 from midwatch.core.baseline import Baseline
 from midwatch.core.calls.ask import Ask
+from midwatch.core.calls.growth import Growth
+from midwatch.core.calls.judgement import FINE, Judgement, Level
 from midwatch.core.loop import FIRST_CYCLES
 from midwatch.core.models import Calls
-from midwatch.core.sealed import sealed
 from midwatch.core.terms import Loop
 from midwatch.core.units import show_money
 
@@ -60,29 +62,6 @@ POLLING_TAG: Final = "poll"
 
 POLLS: Final = 600
 """The same declared poll within `REQUESTS_S`: once a second. Who asks more often does not wait for anything."""
-
-
-class Level(IntEnum):
-    """How far it has come."""
-
-    FINE = 0
-    WARN = 1
-    LOOP = 2
-
-
-@sealed
-class Judgement:
-    """What one call, or its end, shows."""
-
-    level: Level = Level.FINE
-    kind: str = ""
-    """The incident's kind: runaway-loop or same-call-loop."""
-    sentence: str = ""
-    """`41,200 tokens within 60 s, usual 190`, without the agent's name."""
-    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-FINE: Final = Judgement()
 
 
 @dataclass(slots=True)
@@ -146,13 +125,26 @@ class Pace:
     )
     """Request → when it was made, and the how manieth of all it was."""
     _count: int = 0
+    _growth: Growth = field(default_factory=Growth)
 
     def __post_init__(self) -> None:
         self._tokens = _Window(self.calls.window)
         self._cost = _Window(self.calls.window)
 
-    def asked(self, ask: Ask, now: float) -> Judgement:
-        """Judge a call before it is made, by what it repeats."""
+    def asked(self, ask: Ask, now: float, tree: Pace | None = None) -> Judgement:
+        """Judge a call before it is made, by what it repeats and by how much it adds. `tree`: of the agent and all
+        of its sub-agents."""
+        repeated = self._repeated(ask, now)
+        of_all = None if tree is None else tree._growth
+        grown = self._growth.judge(ask, self.calls.growth, self.loop.floor_tokens, of_all)
+        return grown if grown.level > repeated.level else repeated
+
+    def answered(self, ask: Ask, tree: Pace | None = None) -> None:
+        """Take what a call sent that was answered."""
+        of_all = None if tree is None else tree._growth
+        self._growth.answered(ask, self.calls.growth, self.loop.floor_tokens, of_all)
+
+    def _repeated(self, ask: Ask, now: float) -> Judgement:
         tagged = POLLING_TAG in ask.tags
         if tagged and self.calls.polling:
             return self._request(ask.request_hash, now, max(POLLS, self.calls.same_request))
@@ -194,14 +186,21 @@ class Pace:
             window.forget()
         self._results.clear()
         self._requests.clear()
+        self._growth.forgive()
 
     def to_json(self) -> dict[str, list[int]]:
         """Return what is usual, to be given to `recall` after a restart."""
-        return {"tokens": self._tokens.usual.to_json(), "cost": self._cost.usual.to_json()}
+        known = {
+            "tokens": self._tokens.usual,
+            "cost": self._cost.usual,
+            "growth": self._growth.usual,
+        }
+        return {name: usual.to_json() for name, usual in known.items() if len(usual)}
 
     def recall(self, data: dict[str, list[int]]) -> None:
         self._tokens.usual = Baseline(data.get("tokens", ()))
         self._cost.usual = Baseline(data.get("cost", ()))
+        self._growth.usual = Baseline(data.get("growth", ()))
 
     def _spent(
         self, measure: str, value: int, window: _Window, floor: int, now: float

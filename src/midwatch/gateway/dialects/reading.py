@@ -410,6 +410,7 @@ def ask_of(
         request_hash=digest("\x1f".join((whole, *contents.marks)) if contents.marks else whole),
         result_hash=digest(_steady_ends("\x1f".join(results))) if results else None,
         prompt=contents.prompt[:MAX_PROMPT],
+        opening=hash(contents.texts[0][:MAX_PROMPT]) if contents.texts else 0,
         system_hash=digest(system) if system else "",
         system_tokens=fixed,
         tool_tokens=fixed - prompt_alone if tools else 0,

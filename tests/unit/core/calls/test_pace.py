@@ -7,7 +7,8 @@ import random
 import pytest
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
-from midwatch.core.calls.pace import FINE, Level, Pace
+from midwatch.core.calls.judgement import FINE, Level
+from midwatch.core.calls.pace import Pace
 from midwatch.core.models import Calls
 from midwatch.core.terms import Loop
 
