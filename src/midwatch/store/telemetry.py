@@ -26,18 +26,13 @@ from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.store import identity
 from midwatch.store.columns import SCHEMA_VERSION, TABLES, Table
+from midwatch.store.duck import READ_TIMEOUT_S, READERS, Asked, answered, first_line
 from midwatch.store.group import GroupCommit
 from midwatch.store.recent import RecentIds
 from midwatch.wire.items import Item
 
 MEMORY_LIMIT: Final = "160MB"
 """What DuckDB may use for buffers; a query that needs more spills to its temporary directory."""
-
-READERS: Final = 2
-"""Queries that run at the same time; more wait for their turn."""
-
-READ_TIMEOUT_S: Final = 10.0
-"""A query is interrupted after this time."""
 
 CLOCK_MARGIN_S: Final = 30.0
 """How far an agent's clock may be ahead before a resend is looked up in the table instead of memory."""
@@ -163,13 +158,11 @@ class Telemetry:
             return list(self._commit(group))
         except (duckdb.DataError, duckdb.ProgrammingError) as error:
             if len(group) == 1:
-                raise StoreError(
-                    f"cannot be stored: {_first_line(error)}", permanent=True
-                ) from None
+                raise StoreError(f"cannot be stored: {first_line(error)}", permanent=True) from None
         except duckdb.Error as error:
             self._recover(error)
             raise StoreError(
-                f"the telemetry store cannot write: {_first_line(error)}; see the disk of {self._path.parent}"
+                f"the telemetry store cannot write: {first_line(error)}; see the disk of {self._path.parent}"
             ) from None
         results: list[Stored | StoreError] = []
         for batch in group:
@@ -247,7 +240,7 @@ class Telemetry:
     def _recover(self, error: duckdb.Error) -> None:
         """After a fatal error DuckDB refuses all further work until the file is opened anew."""
         if isinstance(error, duckdb.FatalException | duckdb.InternalError | duckdb.IOException):
-            log.error("the telemetry store failed and is opened anew: %s", _first_line(error))
+            log.error("the telemetry store failed and is opened anew: %s", first_line(error))
             with contextlib.suppress(duckdb.Error):
                 self._close()
 
@@ -278,7 +271,7 @@ class Telemetry:
             except duckdb.Error as error:
                 self._recover(error)
                 raise StoreError(
-                    f"the telemetry store cannot let go: {_first_line(error)}; see the disk of {self._path.parent}"
+                    f"the telemetry store cannot let go: {first_line(error)}; see the disk of {self._path.parent}"
                 ) from None
             return gone
 
@@ -290,41 +283,21 @@ class Telemetry:
         self, query: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = READ_TIMEOUT_S
     ) -> T:
         """Return what `query` makes of a cursor, in a reader thread. Raises StoreError."""
-        loop = asyncio.get_running_loop()
-        running: list[duckdb.DuckDBPyConnection] = []
 
-        def work() -> T:
+        def work(asked: Asked) -> T:
             readers = self._readers
             try:
                 cursor = readers.get(timeout=timeout_s)
             except queue.Empty:
                 raise StoreError("the telemetry store is not open; see /readyz") from None
-            running.append(cursor)
+            asked.append(cursor)
             try:
                 return query(cursor)
-            except duckdb.InterruptException:
-                raise StoreError(
-                    f"the query took longer than {timeout_s:.0f} s; ask for less"
-                ) from None
-            except duckdb.Error as error:
-                raise StoreError(
-                    f"the telemetry store cannot answer: {_first_line(error)}"
-                ) from None
             finally:
-                running.clear()
+                asked.clear()
                 readers.put(cursor)
 
-        job = loop.run_in_executor(self._reading, work)
-        done, _ = await asyncio.wait([job], timeout=timeout_s)
-        if not done:
-            for cursor in running:
-                cursor.interrupt()
-            # the interrupted query ends within a moment; a queued one is abandoned
-            done, _ = await asyncio.wait([job], timeout=1.0)
-            if not done:
-                job.cancel()
-                raise StoreError(f"no answer from the telemetry store within {timeout_s:.0f} s")
-        return job.result()
+        return await answered(self._reading, work, timeout_s)
 
     async def probe(self) -> None:
         """Write and read one row for real. Raises StoreError when either fails."""
@@ -338,9 +311,7 @@ class Telemetry:
                 writer.execute("UPDATE probe SET written = ?", [now])
             except duckdb.Error as error:
                 self._recover(error)
-                raise StoreError(
-                    f"the telemetry store cannot write: {_first_line(error)}"
-                ) from None
+                raise StoreError(f"the telemetry store cannot write: {first_line(error)}") from None
             return now
 
         loop = asyncio.get_running_loop()
@@ -395,13 +366,9 @@ UNREADABLE: Final = ("not a valid duckdb", "newer version", "serializ", "corrupt
 
 
 def _why_not_open(path: Path, error: duckdb.Error) -> str:
-    text = _first_line(error)
+    text = first_line(error)
     if "Could not set lock" in text:
         return f"{path} is in use by another process: stop that instance first ({text})"
     if any(sign in text.lower() for sign in UNREADABLE):
         return f"{path} cannot be read by this version: {text}; move it away, or give another --data directory"
     return f"cannot open {path}: {text}; see permissions and free space of {path.parent}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

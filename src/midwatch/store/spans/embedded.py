@@ -30,9 +30,10 @@ from midwatch.core.spans.form import RUN_ID, START_NS, Batch, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
 from midwatch.store import identity
+from midwatch.store.duck import READ_TIMEOUT_S, READERS, Asked, answered, first_line
 from midwatch.store.group import GroupCommit
 from midwatch.store.spans.dropping import Dropper
-from midwatch.store.spans.engine import Engine, Open, View, first_line
+from midwatch.store.spans.engine import Engine, Open, View
 from midwatch.store.spans.footprint import footprint_of
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.manifest import Manifest
@@ -42,12 +43,6 @@ from midwatch.store.spans.sifting import Sifted, Sifter, lost
 
 COMMIT_S: Final = 0.025
 """Distance of commits while the load lasts: a post of 256 spans waits for at most one of them."""
-
-READERS: Final = 2
-"""Questions that are answered at the same time; more wait for their turn."""
-
-READ_TIMEOUT_S: Final = 10.0
-"""A question is interrupted after this time."""
 
 MAX_FROZEN: Final = 4
 """Generations that may wait to be sealed; with more, sealing is behind and nothing more is taken."""
@@ -422,33 +417,18 @@ class EmbeddedSpans:
     async def read(self, work: Callable[[View], T], timeout_s: float = READ_TIMEOUT_S) -> T:
         """Return what `work` makes of a view, in a reading thread. Raises StoreError."""
         self._alive()
-        running: list[duckdb.DuckDBPyConnection] = []
 
-        def run() -> T:
+        def run(asked: Asked) -> T:
+            cursor = self._engine.cursor()
+            asked.append(cursor)
             try:
-                cursor = self._engine.cursor()
-                running.append(cursor)
-                try:
-                    with self._engine.view(cursor) as view:
-                        return work(view)
-                finally:
-                    running.clear()
-                    cursor.close()
-            except duckdb.InterruptException:
-                raise StoreError(f"the question took longer than {timeout_s:.0f} s; ask for less") from None  # fmt: skip
-            except duckdb.Error as error:
-                raise StoreError(f"the telemetry store cannot answer: {first_line(error)}") from None  # fmt: skip
+                with self._engine.view(cursor) as view:
+                    return work(view)
+            finally:
+                asked.clear()
+                cursor.close()
 
-        job = asyncio.get_running_loop().run_in_executor(self._reading, run)
-        done, _ = await asyncio.wait([job], timeout=timeout_s)
-        if not done:
-            for cursor in running:
-                cursor.interrupt()
-            done, _ = await asyncio.wait([job], timeout=1.0)
-            if not done:
-                job.cancel()
-                raise StoreError(f"no answer from the telemetry store within {timeout_s:.0f} s")
-        return job.result()
+        return await answered(self._reading, run, timeout_s)
 
     async def footprint(self) -> Footprint:
         return await self.read(lambda view: footprint_of(view, self._engine))
