@@ -17,43 +17,42 @@ from midwatch.cli.options import Data, Json, Url
 NEVER: Final = "never"
 
 Name = Annotated[str, typer.Argument(help="The key's name.")]
+
+
+def _several(option: str, metavar: str, what: str, default: str = "Default: any.") -> Any:
+    """An option that may be given several times."""
+    told = f"{what}; repeat it for more. {default}".strip()
+    return typer.Option(option, metavar=metavar, help=told, show_default=False)
+
+
 Models = Annotated[
     list[str] | None,
-    typer.Option(
+    _several(
         "--model",
-        metavar="PATTERN",
-        help="A model that it may use, such as `'gpt-4o*'` or `'anthropic/*'`; repeat it for more. "
+        "PATTERN",
+        "A model that it may use, such as `'gpt-4o*'` or `'anthropic/*'`",
         "Default: all.",
-        show_default=False,
     ),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option(
-        "--task",
-        metavar="PATTERN",
-        help="A task that its calls may name (x-midwatch-task); repeat it for more. Default: any.",
-        show_default=False,
-    ),
+    _several("--task", "PATTERN", "A task that its calls may name (x-midwatch-task)"),
 ]
 Tags = Annotated[
     list[str] | None,
-    typer.Option(
+    _several(
         "--tag",
-        metavar="NAME=PATTERN",
-        help="A tag that its calls may give (x-midwatch-tags), such as `'customer=acme'`; repeat it for more. "
-        "Default: any.",
-        show_default=False,
+        "NAME=PATTERN",
+        "A tag that its calls may give (x-midwatch-tags), such as `'customer=acme'`",
     ),
 ]
 Budgets = Annotated[
     list[str] | None,
-    typer.Option(
+    _several(
         "--budget",
-        metavar="WINDOW=DOLLARS",
-        help="What it may spend: per_day=5, per_month=100, per_hour=1, per_call=0.50, total=20; "
-        "repeat it for more.",
-        show_default=False,
+        "WINDOW=DOLLARS",
+        "What it may spend: per_day=5, per_month=100, per_hour=1, per_call=0.50, total=20",
+        "",
     ),
 ]
 

@@ -24,6 +24,7 @@ import duckdb
 
 from midwatch.core.errors import SetupError
 from midwatch.core.spans.form import AGENT, SPAN_ID, SPANS, TRACE_ID, Row, Signal
+from midwatch.store.duck import first_line
 from midwatch.store.spans.generation import MAX_LOST, NOTHING_NS, Generation, erase
 from midwatch.store.spans.keys import Agents, Key
 from midwatch.store.spans.manifest import Named
@@ -398,8 +399,3 @@ class Engine:
     def key(self, row: Row) -> Key:
         """Return the key of a span's row."""
         return self.agents[row[AGENT]] + row[TRACE_ID] + row[SPAN_ID]
-
-
-def first_line(error: Exception) -> str:
-    """Return what a person needs of DuckDB's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -26,7 +26,8 @@ import duckdb
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expiry
-from midwatch.store.spans.engine import Engine, View, first_line, hiding, read_parquet
+from midwatch.store.duck import first_line
+from midwatch.store.spans.engine import Engine, View, hiding, read_parquet
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import fingerprint
 from midwatch.store.spans.manifest import Manifest
