@@ -375,9 +375,11 @@ class EmbeddedSpans:
                 async with self._sealer.turn:
                     await self._seal_all()
             except StoreError as error:
+                self._counts.add("keeping_failures", "store")
                 log.error("telemetry waits to be sealed: %s", error)  # noqa: TRY400  no trace: it is the disk
             except Exception:
                 # what settles is not ours: its fault must not end sealing, or soon nothing more can be taken
+                self._counts.add("keeping_failures", "fault")
                 log.exception("telemetry waits to be sealed")
 
     async def _seal_all(self) -> None:

@@ -331,6 +331,7 @@ async def test_a_fault_in_settling_does_not_end_sealing(house: House) -> None:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.01)
     assert len(await names(store)) == 60
+    assert store._counts.value("keeping_failures", "fault") == 2
 
 
 async def test_a_folder_belongs_to_one_process(house: House) -> None:
