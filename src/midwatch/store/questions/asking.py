@@ -124,14 +124,14 @@ def cost(
     where = f"counts <> 0 AND {during(window, value)}"
     if agents:
         where += f" AND {say.among('agent', value(agents))}"
-    told = f"counts & {TOKENS} <> 0"
+    told, called, paid = (say.has("counts", bit) for bit in (TOKENS, CALL, MONEY))
     return (
-        f"SELECT {key} AS what, sum(CASE WHEN counts & {MONEY} <> 0 THEN coalesce(cost_nusd, 0) ELSE 0 END),"
-        f" sum(CASE WHEN counts & {CALL} <> 0 THEN 1 ELSE 0 END),"
+        f"SELECT {key} AS what, sum(CASE WHEN {paid} THEN coalesce(cost_nusd, 0) ELSE 0 END),"
+        f" sum(CASE WHEN {called} THEN 1 ELSE 0 END),"
         + "".join(
             f" sum(CASE WHEN {told} THEN coalesce({name}, 0) ELSE 0 END),"
             for name in ("input_tokens", "cached_tokens", "output_tokens")
         )
-        + f" sum(CASE WHEN counts & {CALL} <> 0 AND {told} AND cost_nusd IS NULL THEN 1 ELSE 0 END)"
+        + f" sum(CASE WHEN {called} AND {told} AND cost_nusd IS NULL THEN 1 ELSE 0 END)"
         f" FROM {counted} AS s WHERE {where} GROUP BY what"
     )

@@ -76,7 +76,7 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         least = value(round(choice.min_duration_s * 1e9))
         yield _Asked("NULL", "NULL", f"max(last_ns) - min(first_ns) >= {least}")
     if choice.min_cost_nusd is not None:
-        spent = f"CASE WHEN counts & {MONEY} <> 0 THEN coalesce(cost_nusd, 0) ELSE 0 END"
+        spent = f"CASE WHEN {say.has('counts', MONEY)} THEN coalesce(cost_nusd, 0) ELSE 0 END"
         yield _Asked(spent, "cost_nusd", f"sum({{}}) >= {value(choice.min_cost_nusd)}")
 
 

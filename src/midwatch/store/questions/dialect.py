@@ -36,6 +36,10 @@ class Dialect(Protocol):
         """Return a tag's value (its name is bound) out of a JSON object, as text; null when it is not there."""
         ...
 
+    def has(self, bits: str, bit: int) -> str:
+        """Tell whether one bit is set of a column of them."""
+        ...
+
     def whole(self, number: str, by: int) -> str:
         """Return a whole number divided by another, without its rest."""
         ...
@@ -78,6 +82,9 @@ class DuckDb:
         return (
             f"json_extract_string({column}, '/' || replace(replace({name}, '~', '~0'), '/', '~1'))"
         )
+
+    def has(self, bits: str, bit: int) -> str:
+        return f"{bits} & {bit} <> 0"
 
     def whole(self, number: str, by: int) -> str:
         return f"{number} // {by}"

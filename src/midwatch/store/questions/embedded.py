@@ -9,13 +9,11 @@ summed up is read from its sums; the rest (at most what waits to be sealed) is s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
 from midwatch.core.spans.form import CONTENTS, SPANS, Row, Signal
 from midwatch.core.spans.questions import (
-    QUANTILES,
     BadQuestion,
     By,
     Choice,
@@ -36,6 +34,7 @@ from midwatch.core.spans.rollup import Rollup
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, shown
 from midwatch.store.questions import asking, choosing
+from midwatch.store.questions.costs import OF_TRACES, cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.questions.sql import Recorded, Sql, latest_verdicts
@@ -43,7 +42,6 @@ from midwatch.store.spans import sums
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.shape import COLUMNS
-from midwatch.wire.limits import NUSD_PER_USD
 
 _CHUNK: Final = 4_096
 """Rows that are fetched at a time where there may be many."""
@@ -220,7 +218,7 @@ class EmbeddedQuestions:
 
         def work(view: View) -> Series:
             rollup = Rollup(groups, windows, tags)
-            if metric in _OF_TRACES:
+            if metric in OF_TRACES:
                 _count_traces(view, rollup, window)
             else:
                 _count_spans(view, rollup, window, windows)
@@ -241,7 +239,7 @@ class EmbeddedQuestions:
             value = Values(_SAY)
             rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
             text = asking.cost(_counted(view, rows), by, window, list(agents), _SAY, value)
-            return _cost(by, _all(view, text, value), groups, limit)
+            return cost_of(by, _all(view, text, value), groups, limit)
 
         return await self._spans.read(work)
 
@@ -249,12 +247,6 @@ class EmbeddedQuestions:
 
     async def sql(self, text: str, limits: SqlLimits) -> Table:
         return await self._sql.ask(text, limits)
-
-
-_OF_TRACES: Final = frozenset(
-    {*(QUANTILES - {Metric.FIRST_TOKEN, Metric.CONTEXT_FILL}), Metric.GOAL_COMPLETION, Metric.ESCALATION}
-)  # fmt: skip
-"""Metrics that a trace as a whole has; of the others each span has its own."""
 
 
 def _all(view: View, text: str, value: Values) -> list[Any]:
@@ -339,36 +331,6 @@ def _count_traces(view: View, rollup: Rollup, window: Window) -> None:
     )
     for found in sums.summaries(view.cursor, mine).values():
         rollup.add_trace(found)
-
-
-def _cost(by: By, rows: Iterable[Any], groups: Mapping[str, str], limit: int) -> Cost:
-    found: dict[str | None, list[int]] = {}
-    for key, *numbers in rows:
-        if by == "group":
-            name = groups.get(key)
-        elif by == "day":
-            name = datetime.fromtimestamp(key * 86_400, UTC).date().isoformat()
-        else:
-            name = key
-        mine = found.setdefault(name, [0] * len(numbers))
-        for at, number in enumerate(numbers):
-            mine[at] += int(number)
-    ordered = sorted(found.items(), key=lambda one: (-one[1][0], str(one[0])))
-    return Cost(
-        [_cost_row(name, *numbers) for name, numbers in ordered[:limit]],
-        sum(numbers[0] for numbers in found.values()),
-        sum(numbers[-1] for numbers in found.values()),
-        max(0, len(ordered) - limit),
-    )
-
-
-def _cost_row(
-    key: str | None, cost: int, calls: int, given: int, cached: int, made: int, unpriced: int
-) -> Item:
-    return {
-        "key": key, "cost_nusd": cost, "cost_usd": cost / NUSD_PER_USD, "calls": calls, "input_tokens": given,
-        "cached_tokens": cached, "output_tokens": made, "unpriced": unpriced,
-    }  # fmt: skip
 
 
 def _hit(row: Sequence[Any]) -> Item:
