@@ -28,6 +28,7 @@ Key = tuple[str, str, str]
 @dataclass(slots=True)
 class _Waiting:
     told_at: float
+    every_s: float
     run: str | None = None
     count: int = 0
     data: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -42,15 +43,21 @@ class Gathered:
         self._waiting: dict[Key, _Waiting] = {}
 
     def note(
-        self, key: Key, now: float, run: str | None, make: Callable[[], dict[str, Any]]
+        self,
+        key: Key,
+        now: float,
+        run: str | None,
+        make: Callable[[], dict[str, Any]],
+        every_s: float = EVERY_S,
     ) -> None:
-        """Tell, or count for later. `make` returns the event's data, bounded and clean."""
+        """Tell, or count for later. `make` returns the event's data, bounded and clean. `every_s`: the least
+        distance of two events about this."""
         waiting = self._waiting.get(key)
         if waiting is None:
             if len(self._waiting) >= MAX_KEYS:
                 self._lose("news_crowded")
                 return
-            self._waiting[key] = _Waiting(now)
+            self._waiting[key] = _Waiting(now, every_s)
             self._send(key[0], key[1], run, {**make(), "count": 1})
             return
         waiting.count += 1
@@ -60,7 +67,7 @@ class Gathered:
     def tick(self, now: float) -> None:
         """Tell what was gathered long enough; forget what does not come any more."""
         for key, waiting in list(self._waiting.items()):
-            if now - waiting.told_at < EVERY_S:
+            if now - waiting.told_at < waiting.every_s:
                 continue
             if waiting.count == 0:
                 del self._waiting[key]

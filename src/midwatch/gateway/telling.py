@@ -49,6 +49,8 @@ REFUSED_PER_MIN: Final = 60
 """Refused calls of one agent and its sub-agents that have spans of their own; ten at once. What goes on asking all
 the same would fill the hub: the rest of it is summed."""
 
+DAY_S: Final = 86_400.0
+
 FULL: Final = 0.9
 """The share of a model's window from which on it is told."""
 
@@ -324,10 +326,12 @@ class Telling:
         if charge is None:
             return
         if charge.disputed:
-            self._note(News.DISPUTED, call, last.place.name, lambda: {
+            # of a model, whoever calls it; it lasts until somebody says which price is right
+            about = (str(News.DISPUTED), MIDWATCH, last.place.name)
+            self._gathered.note(about, self._now(), None, lambda: {
                 "model": last.place.name, "costs": dict(charge.costs), "call": call.id,
                 "price_version": charge.price_version, "cost_nusd": charge.cost_nusd,
-            })  # fmt: skip
+            }, DAY_S)  # fmt: skip
         if charge.cost_nusd > last.worst_nusd:
             self._note(News.SHORT, call, last.place.name, lambda: {
                 "model": last.place.name, "reserved_nusd": last.worst_nusd,
@@ -352,7 +356,7 @@ class Telling:
         outcome = Outcome(
             place.provider, last.served, settings.chains.about(last.served), None, fallback=True
         )
-        forbidden = settings.policy.judge(call.facts(), outcome).denied
+        forbidden = settings.policy.judge(call.facts(), outcome, moved=True).denied
         self._note(News.MISMATCH, call, place.name, lambda: {
             "asked": place.name, "served": clean(last.served), "call": call.id,
             "forbidden": None if forbidden is None else clean(forbidden, 300),

@@ -404,9 +404,12 @@ def test_a_charge_above_its_reservation_is_told(scene: Scene) -> None:
 
 def test_prices_in_doubt_are_told(scene: Scene) -> None:
     disputed = charge(1_000, disputed=True, costs={"one": 1_000, "two": 900})
-    scene.telling.ended(carried(tried(charge=disputed)))
     scene.telling.ended(carried(unpriced="openai/new", refused="midwatch_budget"))
+    for hour in (3_600.0, 3_600.0, 86_400.0):  # of a model once a day, whoever calls it
+        scene.telling.ended(carried(tried(charge=disputed), agent=f"one of {hour}"))
+        scene.later(hour)
     assert scene.sent.events("price.disputed")[0]["costs"] == {"one": 1_000, "two": 900}
+    assert [e["count"] for e in scene.sent.events("price.disputed")] == [1, 2]
     assert scene.sent.events("price.unknown")[0] == {
         "model": "openai/new",
         "call": scene.sent.events("price.unknown")[0]["call"],
