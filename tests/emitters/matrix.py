@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -111,6 +112,15 @@ def wanted(want: Expected) -> dict[str, object]:
     }
 
 
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Return a table for people: each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
 def main() -> int:
     """Print the table; return 1 when a cell is wrong. `told` is what an emitter itself says of costs."""
     wrong: list[str] = []
@@ -128,11 +138,7 @@ def main() -> int:
             f"{package} {version}" for package, version in about(name)["versions"].items()
         )
         lines.append((name, *cells, versions))
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    for line in lines:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+    print(aligned(lines))
     print(
         "- : the emitter has no such thing to say, or does not say it; told: what it says a call costs"
     )

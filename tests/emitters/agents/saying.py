@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+WHO = os.environ["WHO"]
+"""Stands in every question: no two who ask are asked the same."""
+
 _turns: list[dict[str, Any]] = []
 
 
@@ -31,5 +34,8 @@ def turn(name: str) -> Iterator[dict[str, Any]]:
 
 
 def over() -> None:
-    """Write it all down."""
-    Path(os.environ["SAYS"]).write_text(json.dumps(_turns, indent=1))
+    """Write it all down: whole, or not at all."""
+    says = Path(os.environ["SAYS"])
+    beside = says.with_suffix(".part")
+    beside.write_text(json.dumps(_turns, indent=1))
+    beside.rename(says)

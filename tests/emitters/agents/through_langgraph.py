@@ -20,15 +20,15 @@ def talk(interface: str) -> None:
         model, [tool(stage.get_weather)], checkpointer=MemorySaver(), name=stage.AGENT
     )
     with saying.turn(f"{interface}, whole") as told:
-        first = f"{stage.FIRST} langgraph asks by {interface}."
+        first = f"{stage.FIRST} {saying.WHO} asks by {interface}."
         asked = [SystemMessage(stage.SYSTEM), HumanMessage(first)]
         done = clerk.invoke({"messages": asked}, thread("one"))
         told["messages"] = [seen(message) for message in done["messages"]]
     with saying.turn(f"{interface}, streamed") as told:
-        thanks = f"{stage.SECOND} So says langgraph by {interface}."
+        thanks = f"{stage.SECOND} So says {saying.WHO} by {interface}."
         stream(clerk, [HumanMessage(thanks)], "one", told)
     with saying.turn(f"{interface}, streamed with a tool") as told:
-        asked = f"{stage.FIRST} langgraph asks by a stream of {interface}."
+        asked = f"{stage.FIRST} {saying.WHO} asks by a stream of {interface}."
         stream(clerk, [SystemMessage(stage.SYSTEM), HumanMessage(asked)], "two", told)
 
 

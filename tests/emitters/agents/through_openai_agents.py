@@ -17,15 +17,15 @@ async def talk(interface: str) -> None:
     )
     history: list = []
     with saying.turn(f"{interface}, whole") as told:
-        done = await agents.Runner.run(clerk, f"{stage.FIRST} openai-agents asks by {interface}.")
+        done = await agents.Runner.run(clerk, f"{stage.FIRST} {saying.WHO} asks by {interface}.")
         told |= seen(done)
         history = done.to_input_list()
     with saying.turn(f"{interface}, streamed") as told:
-        thanks = f"{stage.SECOND} So says openai-agents by {interface}."
+        thanks = f"{stage.SECOND} So says {saying.WHO} by {interface}."
         asked = [*history, {"role": "user", "content": thanks}]
         await stream(clerk, asked, told)
     with saying.turn(f"{interface}, streamed with a tool") as told:
-        await stream(clerk, f"{stage.FIRST} openai-agents asks by a stream of {interface}.", told)
+        await stream(clerk, f"{stage.FIRST} {saying.WHO} asks by a stream of {interface}.", told)
 
 
 async def stream(clerk: agents.Agent, asked: object, told: dict) -> None:

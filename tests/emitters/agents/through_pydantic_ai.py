@@ -20,14 +20,16 @@ async def talk(interface: str) -> None:
     )
     history = None
     with saying.turn(f"{interface}, whole") as told:
-        done = await clerk.run(f"{stage.FIRST} pydantic-ai asks by {interface}.")
+        done = await clerk.run(f"{stage.FIRST} {saying.WHO} asks by {interface}.")
         told |= seen(done, done.output)
         history = done.all_messages()
     with saying.turn(f"{interface}, streamed") as told:
-        thanks = f"{stage.SECOND} So says pydantic-ai by {interface}."
+        thanks = f"{stage.SECOND} So says {saying.WHO} by {interface}."
         await stream(clerk, thanks, history, told)
     with saying.turn(f"{interface}, streamed with a tool") as told:
-        await stream(clerk, f"{stage.FIRST} pydantic-ai asks by a stream of {interface}.", None, told)
+        await stream(
+            clerk, f"{stage.FIRST} {saying.WHO} asks by a stream of {interface}.", None, told
+        )
 
 
 async def stream(clerk: Agent, asked: str, history: object, told: dict) -> None:
