@@ -134,3 +134,49 @@ def test_a_sigterm_to_an_agent_alone_is_told_and_restarted(watch: Watch) -> None
     os.kill(watch.pids("p")[0], signal.SIGTERM)
     watch.until(lambda: len(watch.pids("p")) == 2, "its second life")
     assert "ended by SIGTERM, which nobody here sent; restart 1 of 5" in watch.console
+
+
+def test_an_agent_that_removes_its_own_directory_is_parked_with_what_to_check(
+    watch: Watch,
+) -> None:
+    (watch.folder / "work").mkdir()
+    code = "import os; os.rmdir(os.getcwd()); raise SystemExit(3)"
+    watch.up({"a": {**_python(code), "cwd": "work"}})
+    watch.until(lambda: "a: parked" in watch.console, "parked")
+    gone = str(watch.folder / "work")
+    assert f"its directory {gone!r} cannot be entered (No such file or directory)" in watch.console
+    assert "check cwd in the fleet file; a restart would not help" in watch.console
+    assert watch.console.count("a: started, pid") == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "says"),
+    [
+        ({"memory": "4MiB"}, PLAIN, "killed at its memory limit ("),
+        ({"open_files": 16}, "kept = [open('/dev/null') for _ in range(99)]", "Too many open files"),
+        ({"processes": 2}, "import os\nfor _ in range(3): os.fork()\n" + PLAIN, "limits.processes is 2"),
+    ],
+    ids=["memory", "files", "processes"],
+)  # fmt: skip
+def test_a_limit_below_what_it_needs_at_its_start_is_named_and_parks_it(
+    watch: Watch, limits: dict[str, Any], code: str, says: str
+) -> None:
+    watch.up({"a": {**_python(code), "limits": limits, "restart": {"attempts": 1}}})
+    watch.until(lambda: "a: parked; a person is needed" in watch.console, "parked")
+    assert watch.console.count(says) >= 2
+    assert watch.console.count("a: started, pid") == 2
+
+
+def test_an_agent_that_becomes_another_program_is_the_same_run(watch: Watch) -> None:
+    become = "os.execvpe('sleep', ['sleep', '600'], {})"
+    watch.up({"a": _python(_note("a") + become)})
+    watch.until(lambda: len(watch.pids("a")) == 1, "the agent")
+    (pid,) = watch.pids("a")
+    line = Path(f"/proc/{pid}/cmdline")
+    watch.until(lambda: line.read_bytes() == b"sleep\x00600\x00", "another program")
+    assert watch.process is not None
+    os.kill(watch.process.pid, signal.SIGTERM)
+    assert watch.over() == 0
+    assert not line.exists()
+    assert watch.console.count("a: started, pid") == 1
+    assert "a: stopped together with Midwatch" in watch.console
