@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import RUN_ID, START_NS, Batch, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
+from midwatch.core.telemetry import SampleRule
 from midwatch.store import identity
 from midwatch.store.duck import READ_TIMEOUT_S, READERS, Asked, answered, first_line
 from midwatch.store.group import GroupCommit
@@ -36,6 +37,7 @@ from midwatch.store.spans.dropping import Dropper
 from midwatch.store.spans.engine import Engine, Open, View
 from midwatch.store.spans.footprint import footprint_of
 from midwatch.store.spans.keys import Key
+from midwatch.store.spans.letting import Letting
 from midwatch.store.spans.manifest import Manifest
 from midwatch.store.spans.sealing import Sealer, Settling
 from midwatch.store.spans.selecting import Selection
@@ -357,6 +359,12 @@ class EmbeddedSpans:
         async with self._sealer.turn:
             rows, freed = await self._sealer.expire(expiry)
         return Settled(expired=rows, freed_bytes=freed)
+
+    def letting(
+        self, rules: Callable[[], Sequence[SampleRule]], group: Callable[[str], str | None]
+    ) -> Letting:
+        """Return what samples this store. `group` is an agent's."""
+        return Letting(self._engine, self._sealer, rules, group, self._counts)
 
     def _rotate_if_due(self) -> None:
         self._ready()
