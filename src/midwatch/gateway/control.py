@@ -258,9 +258,10 @@ class Control:
         if held.state is KeyState.MISSING:
             raise Wrong(409, f"{held.reason}; then reload")
         now = self._app.house.now()
-        rested = held.rests(now) or any(now < until for until in held.models.values())
+        rested = held.rests(now) or bool(held.resting(now))
         held.state, held.reason, held.until = KeyState.ACTIVE, "", 0.0
         held.models.clear()
+        held.failing.clear()
         return 200, {"reset": rested}
 
     # -- money ---------------------------------------------------------------------------------------

@@ -183,7 +183,8 @@ def health(settings: Settings, before: Health | None = None) -> Health:
         for place, breaker in known.breakers.items()
         if place[0] in settings.providers
     }
-    for breaker in breakers.values():
+    of_keys = (one for pool in pools.values() for key in pool for one in key.failing.values())
+    for breaker in (*breakers.values(), *of_keys):
         breaker.terms = settings.models.breaker
     return Health(settings.models.breaker, breakers, pools)
 

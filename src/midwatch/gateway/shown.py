@@ -94,8 +94,7 @@ def health(known: Health, now: float) -> Json:
                         "rests_for_s": round(max(0.0, key.until - now), 3),
                         "models": {
                             model: round(until - now, 3)
-                            for model, until in key.models.items()
-                            if now < until
+                            for model, until in key.resting(now).items()
                         },
                         "weight": key.weight,
                         "reserve": key.reserve,

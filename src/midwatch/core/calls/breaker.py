@@ -1,4 +1,4 @@
-"""Breakers: which (provider, model) is asked, which rests, and when it is tried again.
+"""Breakers: which (provider, model) is asked, or which key of it, which rests, and when it is tried again.
 
 A table of edges; time comes in. Only what is the provider's fault counts: a request that is wrong for
 every provider opens nothing, and what began before a breaker opened says nothing of what is behind it.

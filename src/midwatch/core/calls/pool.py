@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from midwatch.core.calls.breaker import Breaker
+from midwatch.core.models import Breaker as BreakerTerms
+
 
 class KeyState(StrEnum):
     ACTIVE = "active"
@@ -42,6 +45,8 @@ class KeyHealth:
     """When its quota last ran out, for the pool's forecast."""
     models: dict[str, float] = field(default_factory=dict[str, float])
     """By model, until when it rests for that one alone."""
+    failing: dict[str, Breaker] = field(default_factory=dict[str, Breaker])
+    """By model, what is held against this key alone: failures while other keys of its pool are answered."""
     budget_nusd: int | None = None
     """What it may spend in a month, as its provider bills it; None: nobody said."""
     spent_nusd: int = 0
@@ -53,10 +58,27 @@ class KeyHealth:
 
     def rests(self, now: float, model: str = "") -> bool:
         """Tell whether it serves nobody now, or not this model."""
-        return self.state is KeyState.MISSING or now < self.free_at(model)
+        return self.state is KeyState.MISSING or now < self.free_at(now, model)
 
-    def free_at(self, model: str = "") -> float:
-        return max(self.until, self.models.get(model, 0.0)) if self.models else self.until
+    def free_at(self, now: float, model: str = "") -> float:
+        """Return when it serves a model at the earliest; a moment that is past when it may now."""
+        at = max(self.until, self.models.get(model, 0.0)) if self.models else self.until
+        one = self.failing.get(model) if self.failing else None
+        return at if one is None else max(at, one.free_at(now))
+
+    def resting(self, now: float) -> dict[str, float]:
+        """Return the models for which it rests alone, and until when."""
+        failing = {name: one.free_at(now) for name, one in self.failing.items()}
+        return {name: until for name, until in {**failing, **self.models}.items() if now < until}
+
+    def blame(self, model: str, terms: BreakerTerms) -> Breaker:
+        """Return the breaker of a model that failed with this key; there is one from the first failure on."""
+        one = self.failing.get(model)
+        if one is None:
+            while len(self.failing) >= MAX_MODELS:
+                del self.failing[next(iter(self.failing))]
+            one = self.failing[model] = Breaker(terms)
+        return one
 
     def rest_for(self, now: float, model: str, state: KeyState, for_s: float | None) -> bool:
         """Take it out for one model. Returns whether that is news."""

@@ -20,7 +20,8 @@ MAX_BREAKERS = 10_000
 
 @dataclass(slots=True)
 class Health:
-    """What is known of all places of one gateway: breakers by (provider, model), keys by provider."""
+    """What is known of all places of one gateway: breakers by (provider, model), keys by provider, with a breaker of
+    (provider, key, model) where one key fails and others are answered (docs/decisions/breakers.md)."""
 
     terms: BreakerTerms
     breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict[tuple[str, str], Breaker])
@@ -81,7 +82,11 @@ class Route:
             return "" if without is None and breaker.take(now) else None
         avoided = frozenset[str](() if without is None else (without,))
         key = pick(pool, self.task, now, self.chance(), avoided, place.model)
-        return key.name if key is not None and breaker.take(now) else None
+        if key is None or not breaker.take(now):
+            return None
+        if place.model in key.failing:
+            key.failing[place.model].take(now)
+        return key.name
 
     def following(self, place: Place | None, failure: Failure | None) -> Place | None:
         if failure is not None and not reaction(failure).next:
@@ -101,7 +106,9 @@ class Route:
             return at
         serving = [key for key in pool if key.reserve is None or key.reserve == self.task]
         awake = [
-            max(now, k.free_at(place.model)) for k in serving if k.state is not KeyState.MISSING
+            max(now, k.free_at(now, place.model))
+            for k in serving
+            if k.state is not KeyState.MISSING
         ]
         return max(at, min(awake, default=NEVER))
 
@@ -119,17 +126,12 @@ def note_failure(
     """Enter a failed attempt into `health`; return what that changed. `metered` False: it only had tokens counted,
     which providers limit by itself: its key still answers calls that are paid for."""
     place, changes = attempt.place, list[Change]()
-    breaker = health.breaker(place)
+    state, held = _RESTS.get(failure.kind), health.key(place.provider, attempt.key)
     if reaction(failure).counts:
-        if breaker.failed(now, failure.reason, attempt.taken):
-            rest = breaker.free_at(now) - now
-            changes.append(
-                Change("breaker.opened", place.provider, place.model, "", failure.reason, rest)
-            )
+        changes += _failed(health, attempt, failure, held, now)
     else:
         # somebody answered: what came tells nothing against the provider
-        breaker.give_back(attempt.taken)
-    state, held = _RESTS.get(failure.kind), health.key(place.provider, attempt.key)
+        note_nothing(health, attempt)
     if not metered and failure.kind is ErrorClass.RATE_LIMIT:
         return changes
     if state is not None and held is not None:
@@ -138,7 +140,7 @@ def note_failure(
         else:
             news = held.rest(now, state, failure.reason, failure.retry_after_s)
         if news:
-            rest = held.free_at(place.model) - now
+            rest = held.free_at(now, place.model) - now
             kind = f"key.{state.value}"
             changes.append(
                 Change(kind, place.provider, place.model, attempt.key, failure.reason, rest)
@@ -146,8 +148,39 @@ def note_failure(
     return changes
 
 
+def _failed(
+    health: Health, attempt: Try, failure: Failure, held: KeyHealth | None, now: float
+) -> list[Change]:
+    """Enter a failure of the provider: of the place, as long as nobody is answered there; of the key, when it fails
+    again and again while others are."""
+    place, breaker = attempt.place, health.breaker(attempt.place)
+    pool = health.pools.get(place.provider, [])
+    if breaker.failed(now, failure.reason, attempt.taken):
+        for key in pool:
+            if place.model in key.failing and key.failing[place.model].closed:
+                del key.failing[place.model]  # an outage is no key's fault
+        rest = breaker.free_at(now) - now
+        return [Change("breaker.opened", place.provider, place.model, "", failure.reason, rest)]
+    if held is None or len(pool) < 2 or not breaker.closed:
+        return []
+    one = held.blame(place.model, health.terms)
+    if not one.failed(now, failure.reason, attempt.taken):
+        return []
+    rest = one.free_at(now) - now
+    return [Change("key.cooling", place.provider, place.model, held.name, failure.reason, rest)]
+
+
+def _of_key(health: Health, attempt: Try) -> Breaker | None:
+    """Return what is held against an attempt's key at its place; None: nothing."""
+    held = health.key(attempt.place.provider, attempt.key)
+    return held.failing.get(attempt.place.model) if held is not None and held.failing else None
+
+
 def note_begun(health: Health, attempt: Try) -> list[Change]:
     """Enter the first content of a stream into `health`; return what that changed."""
+    of_key = _of_key(health, attempt)
+    if of_key is not None:
+        of_key.begun(attempt.taken)
     closed = health.breaker(attempt.place).begun(attempt.taken)
     return [_closed(attempt.place)] if closed else []
 
@@ -157,12 +190,19 @@ def note_answer(health: Health, attempt: Try, now: float) -> list[Change]:
     held = health.key(attempt.place.provider, attempt.key)
     if held is not None:
         held.answered(now)
+        model = attempt.place.model
+        of_key = held.failing.get(model) if held.failing else None
+        if of_key is not None and (of_key.answered(attempt.taken) or of_key.blank):
+            del held.failing[model]
     closed = health.breaker(attempt.place).answered(attempt.taken)
     return [_closed(attempt.place)] if closed else []
 
 
 def note_nothing(health: Health, attempt: Try) -> None:
     """Enter an attempt that says nothing of its provider."""
+    of_key = _of_key(health, attempt)
+    if of_key is not None:
+        of_key.give_back(attempt.taken)
     health.breaker(attempt.place).give_back(attempt.taken)
 
 
