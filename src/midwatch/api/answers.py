@@ -20,6 +20,7 @@ from midwatch.api.stream import Stream
 from midwatch.core.counts import Counts
 from midwatch.core.incident import Incident
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
+from midwatch.core.spans.questions import Questions
 from midwatch.store.runs import RunStore
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.telemetry import Telemetry
@@ -37,6 +38,7 @@ class Room:
     runs: RunStore
     telemetry: Telemetry
     spans: EmbeddedSpans
+    questions: Questions
     tokens: TokenStore
     callers: Callers
     login: Login

@@ -14,10 +14,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from midwatch.api import acts, gateway, keys, reads, shapes, terminal, vitals
+from midwatch.api import (
+    acts,
+    gateway,
+    keys,
+    reads,
+    search,
+    series,
+    sessions,
+    shapes,
+    sql,
+    terminal,
+    traces,
+    vitals,
+)
 from midwatch.api.answers import Json, Room
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, StoreError
+from midwatch.core.spans.questions import BadQuestion
 from midwatch.wire.problem import MEDIA_TYPE, Refusal, document
 
 log = logging.getLogger(__name__)
@@ -41,6 +55,11 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
     for router in (
         terminal.build(room),
         reads.build(room),
+        traces.build(room),
+        sessions.build(room),
+        series.build(room),
+        search.build(room),
+        sql.build(room),
         acts.build(room),
         gateway.build(room),
         keys.build(room),
@@ -89,6 +108,9 @@ def _answer_errors(app: FastAPI, room: Room) -> None:
             request, Refusal(503, str(error), reason="unavailable", headers={"retry-after": "1"})
         )
 
+    async def misasked(request: Request, error: Exception) -> Response:
+        return answer(request, Refusal(400, str(error), reason="question"))
+
     async def broken(request: Request, _error: Exception) -> Response:
         body = fault(room.counts, request.url.path)
         page = room.error_page(request, 500, "") if room.error_page is not None else None
@@ -98,6 +120,7 @@ def _answer_errors(app: FastAPI, room: Room) -> None:
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(BadQuestion, misasked)
     app.add_exception_handler(LinkError, away)
     app.add_exception_handler(StoreError, away)
 

@@ -1,47 +1,27 @@
-"""What can be read: fleet, agents, runs, incidents, cost, traces, beats, deliveries, logs, the stream."""
+"""What can be read: fleet, agents, runs, incidents, cost, beats, deliveries, logs, the stream."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BeforeValidator
 
 from midwatch.api import shapes
 from midwatch.api.answers import Json, Room, page
+from midwatch.api.choices import Since
 from midwatch.api.logs import MAX_LINES, Choice, choose_log, moment, read_log
 from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean
 from midwatch.core.times import zone_of
 from midwatch.store import history, spending
-from midwatch.store import traces as traces_of
 from midwatch.wire.problem import Refusal
 
 Limit = Annotated[int, Query(ge=1, le=500, description="items of one page")]
 After = Annotated[str | None, Query(max_length=128, description="`next` of the page before")]
 Name = Annotated[str | None, Query(max_length=128, description="of this agent alone")]
-
-
-def _seconds(value: Any) -> Any:
-    """Return RFC 3339 text as Unix seconds; leave what is a number to pydantic."""
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return value
-    if moment.tzinfo is None:
-        raise ValueError(f"{value!r} has no offset; end it with Z")
-    return moment.timestamp()
-
-
-Since = Annotated[
-    float | None,
-    BeforeValidator(_seconds),
-    Query(ge=0, le=1e11, description="RFC 3339 or Unix seconds"),
-]
 
 
 def build(room: Room) -> APIRouter:
@@ -136,20 +116,6 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
         """Beats, newest first."""
         found = await room.telemetry.read(lambda c: history.beats(c, agent, after, limit))
         return page(shapes.Beats, found, limit)
-
-    @router.get("/api/traces", response_model=shapes.Traces)
-    async def traces(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """Traces, newest first."""
-        found = await room.spans.read(lambda view: traces_of.traces(view, agent, after, limit))
-        return page(shapes.Traces, found, limit, "trace_id")
-
-    @router.get("/api/traces/{trace_id}", response_model=shapes.WholeTrace)
-    async def trace(trace_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """One trace with its spans, by their start."""
-        found = await room.spans.read(lambda view: traces_of.trace(view, trace_id.lower()))
-        if found is None:
-            raise Refusal(404, f"no trace has the id {trace_id[:64]!r}", reason="trace")
-        return Json.of(shapes.WholeTrace, found)
 
 
 def _add_live(router: APIRouter, room: Room) -> None:

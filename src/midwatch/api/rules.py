@@ -39,7 +39,7 @@ RULES: Final = (
     _rule("GET POST DELETE", r"/api/tokens(/.*)?|/api/login-links", Scope.ADMIN),
     _rule("POST", r"/api/agents/[^/]+/[^/]+|/api/incidents/[^/]+/ack", Scope.ACT),
     _rule("POST", r"/api/reload|/api/gateway", Scope.ADMIN),
-    _rule("POST", r"/logout", Scope.READ),
+    _rule("POST", r"/logout|/api/sql", Scope.READ),
     _rule("GET HEAD", r"/.*", Scope.READ),
 )
 

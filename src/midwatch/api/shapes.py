@@ -231,24 +231,145 @@ class SpanEventShape(Shape):
 class SpanShape(Shape):
     trace_id: str
     span_id: str
+    agent: str
     at: datetime
-    duration_s: float
+    name: str
+    role: str
+    rank: Literal["open", "lost", "ended"]
+    duration_s: float | None = None
     events: list[SpanEventShape] = []
 
 
-class TraceShape(Shape):
+class SumsShape(Shape):
+    """What a trace, a session or a turn comes to; tokens and cost are counted once."""
+
+    agents: list[str]
+    spans: int
+    errors: int
+    open: int
+    calls: int
+    tools: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_nusd: int
+    cost_usd: float
+    user: str | None = None
+    outcome: str | None = None
+    goal_met: bool | None = None
+    escalated: bool | None = None
+    tags: dict[str, str] | None = None
+
+
+class TraceShape(SumsShape):
     trace_id: str
     at: datetime
-    duration_s: float
-    spans: int
-    name: str | None
-    agent: str | None
-    errors: int
+    name: str
+    agent: str
+    duration_s: float | None = None
+    lost: int
+    session: str | None = None
 
 
 class WholeTrace(Shape):
     trace_id: str
     spans: list[SpanShape]
+    truncated: bool
+    next: str | None
+
+
+class BelowShape(Shape):
+    spans: int
+    errors: int
+    open: int
+    calls: int
+    tools: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_nusd: int
+    cost_usd: float
+
+
+class LineShape(Shape):
+    depth: int
+    children: int
+    alike: int
+    orphan: bool
+    offset_s: float
+    until_s: float
+    below: BelowShape
+    span: SpanShape
+
+
+class TreeShape(Shape):
+    trace_id: str
+    at: datetime
+    duration_s: float | None
+    total: int
+    lines: list[LineShape]
+    next: str | None
+
+
+class ContentShape(Shape):
+    key: str
+    kind: str
+    text: str
+    is_json: bool
+    characters: int
+
+
+class ContentsShape(Shape):
+    items: list[ContentShape]
+    gone: int
+
+
+class SessionShape(SumsShape):
+    session: str
+    agent: str
+    at: datetime
+    last_at: datetime
+    traces: int
+    turns: int
+
+
+class TurnShape(SumsShape):
+    turn: str
+    number: int
+    at: datetime
+    duration_s: float | None = None
+    traces: list[str]
+    changes: list[dict[str, Any]] = []
+
+
+class WholeSession(SessionShape):
+    outside: int
+    items: list[TurnShape]
+
+
+class SeriesShape(Shape):
+    metric: str
+    by: str
+    statistic: str
+    step_s: float
+    at: list[str]
+    lines: dict[str, list[float | None]]
+    whole: dict[str, float | None]
+
+
+class HitShape(Shape):
+    trace_id: str
+    span_id: str
+    agent: str
+    at: datetime
+    name: str
+    where: str
+    excerpt: str
+
+
+class TableShape(Shape):
+    columns: list[str]
+    rows: list[list[Any]]
     truncated: bool
 
 
@@ -375,6 +496,16 @@ class Runs(Shape):
 
 class Traces(Shape):
     items: list[TraceShape]
+    next: str | None
+
+
+class Sessions(Shape):
+    items: list[SessionShape]
+    next: str | None
+
+
+class Hits(Shape):
+    items: list[HitShape]
     next: str | None
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from midwatch.store import history
 from midwatch.store.agents import AgentStore
 from midwatch.store.deliveries import DeliveryStore
 from midwatch.store.incidents import IncidentStore
+from midwatch.store.questions.embedded import EmbeddedQuestions
+from midwatch.store.questions.recorded import MAX_ROWS, recorded
 from midwatch.store.runs import RunStore
 from midwatch.store.state import StateDb
 from midwatch.store.telemetry import Telemetry
@@ -130,6 +133,7 @@ class Hub:
             runs=self._runs,
             telemetry=self._telemetry,
             spans=self._spans.store,
+            questions=self._questions(),
             tokens=self._tokens,
             callers=self._callers,
             login=self.login,
@@ -149,6 +153,23 @@ class Hub:
             version=version("midwatch"),
             error_page=_error_page,
         )
+
+    def _questions(self) -> EmbeddedQuestions:
+        """Return what answers about telemetry, and what SQL reads beside it."""
+
+        async def agents() -> Sequence[dict[str, Any]]:
+            return self._view.agents(self.clock())
+
+        async def incidents() -> Sequence[dict[str, Any]]:
+            found = await self._incidents.page(state=None, agent=None, after=None, limit=MAX_ROWS)
+            return [incident.to_json() for incident in found]
+
+        def groups() -> dict[str, str]:
+            return {name: a.group for name, a in self._fleet.agents.items() if a.group is not None}
+
+        runs = partial(self._runs.page, agent=None, after=None, limit=MAX_ROWS)
+        also = recorded(self._telemetry, agents, runs, incidents)
+        return EmbeddedQuestions(self._spans.store, groups, also=also)
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -285,6 +285,15 @@ class Questions(Protocol):
         """
         ...
 
+    async def session(self, session: str) -> Item | None:
+        """Return one session with its turns, or None when no span names it.
+
+        The item of `sessions`, `lost`, `outside` (spans of no turn), and `items`: its turns in their order, each
+        `turn, number, at, duration_s, traces` and the sums of a trace, and where the agent reported its state
+        `reports`, `changes` (`difference.Change`) and `more_changes`.
+        """
+        ...
+
     async def series(
         self,
         metric: Metric,

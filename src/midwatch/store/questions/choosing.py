@@ -140,6 +140,11 @@ def named(sources: Sources) -> str:
     return f"SELECT DISTINCT trace_id, session FROM ({told}) AS n"
 
 
+def of_session(sources: Sources, session: str, value: Values) -> str:
+    """Return the text that gives `trace_id` of the traces that tell of a session."""
+    return f"SELECT trace_id FROM ({named(sources)}) AS n WHERE session = {value(session)}"
+
+
 def sessions(
     choice: Choice,
     sources: Sources,

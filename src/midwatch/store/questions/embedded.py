@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
-from midwatch.core.spans.form import CONTENTS, SPANS, Row, Signal
+from midwatch.core.spans.form import CONTENTS, SPANS, ContentKind, Row, Signal
 from midwatch.core.spans.questions import (
     BadQuestion,
     By,
@@ -31,8 +31,10 @@ from midwatch.core.spans.questions import (
     Window,
 )
 from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.core.spans.turns import MAX_SPANS, session_shown
 from midwatch.store.questions import asking, choosing
 from midwatch.store.questions.costs import OF_TRACES, cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
@@ -107,6 +109,21 @@ class EmbeddedQuestions:
             found = _of_sessions(view, sources, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
             return Page([session_item(name, found[name]) for name in chosen], more)
+
+        return await self._spans.read(work)
+
+    async def session(self, session: str) -> Item | None:
+        def work(view: View) -> Item | None:
+            value = Values(_SAY)
+            mine = choosing.of_session(_sources(view), session, value)
+            traces = [row[0] for row in _all(view, mine, value)]
+            if not traces:
+                return None
+            found = _rows(view, traces)
+            states = _states(view, traces, [row for row, _ in found])
+            bits = {id(row): counts for row, counts in found}
+            whole = session_of(session, [row for row, _ in found], lambda row: bits[id(row)])
+            return session_shown(whole, states)
 
         return await self._spans.read(work)
 
@@ -295,6 +312,39 @@ def _of_sessions(
     parts = _summaries(view, sorted({trace for trace, _ in pairs}))
     for trace, session in pairs:
         found[session].merge(parts[trace])
+    return found
+
+
+_BRIEF: Final = ", ".join(
+    f'NULL AS "{c.name}"'
+    if c.name in ("attributes", "events", "links", "envelope")
+    else f's."{c.name}"'
+    for c in SPANS.row
+)
+
+
+def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
+    """Return the latest rows of these traces, without what is large, and what each counts for."""
+    among = f"trace_id IN ({_blobs(traces)})"
+    mine = f"(SELECT * FROM {view.rows(Signal.SPANS)} AS r WHERE {among})"
+    text = f"SELECT {_BRIEF}, s.counts FROM {_counted(view, mine, traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
+    return [(list(row[:-1]), row[-1]) for row in view.cursor.execute(text).fetchall()]
+
+
+def _states(view: View, traces: Sequence[bytes], rows: Sequence[Row]) -> dict[tuple[bytes, bytes], list[str]]:  # fmt: skip
+    """Return what was reported of the state in these traces, by trace id and span id."""
+    at = SPANS.at["start_ns"]
+    since, until = (
+        min(row[at] for row in rows) - _SLACK_NS,
+        max(row[at] for row in rows) + _SLACK_NS,
+    )
+    found: dict[tuple[bytes, bytes], list[str]] = {}
+    for trace, span, text in view.cursor.execute(
+        f"SELECT trace_id, span_id, text FROM {view.rows(Signal.CONTENTS, since, until)} AS c"
+        f" WHERE kind = {ContentKind.STATE.value} AND start_ns BETWEEN {since} AND {until}"
+        f" AND trace_id IN ({_blobs(traces)}) ORDER BY place"
+    ).fetchall():
+        found.setdefault((trace, span), []).append(text)
     return found
 
 

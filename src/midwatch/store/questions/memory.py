@@ -44,6 +44,7 @@ from midwatch.core.spans.form import (
     TRACE_ID,
     TURN,
     USER,
+    ContentKind,
     Rank,
     Role,
     Row,
@@ -69,7 +70,9 @@ from midwatch.core.spans.questions import (
     Tree,
     Window,
 )
+from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.tree import Forest, shown, stem
+from midwatch.core.spans.turns import session_shown
 from midwatch.core.spans.values import load_all
 from midwatch.store.questions.memory_series import cost_of, observed, series_of
 from midwatch.store.questions.memory_sql import run
@@ -161,6 +164,24 @@ class MemoryQuestions:
             if self._chosen(choice, rows) and (not choice.sessions or session in choice.sessions)
         ]
         return _page(items, after, limit, lambda item: (item["last_at"], item["session"]))
+
+    async def session(self, session: str) -> Item | None:
+        await asyncio.sleep(0)
+        rows = [
+            row
+            for trace in self._traces().values()
+            if any(one[SESSION] == session for one in trace)
+            for row in trace
+        ]
+        if not rows:
+            return None
+        states: dict[tuple[bytes, bytes], list[str]] = {}
+        for one in self._shelf.rows[Signal.CONTENTS].values():
+            if one[_KIND] == ContentKind.STATE:
+                ids = one[CONTENTS.at["trace_id"]], one[CONTENTS.at["span_id"]]
+                states.setdefault(ids, []).append(one[_TEXT])
+        whole = session_of(session, rows, lambda row: ALL if self._counts(row) else 0)
+        return session_shown(whole, states)
 
     async def series(
         self,

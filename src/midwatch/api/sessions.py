@@ -1,0 +1,38 @@
+"""Sessions: the list with its filters, and one session as turns with what changed between them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+
+from midwatch.api import shapes
+from midwatch.api.answers import Json, Room
+from midwatch.api.choices import Chosen, Cursor
+from midwatch.api.traces import Limit
+from midwatch.wire.problem import Refusal
+
+
+def build(room: Room) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["read"])
+
+    @router.get("/api/sessions", response_model=shapes.Sessions)
+    async def sessions(  # pyright: ignore[reportUnusedFunction]
+        chosen: Annotated[Chosen, Depends()], after: Cursor = None, limit: Limit = 100
+    ) -> Response:
+        """Sessions, newest end first. A session is all traces in which any span names it."""
+        found = await room.questions.sessions(chosen.choice, after, limit)
+        return Json.of(shapes.Sessions, {"items": list(found.items), "next": found.next})
+
+    # `path`: emitters name sessions as they like
+    @router.get("/api/sessions/{session:path}", response_model=shapes.WholeSession)
+    async def one(session: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """One session with its turns, and of each what changed in the agent's state."""
+        found = await room.questions.session(session)
+        if found is None:
+            raise Refusal(404, f"no session is named {session[:128]!r}", reason="session")
+        return Json.of(shapes.WholeSession, found)
+
+    return router
