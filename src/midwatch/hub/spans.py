@@ -14,11 +14,14 @@ from typing import Final
 
 from midwatch.core.access import Caller
 from midwatch.core.counts import Counts
-from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.digest import SpanObserver
 from midwatch.core.telemetry import HubListen
 from midwatch.core.view import FleetView
+from midwatch.hub.keeping.guarding import Tell
+from midwatch.hub.keeping.keeper import Small
+from midwatch.hub.keeping.life import Life
 from midwatch.hub.listeners import Listeners
 from midwatch.hub.losing import Find, Losing
 from midwatch.hub.prices import pricer, set_prices, written_at
@@ -30,7 +33,7 @@ from midwatch.store.spans.manifest import StateManifest
 from midwatch.store.state import StateDb
 
 SETTLE_EVERY_S: Final = 30.0
-"""How often the store is asked to seal, count, sum and compact what is due."""
+"""How often the store is asked to seal, count, sum and compact what is due, and to let go what is too old."""
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +53,20 @@ class SpanRoom:
         data: Path,
         counts: Counts,
         clock: Callable[[], float],
+        *,
+        small: Small | None = None,
+        tell: Tell | None = None,
     ) -> None:
+        """`small` keeps beats, events and samples; `tell` hears how the disk is."""
         self._clock = clock
         self.store = EmbeddedSpans(
             data / "hub" / "spans", StateManifest(state), counts, clock=clock
         )
         self.losing = Losing(self.store, view, find_run, clock)
-        intake = OtlpIntake(self.store, roster, observer, Admission(), counts, clock)
+        self.life = Life(self.store, data / "hub", fleet, counts, clock, small=small, tell=tell)
+        door = Admission(closed=self.life.closed)
+        intake = OtlpIntake(self.store, roster, observer, door, counts, clock)
+        intake.onward = self.life.see
         self._intake = intake
         self.http = OtlpHttp(intake)
         self._listeners = Listeners(intake, by_token)
@@ -66,14 +76,16 @@ class SpanRoom:
     async def start(self) -> None:
         """Open the store. Raises SetupError, StoreError."""
         await self.store.open()
+        await self.life.start()
         self._working = [
             asyncio.create_task(self._settle_on(), name="spans settling"),
             asyncio.create_task(self.losing.run(), name="spans losing"),
         ]
 
     def reload(self, fleet: Fleet, data: Path) -> None:
-        """Take a new fleet file: its prices."""
+        """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
         self._fleet, self._data = fleet, data
+        self.life.reload(fleet)
         self._priced_at = written_at(set_prices(data))
         self._intake.pricing = pricer(fleet, data)
 
@@ -102,6 +114,7 @@ class SpanRoom:
             task.cancel()
         if self._working:
             await asyncio.wait(self._working)
+        await self.life.stop()
         await self.store.stop()
 
     async def _settle_on(self) -> None:
@@ -109,13 +122,7 @@ class SpanRoom:
             await asyncio.sleep(SETTLE_EVERY_S)
             if written_at(set_prices(self._data)) != self._priced_at:
                 self.reload(self._fleet, self._data)
-            try:
-                await self.store.settle(self._clock())
-            except StoreError as error:
-                log.warning("telemetry is settled later: %s", error)
-            except Exception:
-                # the top of a loop that must outlive its faults: or what is hot would never be sealed
-                log.exception("telemetry is settled later")
+            await self.life.round()
 
 
 def _host(address: str) -> str:

@@ -1,31 +1,23 @@
-"""Once a minute: seal and settle what is due, let samples go, expire by age and by size.
+"""A round of keeping: seal and settle what is due, let samples go, expire by age and by size.
 
-A round that fails is counted and tried again with the next one; nothing here keeps telemetry from being taken.
+Each may fail and is tried again with the next round; nothing here keeps telemetry from being taken.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from midwatch.core.counts import Counts
-from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expires, Expiry, due
 from midwatch.core.spans.store import Proof, Selector, Settled, SpanStore
 from midwatch.core.telemetry import Keep
 
-ROUND_S: Final = 60.0
-"""Distance of rounds."""
-
 SELDOM_S: Final = 3_600.0
 """Distance of what is dear and can wait: rows of `telemetry.duckdb`, and stores that can only drop."""
-
-log = logging.getLogger(__name__)
 
 
 class Small(Protocol):
@@ -50,7 +42,6 @@ class Kept:
     """What the rounds did so far, for `/metrics`."""
 
     rounds: int = 0
-    failed: int = 0
     sealed: int = 0
     sampled: int = 0
     freed_bytes: int = 0
@@ -81,32 +72,6 @@ class Keeper:
         self._sampling = sampling
         self._mine = mine
         self._seldom_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin the rounds; call inside the running loop."""
-        self._task = asyncio.create_task(self._run(), name="keeping")
-
-    async def stop(self) -> None:
-        """End them; a round under way is cut off, which harms nothing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(ROUND_S)
-            try:
-                await self.round(self._clock())
-            except StoreError as error:
-                self.done.failed += 1
-                self._counts.add("keeping_failures", "store")
-                log.error("telemetry is not settled: %s", error)  # noqa: TRY400  its words suffice
-            except Exception:  # the top of a long-lived loop: the next round tries again
-                self.done.failed += 1
-                self._counts.add("keeping_failures", "fault")
-                log.exception("telemetry is not settled")
 
     async def round(self, now: float) -> None:
         """Do all that is due at `now` (Unix seconds). Raises StoreError."""

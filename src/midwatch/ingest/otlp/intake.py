@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from midwatch.core.counts import Counts
@@ -107,6 +107,8 @@ class OtlpIntake:
         self._clock = clock
         self.pricing = pricing
         """By what calls are priced; a new one may take its place at any time."""
+        self.onward: Callable[[Batch], Awaitable[None]] | None = None
+        """Who takes what is new, before it is answered: other back-ends."""
         self._mine = Decoder()
         self._lanes = [Decoder() for _ in range(LANES)]
         self._free = asyncio.Semaphore(LANES)
@@ -180,6 +182,8 @@ class OtlpIntake:
         self.counts.add("accepted", what, kept.new + kept.replaced)
         if kept.duplicates:
             self.counts.add("duplicates", what, kept.duplicates)
+        if self.onward is not None:
+            await self.onward(kept.fresh)
         if kept.fresh.spans:
             await self._tell(kept)
 

@@ -1,0 +1,117 @@
+"""The life of telemetry in one hub: how long it stays, what of it goes on elsewhere, and when no more may come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import StoreError
+from midwatch.core.fleet import Fleet
+from midwatch.core.ports import Space
+from midwatch.core.spans.form import Batch
+from midwatch.core.spans.keeping import Guarded
+from midwatch.hub.forwarding.forwarding import Forwarding
+from midwatch.hub.forwarding.forwarding import State as Target
+from midwatch.hub.keeping.guarding import DiskGuard, Tell
+from midwatch.hub.keeping.keeper import Keeper, Small
+from midwatch.store.space import DiskSpace
+from midwatch.store.spans.embedded import EmbeddedSpans
+
+log = logging.getLogger(__name__)
+
+
+class Life:
+    """Keeper, guard and forwarding by the fleet file's `hub`. `start` once the store is open."""
+
+    def __init__(
+        self,
+        store: EmbeddedSpans,
+        folder: Path,
+        fleet: Fleet,
+        counts: Counts,
+        clock: Callable[[], float],
+        *,
+        small: Small | None = None,
+        tell: Tell | None = None,
+        space: Space | None = None,
+    ) -> None:
+        """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
+        and samples; `tell` hears how the disk is."""
+        self._fleet = fleet
+        self._counts = counts
+        self._clock = clock
+        letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
+        self.keeper = Keeper(
+            store, lambda: self._fleet.hub.keep, counts, clock, small=small, sampling=letting
+        )
+        self.guard = DiskGuard(
+            folder,
+            space if space is not None else DiskSpace(),
+            lambda: self._fleet.hub.keep.free,
+            tell if tell is not None else _untold,
+        )
+        self._forwarding = Forwarding(folder / "forward", counts, clock)
+        self._setting: asyncio.Task[None] | None = None
+        self._started = False
+
+    def _group_of(self, agent: str) -> str | None:
+        known = self._fleet.agents.get(agent)
+        return known.group if known is not None else None
+
+    @property
+    def targets(self) -> list[Target]:
+        """How it stands with each back-end that telemetry goes on to."""
+        return self._forwarding.states
+
+    def closed(self) -> str | None:
+        """Return why no telemetry may come in, or None when it may: for `ingest.admission`."""
+        return self.guard.closed()
+
+    async def see(self, fresh: Batch) -> None:
+        """Take what was stored for the first time; it is queued for other back-ends when this returns."""
+        await self._forwarding.see(fresh)
+
+    async def start(self) -> None:
+        """Look at the disk, and begin to forward."""
+        self._started = True
+        await self._forwarding.set(self._fleet.hub.forward)
+        await self.guard.start()
+
+    def reload(self, fleet: Fleet) -> None:
+        """Take a new fleet file."""
+        self._fleet = fleet
+        if self._started:
+            before = self._setting
+            self._setting = asyncio.create_task(self._set(before), name="forwarding set")
+
+    async def _set(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        await self._forwarding.set(self._fleet.hub.forward)
+
+    async def round(self) -> None:
+        """Do all that is due now. A round that fails is counted and tried again with the next."""
+        try:
+            await self.keeper.round(self._clock())
+        except StoreError as error:
+            self._counts.add("keeping_failures", "store")
+            log.warning("telemetry is settled later: %s", error)
+        except (
+            Exception
+        ):  # its caller is a loop that must outlive its faults, or nothing would be sealed
+            self._counts.add("keeping_failures", "fault")
+            log.exception("telemetry is settled later")
+
+    async def stop(self) -> None:
+        """Look no more and send no more. What waits stays."""
+        await self.guard.stop()
+        if self._setting is not None:
+            await asyncio.wait([self._setting])
+        await self._forwarding.stop()
+
+
+async def _untold(_: Guarded) -> None:
+    """Tell nobody."""
