@@ -134,6 +134,15 @@ class View:
             found = hiding(found, self.layout.generations)
         return f"({found})"
 
+    def replaced(self, number: int) -> str | None:
+        """Return the settled rows that were lost and whose ends are in this generation, as `rows` does; None when
+        there are none."""
+        hiding_them = [g for g in self.layout.generations if g.number == number and g.hides]
+        files = self._files(Signal.SPANS.value)
+        if not files or not hiding_them:
+            return None
+        return f"(SELECT {COLUMNS[Signal.SPANS]} FROM {read_parquet(files)} AS r WHERE {hidden_in(hiding_them)})"
+
     def hidden(self) -> str | None:
         """Return lost rows of spans that ended after all, which `rows` does not show; None when there are none."""
         if not self._hides:

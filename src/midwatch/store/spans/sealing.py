@@ -13,6 +13,7 @@ Sealing, compacting, expiring and dropping are the same three moves over differe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -180,9 +181,25 @@ class Sealer:
         if any(each.hides for each in generations):
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
         beside = Beside()
-        if self._settling is not None and generation.rows[Signal.SPANS]:
-            with self._engine.view(cursor) as view:
+        with contextlib.ExitStack() as held:
+            if self._settling is not None and generation.rows[Signal.SPANS]:
+                # what settling registers is gone with the view
+                view = held.enter_context(self._engine.view(cursor))
                 beside = self._settling(view, number, f"({rows[Signal.SPANS]})", f"({rows[Signal.CONTENTS]})")  # fmt: skip
+            made = self._write_all(cursor, generation, rows, beside)
+        rewritten, remove = self._without_hidden(cursor, generation)
+        shelf.sync()
+        return [*made, *rewritten], remove, beside
+
+    def _write_all(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        generation: Generation,
+        rows: dict[Signal, str],
+        beside: Beside,
+    ) -> list[Segment]:
+        """Write what stays of a generation, and what settling made of it."""
+        number, shelf = generation.number, self._engine.shelf
         if beside.keep:
             rows[Signal.CONTENTS] = (
                 f"SELECT {COLUMNS[Signal.CONTENTS]} FROM ({rows[Signal.CONTENTS]}) AS c WHERE NOT EXISTS"
@@ -198,9 +215,7 @@ class Sealer:
         others = {RESOURCES: f"SELECT DISTINCT * FROM {generation.name}.resources", **beside.tables}
         if any(generation.rows.values()):
             made += [shelf.write_other(cursor, k, q, self.next_number(), number) for k, q in others.items()]  # fmt: skip
-        rewritten, remove = self._without_hidden(cursor, generation)
-        shelf.sync()
-        return [s for s in (*made, *rewritten) if s is not None], remove, beside
+        return [segment for segment in made if segment is not None]
 
     def _without_hidden(
         self, cursor: duckdb.DuckDBPyConnection, generation: Generation

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, Protocol
 
 from midwatch.core.spans.answers import SLACK_NS, family
 from midwatch.core.spans.counted import Change, settle
-from midwatch.core.spans.counting import Verdict
+from midwatch.core.spans.counting import Verdict, by_default
 from midwatch.core.spans.facts import CALLS, USAGE, Fact, Key, says
 
-MAX_SPANS: Final = 1_000_000
+MAX_SPANS: Final = 200_000
 """Earlier spans that are fetched for one generation. Beyond, traces are judged by what was fetched."""
 
 MAX_ROUNDS: Final = 8
@@ -65,6 +65,8 @@ class Counted:
     """Earlier spans that were looked at again."""
     cut_off: Counter[str]
     """By reason, how often a bound kept something from being fetched; to be shown."""
+    before: Mapping[Key, int]
+    """Of earlier spans on which there is another verdict now, what they counted for: bits of a verdict."""
 
 
 def count(fresh: Collection[Fact], known: Known) -> Counted:
@@ -97,7 +99,13 @@ def count(fresh: Collection[Fact], known: Known) -> Counted:
         traces = {verdict.trace_id for verdict in held.values()} | {ids[:16] for _, ids in held}
     else:
         cut_off["too_far"] += 1
-    return Counted(settle(fresh, old.values(), told), len(old), cut_off)
+    change = settle(fresh, old.values(), told)
+    for one in fresh:
+        old.pop(one.key, None)
+    before = {
+        key: (told.get(key) or by_default(old[key])).counts for key in change.verdicts if key in old
+    }
+    return Counted(change, len(old), cut_off, before)
 
 
 def loose(one: Fact) -> bool:

@@ -1,0 +1,314 @@
+"""Settles a generation: which spans count, and what they come to by minute. In the sealing thread.
+
+    1. choose the traces that the default rule may be wrong about    most are plain: nothing of them leaves DuckDB
+    2. judge these, family by family, with what was settled before   `settling.count`
+    3. add up the generation, and correct what it changes of earlier sums
+
+What was settled before is never read but where it is near, and never written again: corrections are differences. The
+same generation, settled again after a crash, gives the same.
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Final
+
+import arro3.core as arrow
+import duckdb
+
+from midwatch.core.calls.news import SCOPE as GATEWAY
+from midwatch.core.spans.answers import family
+from midwatch.core.spans.counting import Verdict
+from midwatch.core.spans.facts import Fact, Key
+from midwatch.core.spans.form import AGENT, SPAN_ID, TRACE_ID, Row, Signal
+from midwatch.core.spans.rollup import NUMBERS, SKETCHES, Rollup
+from midwatch.store.spans import sums
+from midwatch.store.spans.engine import View
+from midwatch.store.spans.known import FACTS, FAMILY, IDS, IN_CALLS, TELLS, VERDICTS, Apart, Sealed
+from midwatch.store.spans.sealing import Beside
+from midwatch.store.spans.settling import Known, count
+from midwatch.store.spans.shape import COLUMNS
+
+MINUTES: Final = "minutes"
+"""The kind of segments that hold sums by minute."""
+
+CHUNK: Final = 10_000
+"""Traces that are summed up at one time: their summaries are in memory."""
+
+log = logging.getLogger(__name__)
+
+
+def nothing() -> Mapping[str, Any]:
+    """Return no settings."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what is summed, as the fleet file has it when a generation is settled."""
+
+    groups: Callable[[], Mapping[str, str]] = nothing
+    """Agent → group."""
+    windows: Callable[[Collection[str]], Mapping[str, int]] = lambda _: {}
+    """Of these models, the tokens of the context."""
+    tags: Callable[[], Collection[str]] = tuple
+    """Names that are counted by."""
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What the verdicts are, and of spans that were settled before, by what they counted until now."""
+
+    verdicts: dict[Key, Verdict] = field(default_factory=dict[Key, Verdict])
+    before: dict[Key, int] = field(default_factory=dict[Key, int])
+    cut_off: Counter[str] = field(default_factory=Counter[str])
+
+
+class Books:
+    """Implements `sealing.Settling`."""
+
+    def __init__(self, terms: Terms | None = None) -> None:
+        self._terms = Terms() if terms is None else terms
+        self.cut_off: Counter[str] = Counter()
+        """By reason, how often a bound kept something from being counted with what it belongs to."""
+
+    def __call__(self, view: View, generation: int, spans: str, contents: str) -> Beside:
+        del contents
+        cursor = view.cursor
+        bounds = cursor.execute(f"SELECT min(start_ns), max(start_ns) FROM {spans}").fetchone()
+        if bounds is None or bounds[0] is None:
+            return Beside()
+        sealed = Sealed(view, bounds[0], bounds[1])
+        judged = self._judge(cursor, spans, sealed)
+        cursor.register("settled_verdicts", _verdict_table(judged.verdicts, generation))
+        rollup = self._add_up(view, generation, spans, sealed, judged)
+        cursor.register("settled_minutes", _minute_table(rollup, generation))
+        if judged.cut_off:
+            self.cut_off += judged.cut_off
+            log.warning("generation %d is counted without all it belongs to: %s", generation, dict(judged.cut_off))  # fmt: skip
+        return Beside(
+            tables={
+                VERDICTS: "SELECT * FROM settled_verdicts",
+                MINUTES: "SELECT * FROM settled_minutes",
+            }
+        )
+
+    # -- verdicts ----------------------------------------------------------------------------
+
+    def _judge(self, cursor: duckdb.DuckDBPyConnection, spans: str, sealed: Sealed) -> _Judged:
+        judged = _Judged()
+        carried = {row[0] for row in cursor.execute(_LEDGERS.format(spans)).fetchall()}
+        carried |= sealed.ledgers()
+        text = _chosen(spans, sealed, bool(carried))
+        asked = [sorted(carried)] if carried else []
+        rows = cursor.execute(text, asked).fetchall()
+        for name, several in groupby(map(Fact._make, rows), key=lambda one: family(one.agent)):
+            fresh = list(several)
+            known: Known = sealed if name in carried else Apart(sealed)
+            counted = count(fresh, known)
+            judged.verdicts.update(counted.change.verdicts)
+            judged.before.update(counted.before)
+            judged.cut_off += counted.cut_off
+        return judged
+
+    # -- sums --------------------------------------------------------------------------------
+
+    def _add_up(
+        self, view: View, generation: int, spans: str, sealed: Sealed, judged: _Judged
+    ) -> Rollup:
+        cursor, terms = view.cursor, self._terms
+        models = cursor.execute(f"SELECT DISTINCT model FROM {spans} WHERE model IS NOT NULL").fetchall()  # fmt: skip
+        windows = terms.windows([row[0] for row in models])
+        rollup = Rollup(terms.groups(), windows, terms.tags())
+        fresh = "(SELECT agent, trace_id, span_id, counts FROM settled_verdicts)"
+        counted = sums.counted(spans, fresh)
+        sums.minutes(cursor, counted, rollup, windows)
+        for row in _rows(cursor, sealed.near, judged.before):
+            key = row[AGENT], row[TRACE_ID] + row[SPAN_ID]
+            rollup.use(row, judged.before[key], -1)
+            rollup.use(row, judged.verdicts[key].counts)
+        replaced = view.replaced(generation)
+        if replaced is not None:
+            for row in cursor.execute(f"SELECT * FROM {sums.counted(replaced)}").fetchall():
+                rollup.add(list(row[:-1]), row[-1], -1)
+        self._add_traces(view, spans, counted, sealed, judged, rollup, replaced)
+        return rollup
+
+    def _add_traces(
+        self,
+        view: View,
+        spans: str,
+        counted: str,
+        sealed: Sealed,
+        judged: _Judged,
+        rollup: Rollup,
+        replaced: str | None,
+    ) -> None:
+        """Count traces as a whole: those that are new, and of those that go on the difference."""
+        cursor = view.cursor
+        again = {ids[:16] for _, ids in judged.before}
+        rows = cursor.execute(
+            f"SELECT DISTINCT trace_id FROM {sealed.near} WHERE trace_id IN (SELECT trace_id FROM {spans})"
+        ).fetchall()
+        again |= {row[0] for row in rows}
+        if replaced is not None:
+            again |= {row[0] for row in cursor.execute(f"SELECT DISTINCT trace_id FROM {replaced}").fetchall()}  # fmt: skip
+        cursor.register("settled_again", _blob_table("trace_id", sorted(again)))
+        going = "trace_id IN (SELECT trace_id FROM settled_again)"
+        for found in _summaries(cursor, f"(SELECT * FROM {counted} WHERE NOT {going})"):
+            rollup.add_trace(found)
+        if not again:
+            return
+        kept = view.other(VERDICTS)
+        older = None if kept is None else _latest(kept)
+        old = f"SELECT {COLUMNS[Signal.SPANS]} FROM {sealed.near} WHERE {going}"
+        gone = (
+            ""
+            if replaced is None
+            else f" UNION ALL SELECT {COLUMNS[Signal.SPANS]} FROM {replaced} WHERE {going}"
+        )
+        new = f" UNION ALL SELECT {COLUMNS[Signal.SPANS]} FROM {spans} WHERE {going}"
+        for found in _summaries(cursor, sums.counted(f"({old}{gone})", older)):
+            rollup.add_trace(found, -1)
+        newer = (
+            _SETTLED if kept is None else f"(SELECT {_VERDICT} FROM {kept} UNION ALL {_SETTLED})"
+        )
+        for found in _summaries(cursor, sums.counted(f"({old}{new})", _latest(f"({newer})"))):
+            rollup.add_trace(found)
+
+
+_LEDGERS: Final = f"SELECT DISTINCT {FAMILY} FROM {{}} WHERE scope = '{GATEWAY}' AND {IN_CALLS}"
+
+_VERDICT: Final = "agent, trace_id, span_id, counts, generation"
+_SETTLED: Final = f"SELECT {_VERDICT} FROM settled_verdicts"
+
+
+def _latest(kept: str) -> str:
+    return (
+        f"(SELECT agent, trace_id, span_id, arg_max(counts, generation) AS counts FROM {kept}"
+        " GROUP BY agent, trace_id, span_id)"
+    )
+
+
+def _chosen(spans: str, sealed: Sealed, carried: bool) -> str:
+    """Return the text that gives facts, family by family, of the traces that the default rule may be wrong about."""
+    mine = IDS.format(spans)
+    parts = [
+        # somebody but a call tells usage, or has a name of its own, to which usage belongs
+        f"SELECT trace_id FROM {spans} WHERE NOT {IN_CALLS} AND ({TELLS} OR agent_name <> agent)",
+        # a call has something within it
+        f"SELECT p.trace_id FROM (SELECT trace_id, span_id FROM {spans} WHERE {IN_CALLS}) AS p"
+        f" JOIN (SELECT trace_id, parent_id FROM {spans} WHERE parent_id IS NOT NULL) AS c"
+        " ON c.trace_id = p.trace_id AND c.parent_id = p.span_id",
+        # an answer that several spans tell of, here or before
+        f"SELECT trace_id FROM {mine} AS i WHERE id IN (SELECT id FROM {mine} AS j GROUP BY id HAVING count(*) > 1)",
+        f"SELECT trace_id FROM {mine} AS i WHERE id IN (SELECT id FROM {IDS.format(sealed.close)} AS k)",
+        # a trace that began before
+        f"SELECT trace_id FROM {sealed.near} AS o WHERE trace_id IN (SELECT trace_id FROM {spans})",
+    ]
+    if carried:
+        parts.append(
+            f"SELECT trace_id FROM {spans} WHERE {FAMILY} IN (SELECT unnest(?::VARCHAR[]))"
+        )
+    return f"SELECT {FACTS} FROM {spans} WHERE trace_id IN ({' UNION ALL '.join(parts)}) ORDER BY {FAMILY}"
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, sealed: str, keys: Collection[Key]) -> Iterator[Row]:
+    """Yield the settled rows of these spans."""
+    if not keys:
+        return
+    cursor.register("settled_keys", _key_table(sorted(keys)))
+    rows = cursor.execute(
+        f"SELECT {', '.join(f's.{name}' for name in COLUMNS[Signal.SPANS].split(', '))} FROM {sealed} AS s"
+        " JOIN settled_keys AS k ON k.trace_id = s.trace_id AND k.span_id = s.span_id AND k.agent = s.agent"
+    ).fetchall()
+    cursor.unregister("settled_keys")
+    for row in rows:
+        yield list(row)
+
+
+def _summaries(cursor: duckdb.DuckDBPyConnection, counted: str) -> Iterator[Any]:
+    """Yield the summaries of all traces of these rows, a bounded number of them in memory."""
+    found = cursor.execute(f"SELECT count(DISTINCT trace_id) FROM {counted}").fetchone()
+    chunks = -(-(found[0] if found else 0) // CHUNK)
+    for chunk in range(chunks):
+        part = (
+            counted
+            if chunks == 1
+            else f"(SELECT * FROM {counted} WHERE hash(trace_id) % {chunks} = {chunk})"
+        )
+        yield from sums.summaries(cursor, part).values()
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+_TEXT: Final = arrow.DataType.string()
+_BYTES: Final = arrow.DataType.binary()
+_INT: Final = arrow.DataType.int64()
+
+
+def _table(columns: Iterable[tuple[str, Any, Sequence[Any]]]) -> arrow.Table:
+    names: list[str] = []
+    arrays: list[arrow.Array] = []
+    for name, kind, values in columns:
+        names.append(name)
+        arrays.append(arrow.Array(values, type=kind))
+    return arrow.Table.from_arrays(arrays, names=names)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _key_columns(keys: Sequence[Key]) -> list[tuple[str, Any, Sequence[Any]]]:
+    return [
+        ("agent", _TEXT, [agent for agent, _ in keys]),
+        ("trace_id", _BYTES, [ids[:16] for _, ids in keys]),
+        ("span_id", _BYTES, [ids[16:] for _, ids in keys]),
+    ]
+
+
+def _key_table(keys: Sequence[Key]) -> arrow.Table:
+    return _table(_key_columns(keys))
+
+
+def _blob_table(name: str, values: Sequence[bytes]) -> arrow.Table:
+    return _table([(name, _BYTES, values)])
+
+
+def _verdict_table(verdicts: Mapping[Key, Verdict], generation: int) -> arrow.Table:
+    keys = sorted(verdicts)
+    said = [verdicts[key] for key in keys]
+    return _table(
+        [
+            *_key_columns(keys),
+            ("counts", arrow.DataType.int8(), [one.counts for one in said]),
+            ("why", _TEXT, [one.why.value for one in said]),
+            ("owner", _TEXT, [one.owner for one in said]),
+            ("session", _TEXT, [one.session for one in said]),
+            ("count_trace", _BYTES, [one.trace_id for one in said]),
+            ("generation", _INT, [generation] * len(keys)),
+        ]
+    )
+
+
+def _minute_table(rollup: Rollup, generation: int) -> arrow.Table:
+    found = sorted(rollup.sums().items())
+    turned = list(zip(*(one.to_row() for _, one in found), strict=True))
+    columns = turned if turned else [()] * len((*NUMBERS, *SKETCHES))
+    return _table(
+        [
+            ("start_s", _INT, [key.start_s for key, _ in found]),
+            ("agent", _TEXT, [key.agent for key, _ in found]),
+            ("group", _TEXT, [key.group for key, _ in found]),
+            ("by", _TEXT, [key.by for key, _ in found]),
+            ("name", _TEXT, [key.name for key, _ in found]),
+            *(
+                (name, _BYTES if name in SKETCHES else _INT, values)
+                for name, values in zip((*NUMBERS, *SKETCHES), columns, strict=True)
+            ),
+            ("generation", _INT, [generation] * len(found)),
+        ]
+    )
