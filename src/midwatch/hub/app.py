@@ -34,6 +34,7 @@ from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FleetView
+from midwatch.hub.keeping.guarding import DiskNews
 from midwatch.hub.settings import Settings
 from midwatch.hub.spans import SpanRoom
 from midwatch.ingest.app import IngestApp, takes
@@ -106,6 +107,8 @@ class Hub:
             settings.data,
             self.counts,
             clock,
+            small=self._telemetry,
+            tell=DiskNews(self._note, self._incidents, clock, SELF),
         )
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)
@@ -133,6 +136,7 @@ class Hub:
             runs=self._runs,
             telemetry=self._telemetry,
             spans=self._spans.store,
+            questions=self._spans.questions,
             questions=self._questions(),
             tokens=self._tokens,
             callers=self._callers,
@@ -276,6 +280,10 @@ class Hub:
 
     async def _runs_of(self, agent: str, limit: int) -> Sequence[dict[str, Any]]:
         return await self._runs.page(agent=agent, after=None, limit=limit)
+
+    async def _note(self, event: Item) -> None:
+        """Keep an event of the hub itself; the watch sees it like any other. Raises StoreError."""
+        await self._telemetry.append(Kind.EVENT, [event])
 
     async def _probe_state(self) -> None:
         await self._state.probe(self.clock())
