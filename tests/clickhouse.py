@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise ValueError(f"Code: 62. this server takes no such insert: {query!r}")
             # settings of one statement: the engine has no request of its own
             whole = (
-                f"{text} SETTINGS {settings}"
+                f"{text}\nSETTINGS {settings}"
                 if settings and text.lstrip().startswith(("SELECT", "WITH"))
                 else text
             )

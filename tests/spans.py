@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -31,8 +31,7 @@ from midwatch.core.spans.form import (
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.store import SpanStore
 from midwatch.store.clickhouse.client import ClickHouse
-from midwatch.store.clickhouse.rows import SELECT, back
-from midwatch.store.clickhouse.schema import NAMES
+from midwatch.store.clickhouse.questions import ClickHouseQuestions
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.memory import MemoryQuestions
@@ -97,45 +96,27 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
         _SERVERS.remove(running)
 
 
-class _ReadBack:
-    """Questions over what a store holds, answered as those over memory are: by all of its rows."""
-
-    def __init__(self, client: ClickHouse) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        async def ask(*args: Any, **more: Any) -> Any:
-            return await getattr(MemoryQuestions(self._shelf(), GROUPS, WINDOWS), name)(
-                *args, **more
-            )
-
-        return ask
-
-    def _shelf(self) -> Shelf:
-        shelf = Shelf()
-        ids: dict[form.Signal, Callable[[Row], Any]] = {
-            form.Signal.SPANS: form.key,
-            form.Signal.CONTENTS: form.content_key,
-            form.Signal.POINTS: lambda row: row[0],
-            form.Signal.LOGS: lambda row: row[0],
-        }
-        for signal, id_of in ids.items():
-            sql = f"SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL"
-            for found in self._client.ask(sql).rows:
-                row = back(signal, found)
-                assert id_of(row) not in shelf.rows[signal], "a row is seen once"
-                shelf.rows[signal][id_of(row)] = row
-        return shelf
+_TABLES = (
+    "SELECT name FROM system.tables WHERE database = currentDatabase()"
+    " AND engine LIKE '%MergeTree' AND name != 'midwatch_schema'"
+)
 
 
 def _clickhouse(_folder: Path) -> Place:
-    address = _SERVERS[0].fresh()
+    # one database for all tests, emptied: making it takes longer than most of them
+    address = f"http://127.0.0.1:{_SERVERS[0].port}/test"
+    emptied = False
 
     async def open_() -> tuple[SpanStore, Questions]:
+        nonlocal emptied
         client = ClickHouse(address)
         store = ClickHouseSpans(client, Counts())
         await store.open()
-        return store, cast("Questions", _ReadBack(client))
+        if not emptied:
+            for (name,) in client.ask(_TABLES).rows:
+                client.run(f"TRUNCATE TABLE {name}")
+            emptied = True
+        return store, ClickHouseQuestions(store, lambda: GROUPS, lambda: WINDOWS)
 
     return Place(open_)
 
@@ -154,6 +135,7 @@ ONCE: dict[str, tuple[str, ...]] = {
     "embedded": ("hot",),
     "embedded, sealed": ("settled",),
     "embedded, sealed at once": ("hot",),
+    "clickhouse": ("settled",),
 }
 """Of stores that show the same before and after settling as another one: when they are asked. All others: both."""
 
@@ -164,7 +146,9 @@ ONCE: dict[str, tuple[str, ...]] = {
     ],
     ids=" ".join,
 )
-async def seen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Place, bool]]:
+async def seen(
+    request: pytest.FixtureRequest, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> AsyncIterator[tuple[Place, bool]]:
     """Yield a place, and whether what is kept is settled before it is asked for: the answers must be the same."""
     name, moment = request.param
     made = PLACES[name](tmp_path)

@@ -90,6 +90,7 @@ class ClickHouse:
         *,
         timeout_s: float = QUESTION_S,
         settings: Mapping[str, str] | None = None,
+        database: str | None = None,
     ) -> Answer:
         """Return the rows of a SELECT. Raises StoreError.
 
@@ -100,12 +101,13 @@ class ClickHouse:
             "default_format": "JSONCompact",
             "output_format_json_quote_64bit_integers": "0",
             "output_format_json_quote_denormals": "1",
+            "output_format_json_named_tuples_as_objects": "0",
             "max_query_size": "16000000",
             "max_execution_time": f"{timeout_s:g}",
             **(settings or {}),
             **{f"param_{name}": bound(value) for name, value in (values or {}).items()},
         }
-        body = self._send(given, sql.encode(), timeout_s + LATE_S)
+        body = self._send(given, sql.encode(errors="replace"), timeout_s + LATE_S, database)
         try:
             found = json.loads(body)
             return Answer([column["name"] for column in found["meta"]], found["data"])
@@ -157,14 +159,18 @@ class ClickHouse:
 
     # -- the wire ----------------------------------------------------------------------------
 
-    def _send(self, given: Mapping[str, str], body: bytes, timeout_s: float) -> bytes:
+    def _send(
+        self, given: Mapping[str, str], body: bytes, timeout_s: float, database: str | None = None
+    ) -> bytes:
         """Send a statement and return the whole answer. A connection that rested too long is made anew."""
         headers = dict(self._headers)
         if len(body) >= PACKED_BYTES:
             body = gzip.compress(body, 1)
             headers["Content-Encoding"] = "gzip"
         # the answer begins only when the statement is through: its status then says how it went
-        path = "/?" + urlencode({"wait_end_of_query": "1", **given, "database": self.database})
+        path = "/?" + urlencode(
+            {"wait_end_of_query": "1", **given, "database": database or self.database}
+        )
         for fresh in (False, True):
             connection = self._connection(fresh=fresh)
             rested = connection.sock is not None

@@ -268,6 +268,10 @@ _METRICS: Final = (
 """In the order of `columns.POINT_KINDS`."""
 
 
+MARKS: Final = _keyed("midwatch_schema", "one UInt8, version UInt32", "one", "version")
+"""Where the version is told that a database was brought to."""
+
+
 def statements() -> list[str]:
     """Return what makes a database this version's, in order; each may be repeated."""
     made = [_table(signal) for signal in Signal]
@@ -275,9 +279,14 @@ def statements() -> list[str]:
         _keyed(
             "midwatch_resources", "resource_id String, text String CODEC(ZSTD(3))", "resource_id"
         ),
+        _keyed(
+            "midwatch_verdicts",
+            "agent String, trace_id String, span_id String, counts UInt8, owner String, told UInt64",
+            "(trace_id, span_id, agent)",
+            "told",
+        ),
         _keyed("midwatch_lost", "run_id String, at_ns Int64, told UInt64", "run_id", "told"),
         _keyed("midwatch_probe", "holder String, written Int64", "holder", "written"),
-        _keyed("midwatch_schema", "one UInt8, version UInt32", "one", "version"),
     ]
     made += [
         f"CREATE OR REPLACE VIEW otel_metrics_{name} AS SELECT {_SHARED}, {own}"

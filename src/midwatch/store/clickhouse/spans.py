@@ -22,11 +22,13 @@ from midwatch.core.spans.form import Batch, Rank, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selector, Settled
 from midwatch.store.clickhouse import schema
-from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.selecting import Selection, expired
 from midwatch.store.clickhouse.sifting import Key, Sifter, Was, gone
+from midwatch.store.clickhouse.sql import views
+from midwatch.store.clickhouse.sums import Ask
 from midwatch.store.group import GroupCommit
 
 COMMIT_S: Final = 0.1
@@ -188,7 +190,7 @@ class ClickHouseSpans:
         return count.rows[0][0]
 
     async def open_runs(self) -> Mapping[str, int]:
-        told = await self.ask(
+        told = await self._asked(
             f"SELECT assumeNotNull(run_id), count() FROM {NAMES[Signal.SPANS]} FINAL"
             f" WHERE rank = {Rank.OPEN.value} AND run_id IS NOT NULL GROUP BY 1"
         )
@@ -276,6 +278,13 @@ class ClickHouseSpans:
 
     # -- looking -----------------------------------------------------------------------------
 
+    async def with_client(self, work: Callable[[ClickHouse], T]) -> T:
+        """Return what `work` makes of the database, in a reading thread. Raises StoreError."""
+        return await self._in_reader(lambda: work(self._client))
+
+    async def _asked(self, sql: str) -> list[list[Any]]:
+        return await self._in_reader(lambda: self._client.ask(sql).rows)
+
     async def footprint(self) -> Footprint:
         def work() -> Footprint:
             return footprint_of(self._client)
@@ -303,11 +312,13 @@ class ClickHouseSpans:
 
         await self._in_writer(work)
 
-    async def ask(self, sql: str, values: Mapping[str, Any] | None = None, timeout_s: float = 10.0) -> list[list[Any]]:  # fmt: skip
-        """Return the rows of a question. Raises StoreError."""
-        return await self._in_reader(
-            lambda: self._client.ask(sql, values, timeout_s=timeout_s).rows
-        )
+    async def question(self, work: Callable[[Ask], T], timeout_s: float = QUESTION_S) -> T:
+        """Return what `work` makes of answers, in a reading thread. Raises StoreError."""
+
+        def ask(sql: str, values: Mapping[str, Any], /) -> list[list[Any]]:
+            return self._client.ask(sql, values, timeout_s=timeout_s).rows
+
+        return await self._in_reader(lambda: work(ask))
 
     def _alive(self) -> None:
         if self._stopped:
@@ -326,10 +337,11 @@ def prepare(client: ClickHouse) -> None:
     """Bring a database to this version's tables. Raises SetupError."""
     try:
         client.run(f"CREATE DATABASE IF NOT EXISTS {client.database}")
-        for statement in schema.statements():
-            client.run(statement)
+        client.run(schema.MARKS)
         told = client.ask("SELECT max(version) FROM midwatch_schema").rows[0][0]
-        if not told:
+        if told < schema.VERSION:
+            for statement in (*schema.statements(), *views(client.database)):
+                client.run(statement)
             client.insert(
                 "midwatch_schema", ["one", "version"], [encode([1, schema.VERSION])], "first"
             )

@@ -1,0 +1,343 @@
+"""`Questions` over ClickHouse: the texts of `store.questions`, in its words, over rows of which each is seen once."""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from midwatch.core.spans import series as lines
+from midwatch.core.spans.form import CONTENTS, SPANS, Row, Signal
+from midwatch.core.spans.questions import (
+    BadQuestion,
+    By,
+    Choice,
+    Contents,
+    Cost,
+    Cursor,
+    Item,
+    Metric,
+    Page,
+    Series,
+    SqlLimits,
+    Statistic,
+    Table,
+    Tree,
+    Window,
+)
+from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.summary import Summary, session_item, trace_item
+from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.store.clickhouse import sql, sums
+from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.dialect import ClickHouseWords
+from midwatch.store.clickhouse.rows import SELECT, back
+from midwatch.store.clickhouse.schema import NAMES, TIME
+from midwatch.store.clickhouse.spans import ClickHouseSpans
+from midwatch.store.questions import asking, choosing
+from midwatch.store.questions.costs import OF_TRACES, cost_of
+from midwatch.store.questions.dialect import Values
+from midwatch.store.questions.pages import cursor_of, id_of, place_of
+from midwatch.store.spans.sums import BY_DEFAULT
+
+_SAY: Final = ClickHouseWords()
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
+
+
+class ClickHouseQuestions:
+    """Answers of one database. `groups` gives agent → group, `windows` model → tokens of its context."""
+
+    def __init__(
+        self,
+        spans: ClickHouseSpans,
+        groups: Callable[[], Mapping[str, str]] = _nothing,
+        windows: Callable[[], Mapping[str, int]] = _nothing,
+    ) -> None:
+        self._spans = spans
+        self._groups = groups
+        self._windows = windows
+        self._guard: sql.Guard | None = None
+
+    # -- lists -------------------------------------------------------------------------------
+
+    async def traces(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
+        place = None if after is None else place_of(after, (int, bytes))
+
+        def work(ask: sums.Ask) -> Page:
+            value = Values(_SAY)
+            text = choosing.traces(
+                choice, _sources(), _SAY, value, _found(choice, value),
+                None if place is None else (place[0], place[1]), limit,
+            )  # fmt: skip
+            rows = ask(text, value.given)
+            chosen = [bytes.fromhex(row[0]) for row in rows[:limit]]
+            found = _summaries(ask, chosen)
+            more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
+            return Page([trace_item(trace, found[trace]) for trace in chosen], more)
+
+        return await self._spans.question(work)
+
+    async def sessions(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
+        place = None if after is None else place_of(after, (int, str))
+
+        def work(ask: sums.Ask) -> Page:
+            value = Values(_SAY)
+            text = choosing.sessions(
+                choice, _sources(), _SAY, value, _found(choice, value),
+                None if place is None else (place[0], place[1]), limit,
+            )  # fmt: skip
+            rows = ask(text, value.given)
+            chosen = [row[0] for row in rows[:limit]]
+            found = _of_sessions(ask, chosen)
+            more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
+            return Page([session_item(name, found[name]) for name in chosen], more)
+
+        return await self._spans.question(work)
+
+    async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:
+        if not text:
+            raise BadQuestion("there is nothing to look for; give a text")
+        place = None if after is None else place_of(after, (int, bytes, bytes, str, int))
+
+        def work(ask: sums.Ask) -> Page:
+            value = Values(_SAY)
+            asked = asking.find(
+                rows_of(Signal.SPANS, window.since_ns, window.until_ns), rows_of(Signal.CONTENTS),
+                text, window, _SAY, value,
+                None if place is None else (place[0], place[1], place[2], place[3], place[4]), limit,
+            )  # fmt: skip
+            rows = ask(asked, value.given)
+            more = None
+            if len(rows) > limit:
+                at, trace, span, spot, number = rows[limit - 1][:5]
+                more = cursor_of((at, bytes.fromhex(trace), bytes.fromhex(span), spot, number))
+            return Page([_hit(row) for row in rows[:limit]], more)
+
+        return await self._spans.question(work)
+
+    # -- one trace ---------------------------------------------------------------------------
+
+    async def spans(self, trace_id: str, after: Cursor | None, limit: int) -> Page:
+        trace = id_of(trace_id)
+        place = None if after is None else place_of(after, (int, bytes, str))
+
+        def work(ask: sums.Ask) -> Page:
+            value = Values(_SAY)
+            text = asking.spans(
+                rows_of(Signal.SPANS, trace=trace), SELECT[Signal.SPANS], trace, value,
+                None if place is None else (place[0], place[1], place[2]), limit,
+            )  # fmt: skip
+            rows = [back(Signal.SPANS, row) for row in ask(text, value.given)]
+            more = None
+            if len(rows) > limit:
+                at = SPANS.at
+                more = cursor_of([rows[limit - 1][at[n]] for n in ("start_ns", "span_id", "agent")])
+            return Page([SPANS.item(row) for row in rows[:limit]], more)
+
+        return await self._spans.question(work)
+
+    async def tree(
+        self,
+        trace_id: str,
+        below: str | None,
+        after: Cursor | None,
+        limit: int,
+        *,
+        fold: bool = True,
+    ) -> Tree | None:
+        trace = id_of(trace_id)
+        top = None if below is None else id_of(below)
+
+        def work(ask: sums.Ask) -> Tree | None:
+            value = Values(_SAY)
+            mine = counted(rows_of(Signal.SPANS, trace=trace))
+            rows = ask(asking.stems(mine, trace, value), value.given)
+            whole = Forest(_stems(rows))
+            page = whole.page(top, after, limit, fold=fold)
+            if page is None:
+                return None
+            found = _rows_of(ask, trace, [line.span_id for line in page[0]])
+            nodes = [line.node(shown(found[line.span_id])) for line in page[0]]
+            return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
+
+        return await self._spans.question(work)
+
+    async def contents(self, trace_id: str, span_id: str) -> Contents | None:
+        trace, span = id_of(trace_id), id_of(span_id)
+
+        def work(ask: sums.Ask) -> Contents | None:
+            value = Values(_SAY)
+            where = f"span_id = {value(span)}"
+            mine = ask(
+                f"SELECT agent, content_count FROM {rows_of(Signal.SPANS, trace=trace)} AS s WHERE {where}",
+                value.given,
+            )
+            if not mine:
+                return None
+            value = Values(_SAY)
+            where = f"span_id = {value(span)} AND {_SAY.among('agent', value([row[0] for row in mine]))}"
+            rows = ask(
+                f"SELECT {SELECT[Signal.CONTENTS]} FROM {rows_of(Signal.CONTENTS, trace=trace)} AS c WHERE {where}"
+                " ORDER BY place, agent, key",
+                value.given,
+            )
+            came = sum(row[1] or 0 for row in mine)
+            items = [CONTENTS.item(back(Signal.CONTENTS, row)) for row in rows]
+            return Contents(items, max(0, came - len(rows)))
+
+        return await self._spans.question(work)
+
+    # -- sums --------------------------------------------------------------------------------
+
+    async def series(
+        self,
+        metric: Metric,
+        by: By,
+        window: Window,
+        statistic: Statistic = "p95",
+        agents: Sequence[str] = (),
+    ) -> Series:
+        lines.series_of(metric, by, window, statistic, (), agents)  # is it a question at all?
+        groups, windows = self._groups(), self._windows()
+        tags = (by[4:],) if by.startswith("tag:") else ()
+
+        def work(ask: sums.Ask) -> Series:
+            rollup = Rollup(groups, windows, tags)
+            if metric in OF_TRACES:
+                began = (
+                    f"(SELECT * FROM {counted(rows_of(Signal.SPANS))} AS s WHERE trace_id IN (SELECT trace_id"
+                    f" FROM {rows_of(Signal.SPANS)} AS r GROUP BY trace_id"
+                    f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns}))"
+                )
+                for found in sums.summaries(ask, began, {}).values():
+                    rollup.add_trace(found)
+            else:
+                mine = counted(rows_of(Signal.SPANS, window.since_ns, window.until_ns))
+                sums.minutes(ask, mine, rollup, windows)
+            return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
+
+        return await self._spans.question(work)
+
+    async def cost(
+        self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
+    ) -> Cost:
+        if by not in asking.COST_COLUMNS and by != "day" and not by.startswith("tag:"):
+            raise BadQuestion(
+                f"cannot be split by {by[:80]!r}; use fleet, agent, group, model, provider, tool, session, day or tag:NAME"
+            )
+        groups = self._groups()
+
+        def work(ask: sums.Ask) -> Cost:
+            value = Values(_SAY)
+            rows = counted(rows_of(Signal.SPANS, window.since_ns, window.until_ns))
+            text = asking.cost(rows, by, window, list(agents), _SAY, value)
+            return cost_of(by, ask(text, value.given), groups, limit)
+
+        return await self._spans.question(work)
+
+    # -- SQL ---------------------------------------------------------------------------------
+
+    async def sql(self, text: str, limits: SqlLimits) -> Table:
+
+        def work(client: ClickHouse) -> Table:
+            if self._guard is None:
+                self._guard = sql.Guard(client)
+            return sql.answer(client, self._guard, text, limits)
+
+        return await self._spans.with_client(work)
+
+
+def rows_of(
+    signal: Signal,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    trace: bytes | None = None,
+) -> str:
+    """Return the rows of a signal as a query in parentheses, each once."""
+    where: list[str] = []
+    if since_ns is not None and since_ns > 0:
+        where.append(f"{TIME[signal]} >= {since_ns}")
+    if until_ns is not None and until_ns < 2**63 - 1:
+        where.append(f"{TIME[signal]} < {until_ns}")
+    if trace is not None:
+        where.append(f"trace_id = '{trace.hex()}'")
+    holding = f" WHERE {' AND '.join(where)}" if where else ""
+    return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL{holding})"
+
+
+def counted(rows: str) -> str:
+    """Return span rows with what each counts for: by the verdicts that settling kept, and else by default."""
+    verdicts = "(SELECT agent, trace_id, span_id, counts AS kept, 1 AS judged FROM midwatch_verdicts FINAL)"
+    return (
+        f"(SELECT s.*, if(v.judged = 1, v.kept, {BY_DEFAULT}) AS counts FROM {rows} AS s LEFT JOIN {verdicts} AS v"
+        " ON v.agent = s.agent AND v.trace_id = s.trace_id AND v.span_id = s.span_id)"
+    )
+
+
+def _sources() -> choosing.Sources:
+    return choosing.Sources(counted(rows_of(Signal.SPANS)))
+
+
+def _found(choice: Choice, value: Values) -> str | None:
+    """Return the query of traces in which the text of a choice stands, or None when none is asked for."""
+    if choice.text is None:
+        return None
+    since = choice.window.since_ns
+    return asking.holding(
+        rows_of(Signal.SPANS, since), rows_of(Signal.CONTENTS, since), choice.text, since, _SAY, value
+    )  # fmt: skip
+
+
+def _summaries(ask: sums.Ask, traces: Sequence[bytes]) -> dict[bytes, Summary]:
+    if not traces:
+        return {}
+    listed = ", ".join(f"'{trace.hex()}'" for trace in traces)
+    rows = f"(SELECT {SELECT[Signal.SPANS]} FROM {NAMES[Signal.SPANS]} FINAL WHERE trace_id IN ({listed}))"
+    return sums.summaries(ask, counted(rows), {})
+
+
+def _of_sessions(ask: sums.Ask, chosen: Sequence[str]) -> dict[str, Summary]:
+    found = {name: Summary() for name in chosen}
+    if not chosen:
+        return found
+    value = Values(_SAY)
+    among = _SAY.among("session", value(list(chosen)))
+    pairs = ask(
+        f"SELECT trace_id, session FROM ({choosing.named(_sources())}) AS n WHERE {among}",
+        value.given,
+    )
+    parts = _summaries(ask, sorted({bytes.fromhex(trace) for trace, _ in pairs}))
+    for trace, session in pairs:
+        found[session].merge(parts[bytes.fromhex(trace)])
+    return found
+
+
+def _rows_of(ask: sums.Ask, trace: bytes, spans: Collection[bytes]) -> dict[bytes, Row]:
+    """Return the rows of some spans of a trace; of two agents' rows the first, as in `Forest`."""
+    if not spans:
+        return {}
+    listed = ", ".join(f"'{span.hex()}'" for span in spans)
+    rows = ask(
+        f"SELECT {SELECT[Signal.SPANS]} FROM {rows_of(Signal.SPANS, trace=trace)} AS s"
+        f" WHERE span_id IN ({listed}) ORDER BY start_ns DESC, span_id DESC, agent DESC",
+        {},
+    )
+    at = SPANS.at["span_id"]
+    return {row[at]: row for row in (back(Signal.SPANS, one) for one in rows)}
+
+
+def _stems(rows: Iterable[Sequence[Any]]) -> Iterable[Stem]:
+    for span, parent, *rest in rows:
+        yield Stem(bytes.fromhex(span), None if parent is None else bytes.fromhex(parent), *rest)
+
+
+def _hit(row: Sequence[Any]) -> Item:
+    start_ns, trace, span, spot, _, agent, name, excerpt = row
+    return {
+        "trace_id": trace, "span_id": span, "agent": agent, "at": start_ns / 1e9, "name": name,
+        "where": spot, "excerpt": excerpt,
+    }  # fmt: skip
