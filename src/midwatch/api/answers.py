@@ -48,6 +48,8 @@ class Room:
     counts: Counts
     statistics: Callable[[], dict[str, int | float]]
     logs: Path
+    scratch: Path
+    """Where files stand while they are made and sent; emptied when the hub starts."""
     clock: Callable[[], float]
     version: str
     error_page: ErrorPage | None = None

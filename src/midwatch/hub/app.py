@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
@@ -136,7 +137,6 @@ class Hub:
             runs=self._runs,
             telemetry=self._telemetry,
             spans=self._spans.store,
-            questions=self._spans.questions,
             questions=self._questions(),
             tokens=self._tokens,
             callers=self._callers,
@@ -153,6 +153,7 @@ class Hub:
             counts=self.counts,
             statistics=self._watch.statistics,
             logs=self.settings.data / "logs",
+            scratch=_emptied(self._folder / "scratch"),
             clock=self.clock,
             version=version("midwatch"),
             error_page=_error_page,
@@ -168,12 +169,10 @@ class Hub:
             found = await self._incidents.page(state=None, agent=None, after=None, limit=MAX_ROWS)
             return [incident.to_json() for incident in found]
 
-        def groups() -> dict[str, str]:
-            return {name: a.group for name, a in self._fleet.agents.items() if a.group is not None}
-
         runs = partial(self._runs.page, agent=None, after=None, limit=MAX_ROWS)
         also = recorded(self._telemetry, agents, runs, incidents)
-        return EmbeddedQuestions(self._spans.store, groups, also=also)
+        room = self._spans
+        return EmbeddedQuestions(room.store, room.groups, room.known_windows, also)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -311,6 +310,13 @@ def _folder(data: Path) -> Path:
         raise SetupError(
             f"cannot use {folder}: {error.strerror}; choose another directory with --data"
         ) from None
+    return folder
+
+
+def _emptied(folder: Path) -> Path:
+    """Return a folder without what a hub that was killed left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +31,14 @@ from midwatch.ingest.otlp.http import OtlpHttp
 from midwatch.ingest.otlp.intake import OtlpIntake, Registry
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.manifest import StateManifest
+from midwatch.store.spans.settled import Books, Terms
 from midwatch.store.state import StateDb
 
 SETTLE_EVERY_S: Final = 30.0
 """How often the store is asked to seal, count, sum and compact what is due, and to let go what is too old."""
+
+MAX_MODELS: Final = 1_000
+"""Models whose windows are at hand; names come from agents."""
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +64,11 @@ class SpanRoom:
     ) -> None:
         """`small` keeps beats, events and samples; `tell` hears how the disk is."""
         self._clock = clock
+        self._view = view
+        self._models: set[str] = set()
+        terms = Terms(self.groups, self.windows, lambda: self._fleet.hub.tags)
         self.store = EmbeddedSpans(
-            data / "hub" / "spans", StateManifest(state), counts, clock=clock
+            data / "hub" / "spans", StateManifest(state), counts, settling=Books(terms), clock=clock
         )
         self.losing = Losing(self.store, view, find_run, clock)
         self.life = Life(self.store, data / "hub", fleet, counts, clock, small=small, tell=tell)
@@ -87,7 +95,23 @@ class SpanRoom:
         self._fleet, self._data = fleet, data
         self.life.reload(fleet)
         self._priced_at = written_at(set_prices(data))
-        self._intake.pricing = pricer(fleet, data)
+        self._pricer = self._intake.pricing = pricer(fleet, data)
+
+    def groups(self) -> dict[str, str]:
+        """Return the group of each agent that has one; sub-agents have their parent's."""
+        known = [self._view.look(name) for name in self._view.names()]
+        return {a.name: a.config.group for a in known if a is not None and a.config.group}
+
+    def windows(self, models: Collection[str]) -> dict[str, int]:
+        """Return the tokens of context of those of these models of which they are known."""
+        about = self._fleet.models.about
+        own = {m: w for m in models if m in about and (w := about[m].context) is not None}
+        self._models.update(islice(models, max(0, MAX_MODELS - len(self._models))))
+        return {**self._pricer.windows(models), **own}
+
+    def known_windows(self) -> dict[str, int]:
+        """Return the same of all models that were settled or priced of late."""
+        return self.windows(self._models | self._pricer.models)
 
     async def listen(self, wanted: HubListen) -> list[str]:
         """Open the addresses that the fleet file asks for; return them in words. Raises SetupError."""

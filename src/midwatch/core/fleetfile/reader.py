@@ -371,7 +371,6 @@ LATER: Final = {
     "hub.sample": "is read, but this version keeps every trace",
     "hub.forward": "is read, but this version sends telemetry nowhere",
     "hub.stores": "is read, but this version stores in files of the data directory alone",
-    "hub.tags": "is read, but this version sums up no tags",
 }
 """What the file may say already, and what this version makes of it."""
 

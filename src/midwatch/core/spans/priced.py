@@ -7,7 +7,7 @@ has no cost, which is not a cost of 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -80,6 +80,21 @@ class Pricer:
             model = row[RESPONSE_MODEL] or row[MODEL]
             if model is not None:
                 self._price(row, model)
+
+    @property
+    def models(self) -> set[str]:
+        """The models that were priced of late."""
+        return {model for _, model in self._flat}
+
+    def windows(self, models: Collection[str]) -> dict[str, int]:
+        """Return, of those models of which it is known, the tokens of input that they take."""
+        found: dict[str, int] = {}
+        for model in models:
+            name, seller = self._names(None, model)
+            window = self._shelf.find(name, seller, model).window
+            if window is not None:
+                found[model] = window
+        return found
 
     def _price(self, row: Row, model: str) -> None:
         rates, version = self._rates(row[PROVIDER], model)
