@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from midwatch.api import (
     acts,
+    export,
     gateway,
     keys,
     reads,
@@ -60,6 +61,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
         series.build(room),
         search.build(room),
         sql.build(room),
+        export.build(room),
         acts.build(room),
         gateway.build(room),
         keys.build(room),

@@ -10,7 +10,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from midwatch.cli.exits import UNREACHABLE, USAGE, CommandError
@@ -22,6 +22,11 @@ TIMEOUT_S: Final = 40.0
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """More than any page of any list; protects the terminal from a server that is not ours."""
+
+DOWNLOAD_TIMEOUT_S: Final = 660.0
+"""An export is made before its first byte is sent."""
+
+_PART: Final = 1024 * 1024
 
 PAGE: Final = 200
 
@@ -70,8 +75,51 @@ class Hub:
                 return
             after = str(following)
 
+    def download(self, path: str, file: BinaryIO, **query: object) -> int:
+        """Write an answer's body to a file, however long it is; return its bytes.
+
+        Raises as `get` does, and OSError when the file cannot be written.
+        """
+        connection, size = self._connect(DOWNLOAD_TIMEOUT_S), 0
+        try:
+            answer = self._send(connection, "GET", path, query, None)
+            if answer.status != 200:
+                self._read(answer.status, self._part(answer, MAX_ANSWER_BYTES))
+                raise self.foreign(f"HTTP {answer.status}")
+            while part := self._part(answer, _PART):
+                size += file.write(part)
+            if answer.headers.get("content-length") not in (None, str(size)):
+                raise self.foreign("less than it promised")
+        finally:
+            connection.close()
+        return size
+
+    def _part(self, answer: http.client.HTTPResponse, length: int) -> bytes:
+        try:
+            return answer.read(length)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._away(error) from None
+
     def _ask(self, method: str, path: str, query: dict[str, object], body: Any) -> Any:
-        asked = urlencode({k: v for k, v in query.items() if v is not None})
+        connection = self._connect()
+        try:
+            answer = self._send(connection, method, path, query, body)
+            content = self._part(answer, MAX_ANSWER_BYTES + 1)
+        finally:
+            connection.close()
+        if len(content) > MAX_ANSWER_BYTES:
+            raise self.foreign("an endless answer")
+        return self._read(answer.status, content)
+
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        query: dict[str, object],
+        body: Any,
+    ) -> http.client.HTTPResponse:
+        asked = urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)
         target = self._parts.path.rstrip("/") + path + (f"?{asked}" if asked else "")
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.instance.token:
@@ -80,25 +128,18 @@ class Hub:
         if method == "POST":
             headers["Content-Type"] = "application/json"
             data = json.dumps({} if body is None else body).encode()
-        connection = self._connect()
         try:
             connection.request(method, target, data, headers)
-            answer = connection.getresponse()
-            content = answer.read(MAX_ANSWER_BYTES + 1)
+            return connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._away(error) from None
-        finally:
-            connection.close()
-        if len(content) > MAX_ANSWER_BYTES:
-            raise self.foreign("an endless answer")
-        return self._read(answer.status, content)
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self, timeout_s: float = TIMEOUT_S) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
-        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+            return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+        return http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def _read(self, status: int, content: bytes) -> Any:
         try:
