@@ -21,10 +21,10 @@ SERVER := .venv/.server-$(LOCK)
 DEV := .venv/.dev-$(LOCK)
 ALL := --extra server --extra examples
 
-.PHONY: help setup dev up test check .types .rules format docs bench emitters chaos soak clean
+.PHONY: help setup dev up test check .types .rules format docs bench emitters frameworks chaos soak clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(SERVER) ## install into .venv what it takes to run Midwatch
 	@:
@@ -81,12 +81,18 @@ docs: $(DEV) ## rewrite the reference tables from the code's own tables
 bench: $(DEV) ## run the benchmarks, each against its peers; B=... chooses
 	@$(BIN)/python bench/run.py $(B)
 
-# Where the emitters live that `make emitters` installs; a folder of one's own keeps them.
+# Where the emitters and frameworks live that these two install, in their newest versions; a folder of one's own keeps
+# them. E=NAME... chooses emitters.
 EMITTERS ?= .emitters
 
 emitters: $(DEV) ## record what the newest emitters send, and print what becomes of it
-	@$(BIN)/python tests/emitters/record.py --home $(EMITTERS) --install $(E)
+	@$(BIN)/python tests/emitters/install.py --home $(EMITTERS)
+	@$(BIN)/python tests/emitters/record.py --home $(EMITTERS) $(E)
 	@$(BIN)/python tests/emitters/matrix.py
+
+frameworks: $(DEV) ## run the newest agent frameworks through the gateway, and print what they see
+	@$(BIN)/python tests/emitters/install.py --home $(EMITTERS)
+	@$(BIN)/python tests/emitters/through.py --home $(EMITTERS)
 
 chaos: $(DEV) ## the chaos tests in their full length: minutes of kill -9
 	@$(BIN)/python -m pytest -m long tests/chaos

@@ -25,7 +25,7 @@ EMITTERS = (
         "otel_openai.py",
         ("opentelemetry-instrumentation-openai-v2", "openai"),
         # it does not work with the newest opentelemetry-util-genai, and says nothing about it
-        older=("opentelemetry-util-genai<1",),
+        older=("opentelemetry-util-genai==0.4b0",),
     ),
     Emitter(
         "otel-google",

@@ -1,6 +1,6 @@
 """What a recording says in the normal form, beside what it must say; as a table for people.
 
-python tests/emitters/matrix.py
+python tests/emitters/matrix.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from expected import EXPECTED, Call, Expected, cost_nusd
-from recorded import about, read, request
+from recorded import RECORDINGS, about, read, request
 
 from midwatch.core.pricing.shelf import Shelf
 from midwatch.core.spans import form
@@ -122,11 +122,13 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def main() -> int:
-    """Print the table; return 1 when a cell is wrong. `told` is what an emitter itself says of costs."""
+    """Print the table of a folder's recordings; return 1 when a cell is wrong. `told` is what an emitter itself says
+    of costs."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDINGS
     wrong: list[str] = []
     lines: list[tuple[str, ...]] = [("emitter", *COLUMNS, "of")]
     for name, want in EXPECTED.items():
-        got, should = said(read(request(name)).rows, want), wanted(want)
+        got, should = said(read(request(name, folder)).rows, want), wanted(want)
         cells: list[str] = []
         for column in COLUMNS:
             right = got[column] == should[column]
@@ -135,7 +137,7 @@ def main() -> int:
             if not right:
                 wrong.append(f"{name} {column}: expected {should[column]}, got {got[column]}")
         versions = ", ".join(
-            f"{package} {version}" for package, version in about(name)["versions"].items()
+            f"{package} {version}" for package, version in about(name, folder)["versions"].items()
         )
         lines.append((name, *cells, versions))
     print(aligned(lines))

@@ -1,9 +1,10 @@
 """Runs real emitters against the rehearsal model and keeps what they send.
 
-    python tests/emitters/record.py --home DIR [--install] [NAME ...]
+    python tests/emitters/record.py --home DIR [--out FOLDER] [NAME ...]
 
-DIR holds what it takes: `.venv` with the packages of requirements.txt, `js` with those of npm; `--install` makes
-both, with the newest versions. Without node the recording of Vercel's SDK stays the one that is there.
+DIR holds what it takes: `.venv` with the packages of the group `emitters`, `js` with those of npm (`install.py`).
+Without the latter the recording of Vercel's SDK stays the one that is there. The recordings of the checkout are
+written anew, or those of FOLDER.
 
 Each recording is the OTLP request that all bodies of one run make up (protobuf messages that follow
 each other are one message), compressed, without paths and names of the machine, and beside it a JSON
@@ -22,6 +23,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,21 +32,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 sys.path.insert(0, str(Path(__file__).parent))
 
 from capture import Capture
+from install import older
 
 from emitters import EMITTERS, Emitter
 
 HERE = Path(__file__).parent
 RECORDINGS = HERE / "recordings"
-TIMEOUT_S = 120
-UV = (str(HERE.parents[1] / "tools/uv"),)
-NPM = (
-    "ai",
-    "zod",
-    "@ai-sdk/openai",
-    "@opentelemetry/api",
-    "@opentelemetry/sdk-trace-node",
-    "@opentelemetry/exporter-trace-otlp-proto",
-)
+TIMEOUT_S = 300
 
 
 @contextmanager
@@ -78,7 +72,7 @@ def run(emitter: Emitter, url: str, python: Path, modules: Path) -> bytes:
             **emitter.environment,
         }
         if emitter.older:
-            environment["PYTHONPATH"] = str(_older(emitter, python))
+            environment["PYTHONPATH"] = str(older(python.parents[2], emitter))
         script = HERE / "agents" / emitter.script
         if script.suffix == ".mjs":
             # modules are looked for beside the script
@@ -102,17 +96,6 @@ def run(emitter: Emitter, url: str, python: Path, modules: Path) -> bytes:
                 whole.MergeFrom(_from_json(json_format, body))
             return redacted(whole.SerializeToString())
         return redacted(b"".join(capture.bodies))
-
-
-def _older(emitter: Emitter, python: Path) -> Path:
-    """Install what an emitter needs older than the rest, beside the environment, once."""
-    folder = python.parent.parent.parent / f"older-{emitter.name}"
-    if not folder.exists():
-        command = [*UV, "pip", "install", "--quiet", "--no-deps", "--prerelease", "allow"]
-        subprocess.run(
-            [*command, "--python", str(python), "--target", str(folder), *emitter.older], check=True
-        )
-    return folder
 
 
 def _from_json(json_format, body: bytes) -> ExportTraceServiceRequest:
@@ -171,62 +154,47 @@ def versions(emitter: Emitter, python: Path, modules: Path) -> dict[str, str]:
     return json.loads(out.stdout)
 
 
-def install(home: Path) -> None:
-    """Install the newest emitters into `home`."""
-    home.mkdir(parents=True, exist_ok=True)
-    python = home / ".venv/bin/python"
-    if not python.exists():
-        subprocess.run([*UV, "venv", "--quiet", str(home / ".venv")], check=True)
-    command = [*UV, "pip", "install", "--quiet", "--upgrade", "--python", str(python)]
-    subprocess.run([*command, "-r", str(HERE / "requirements.txt")], check=True)
-    for older in home.glob("older-*"):
-        shutil.rmtree(older)
-    if shutil.which("npm") is not None:
-        (home / "js").mkdir(exist_ok=True)
-        packages = ["npm", "install", "--no-audit", "--no-fund", "--silent", *NPM]
-        subprocess.run(packages, cwd=home / "js", check=True)
-
-
-def keep(emitter: Emitter, body: bytes, made_by: dict[str, str]) -> None:
+def keep(folder: Path, emitter: Emitter, body: bytes, made_by: dict[str, str]) -> None:
     """Write a recording and what it is."""
-    RECORDINGS.mkdir(exist_ok=True)
-    (RECORDINGS / f"{emitter.name}.pb.gz").write_bytes(gzip.compress(body, 9, mtime=0))
+    (folder / f"{emitter.name}.pb.gz").write_bytes(gzip.compress(body, 9, mtime=0))
     about = {
         "emitter": emitter.name,
         "script": emitter.script,
         "versions": made_by,
         "recorded": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    (RECORDINGS / f"{emitter.name}.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / f"{emitter.name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--install", action="store_true")
+    parser.add_argument("--out", type=Path, default=RECORDINGS)
     given = parser.parse_args()
-    home = given.home.absolute()
-    if given.install:
-        install(home)
+    home, out = given.home.absolute(), given.out
     python, modules = home / ".venv/bin/python", home / "js/node_modules"
-    failed = 0
-    for emitter in EMITTERS:
-        if given.names and emitter.name not in given.names:
-            continue
+    if out != RECORDINGS:
+        shutil.copytree(RECORDINGS, out, dirs_exist_ok=True)
+
+    def record(emitter: Emitter) -> tuple[bool, str]:
         if emitter.script.endswith(".mjs") and not modules.exists():
-            print(f"{emitter.name}: not run, there is no {modules}; its recording is left as it is")
-            continue
+            return True, f"not run, there is no {modules.name}; its recording is left as it is"
         with rehearsal() as url:
             try:
                 body = run(emitter, url, python, modules)
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
-                print(error)
-                failed += 1
-                continue
-        keep(emitter, body, versions(emitter, python, modules))
-        print(f"{emitter.name}: {len(body)} bytes")
-    return 1 if failed else 0
+            except (RuntimeError, subprocess.SubprocessError) as error:
+                return False, str(error)
+        keep(out, emitter, body, versions(emitter, python, modules))
+        return True, f"{len(body)} bytes"
+
+    wanted = [one for one in EMITTERS if not given.names or one.name in given.names]
+    good = True
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for emitter, (well, said) in zip(wanted, pool.map(record, wanted), strict=True):
+            print(f"{emitter.name}: {said}", flush=True)
+            good = good and well
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -45,15 +45,15 @@ def attributes(pairs: Any) -> list[Attribute]:
     return [attribute(pair.key, plain(pair.value)) for pair in pairs]
 
 
-def request(name: str) -> ExportTraceServiceRequest:
+def request(name: str, folder: Path = RECORDINGS) -> ExportTraceServiceRequest:
     """Return a recording as it came."""
-    packed = (RECORDINGS / f"{name}.pb.gz").read_bytes()
+    packed = (folder / f"{name}.pb.gz").read_bytes()
     return ExportTraceServiceRequest.FromString(gzip.decompress(packed))
 
 
-def about(name: str) -> dict[str, Any]:
+def about(name: str, folder: Path = RECORDINGS) -> dict[str, Any]:
     """Return which versions made a recording, and when."""
-    return json.loads((RECORDINGS / f"{name}.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def read(body: ExportTraceServiceRequest, interpreter: Interpreter | None = None) -> Read:

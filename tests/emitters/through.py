@@ -2,7 +2,7 @@
 
     python tests/emitters/through.py --home DIR
 
-DIR/.venv holds the frameworks (`record.py --install`). Each script holds three turns by every interface that its
+DIR/.venv holds the frameworks (`install.py`). Each script holds three turns by every interface that its
 framework has - one whole with a tool, one streamed, one streamed with a tool - once straight before the rehearsal
 model, once as an agent of `midwatch up`, with nothing but its environment changed, and once as an agent that has
 money for one call. Prints a table; exit 1 when a cell is wrong.
