@@ -188,7 +188,7 @@ class Hub:
         )
         self._view.restore(histories, now)
         self._intake.start()
-        await self._spans.start()
+        await self._spans.start(self._telemetry)
         await self._watch.start()
 
     async def listen(self) -> list[str]:

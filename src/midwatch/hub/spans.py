@@ -15,7 +15,7 @@ from typing import Final
 
 from midwatch.core.access import Caller
 from midwatch.core.counts import Counts
-from midwatch.core.errors import SetupError
+from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.digest import SpanObserver
 from midwatch.core.telemetry import HubListen
@@ -25,6 +25,7 @@ from midwatch.hub.keeping.keeper import Small
 from midwatch.hub.keeping.life import Life
 from midwatch.hub.listeners import Listeners
 from midwatch.hub.losing import Find, Losing
+from midwatch.hub.olden import move
 from midwatch.hub.prices import pricer, set_prices, written_at
 from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.http import OtlpHttp
@@ -33,6 +34,7 @@ from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.manifest import StateManifest
 from midwatch.store.spans.settled import Books, Terms
 from midwatch.store.state import StateDb
+from midwatch.store.telemetry import Telemetry
 
 SETTLE_EVERY_S: Final = 30.0
 """How often the store is asked to seal, count, sum and compact what is due, and to let go what is too old."""
@@ -81,13 +83,15 @@ class SpanRoom:
         self._working: list[asyncio.Task[None]] = []
         self.reload(fleet, data)
 
-    async def start(self) -> None:
-        """Open the store. Raises SetupError, StoreError."""
+    async def start(self, before: Telemetry) -> None:
+        """Open the store; `before` may hold spans of an older version, which are moved. Raises SetupError,
+        StoreError."""
         await self.store.open()
         await self.life.start()
         self._working = [
             asyncio.create_task(self._settle_on(), name="spans settling"),
             asyncio.create_task(self.losing.run(), name="spans losing"),
+            asyncio.create_task(self._move(before), name="spans moving"),
         ]
 
     def reload(self, fleet: Fleet, data: Path) -> None:
@@ -140,6 +144,15 @@ class SpanRoom:
             await asyncio.wait(self._working)
         await self.life.stop()
         await self.store.stop()
+
+    async def _move(self, before: Telemetry) -> None:
+        try:
+            await move(before, self.store, self._pricer.price)
+        except StoreError as error:
+            log.warning("spans of an older version are moved at the next start: %s", error)
+        except Exception:
+            # what an older version wrote must not keep the hub from working
+            log.exception("spans of an older version are not moved")
 
     async def _settle_on(self) -> None:
         while True:

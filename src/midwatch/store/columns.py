@@ -16,11 +16,8 @@ from typing import Any, Final
 from midwatch.wire.items import Item, Kind
 from midwatch.wire.limits import NUSD_PER_USD
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised when a table changes in a way that an older hub cannot read."""
-
-SPAN: Final = "span"
-"""The stored kind that `wire.items` does not have: spans arrive as OTLP."""
 
 _USAGE: Final = {
     "tokens": "BIGINT",
@@ -143,38 +140,8 @@ SAMPLES: Final = Table(
     },
 )
 
-SPANS: Final = Table(
-    "spans",
-    {
-        "trace_id": "VARCHAR",
-        "span_id": "VARCHAR",
-        "parent_id": "VARCHAR",
-        "session": "VARCHAR",
-        "service": "VARCHAR",
-        "name": "VARCHAR",
-        "kind": "VARCHAR",
-        "duration_s": "DOUBLE",
-        "status": "VARCHAR",
-        "status_message": "VARCHAR",
-        "operation": "VARCHAR",
-        "provider": "VARCHAR",
-        "model": "VARCHAR",
-        "tool": "VARCHAR",
-        "input_tokens": "BIGINT",
-        "output_tokens": "BIGINT",
-        "cached_tokens": "BIGINT",
-        "cost_nusd": "BIGINT",
-        "scope": "VARCHAR",
-        "attributes": "JSON",
-        "resource": "JSON",
-        "events": "JSON",
-        "links": "JSON",
-    },
-)
-
 TABLES: Final[dict[str, Table]] = {
     Kind.BEAT: BEATS,
     Kind.EVENT: EVENTS,
     Kind.SAMPLE: SAMPLES,
-    SPAN: SPANS,
 }

@@ -1,4 +1,4 @@
-"""Telemetry on DuckDB: beats, events, samples and spans, appended in group commits.
+"""Telemetry on DuckDB: beats, events and samples, appended in group commits.
 
 One thread writes, two read; a read has a time limit. An item whose id is stored already is not
 stored twice: ids of the last minutes are in memory, for older items the table itself is asked, in
@@ -243,6 +243,18 @@ class Telemetry:
             log.error("the telemetry store failed and is opened anew: %s", first_line(error))
             with contextlib.suppress(duckdb.Error):
                 self._close()
+
+    async def drop(self, table: str) -> None:
+        """Remove a table that older versions had. Raises StoreError."""
+
+        def work() -> None:
+            try:
+                self._need_writer().execute(f'DROP TABLE IF EXISTS "{table}"')
+            except duckdb.Error as error:
+                self._recover(error)
+                raise StoreError(f"the telemetry store cannot let go: {first_line(error)}") from None
+
+        await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     async def expire(self, kind: str, before: float, agents: Mapping[str, float]) -> int:
         """Remove rows of a table (`beats`, `events`, `samples`) that are older than `before`, of `agents` those older

@@ -1,0 +1,90 @@
+"""A data directory of a version that kept spans beside beats: they are moved once, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from midwatch.core.counts import Counts
+from midwatch.core.spans.form import SPANS, Row
+from midwatch.hub.olden import move
+from midwatch.store.spans.memory import MemorySpans, Shelf
+from midwatch.store.telemetry import Telemetry
+
+TABLE = """CREATE TABLE spans (id VARCHAR, agent VARCHAR, run_id VARCHAR, ts TIMESTAMPTZ, received TIMESTAMPTZ,
+trace_id VARCHAR, span_id VARCHAR, parent_id VARCHAR, session VARCHAR, service VARCHAR, name VARCHAR, kind VARCHAR,
+duration_s DOUBLE, status VARCHAR, status_message VARCHAR, operation VARCHAR, provider VARCHAR, model VARCHAR,
+tool VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cached_tokens BIGINT, cost_nusd BIGINT, scope VARCHAR,
+attributes JSON, resource JSON, events JSON, links JSON, extra JSON)"""
+
+
+def old_spans(path: Path, count: int, at: float) -> None:
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.usage.input_tokens": 9,
+    }
+    with duckdb.connect(str(path)) as base:
+        base.execute(TABLE)
+        for number in range(count):
+            base.execute(
+                "INSERT INTO spans BY NAME SELECT 'inbox' AS agent, 'r1' AS run_id, to_timestamp(?) AS ts, ? AS trace_id,"
+                " ? AS span_id, 'chat' AS name, 'client' AS kind, 1.5 AS duration_s, 'error' AS status,"
+                " 'no' AS status_message, 'my.scope' AS scope, ?::JSON AS attributes,"
+                ' \'{"service.name": "other"}\'::JSON AS resource,'
+                ' \'[{"name": "retry", "at": 1790000000.5, "attributes": {"n": 1}}]\'::JSON AS events',
+                [at + number, f"{number + 1:032x}", f"{number + 1:016x}", json.dumps(attributes)],
+            )
+
+
+async def opened(path: Path) -> Telemetry:
+    made = Telemetry(path, Counts())
+    made.open()
+    made.start()
+    return made
+
+
+async def test_old_spans_are_understood_and_their_table_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.duckdb"
+    old_spans(path, 5, 1_790_000_000.0)
+    shelf, priced = Shelf(), list[Row]()
+    telemetry = await opened(path)
+    try:
+        assert await move(telemetry, MemorySpans(shelf), priced.extend) == 5
+        assert await move(telemetry, MemorySpans(shelf), priced.extend) == 0
+    finally:
+        await telemetry.stop()
+    assert len(priced) == 5
+    (first, *others) = sorted((SPANS.item(row) for row in priced), key=lambda item: item["at"])
+    assert len(others) == 4
+    wanted = {
+        "agent": "inbox", "run_id": "r1", "at": 1_790_000_000.0, "duration_s": 1.5, "rank": "ended", "role": "call",
+        "status": "error", "status_message": "no", "scope": "my.scope", "model": "gpt-4o-mini", "input_tokens": 9,
+        "trace_id": f"{1:032x}", "span_id": f"{1:016x}",
+    }  # fmt: skip
+    assert {name: first.get(name) for name in wanted} == wanted
+    assert first["events"] == [
+        {"name": "retry", "time_ns": 1_790_000_000_500_000_000, "attributes": {"n": 1}}
+    ]
+
+
+async def test_a_hub_moves_them_while_it_works(hub_process: Any) -> None:
+    folder = hub_process.data / "hub"
+    folder.mkdir(parents=True)
+    old_spans(folder / "telemetry.duckdb", 3, time.time() - 100.0)
+    hub_process.start()
+
+    def spans() -> int:
+        return sum(t["spans"] for t in hub_process.ask("GET", "/api/traces")["items"])
+
+    async with asyncio.timeout(60):
+        while spans() < 3:
+            await asyncio.sleep(0.05)
+    hub_process.kill()
+    hub_process.start()
+    assert spans() == 3
