@@ -56,7 +56,7 @@ def refused(midwatch: Midwatch, tmp_path: Path) -> Callable[..., str]:
     """Return a function that runs `midwatch up`, proves the refusal and returns what it said."""
 
     def up(file: Path, data: Path, **how: Any) -> str:
-        said = midwatch("up", "-f", file, "--data", data, cwd=tmp_path, **how)
+        said = midwatch("up", "-f", file, "--data", data, cwd=tmp_path, patient=True, **how)
         assert said.code == 2, said
         assert said.out == ""
         assert "Traceback" not in said.err

@@ -60,14 +60,15 @@ def test_the_environment_holds_nothing_of_the_machines_own_instance() -> None:
 
 
 def _session(folder: Path, body: str) -> subprocess.Popen[str]:
-    """Begin a small suite of its own under this house's conftest, without plug-ins: it needs none."""
+    """Begin a small suite of its own under this house's conftest, on two workers, without other plug-ins."""
     folder.mkdir()
     (folder / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
     (folder / "test_it.py").write_text(textwrap.dedent(body))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  outside_world: x\n")
+    workers = ["-p", "xdist", "-n", "2", "--dist", "loadgroup"] if "xdist_group" in body else []
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,6 +96,16 @@ SUITES = {
         def test_lets_one_escape():
             subprocess.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"], check=True)
         """,
+    "has a group": """
+        import os, time
+        from pathlib import Path
+        import pytest
+        @pytest.mark.xdist_group("one")
+        @pytest.mark.parametrize("number", range(8))
+        def test_notes_its_worker(number):
+            Path(__file__).with_name(os.environ["PYTEST_XDIST_WORKER"]).touch()
+            time.sleep(0.05)
+        """,
 }
 """Suites that break the house's rules: side by side, since most of their time they wait for what must not be there."""
 
@@ -105,11 +116,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]
     folder = tmp_path_factory.mktemp("suites")
     begun = {name: _session(folder / name.replace(" ", "-"), body) for name, body in SUITES.items()}
     try:
-        told = {name: process.communicate(timeout=60)[0] for name, process in begun.items()}
+        told = {name: process.communicate(timeout=100)[0] for name, process in begun.items()}
     finally:
         for process in begun.values():
             process.kill()
             process.wait()
+    workers = " ".join(path.name for path in (folder / "has-a-group").glob("gw*"))
+    told["has a group"] += f"\nworkers: {workers}\n"
     return {name: (begun[name].returncode, told[name]) for name in begun}
 
 
@@ -138,3 +151,11 @@ def test_a_process_with_a_new_parent_fails_the_session(ended: dict[str, tuple[in
     assert code == 1, told
     assert "processes outlived the session" in told
     assert "sleep 61" in told
+
+
+@pytest.mark.xdist_group("house")
+def test_a_group_stays_on_one_worker(ended: dict[str, tuple[int, str]]) -> None:
+    code, told = ended["has a group"]
+    assert code == 0, told
+    assert "8 passed" in told
+    assert told.endswith(("workers: gw0\n", "workers: gw1\n")), told
