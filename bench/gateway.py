@@ -7,6 +7,7 @@
 - 1,000 streams of 20 events a second at once: how old events are when they arrive, and memory
 - 100,000 calls: whether memory stays flat
 - $5 for 1,000 streams of four processes, the gateway killed in the middle: what the ledger says after
+- suspend, resume and kill from the hub and the command line: when calls are treated so, and streams are cut
 
 Ours runs with ledger, budgets, spans and durable settlement on.
 """
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _orders
 from _gateways import MODEL, PEERS, Gateway, data_directory, litellm, midwatch, serving, upstream
 from _load import NUMBER, Tally, closed, firsts, paced, paced_firsts, request, streams
 from _peers import Skipped, cpu_s, pss_bytes, tree
@@ -267,6 +269,19 @@ def after(data: Path) -> list[dict[str, Any]]:
         return [dict(found) for found in db.execute("select * from calls")]
 
 
+def ordered(up: Gateway, folder: Path) -> list[Row]:
+    """How long orders take to reach the calls, at the median; the worst stands beside it."""
+    set_events(up, 200, 50)
+    rows: list[Row] = []
+    for what, took in _orders.measure(up, folder).items():
+        took.sort()
+        median, worst = took[len(took) // 2], took[-1]
+        target = _orders.CUT_MS if what.startswith("streams") else _orders.ORDER_MS
+        print(f"gateway: {what}: median {median:.0f} ms, worst {worst:.0f} ms of {len(took)}", flush=True)  # fmt: skip
+        rows.append(row(what, round(median), "ms", target, median <= target, worst=round(worst)))
+    return rows
+
+
 INPUT_NUSD, OUTPUT_NUSD = 2_500, 10_000
 """What a token of gpt-4o costs: $2.50 and $10.00 for a million."""
 
@@ -307,6 +322,7 @@ def main() -> int:
                 "thousand": lambda: thousand(up, folder),
                 "flat": lambda: flat(up, folder, options.calls),
                 "killed": lambda: killed(up, folder),
+                "suspend": lambda: ordered(up, folder),
             }.items():
                 if not options.only or name in options.only:
                     rows += measure()
