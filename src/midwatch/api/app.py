@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from midwatch.api import (
     acts,
     export,
+    forget,
     gateway,
     keys,
     reads,
@@ -62,6 +63,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
         search.build(room),
         sql.build(room),
         export.build(room),
+        forget.build(room),
         acts.build(room),
         gateway.build(room),
         keys.build(room),

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "sessions": "sessions",
     "sql": "sql",
     "export": "export",
+    "forget": "forget",
     "prices": "prices",
     "key": "key",
     "policy": "policy",
