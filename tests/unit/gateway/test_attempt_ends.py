@@ -127,7 +127,7 @@ async def test_a_kill_charges_what_may_have_been_made(tmp_path: Path, tasks: Tas
         task = await begun(house, tasks, out, stream=False)
         house.clock.passed += 100.0
         cut = await house.gateway.cut(house.gateway.calls_of("inbox"), refusals.stopping())
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
         assert (cut.left, out.status) == (0, 503)
         [row] = await house.rows()
         assert (row.state, row.outcome) == (CallState.SETTLED, "killed")
@@ -143,7 +143,7 @@ async def test_a_kill_settles_before_it_tells_a_client_that_does_not_read(
     out.room.clear()
     [call] = house.gateway.calls_of("inbox")
     call.kill(refusals.stopping())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await house.rows())[0].state is CallState.OPEN:
             await asyncio.sleep(0.001)
         assert not task.done(), "settled, while the last word is on its way"

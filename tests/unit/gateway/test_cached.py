@@ -358,7 +358,7 @@ async def test_a_kill_ends_a_stream_that_is_given_again_to_a_client_that_does_no
     out = PlayedOutgoing()
     out.room.clear()
     task = asyncio.create_task(gate.ask(CHAT, out=out))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not out.begun:
             await asyncio.sleep(0)
         [call] = gate.gateway.calls_of("inbox")

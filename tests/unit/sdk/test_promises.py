@@ -23,6 +23,8 @@ from midwatch.sdk.scope import Scope
 from midwatch.sdk.testing import MemoryNotifier, recording
 
 LONGEST_S = 0.05
+TRIES = 4
+"""Further tries of what took too long."""
 
 NAMES = [name for name in mw.__all__ if not isinstance(getattr(mw, name), type)]
 
@@ -154,10 +156,11 @@ def check(value: Any) -> None:
         except RuntimeError as error:  # what the agent's own function raises is the agent's
             assert name.startswith("tool"), (name, error)  # noqa: PT017
         took_s = time.perf_counter() - began
-        if took_s > LONGEST_S:  # a busy machine may take the processor away once
-            began = time.perf_counter()
-            use()
-            took_s = time.perf_counter() - began
+        for _ in range(TRIES):
+            if took_s > LONGEST_S:  # a busy machine may take the processor away
+                began = time.perf_counter()
+                use()
+                took_s = time.perf_counter() - began
         assert took_s < LONGEST_S, f"{name} took {took_s * 1000:.0f} ms"
 
 
@@ -202,9 +205,12 @@ def test_flush_waits_no_longer_than_it_is_told() -> None:
     for given in VALUES:
         if isinstance(given, int | float) and given is not True and given > 1:
             continue
-        began = time.perf_counter()
-        mw.flush(given)
-        assert time.perf_counter() - began < LONGEST_S
+        took: list[float] = []
+        for _ in range(1 + TRIES):
+            began = time.perf_counter()
+            mw.flush(given)
+            took.append(time.perf_counter() - began)
+        assert min(took) < LONGEST_S
 
 
 def test_interrupts_pass_the_shield() -> None:
