@@ -183,6 +183,17 @@ async def test_a_late_end_replaces_a_lost_span_and_a_late_announcement_is_lost(
     assert found == {"a": "ended", "b": "lost"}
 
 
+async def test_a_run_that_may_live_loses_what_is_open_and_nothing_that_is_announced_later(
+    place: Place,
+) -> None:
+    store, questions = await place.opened()
+    await store.append(batch(span("a", rank=OPEN, run_id="r1")))
+    assert await store.close_lost("r1", NOON_S + 3.0, final=False) == 1
+    await store.append(batch(span("b", rank=OPEN, run_id="r1")))
+    found = {i["name"]: i["rank"] for i in await items(questions)}
+    assert found == {"a": "lost", "b": "open"}
+
+
 async def test_a_span_that_began_after_its_run_was_lost_has_no_negative_time(place: Place) -> None:
     store, questions = await place.opened()
     await store.append(batch(span("a", rank=OPEN, run_id="r1", start_s=10)))
