@@ -220,7 +220,8 @@ class Retries(Model):
 
 
 class Breaker(Model):
-    """When a place counts as down: it is passed over, and asked again with one call at a time."""
+    """When a place counts as down: it is passed over, and asked again with one call at a time. The same holds for a key
+    of a pool that fails while others of it are answered."""
 
     failures: Annotated[int, Field(ge=1)] = 5
     """So many failures of the provider within `window` open it. What is the request's fault never counts."""

@@ -39,6 +39,12 @@ MAX_MEMORY_BYTES: Final = 32 * 1024 * 1024
 MAX_DISK_BYTES: Final = 256 * 1024 * 1024
 """All of them. Those that are over soonest go first."""
 
+MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
+"""What may wait for a slow disk."""
+
+READ_S: Final = 1.0
+"""How long a call waits for the file; then it is asked as if nothing were kept."""
+
 SWEEP_EVERY: Final = 64
 """Answers that are written between two looks at what is over, or too much."""
 
@@ -202,6 +208,8 @@ class Cache:
         self._size = 0
         self._db: sqlite3.Connection | None = None
         self._written = 0
+        self._unwritten = 0
+        """Bytes that wait for the disk."""
         self._thread = ThreadPoolExecutor(1, "answers") if path is not None else None
 
     async def get(self, key: str, at: float) -> Kept | None:
@@ -215,16 +223,33 @@ class Cache:
             return None
         if self._thread is None:
             return None
-        kept = await asyncio.get_running_loop().run_in_executor(self._thread, self._read, key, at)
+        try:
+            async with asyncio.timeout(READ_S):
+                reading = asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._read, key, at
+                )
+                kept = await reading
+        except TimeoutError:
+            self._counts["cache.read_slow"] += 1  # the provider is quicker than this disk
+            return None
         if kept is not None:
             self._remember(key, kept)
         return kept
 
     def put(self, key: str, kept: Kept) -> None:
-        """Keep an answer."""
+        """Keep an answer; in memory alone while the disk does not keep up."""
         self._remember(key, kept)
-        if self._thread is not None:
-            self._thread.submit(self._write, key, kept)
+        if self._thread is None:
+            return
+        if self._unwritten + kept.size > MAX_UNWRITTEN_BYTES:
+            self._counts["cache.write_crowded"] += 1
+            return
+        self._unwritten += kept.size
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, key, kept)
+        writing.add_done_callback(lambda _: self._wrote(kept.size))
+
+    def _wrote(self, size: int) -> None:
+        self._unwritten -= size
 
     async def close(self) -> None:
         """Write what waits."""

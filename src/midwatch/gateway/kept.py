@@ -26,6 +26,12 @@ VERSION: Final = 1
 RETRY_S: Final = 1.0
 """Pause before a document that could not be written is tried again."""
 
+SAVED_S: Final = 2.0
+"""How long somebody waits for what they put to be on disk; then it is told that it is not yet."""
+
+LOCK_S: Final = 1.0
+"""How long the lock of another process is waited for: it is held for milliseconds."""
+
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 MAX_PENDING: Final = 64
@@ -85,14 +91,22 @@ class Kept:
         self._changed()
 
     async def saved(self) -> None:
-        """Return when all that was put is on disk. Raises OSError when it cannot be written now."""
-        while self._pending:
-            if self._writing is None or self._writing.done():
-                self._begin()
-            assert self._writing is not None
-            await asyncio.shield(self._writing)
-            if self.problem is not None:
-                raise OSError(self.problem)
+        """Return when all that was put is on disk. Raises OSError when it cannot be written now, or is not within
+        `SAVED_S`: a disk that hangs keeps nobody waiting, and what was put is in force all the same."""
+        try:
+            async with asyncio.timeout(SAVED_S):
+                while self._pending:
+                    if self._writing is None or self._writing.done():
+                        self._begin()
+                    assert self._writing is not None
+                    await asyncio.shield(self._writing)
+                    if self.problem is not None:
+                        raise OSError(self.problem)
+        except TimeoutError:
+            late = (
+                f"{self._path.name} is not on disk after {SAVED_S:g} s; it is still being written"
+            )
+            raise OSError(late) from None
 
     async def look(self) -> None:
         """Take over what another process wrote."""
@@ -164,7 +178,15 @@ class Kept:
     def _locked(self) -> Generator[None]:
         fd = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            until = time.monotonic() + LOCK_S
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise OSError("another process holds its lock") from None
+                    time.sleep(0.005)
             yield
         finally:
             os.close(fd)

@@ -80,7 +80,9 @@ NAMES: Final[Mapping[str, str]] = {
     "other": "other",
 }
 
-LEDGER_LOSSES: Final = frozenset(("unavailable", "failed", "unwritable", "lost", "abandoned"))
+LEDGER_LOSSES: Final = frozenset(
+    ("unavailable", "failed", "unwritable", "lost", "abandoned", "unanswered")
+)
 
 GAUGES: Final[Mapping[str, Family]] = {
     "up_seconds": Family("", "since the gateway started", kind="gauge"),

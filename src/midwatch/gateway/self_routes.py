@@ -145,6 +145,7 @@ def _sum(call_id: str, attempts: list[Call]) -> Json:
                 "state": a.state.value,
                 "place": f"{a.provider}/{a.model}" if a.provider else "",
                 "outcome": a.outcome,
+                **_seam(a),
                 **shown.usd("cost", a.cost_nusd),
                 "usage": dict(a.usage),
                 "price_version": a.price_version,
@@ -152,3 +153,10 @@ def _sum(call_id: str, attempts: list[Call]) -> Json:
             for a in attempts
         ],
     }
+
+
+def _seam(attempt: Call) -> Json:
+    """Return `seam` for an attempt that went on with an answer where nothing proves that both parts fit."""
+    if not attempt.attempts or "seam" not in attempt.attempts[-1]:
+        return {}
+    return {"seam": attempt.attempts[-1]["seam"]}

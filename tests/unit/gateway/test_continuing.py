@@ -29,7 +29,7 @@ from gateways import (
     stream_of,
 )
 from midwatch.core.calls.charge import CallState
-from midwatch.gateway import mending, spans
+from midwatch.gateway import mending, self_routes, spans
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.counted import Counted
 from midwatch.gateway.dialects import Route
@@ -268,6 +268,9 @@ async def test_span_and_attempt_are_marked(tmp_path: Path) -> None:
         [a for a in span["attributes"] if a["key"] == "midwatch.seam"] for span in told.spans()
     ]
     assert [len(found) for found in marked] == [1, 0, 1], "the call, and the second attempt"
+    rows = await gate.rows()
+    shown = self_routes._sum(call.id, rows)["attempts"]  # pyright: ignore[reportPrivateUsage]
+    assert [one.get("seam") for one in shown] == [None, "unproven"]
 
 
 @given(st.text(max_size=300))

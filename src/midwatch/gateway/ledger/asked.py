@@ -14,6 +14,7 @@ COUNTERS: Final = {
     "refused": "reservations refused, by reason",
     "unavailable": "reservations refused because the ledger was down, by reason",
     "failed": "transactions that failed, by reason",
+    "unanswered": "questions that were not answered, by reason",
     "abandoned": "reservations whose asker was gone, released",
     "settled": "settlements and releases, by result",
     "over_worst": "calls that cost more than their worst case",

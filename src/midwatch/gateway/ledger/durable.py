@@ -19,7 +19,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -50,6 +49,7 @@ from midwatch.gateway.ledger.orders import (
     Roll,
     Settle,
 )
+from midwatch.gateway.ledger.questions import Questions
 
 ANSWER_S: Final = 2.0
 """The longest that a call waits for its reservation before it is refused."""
@@ -126,8 +126,7 @@ class DurableLedger:
         self._why = LedgerDown("the ledger is not open", "closed")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="ledger reader")
-        self._reader_open = False
+        self._questions = Questions(reader, self.counts)
 
     @property
     def calendar(self) -> Calendar:
@@ -173,8 +172,7 @@ class DurableLedger:
         self._stop_by = self._clock() + STOP_S
         self._wake.put(None)
         await asyncio.to_thread(self._thread.join, STOP_S + ANSWER_S)
-        self._readers.submit(self._reader.close)
-        self._readers.shutdown(wait=False)
+        self._questions.close()
         if self._disk is not None:
             await asyncio.to_thread(self._disk.stop)
 
@@ -306,22 +304,7 @@ class DurableLedger:
     async def _read(self, question: Callable[[], T]) -> T:
         """Answer from the reader, after all that was ordered before is committed."""
         await self._answer(Pass())
-        try:
-            return await asyncio.wrap_future(self._readers.submit(self._question, question))
-        except RuntimeError:
-            raise LedgerDown("the ledger is closed", "closed") from None
-
-    def _question(self, question: Callable[[], T]) -> T:
-        try:
-            if not self._reader_open:
-                self._reader.open()
-                self._reader_open = True
-            return question()
-        except LedgerDown as error:
-            if error.lost:
-                self._reader.close()
-                self._reader_open = False
-            raise
+        return await self._questions.ask(question)
 
     def _watch(self) -> None:
         """Refuse whoever has waited too long, whatever the thread is doing."""

@@ -9,7 +9,8 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 from midwatch.gateway.upstream.address import Place
@@ -19,6 +20,10 @@ NAMES_S: Final = 15.0
 """A name's addresses are used again for this long: less than any provider takes to move."""
 
 MAX_NAMES: Final = 256
+
+RESOLVERS: Final = 8
+"""Names that are looked up at one time, in threads of their own: a name server that does not answer holds them for
+half a minute, and nobody else's work is to wait for that."""
 
 STAGGER_S: Final = 0.25
 """The next address is tried beside the last one after this (RFC 8305)."""
@@ -35,6 +40,7 @@ class Dialer:
         self._tls = tls
         self._names: dict[tuple[str, int], tuple[float, list[Found]]] = {}
         self._looking: dict[tuple[str, int], asyncio.Task[list[Found]]] = {}
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, "names")
 
     async def connect(self, place: Place, make: Callable[[], Line], within_s: float) -> Line:
         """Return a connection that stands. Raises UpstreamError, phase connect."""
@@ -86,8 +92,8 @@ class Dialer:
         return await asyncio.shield(looking)
 
     async def _look_up(self, key: tuple[str, int]) -> list[Found]:
-        loop = asyncio.get_running_loop()
-        answers = await loop.getaddrinfo(key[0], key[1], type=socket.SOCK_STREAM)
+        look = partial(socket.getaddrinfo, key[0], key[1], type=socket.SOCK_STREAM)
+        answers = await asyncio.get_running_loop().run_in_executor(self._resolvers, look)
         return interleave([(family, address) for family, _, _, _, address in answers])
 
     def _looked(self, key: tuple[str, int], task: asyncio.Task[list[Found]]) -> None:
@@ -102,6 +108,7 @@ class Dialer:
         """Let go of look-ups that are under way."""
         for task in list(self._looking.values()):
             task.cancel()
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
 
 def interleave(found: Sequence[Found]) -> list[Found]:
