@@ -35,6 +35,10 @@ COUNTERS: Final[dict[str, Counter]] = {
     "watch_failures": Counter(
         "items whose detectors failed; the items are stored", "kind", loss=True
     ),
+    "spans_lost": Counter("open spans that were closed because their run was over before them"),
+    "uncounted": Counter(
+        "earlier spans that were left out when usage was counted once", "reason", loss=True
+    ),
     "watch_slow": Counter("groups for which the answer did not wait for the detectors"),
     "sampled": Counter("spans that sampling let go; their sums stay", "kind"),
     "expired": Counter("rows that retention let go", "kind"),

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.opened import SILENT_S, Over, forsaken, over
 from midwatch.core.spans.store import SpanStore
@@ -44,7 +45,12 @@ class Losing:
     """Closes what nobody will end any more. `observe` never waits; `run` does the work."""
 
     def __init__(
-        self, store: SpanStore, view: FleetView, find: Find, clock: Callable[[], float]
+        self,
+        store: SpanStore,
+        view: FleetView,
+        find: Find,
+        counts: Counts,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._view = view
@@ -56,8 +62,7 @@ class Losing:
         self._strange: dict[str, float] = {}
         """Runs of which nothing is known but their spans, and since when they are looked at."""
         self._wake = asyncio.Event()
-        self.closed = 0
-        """Spans that were closed, for whoever counts."""
+        self._counts = counts
 
     def observe(self, kind: Kind, items: Sequence[Item]) -> None:
         """Take note of runs that ended."""
@@ -82,7 +87,7 @@ class Losing:
                     await self._compare(now, heard=now - began > LOST_AFTER_S)
                 if now >= silent_at or now < silent_at - SILENT_EVERY_S:
                     silent_at = now + SILENT_EVERY_S
-                    self.closed += await self._store.close_silent(now - SILENT_S, now)
+                    self._closed(await self._store.close_silent(now - SILENT_S, now))
             except StoreError as error:
                 log.warning("open spans of runs that ended are closed later: %s", error)
                 await asyncio.sleep(AGAIN_S)
@@ -93,9 +98,13 @@ class Losing:
                 await asyncio.wait([wait], timeout=LOOK_S)
                 wait.cancel()
 
+    def _closed(self, spans: int) -> None:
+        if spans:
+            self._counts.add("spans_lost", n=spans)
+
     async def _close_waiting(self) -> None:
         for run_id, at in list(self._waiting.items()):
-            self.closed += await self._store.close_lost(run_id, at)
+            self._closed(await self._store.close_lost(run_id, at))
             self._waiting.pop(run_id, None)
 
     async def _compare(self, now: float, *, heard: bool) -> None:
@@ -110,16 +119,16 @@ class Losing:
         for run_id, since in silent.items():
             if run_id in runs and run_id not in self._silent:
                 self._silent.add(run_id)
-                self.closed += await self._store.close_lost(run_id, since, final=False)
+                self._closed(await self._store.close_lost(run_id, since, final=False))
         asked = [run_id for run_id in runs if run_id not in alive and run_id not in silent]
         ended, strange = await self._look_up(asked[:MAX_ASKED])
         live = {*alive, *silent, *strange} if heard else None
         for found in forsaken(asked[:MAX_ASKED], ended, live, now):
-            self.closed += await self._store.close_lost(found.run_id, found.at)
+            self._closed(await self._store.close_lost(found.run_id, found.at))
         self._strange = {run_id: self._strange.get(run_id, now) for run_id in strange}
         for run_id, since in self._strange.items():
             if now - since > SILENT_S:
-                self.closed += await self._store.close_lost(run_id, now, final=False)
+                self._closed(await self._store.close_lost(run_id, now, final=False))
 
     async def _look_up(self, asked: Sequence[str]) -> tuple[dict[str, float], set[str]]:
         """Return which of these runs ended and when, and which nobody ever named."""

@@ -66,13 +66,14 @@ class SpanRoom:
     ) -> None:
         """`small` keeps beats, events and samples; `tell` hears how the disk is."""
         self._clock = clock
+        self._counts = counts
         self._view = view
         self._models: set[str] = set()
-        terms = Terms(self.groups, self.windows, lambda: self._fleet.hub.tags)
+        self._books = Books(Terms(self.groups, self.windows, lambda: self._fleet.hub.tags))
         self.store = EmbeddedSpans(
-            data / "hub" / "spans", StateManifest(state), counts, settling=Books(terms), clock=clock
+            data / "hub" / "spans", StateManifest(state), counts, settling=self._books, clock=clock
         )
-        self.losing = Losing(self.store, view, find_run, clock)
+        self.losing = Losing(self.store, view, find_run, counts, clock)
         self.life = Life(self.store, data / "hub", fleet, counts, clock, small=small, tell=tell)
         door = Admission(closed=self.life.closed)
         intake = OtlpIntake(self.store, roster, observer, door, counts, clock)
@@ -160,6 +161,8 @@ class SpanRoom:
             if written_at(set_prices(self._data)) != self._priced_at:
                 self.reload(self._fleet, self._data)
             await self.life.round()
+            for reason, n in self._books.taken():
+                self._counts.add("uncounted", reason, n)
 
 
 def _host(address: str) -> str:

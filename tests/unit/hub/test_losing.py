@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.spans import NOON_S, batch, span
 
+from midwatch.core.counts import Counts
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.form import NAME, RANK, Rank
 from midwatch.core.spans.opened import SILENT_S
@@ -29,8 +30,9 @@ class House:
         self.shelf = Shelf()
         self.store = MemorySpans(self.shelf)
         self.view = FleetView(Fleet(agents={}), node="here", now=self.now)
+        self.counts = Counts()
         self.runs: dict[str, Any] = {}
-        self.losing = Losing(self.store, self.view, self._find, lambda: self.now)
+        self.losing = Losing(self.store, self.view, self._find, self.counts, lambda: self.now)
 
     async def _find(self, run_id: str) -> Any:
         return self.runs.get(run_id)
@@ -81,7 +83,7 @@ async def test_the_end_of_a_run_closes_its_spans_and_no_others() -> None:
         house.now += 5.0
         house.losing.observe(Kind.EVENT, [house.event("run.ended", "r1")])
         await house.until(lambda: house.ranks() == {"a": "lost", "b": "open"})
-    assert house.losing.closed == 1
+    assert house.counts.total("spans_lost") == 1
 
 
 async def test_a_run_of_no_supervisor_ends_when_it_says_so() -> None:

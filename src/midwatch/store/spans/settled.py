@@ -75,8 +75,13 @@ class Books:
 
     def __init__(self, terms: Terms | None = None) -> None:
         self._terms = Terms() if terms is None else terms
-        self.cut_off: Counter[str] = Counter()
-        """By reason, how often a bound kept something from being counted with what it belongs to."""
+        self._cut_off: Counter[str] = Counter()
+
+    def taken(self) -> list[tuple[str, int]]:
+        """Return by reason, since it was asked last, how often a bound kept something from being counted with what it
+        belongs to. From any thread."""
+        found, self._cut_off = self._cut_off, Counter()
+        return sorted(found.items())
 
     def __call__(self, view: View, generation: int, spans: str, contents: str) -> Beside:
         del contents
@@ -90,7 +95,7 @@ class Books:
         rollup = self._add_up(view, generation, spans, sealed, judged)
         cursor.register("settled_minutes", _minute_table(rollup, generation))
         if judged.cut_off:
-            self.cut_off += judged.cut_off
+            self._cut_off += judged.cut_off
             log.warning("generation %d is counted without all it belongs to: %s", generation, dict(judged.cut_off))  # fmt: skip
         return Beside(
             tables={
