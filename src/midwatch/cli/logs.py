@@ -55,6 +55,15 @@ Agents = Annotated[
     list[str] | None,
     typer.Argument(metavar="[AGENT|GLOB]…", help="Agents, by name or glob; all when left out."),
 ]
+More = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--agent",
+        metavar="AGENT|GLOB",
+        help="The same as an option; repeat it for more.",
+        show_default=False,
+    ),
+]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on as they print; Ctrl-C ends.")]
 Since = Annotated[
     str | None,
@@ -110,6 +119,7 @@ def logs(
     grep: Grep = None,
     level: Level = None,
     lines: Lines = None,
+    more: More = None,
     as_json: Json = False,
     data: Data = None,
     url: Url = None,
@@ -127,8 +137,9 @@ def logs(
         _moment(since, "--since"), _moment(until, "--until"), _level(level), grep, lines
     )
     wanted.filter()  # what is wrong with it is said before anything is asked
-    house = _Remotes(Hub(find(data, url)), agents or [], wanted) if url else None
-    sources = house or _Locals(data_directory(data), agents or [], wanted)
+    asked = [*(agents or ()), *(more or ())]
+    house = _Remotes(Hub(find(data, url)), asked, wanted) if url else None
+    sources = house or _Locals(data_directory(data), asked, wanted)
     with contextlib.closing(sources):
         several = sources.several
         printer = _Printer(several, as_json=as_json, follow=follow, width=sources.width)

@@ -170,6 +170,7 @@ def test_several_agents_are_interleaved_by_time_and_named(midwatch: Midwatch, fl
         (("w*",), {"worker.1", "worker.2"}),
         (("worker", "inbox"), {"worker.1", "worker.2", "inbox"}),
         (("hub", "p*"), {"hub", "prices"}),
+        (("--agent", "w*", "--agent", "prices"), {"worker.1", "worker.2", "prices"}),
     ],
 )
 def test_names_globs_and_instances_choose(
