@@ -23,6 +23,8 @@ from _gateways import MODEL, Gateway
 from _load import NUMBER, numbered, request
 
 AGENT = "caller"
+_INSTALLED = Path(sys.executable).with_name("midwatch")
+COMMAND = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-m", "midwatch.cli"]
 PATH = "/v1/chat/completions"
 ROUNDS = 20
 STREAMS = 200
@@ -48,7 +50,7 @@ class Orders:
         self.instance.post(f"/api/agents/{AGENT}/{verb}")
 
     def command(self, verb: str) -> None:
-        words = [sys.executable, "-m", "midwatch.cli", verb, AGENT, "--data", str(self.instance.data)]  # fmt: skip
+        words = [*COMMAND, verb, AGENT, "--data", str(self.instance.data)]
         done = subprocess.run(words, env=self.instance.environment(), capture_output=True, text=True, check=False)  # fmt: skip
         if done.returncode:
             self.failed.append(f"{verb}: {done.stderr.strip()[:300]}")
@@ -67,6 +69,10 @@ class Orders:
         thread.join()
         line.close()
         return took
+
+    def back(self) -> None:
+        """Start the agent again, until its calls are carried."""
+        self.until(CARRIED, "start", self.hub)
 
     def call(self, line: http.client.HTTPConnection) -> int:
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
@@ -94,7 +100,7 @@ def measure(up: Gateway, folder: Path) -> dict[str, list[float]]:
     """Return milliseconds by what was ordered and by whom."""
     with begun(up, folder) as instance:
         instance.wait(instance.carries, 30)
-        words = [sys.executable, "-m", "midwatch.cli", "key", "create", "bench", "--agent", AGENT, "--data", str(instance.data)]  # fmt: skip
+        words = [*COMMAND, "key", "create", "bench", "--agent", AGENT, "--data", str(instance.data)]  # fmt: skip
         key = subprocess.run(words, env=instance.environment(), capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
         orders = Orders(instance, key, int(instance.gateway_url.rpartition(":")[2]))
         found: dict[str, list[float]] = {}
@@ -106,18 +112,17 @@ def measure(up: Gateway, folder: Path) -> dict[str, list[float]]:
                     time.sleep(0.05)
         for who, give in givers:
             for _ in range(KILLS):
-                refused, cut = killed(orders, give)
-                found.setdefault(f"kill, {who}", []).append(refused)
-                found.setdefault(f"streams cut, {who}", []).append(cut)
-                orders.hub("start")
-                orders.until(CARRIED, "resume", lambda _: None)
+                found.setdefault(f"kill, {who}", []).append(orders.until(HELD, "kill", give))
+                orders.back()
+                found.setdefault(f"{STREAMS} streams cut, {who}", []).append(killed(orders, give))
+                orders.back()
         if orders.failed:
             raise RuntimeError(f"orders failed: {orders.failed[:3]}")
         return found
 
 
-def killed(orders: Orders, give: Callable[[str], None]) -> tuple[float, float]:
-    """Kill with many streams open; return the milliseconds until calls are refused, and until the last stream is."""
+def killed(orders: Orders, give: Callable[[str], None]) -> float:
+    """Kill with many streams open; return the milliseconds until the last of them has said why it ends."""
     data = request(orders.port, PATH, orders.key, STREAM)
     ends: list[tuple[float, bytes]] = []
     open_ = threading.Semaphore(0)
@@ -144,8 +149,8 @@ def killed(orders: Orders, give: Callable[[str], None]) -> tuple[float, float]:
         if not open_.acquire(timeout=30):
             raise TimeoutError("the streams do not begin")
     began = time.perf_counter()
-    refused = orders.until(HELD, "kill", give)
+    give("kill")
     hearing.join(60)
     if len(ends) < STREAMS or not all(b"midwatch_suspended" in heard for _, heard in ends):
         raise RuntimeError(f"of {STREAMS} streams {sum(b'midwatch_suspended' in h for _, h in ends)} say why they end")  # fmt: skip
-    return refused, (max(at for at, _ in ends) - began) * 1e3
+    return (max(at for at, _ in ends) - began) * 1e3

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from midwatch.cli import show
-from midwatch.cli.client import Hub, Refused, path_of, records
-from midwatch.cli.exits import CommandError
+from midwatch.cli.client import Hub
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
-from midwatch.core.selection import NoneSelected, is_pattern, of_group, select
-
-AT_ONCE: Final = 16
-"""Agents that are asked side by side: each answers when its run has ended."""
+from midwatch.cli.orders import act
 
 _WHO: Final = """
 
@@ -70,94 +63,9 @@ def _command(verb: str) -> Callable[..., None]:
     ) -> None:
         if not agents and not group:
             raise typer.BadParameter("name an agent, a group:NAME or a pattern", param_hint="AGENT")
-        act(verb, agents or [], Hub(find(data, url)), as_json, groups=group or [])
+        code = act(verb, agents or [], Hub(find(data, url)), as_json, groups=group or [])
+        if code:
+            raise typer.Exit(code)
 
     command.__name__ = verb
     return command
-
-
-def act(
-    verb: str, words: list[str], hub: Hub, as_json: bool, groups: list[str] | None = None
-) -> None:
-    """Order it for each agent that is meant; print what came of it, and what failed after the rest."""
-    agents, failed = _chosen(words, groups or [], hub)
-    done: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(agents)))) as pool:
-        for answer in pool.map(partial(_order, hub, verb), agents):
-            if isinstance(answer, CommandError):
-                failed.append(answer)
-            else:
-                done += answer
-    if as_json:
-        show.document(done)
-    else:
-        for item in done:
-            _print(verb, item)
-    if failed:
-        for error in failed:
-            show.complain(str(error))
-        raise typer.Exit(max(error.code for error in failed))
-
-
-def _chosen(words: list[str], groups: list[str], hub: Hub) -> tuple[list[str], list[CommandError]]:
-    """Return the agents that are meant, each once, and an error for each word that means none.
-
-    A plain name is not looked up first: the kill switch takes one request, not two.
-    """
-    known: dict[str, str | None] = {}
-    if groups or any(is_pattern(word) for word in words):
-        known = _known(hub)
-    chosen: dict[str, None] = {}
-    failed: list[CommandError] = []
-    for word, look in [*((w, select) for w in words), *((g, of_group) for g in groups)]:
-        if look is select and not is_pattern(word):
-            chosen[word] = None
-            continue
-        try:
-            chosen |= dict.fromkeys(look(word, known))
-        except NoneSelected as error:
-            failed.append(CommandError(str(error)))
-    return list(chosen), failed
-
-
-def _known(hub: Hub) -> dict[str, str | None]:
-    return {
-        str(agent.get("agent")): group if isinstance(group := agent.get("group"), str) else None
-        for agent in hub.items("/api/agents")
-    }
-
-
-def _order(
-    hub: Hub, verb: str, agent: str, *, name: bool = False
-) -> list[dict[str, Any]] | CommandError:
-    """Return the receipts of one agent, or of all instances of that name; or what went wrong."""
-    try:
-        receipts = records(hub.post(path_of("agents", agent, verb)))
-        return receipts or hub.foreign(f"no receipt for '{verb} {agent}'")
-    except CommandError as error:
-        if name or not (isinstance(error, Refused) and error.status == 404):
-            return error
-    done: list[dict[str, Any]] = []
-    try:
-        for instance in select(agent, _known(hub)):
-            answer = _order(hub, verb, instance, name=True)
-            if isinstance(answer, CommandError):
-                return answer
-            done += answer
-    except NoneSelected as error:
-        return CommandError(str(error))
-    except CommandError as error:
-        return error
-    return done
-
-
-def _print(verb: str, item: dict[str, Any]) -> None:
-    agent, result = show.line(item.get("agent", "?")), show.line(item.get("result", ""))
-    state = show.line(item.get("state", ""))
-    receipt = f"{agent}: {result}"
-    if verb == "kill":
-        at = show.moment(item.get("at"))
-        receipt += f", state {state}" + (f", at {at}" if at != "-" else "")
-    elif state and state not in result:
-        receipt += f" ({show.state(state)})"
-    show.out(receipt)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import typer
-
-from midwatch.cli import show
+from midwatch.cli import quick, show
 from midwatch.cli.exits import CommandError
 from midwatch.core.errors import MidwatchError
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS: Final = {
     "up": "up",
@@ -54,6 +55,17 @@ COMMANDS: Final = {
 
 def build(names: list[str] | None = None) -> typer.Typer:
     """Return the application with some commands, or with all."""
+    import typer
+
+    def root(
+        version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+    ) -> None:
+        if version:
+            from midwatch.cli.version import version as show_version
+
+            show_version()
+            raise typer.Exit
+
     app = typer.Typer(
         name="midwatch",
         help="Runs AI agents unattended and keeps the night watch over them.",
@@ -63,7 +75,7 @@ def build(names: list[str] | None = None) -> typer.Typer:
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    app.callback()(_root)
+    app.callback()(root)
     for file in dict.fromkeys(COMMANDS[name] for name in names or COMMANDS):
         try:
             module = import_module(f"midwatch.cli.{file}")
@@ -73,16 +85,6 @@ def build(names: list[str] | None = None) -> typer.Typer:
             continue
         module.add(app)
     return app
-
-
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
-) -> None:
-    if version:
-        from midwatch.cli.version import version as show_version
-
-        show_version()
-        raise typer.Exit
 
 
 def run(arguments: list[str]) -> int:
@@ -106,6 +108,9 @@ def _run(arguments: list[str]) -> int:
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     wanted = [word] if word in COMMANDS and not completing else None
     try:
+        code = quick.order(arguments)
+        if code is not None:
+            return code
         build(wanted)(arguments, prog_name="midwatch")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
