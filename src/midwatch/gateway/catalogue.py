@@ -131,7 +131,7 @@ class Catalogue:
 
     def _word(self, provided: Provided) -> asyncio.Task[_Word]:
         task = self._said.get(provided.name)
-        if task is None or (task.done() and task.result().until <= self._house.now()):
+        if task is None or (task.done() and _over(task, self._house.now())):
             task = self._said[provided.name] = asyncio.create_task(self._ask(provided))
         return task
 
@@ -151,6 +151,11 @@ class Catalogue:
             models = None
         house.counts[f"models.{'asked' if models is not None else 'untold'}"] += 1
         return _Word(models, house.now() + KEPT_S)
+
+
+def _over(task: asyncio.Task[_Word], now: float) -> bool:
+    """Tell whether what a provider said is too old, or was never said: a fault of ours is not kept for an answer."""
+    return task.cancelled() or task.exception() is not None or task.result().until <= now
 
 
 def _request(provided: Provided) -> Request:

@@ -24,7 +24,6 @@ from midwatch.core.calls.charge import MAX_NUSD, Call, CallState, Charge
 from midwatch.core.pricing.shelf import Basis
 from midwatch.gateway.dialects.headers import credentials
 from midwatch.gateway.house import House
-from midwatch.gateway.ledger.engine import LedgerDown
 from midwatch.gateway.settings import Provided, Settings
 from midwatch.gateway.upstream.port import Request, UpstreamError
 
@@ -94,7 +93,9 @@ class Reconciling:
             for task in tasks:
                 task.cancel()  # those that are late, or all when nobody waits for them any more
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, LedgerDown):
+            if isinstance(
+                outcome, Exception
+            ):  # a ledger that is down, or a fault of ours: counted by who asks
                 raise outcome
         results["waiting"] = len(late) + results["unknown"] + results["failed"]
         return results
@@ -118,7 +119,9 @@ class Reconciling:
         house, tried = self._house, self._tries.setdefault(call.call_id, _Try())
         tried.due = house.now() + AGAIN_S[min(tried.count, len(AGAIN_S) - 1)]
         tried.count += 1
-        provided = house.settings.providers[call.provider]
+        provided = house.settings.providers.get(call.provider)
+        if provided is None:  # it went with a reload, just now
+            return "unknown"
         try:
             bill = await self._asked(call, provided, path)
         except UpstreamError as error:

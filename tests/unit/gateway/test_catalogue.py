@@ -98,6 +98,18 @@ async def test_a_provider_that_does_not_say_is_believed_to_serve_it(
     assert (asked(night), night.counts["models.untold"]) == (1, 1)
 
 
+async def test_a_fault_while_a_provider_is_asked_is_no_answer_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = gate(tmp_path, LIST, LIST)
+    read = catalogue.names_in
+    monkeypatch.setattr(catalogue, "names_in", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        await get(night, "/v1/models")
+    monkeypatch.setattr(catalogue, "names_in", read)
+    assert (await get(night, "/v1/models"))[0] == 200
+
+
 async def test_new_settings_ask_anew(tmp_path: Path) -> None:
     night = gate(tmp_path, LIST, LIST)
     await get(night, "/v1/models")

@@ -17,6 +17,7 @@ from midwatch.core.calls.account import Payer
 from midwatch.core.calls.budget import Admitted
 from midwatch.core.calls.charge import Call, CallState, Charge, Reservation
 from midwatch.core.calls.period import Calendar
+from midwatch.gateway import reconciling
 from midwatch.gateway.ledger.memory import MemoryLedger
 from midwatch.gateway.reconciling import AGAIN_S, EXPIRED, OTHERS_S, RECONCILED, Reconciling
 from midwatch.gateway.upstream.scripted import Answer, Break, Refuse, ScriptedUpstream
@@ -226,3 +227,22 @@ async def test_a_persons_figures_settle_calls_and_again_is_no_change(tmp_path: P
     kept = await crash.house.ledger.corrections("three")
     assert [(one.by, one.was_nusd, one.cost_nusd) for one in kept] == [("ana", WORST, 5), ("bob", 5, 6)]  # fmt: skip
     assert await crash.house.ledger.audit() == {}
+
+
+async def test_a_fault_in_a_look_up_is_not_kept_quiet_and_the_others_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = Crash(tmp_path, generation(0.001), generation(0.002))
+    await crash.call("one", response="gen-1")
+    await crash.call("two", response="gen-2")
+    charged = reconciling.charge_of
+
+    def faulty(settings: Any, call: Call, *given: Any) -> Any:
+        if call.call_id == "one":
+            raise ZeroDivisionError
+        return charged(settings, call, *given)
+
+    monkeypatch.setattr(reconciling, "charge_of", faulty)
+    with pytest.raises(ZeroDivisionError):
+        await crash.reconciling.look()
+    assert (await crash.found("two")).state is CallState.SETTLED
