@@ -19,7 +19,7 @@ from midwatch.wire.items import Item
 RESTORE_BACK_S: Final = 7 * 86_400.0
 """Beats and samples older than this are not handed to the view at start; events are, at any age."""
 
-_LATEST: Final = ("agent.state", "run.started", "run.ended")
+LATEST: Final = ("agent.state", "run.started", "run.ended")
 
 
 def _moment(seconds: float) -> datetime:
@@ -36,7 +36,7 @@ def histories(
         beats.setdefault(item["agent"], []).append(item)
     samples = {i["agent"]: i for i in _newest(cursor, SAMPLES, 1, "ts >= ?", [since])}
     events: dict[str, dict[str, Item]] = {}
-    for kind in (*_LATEST, *GAPS):
+    for kind in (*LATEST, *GAPS):
         for item in _newest(cursor, EVENTS, 1, "kind = ?", [kind]):
             events.setdefault(item["agent"], {})[kind] = item
     today = _today(cursor, day_start)

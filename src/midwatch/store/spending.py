@@ -8,7 +8,7 @@ nothing is counted twice. A sub-agent calls with its parent's key; what it repor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
@@ -97,12 +97,17 @@ def cost(
     agents report and the gateway did not carry).
     """
     start = datetime.fromtimestamp(since or 0.0, UTC)
+    return put_together(called, by, _reported(cursor, called, by, start, str(zone)))
+
+
+def put_together(called: Carried, by: str, reported: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Return `cost`'s answer. `reported`: name, cost, tokens and calls of what was not carried, cycles of all."""
     rows, total = called.rows, called.total_nusd
-    for name, nusd, tokens, calls, cycles in _reported(cursor, called, by, start, str(zone)):
+    for name, nusd, tokens, calls, cycles in reported:
         if by not in _OF_BEATS and nusd is None:
             continue
         total += nusd or 0
-        row = rows.setdefault(name, _row(by, name))
+        row = rows.setdefault(name, blank(by, name))
         if nusd is not None:
             row["cost_nusd"] = (row["cost_nusd"] or 0) + nusd
             row["reported_usd"] = nusd / NUSD_PER_USD
@@ -119,7 +124,8 @@ def cost(
     }
 
 
-def _row(by: str, name: str | None) -> dict[str, Any]:
+def blank(by: str, name: str | None) -> dict[str, Any]:
+    """Return a row of `cost` that says nothing yet."""
     return {
         by: name,
         "cost_usd": None,
@@ -149,7 +155,7 @@ def _called(
     ).fetchall()
     rows: dict[str | None, dict[str, Any]] = {}
     for name, nusd, tokens, calls, estimated, disputed, saved in found:
-        row = rows[name] = _row(by, name)
+        row = rows[name] = blank(by, name)
         row |= {
             "cost_nusd": nusd, "tokens": tokens, "model_calls": calls, "estimated": estimated, "disputed": disputed,
             "saved_usd": saved / NUSD_PER_USD,

@@ -24,7 +24,8 @@ import duckdb
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
-from midwatch.store import identity
+from midwatch.core.history import AgentHistory
+from midwatch.store import history, identity
 from midwatch.store.columns import SCHEMA_VERSION, TABLES, Table
 from midwatch.store.duck import READ_TIMEOUT_S, READERS, Asked, answered, first_line
 from midwatch.store.group import GroupCommit
@@ -252,7 +253,9 @@ class Telemetry:
                 self._need_writer().execute(f'DROP TABLE IF EXISTS "{table}"')
             except duckdb.Error as error:
                 self._recover(error)
-                raise StoreError(f"the telemetry store cannot let go: {first_line(error)}") from None
+                raise StoreError(
+                    f"the telemetry store cannot let go: {first_line(error)}"
+                ) from None
 
         await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
@@ -290,6 +293,14 @@ class Telemetry:
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     # -- reading -----------------------------------------------------------------------------
+
+    async def histories(self, now: float, day_start: float) -> list[AgentHistory]:
+        """Return the last known things of every agent that ever reported."""
+        return await self.read(lambda c: history.histories(c, now, day_start), timeout_s=60.0)
+
+    async def beats(self, agent: str | None, after: str | None, limit: int) -> list[Item]:
+        """Return beats newest first; `after` is the id that the last page ended with."""
+        return await self.read(lambda c: history.beats(c, agent, after, limit))
 
     async def read(
         self, query: Callable[[duckdb.DuckDBPyConnection], T], timeout_s: float = READ_TIMEOUT_S

@@ -17,6 +17,8 @@ from typing import Final
 
 from midwatch.core.spans.columns import KINDS, STATUSES
 from midwatch.core.spans.form import TABLES, Signal, Table, Type
+from midwatch.store.columns import BEATS, EVENTS, SAMPLES
+from midwatch.store.columns import Table as Items
 
 VERSION: Final = 1
 """Raised when a table changes in a way that an older hub cannot read."""
@@ -268,6 +270,33 @@ _METRICS: Final = (
 """In the order of `columns.POINT_KINDS`."""
 
 
+ITEMS: Final = {each.name: f"midwatch_{each.name}" for each in (BEATS, EVENTS, SAMPLES)}
+"""Where beats, events and samples are."""
+
+_ITEM_TYPES: Final = {
+    "VARCHAR": "Nullable(String)",
+    "BIGINT": "Nullable(Int64)",
+    "DOUBLE": "Nullable(Float64)",
+    "BOOLEAN": "Nullable(Bool)",
+    "JSON": "Nullable(String)",
+}
+
+
+def _items(table: Items) -> str:
+    """Return the statement for a table of `store.columns`; times are whole microseconds, as `Table.item` reads them."""
+    types = dict.fromkeys(table.common, "Nullable(String)")
+    types |= {"id": "String", "agent": "LowCardinality(String)", "ts": "Int64", "received": "Int64"}
+    types |= {name: _ITEM_TYPES[kind] for name, kind in table.fields.items()}
+    types["extra"] = "Nullable(String)"
+    columns = ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in types.items())
+    return (
+        f"CREATE TABLE IF NOT EXISTS {ITEMS[table.name]} ({columns},"
+        " Timestamp DateTime64(6) ALIAS fromUnixTimestamp64Micro(ts))"
+        " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(toDateTime(intDiv(ts, 1000000), 'UTC'))"
+        f" ORDER BY (agent, ts, id) SETTINGS {SETTINGS}"
+    )
+
+
 MARKS: Final = _keyed("midwatch_schema", "one UInt8, version UInt32", "one", "version")
 """Where the version is told that a database was brought to."""
 
@@ -275,6 +304,7 @@ MARKS: Final = _keyed("midwatch_schema", "one UInt8, version UInt32", "one", "ve
 def statements() -> list[str]:
     """Return what makes a database this version's, in order; each may be repeated."""
     made = [_table(signal) for signal in Signal]
+    made += [_items(each) for each in (BEATS, EVENTS, SAMPLES)]
     made += [
         _keyed(
             "midwatch_resources", "resource_id String, text String CODEC(ZSTD(3))", "resource_id"
