@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import text
 
 from midwatch.core.errors import LinkError, StoreError
 from midwatch.core.ports import MAX_HEARD, MAX_TOLD, Bus, Lease, Outlet, Space
+from midwatch.store.leases import StateLease
 from midwatch.store.memory import Desk, MemoryBus, MemoryLease, MemoryOutlet, SetSpace
 from midwatch.store.outlet import DiskOutlet
 from midwatch.store.space import DiskSpace
+from midwatch.store.state import StateDb
+from midwatch.store.telling import PostgresBus
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from databases import Postgres
 
 DEADLINE_S = 30.0
 
@@ -173,12 +182,25 @@ def _memory_office() -> Office:
     return Office(lambda name: MemoryLease(desk, name, clock), let_pass)
 
 
-OFFICES: dict[str, Callable[[], Office]] = {"memory": _memory_office}
+def _office_of(db: StateDb) -> Office:
+    async def let_pass(seconds: float) -> None:
+        earlier = text("UPDATE leases SET until = until - :seconds")
+        await db.write(lambda c: c.execute(earlier, {"seconds": seconds}))
+
+    return Office(lambda name: StateLease(db, name), let_pass)
 
 
-@pytest.fixture(params=sorted(OFFICES))
-def office(request: pytest.FixtureRequest) -> Office:
-    return OFFICES[request.param]()
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def office(
+    request: pytest.FixtureRequest, server: Postgres, tmp_path: Path
+) -> AsyncIterator[Office]:
+    if request.param == "memory":
+        yield _memory_office()
+        return
+    db = StateDb(tmp_path / "state.db" if request.param == "sqlite" else server.fresh())
+    db.open()
+    yield _office_of(db)
+    await db.stop()
 
 
 async def test_one_of_two_holds_a_lease_and_keeps_its_number(office: Office) -> None:
@@ -225,13 +247,59 @@ async def test_a_lease_that_is_given_back_is_free_at_once(office: Office) -> Non
 
 # -- the bus ----------------------------------------------------------------------------------
 
-BUSES: dict[str, Callable[[], tuple[Bus, Bus]]] = {"memory": lambda: (MemoryBus(),) * 2}  # type: ignore[dict-item]
-"""Two ends of one bus."""
+
+@pytest.fixture(params=["memory", "postgres"])
+async def ends(request: pytest.FixtureRequest, server: Postgres) -> AsyncIterator[tuple[Bus, Bus]]:
+    """Two ends of one bus."""
+    if request.param == "memory":
+        bus = MemoryBus()
+        yield bus, bus
+        return
+    at = server.fresh()
+    here, there = PostgresBus(at), PostgresBus(at)
+    yield here, there
+    await here.stop()
+    await there.stop()
 
 
-@pytest.fixture(params=sorted(BUSES))
-def ends(request: pytest.FixtureRequest) -> tuple[Bus, Bus]:
-    return BUSES[request.param]()
+async def test_a_listener_whose_connection_was_lost_is_told_so_and_listens_again(
+    server: Postgres,
+) -> None:
+    at = server.fresh()
+    here, there = PostgresBus(at), PostgresBus(at)
+    ear = await there.hear("facts")
+    await here.tell("facts", b"before")
+    assert await next_of(ear) == b"before"
+    with psycopg.connect(at, autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = 'midwatch-bus'"
+        )
+    with pytest.raises(LinkError, match="listen again"):
+        await next_of(ear)
+    ear = await there.hear("facts")
+    await here.tell("facts", b"after")
+    assert await next_of(ear) == b"after"
+    await here.stop()
+    await there.stop()
+
+
+async def test_two_fleets_in_one_database_do_not_hear_each_other(server: Postgres) -> None:
+    here, there = PostgresBus(server.fresh()), PostgresBus(server.fresh())
+    ear = await there.hear("facts")
+    await here.tell("facts", b"theirs")
+    await there.tell("facts", b"ours")
+    assert await next_of(ear) == b"ours"
+    await here.stop()
+    await there.stop()
+
+
+async def test_a_bus_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    bus = PostgresBus(f"postgresql:///postgres?host={tmp_path}&user=postgres")
+    with pytest.raises(StoreError, match="cannot tell"):
+        await bus.tell("facts", b"x")
+    with pytest.raises(StoreError, match="cannot be heard"):
+        await bus.hear("facts")
 
 
 async def next_of(heard: Any) -> bytes:
@@ -280,9 +348,11 @@ async def test_a_message_of_a_mebibyte_passes_and_a_larger_one_is_refused(
 
 async def test_who_is_too_slow_is_told_that_he_missed_some(ends: tuple[Bus, Bus]) -> None:
     here, there = ends
-    ear = await there.hear("facts")
+    ear, mark = await there.hear("facts"), await there.hear("mark")
     for number in range(MAX_HEARD + 1):
         await here.tell("facts", str(number).encode())
+    await here.tell("mark", b"")
+    await next_of(mark)  # so all before it has arrived
     heard = [await next_of(ear) for _ in range(MAX_HEARD)]
     assert heard == [str(n).encode() for n in range(MAX_HEARD)]
     with pytest.raises(LinkError, match="listen again"):
