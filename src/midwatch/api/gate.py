@@ -170,7 +170,8 @@ class Gate:
         held = ", ".join(sorted(caller.scopes)) or "none"
         return Refusal(
             403,
-            f"this needs the scope {needs.value!r}; {caller.name} holds {held}",
+            f"this needs the scope {needs.value!r}; {caller.name} holds {held}; make one: midwatch token create NAME"
+            f" --scope {needs.value}",
             reason="forbidden",
         )
 
@@ -180,7 +181,9 @@ class Gate:
         if kind.lower() == "bearer":
             caller = await self._callers.by_token(token.strip())
         if caller is None:
-            raise _unauthorized("this token is not known here, has expired, or was revoked")
+            raise _unauthorized(
+                "this token is not known here, has expired, or was revoked; make one: midwatch token create NAME"
+            )
         return caller
 
     def _anonymous(self, scope: AsgiScope, needs: Scope | Open) -> Caller:

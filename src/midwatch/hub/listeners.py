@@ -58,11 +58,17 @@ class Door:
         except StoreError as error:
             raise Refusal(503, str(error), reason="store", headers={"retry-after": "1"}) from None
         if caller is None:
-            raise _unauthorized("this token is not known here, has expired, or was revoked")
+            raise _unauthorized(
+                "this token is not known here, has expired, or was revoked; make one: midwatch token create NAME"
+                " --scope write"
+            )
         if not caller.may(Scope.WRITE):
             held = ", ".join(sorted(caller.scopes)) or "none"
             raise Refusal(
-                403, f"this needs the scope 'write'; {caller.name} holds {held}", reason="forbidden"
+                403,
+                f"this needs the scope 'write'; {caller.name} holds {held}; make one: midwatch token create NAME"
+                " --scope write",
+                reason="forbidden",
             )
         return Sender(caller)
 
