@@ -126,6 +126,11 @@ def providers(url: str) -> dict[str, Any]:
     }
 
 
+def noon() -> str:
+    """Return a time zone in which no midnight is near: the budgets of a day would begin anew."""
+    return "UTC" if 6 <= time.gmtime().tm_hour < 18 else "Etc/GMT-12"
+
+
 @dataclass
 class Through:
     """What came of it all behind the gateway, by agent."""
@@ -141,7 +146,8 @@ def through(python: Path, folder: Path) -> Through:
     names = [name for one in FRAMEWORKS for name in (one.name, one.poor)]
     with model() as playing:
         models = {"providers": providers(playing.url)}
-        with Instance(folder / "instance", fleet(python, folder), models=models) as instance:
+        agents = fleet(python, folder)
+        with Instance(folder / "instance", agents, models=models, timezone=noon()) as instance:
             done = lambda: {name for name in names if (folder / f"{name}.json").exists()}  # noqa: E731
             if not instance.wait(lambda: len(done()) == len(names), DEADLINE_S):
                 missing = sorted(set(names) - done())
