@@ -90,6 +90,12 @@ class Losing:
                     self._closed(await self._store.close_silent(now - SILENT_S, now))
             except StoreError as error:
                 log.warning("open spans of runs that ended are closed later: %s", error)
+                self._counts.add("keeping_failures", "store")
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except Exception:  # the top of a long-lived loop: without it spans stay open for ever
+                log.exception("open spans of runs that ended are closed later")
+                self._counts.add("keeping_failures", "fault")
                 await asyncio.sleep(AGAIN_S)
                 continue
             self._wake.clear()

@@ -167,3 +167,22 @@ async def test_a_store_that_refuses_is_asked_again(monkeypatch: Any) -> None:
         house.losing._store = MemorySpans(house.shelf)
         assert refused is not house.losing._store
         await house.until(lambda: house.ranks() == {"a": "lost"})
+
+
+async def test_a_fault_is_counted_and_does_not_end_the_work(monkeypatch: Any) -> None:
+    monkeypatch.setattr(losing, "AGAIN_S", 0.01)
+    house = House()
+    house.runs_now("r1")
+    await house.store.append(batch(span("a", rank=OPEN, run_id="r1")))
+    close, faults = house.store.close_lost, [ValueError("a fault"), KeyError("another")]
+
+    async def closing(*what: Any, **how: Any) -> int:
+        if faults:
+            raise faults.pop()
+        return await close(*what, **how)
+
+    monkeypatch.setattr(house.store, "close_lost", closing)
+    async with house.working():
+        house.losing.observe(Kind.EVENT, [house.event("run.ended", "r1")])
+        await house.until(lambda: house.ranks() == {"a": "lost"})
+    assert house.counts.value("keeping_failures", "fault") == 2
