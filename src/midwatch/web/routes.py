@@ -15,7 +15,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from midwatch.core.incident import Incident, IncidentState
 from midwatch.core.notify import undelivered
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
-from midwatch.web import charts, prompt, render, view, words
+from midwatch.core.spans.questions import Questions
+from midwatch.web import charts, prompt, render, tracing, view, words
 
 OPEN_PATHS: Final = ("/login", "/static/", "/favicon.ico")
 """What may be seen without signing in: it tells nothing about the fleet."""
@@ -49,12 +50,15 @@ class Pages:
         clock: Callable[[], float],
         runs: RunsOf | None,
         deliveries: DeliveryBook | None,
+        *,
+        traced: bool = False,
     ) -> None:
         self.reader = reader
         self.book = book
         self.clock = clock
         self.runs = runs
         self.deliveries = deliveries
+        self.traced = traced
 
     async def frame(self, now: float) -> dict[str, Any]:
         """Return what every page shows: the fleet's name, open incidents, times in its zone."""
@@ -68,6 +72,7 @@ class Pages:
         return {
             "now": now,
             "zone": zone,
+            "traced": self.traced,
             "times": render.Times(now, words.zone(zone)),
             "fleet": fleet,
             "fleet_name": words.plain(fleet.get("fleet") or "fleet", 128),
@@ -163,17 +168,20 @@ def build(
     clock: Callable[[], float],
     runs: RunsOf | None = None,
     deliveries: DeliveryBook | None = None,
+    questions: Questions | None = None,
 ) -> APIRouter:
     """Return the routes of all pages. `clock` gives Unix seconds.
 
     `runs` gives the history of an agent's processes, `deliveries` the messages that did not arrive;
-    the pages leave out what is not given.
+    the pages leave out what is not given. `questions` are asked for traces and sessions.
     """
-    pages = Pages(reader, book, clock, runs, deliveries)
+    pages = Pages(reader, book, clock, runs, deliveries, traced=questions is not None)
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     _add_fleet(router, pages)
     _add_agents(router, pages)
     _add_incidents(router, pages)
+    if questions is not None:
+        tracing.add_pages(router, questions, pages.frame, clock)
     _add_static(router)
     return router
 

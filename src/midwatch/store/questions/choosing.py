@@ -61,7 +61,7 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         key, word = value(name), value(tag)
         yield _Asked(
             f"{say.tag('tags', key)} = {word}",
-            f"len(list_filter(tag_texts, x -> {say.tag('x', key)} = {word})) > 0",
+            f"len(list_filter(tag_texts, lambda x: {say.tag('x', key)} = {word})) > 0",
             "max({})",
         )
     for so, of_span, of_part in (

@@ -38,11 +38,13 @@ from midwatch.core.spans.turns import MAX_SPANS, session_shown
 from midwatch.store.questions import asking, choosing
 from midwatch.store.questions.costs import OF_TRACES, cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
+from midwatch.store.questions.judged import blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
-from midwatch.store.questions.sql import Recorded, Sql, latest_verdicts
-from midwatch.store.spans import sums
+from midwatch.store.questions.sql import Recorded, Sql
+from midwatch.store.spans import parts, sums
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
+from midwatch.store.spans.known import TRACE_NS, VERDICTS
 from midwatch.store.spans.shape import COLUMNS
 
 _CHUNK: Final = 4_096
@@ -81,14 +83,15 @@ class EmbeddedQuestions:
 
         def work(view: View) -> Page:
             value = Values(_SAY)
-            sources = _sources(view)
+            sources = _sources(view, choice)
             text = choosing.traces(
                 choice, sources, _SAY, value, _found(view, choice, value),
                 None if place is None else (place[0], place[1]), limit,
             )  # fmt: skip
             rows = _all(view, text, value)
             chosen = rows[:limit]
-            found = _summaries(view, [row[0] for row in chosen])
+            since, until = min((row[1] for row in chosen), default=0), max((row[2] for row in chosen), default=0)  # fmt: skip
+            found = _summaries(view, [row[0] for row in chosen], since, until)
             more = cursor_of((chosen[-1][1], chosen[-1][0])) if len(rows) > limit else None
             return Page([trace_item(row[0], found[row[0]]) for row in chosen], more)
 
@@ -99,7 +102,7 @@ class EmbeddedQuestions:
 
         def work(view: View) -> Page:
             value = Values(_SAY)
-            sources = _sources(view)
+            sources = _sources(view, choice)
             text = choosing.sessions(
                 choice, sources, _SAY, value, _found(view, choice, value),
                 None if place is None else (place[0], place[1]), limit,
@@ -115,7 +118,7 @@ class EmbeddedQuestions:
     async def session(self, session: str) -> Item | None:
         def work(view: View) -> Item | None:
             value = Values(_SAY)
-            mine = choosing.of_session(_sources(view), session, value)
+            mine = choosing.of_session(_sources(view, Choice()), session, value)
             traces = [row[0] for row in _all(view, mine, value)]
             if not traces:
                 return None
@@ -181,8 +184,8 @@ class EmbeddedQuestions:
 
         def work(view: View) -> Tree | None:
             value = Values(_SAY)
-            counted = _counted(view, view.rows(Signal.SPANS), [trace])
-            view.cursor.execute(asking.stems(counted, trace, value), value.given)
+            told = judged(view, view.rows(Signal.SPANS), [trace])
+            view.cursor.execute(asking.stems(told, trace, value), value.given)
             whole = Forest(_stems(view))
             page = whole.page(top, after, limit, fold=fold)
             if page is None:
@@ -255,7 +258,7 @@ class EmbeddedQuestions:
         def work(view: View) -> Cost:
             value = Values(_SAY)
             rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
-            text = asking.cost(_counted(view, rows), by, window, list(agents), _SAY, value)
+            text = asking.cost(counted(view, rows), by, window, list(agents), _SAY, value)
             return cost_of(by, _all(view, text, value), groups, limit)
 
         return await self._spans.read(work)
@@ -270,17 +273,12 @@ def _all(view: View, text: str, value: Values) -> list[Any]:
     return view.cursor.execute(text, value.given).fetchall()
 
 
-def _counted(view: View, rows: str, traces: Sequence[bytes] = ()) -> str:
-    """Return the rows with what each counts for: by the verdicts that settling kept, and else by default."""
-    kept = view.other("verdicts")
-    if kept is None:
-        return sums.counted(rows)
-    where = f" WHERE trace_id IN ({_blobs(traces)})" if traces else ""
-    return sums.counted(rows, latest_verdicts(kept, where))
-
-
-def _sources(view: View) -> choosing.Sources:
-    return choosing.Sources(_counted(view, view.rows(Signal.SPANS)))
+def _sources(view: View, choice: Choice) -> choosing.Sources:
+    if choice.min_cost_nusd is not None and view.other(VERDICTS) is not None:
+        # what parts cost is by default, and some of it is not in force
+        return choosing.Sources(counted(view, view.rows(Signal.SPANS)))
+    rows, told = view.by_trace(choice.window.since_ns - TRACE_NS)
+    return choosing.Sources(counted(view, rows), told)
 
 
 def _found(view: View, choice: Choice, value: Values) -> str | None:
@@ -293,11 +291,30 @@ def _found(view: View, choice: Choice, value: Values) -> str | None:
     )  # fmt: skip
 
 
-def _summaries(view: View, traces: Sequence[bytes]) -> dict[bytes, Summary]:
+def _summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int) -> dict[bytes, Summary]:  # fmt: skip
+    """Return what these traces come to; all of them began and ended within these times.
+
+    Those that are sealed, and whose spans count by default, are read from their parts.
+    """
     if not traces:
         return {}
-    mine = f"(SELECT * FROM {view.rows(Signal.SPANS)} AS s WHERE trace_id IN ({_blobs(traces)}))"
-    return sums.summaries(view.cursor, _counted(view, mine, traces))
+    rows, told = view.by_trace(since_ns)
+    chosen = blobs(traces)
+    again = set(traces)
+    found: dict[bytes, Summary] = {}
+    if told is not None:
+        moving = f"SELECT DISTINCT trace_id FROM {rows} AS r WHERE trace_id IN ({chosen})"
+        if (kept := view.other(VERDICTS)) is not None:
+            moving += f" UNION SELECT trace_id FROM {kept} AS k WHERE trace_id IN ({chosen})"
+        again = {row[0] for row in view.cursor.execute(moving).fetchall()}
+        still = [trace for trace in traces if trace not in again]
+        if still:
+            for trace, part in parts.read(view.cursor, told, f"trace_id IN ({blobs(still)})"):
+                found.setdefault(trace, Summary()).merge(part)
+    if again:
+        every = view.rows(Signal.SPANS, since_ns, until_ns + 1)
+        found |= sums.summaries(view.cursor, judged(view, every, sorted(again)))
+    return found
 
 
 def _of_sessions(
@@ -309,9 +326,10 @@ def _of_sessions(
     value = Values(_SAY)
     text = f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {_SAY.among('session', value(list(chosen)))}"
     pairs = _all(view, text, value)
-    parts = _summaries(view, sorted({trace for trace, _ in pairs}))
+    traces = sorted({trace for trace, _ in pairs})
+    whole = _summaries(view, traces, -(2**63), 2**63 - 2)
     for trace, session in pairs:
-        found[session].merge(parts[trace])
+        found[session].merge(whole[trace])
     return found
 
 
@@ -325,9 +343,7 @@ _BRIEF: Final = ", ".join(
 
 def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
     """Return the latest rows of these traces, without what is large, and what each counts for."""
-    among = f"trace_id IN ({_blobs(traces)})"
-    mine = f"(SELECT * FROM {view.rows(Signal.SPANS)} AS r WHERE {among})"
-    text = f"SELECT {_BRIEF}, s.counts FROM {_counted(view, mine, traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
+    text = f"SELECT {_BRIEF}, s.counts FROM {judged(view, view.rows(Signal.SPANS), traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
     return [(list(row[:-1]), row[-1]) for row in view.cursor.execute(text).fetchall()]
 
 
@@ -342,7 +358,7 @@ def _states(view: View, traces: Sequence[bytes], rows: Sequence[Row]) -> dict[tu
     for trace, span, text in view.cursor.execute(
         f"SELECT trace_id, span_id, text FROM {view.rows(Signal.CONTENTS, since, until)} AS c"
         f" WHERE kind = {ContentKind.STATE.value} AND start_ns BETWEEN {since} AND {until}"
-        f" AND trace_id IN ({_blobs(traces)}) ORDER BY place"
+        f" AND trace_id IN ({blobs(traces)}) ORDER BY place"
     ).fetchall():
         found.setdefault((trace, span), []).append(text)
     return found
@@ -355,7 +371,7 @@ def _rows_of(view: View, trace: bytes, spans: Collection[bytes]) -> dict[bytes, 
     value = Values(_SAY)
     text = (
         f"SELECT {COLUMNS[Signal.SPANS]} FROM {view.rows(Signal.SPANS)} AS s WHERE trace_id = {value(trace)}"
-        f" AND span_id IN ({_blobs(spans)}) ORDER BY start_ns DESC, span_id DESC, agent DESC"
+        f" AND span_id IN ({blobs(spans)}) ORDER BY start_ns DESC, span_id DESC, agent DESC"
     )
     at = SPANS.at["span_id"]
     return {row[at]: list(row) for row in _all(view, text, value)}
@@ -368,13 +384,13 @@ def _stems(view: View) -> Iterable[Stem]:
 
 def _count_spans(view: View, rollup: Rollup, window: Window, windows: Mapping[str, int]) -> None:
     rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
-    mine = f"(SELECT * FROM {_counted(view, rows)} AS s WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
+    mine = f"(SELECT * FROM {counted(view, rows)} AS s WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
     sums.minutes(view.cursor, mine, rollup, windows)
 
 
 def _count_traces(view: View, rollup: Rollup, window: Window) -> None:
     """Count the traces that began in a window, by all of their spans."""
-    rows = _counted(view, view.rows(Signal.SPANS))
+    rows = counted(view, view.rows(Signal.SPANS))
     mine = (
         f"(SELECT * FROM {rows} AS s WHERE trace_id IN (SELECT trace_id FROM {view.rows(Signal.SPANS)} AS r"
         f" GROUP BY trace_id HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns}))"
@@ -389,7 +405,3 @@ def _hit(row: Sequence[Any]) -> Item:
         "trace_id": trace.hex(), "span_id": span.hex(), "agent": agent, "at": start_ns / 1e9, "name": name,
         "where": spot, "excerpt": excerpt,
     }  # fmt: skip
-
-
-def _blobs(ids: Iterable[bytes]) -> str:
-    return ", ".join(f"unhex('{one.hex()}')" for one in ids)

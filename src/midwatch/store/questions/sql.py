@@ -27,9 +27,11 @@ from midwatch.core.spans.form import TABLES, Role, Signal
 from midwatch.core.spans.questions import BadQuestion, SqlLimits, Table
 from midwatch.store.exporting import published
 from midwatch.store.questions import sandbox
+from midwatch.store.questions.judged import latest
 from midwatch.store.spans import sums
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View, read_parquet
+from midwatch.store.spans.known import VERDICTS
 from midwatch.store.spans.segments import RESOURCES, quoted
 from midwatch.store.spans.shape import COLUMNS, TIME
 from midwatch.store.spans.sources import Pins
@@ -245,18 +247,10 @@ def _without_hidden(view: View, rows: str, folder: Path, given: _Given) -> str:
 
 
 def _counted(view: View, rows: str, given: _Given) -> str:
-    files = _held(view, "verdicts", given)
+    files = _held(view, VERDICTS, given)
     if not files:
         return sums.counted(rows)
-    return sums.counted(rows, latest_verdicts(read_parquet(files)))
-
-
-def latest_verdicts(kept: str, where: str = "") -> str:
-    """Return the verdicts in force of those that settling kept: of several on one span the newest."""
-    return (
-        f"(SELECT agent, trace_id, span_id, arg_max(counts, generation) AS counts FROM {kept}{where}"
-        " GROUP BY agent, trace_id, span_id)"
-    )
+    return sums.counted(rows, latest(read_parquet(files)))
 
 
 def _write(view: View, rows: str, path: Path) -> None:

@@ -28,7 +28,7 @@ from midwatch.store.duck import first_line
 from midwatch.store.spans.generation import MAX_LOST, NOTHING_NS, Generation, erase
 from midwatch.store.spans.keys import Agents, Key
 from midwatch.store.spans.manifest import Named
-from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted
+from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted, traces_of
 from midwatch.store.spans.shape import COLUMNS, whole
 from midwatch.store.spans.sources import Pins
 
@@ -159,6 +159,36 @@ class View:
         files = self._files(kind)
         return f"(SELECT * FROM {read_parquet(files)})" if files else None
 
+    def by_trace(self, since_ns: int = -(2**63)) -> tuple[str, str | None]:
+        """Return what tells of traces, each span in one of the two: rows of spans, as `rows` does, and parts of traces
+        (`parts.trace_parts`), or None when there are none. Spans that began before the window may be missing."""
+        segments = [
+            s for s in self.layout.segments if s.kind == Signal.SPANS.value and s.to_ns >= since_ns
+        ]
+        whole = [s for s in segments if traces_of(self._shelf.path(s)).exists()]
+        bare = [self._shelf.path(s) for s in segments if s not in whole]
+        names = COLUMNS[Signal.SPANS]
+        found = self._unsealed(Signal.SPANS, since_ns, 2**63 - 1)
+        if bare:
+            found += f" UNION ALL SELECT {names} FROM {read_parquet(bare)}"
+        if not whole:
+            return self._shown(Signal.SPANS, found), None
+        parts = (
+            f"read_parquet([{', '.join(_named(traces_of(self._shelf.path(s))) for s in whole)}])"
+        )
+        if not self._hides:
+            return self._shown(Signal.SPANS, found), f"(SELECT * FROM {parts})"
+        # of traces with a lost span that ended after all the parts are not true until that is sealed
+        again = self.cursor.execute(
+            f"SELECT DISTINCT trace_id FROM {self.lost_and_found()}"
+        ).fetchall()
+        ids = ", ".join(f"unhex('{row[0].hex()}')" for row in again)
+        sealed = read_parquet([self._shelf.path(s) for s in whole])
+        found += f" UNION ALL SELECT {names} FROM {sealed} WHERE trace_id IN ({ids})"
+        return self._shown(
+            Signal.SPANS, found
+        ), f"(SELECT * FROM {parts} WHERE trace_id NOT IN ({ids}))"
+
     def hold(self, kind: str) -> tuple[list[Path], list[Pins]]:
         """Return the files of a kind for whoever reads them after the view; they stay until he lets go of the pins."""
         segments = [each for each in self.layout.segments if each.kind == kind]
@@ -190,6 +220,10 @@ class View:
         if (sealed := self.other(RESOURCES)) is not None:
             parts.append(f"SELECT resource_id, text FROM {sealed}")
         return f"({' UNION ALL '.join(parts)})"
+
+
+def _named(path: Path) -> str:
+    return f"'{quoted(path)}'"
 
 
 def hidden_in(generations: Sequence[Generation]) -> str:

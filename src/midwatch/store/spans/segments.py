@@ -9,6 +9,7 @@ instead.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from array import array
@@ -21,6 +22,7 @@ from typing import Final, cast
 import duckdb
 
 from midwatch.core.spans.form import Signal
+from midwatch.store.spans import parts
 from midwatch.store.spans.keys import Fingerprints
 from midwatch.store.spans.shape import COLUMNS, FINGERPRINT, ORDER, ROW_GROUP, TIME
 from midwatch.store.spans.sources import Pins
@@ -96,21 +98,25 @@ class Shelf:
         self._mapped.pop(segment.number, None)
         self._pins.pop(segment.number, None)
         path = self.path(segment)
-        for each in (path, _keys_of(path)):
+        for each in (path, _keys_of(path), traces_of(path)):
             each.unlink(missing_ok=True)
 
     def sweep(self, named: Sequence[Segment]) -> int:
         """Remove every file that is not of these segments; return how many there were."""
         known = {segment.name for segment in named}
-        known |= {_keys_of(Path(name)).name for name in known}
+        known |= {of(Path(name)).name for name in known for of in (_keys_of, traces_of)}
         strange = [path for path in self.folder.iterdir() if path.name not in known]
         for path in strange:
             path.unlink()
         return len(strange)
 
     def size_bytes(self, segment: Segment) -> int:
-        """Return what it takes on the disk, with its fingerprints."""
-        return segment.size_bytes + 8 * segment.rows * (segment.kind in FINGERPRINT)
+        """Return what it takes on the disk, with its fingerprints and its traces."""
+        size = segment.size_bytes + 8 * segment.rows * (segment.kind in FINGERPRINT)
+        if segment.kind == Signal.SPANS.value:
+            with contextlib.suppress(FileNotFoundError):
+                size += traces_of(self.path(segment)).stat().st_size
+        return size
 
     def write(self, cursor: duckdb.DuckDBPyConnection, signal: Signal, rows: str, number: int, generation: int) -> Segment | None:  # fmt: skip
         """Write what the query `rows` gives (all columns of the signal) and sync it; None when it gives nothing."""
@@ -127,6 +133,11 @@ class Shelf:
             return None
         cursor.execute(f"SELECT {FINGERPRINT[signal]} AS number FROM read_parquet(?) ORDER BY number", [str(path)])  # fmt: skip
         _write_numbers(_keys_of(path), cursor)
+        if signal is Signal.SPANS:
+            made = parts.trace_parts(
+                f"(SELECT {COLUMNS[signal]} FROM read_parquet('{quoted(path)}'))"
+            )
+            copy(cursor, made, traces_of(path), parts.ROW_GROUP)
         return Segment(
             number,
             signal.value,
@@ -180,6 +191,11 @@ def checksum(path: Path) -> int:
 def quoted(path: Path) -> str:
     """Return a path as it stands between quotes in SQL."""
     return str(path).replace("'", "''")
+
+
+def traces_of(path: Path) -> Path:
+    """Return the file that says what a segment of spans comes to by trace."""
+    return path.with_suffix(parts.SUFFIX)
 
 
 def _keys_of(path: Path) -> Path:
