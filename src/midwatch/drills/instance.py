@@ -77,7 +77,7 @@ class Instance:
             "fleet": "drill",
             **fleet,
             "agents": {name: dict(agent) for name, agent in agents.items()},
-            "hub": {"listen": f"127.0.0.1:{self._port}"},
+            "hub": {"listen": f"127.0.0.1:{self._port}", **fleet.get("hub", {})},
             "gateway": {
                 "listen": f"127.0.0.1:{self._gateway_port}",
                 **fleet.get("gateway", {}),
