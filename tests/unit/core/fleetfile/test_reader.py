@@ -109,8 +109,7 @@ def test_the_snapshot_with_plain_numbers_reads_as_the_same_fleet() -> None:
 def test_keys_that_later_versions_enforce_are_named_in_notes() -> None:
     source = read(CONTRACT, file="f", root="/srv", env={}, read_file=no_file)
     assert [(note.line, note.key) for note in source.notes] == [
-        (16, "loop.tool_calls_per_cycle"), (18, "verify"), (24, "tools"),
-        (25, "alerts"), (29, "hub.otlp_http"), (29, "hub.otlp_grpc"),
+        (16, "loop.tool_calls_per_cycle"), (18, "verify"), (24, "tools"), (25, "alerts"),
     ]  # fmt: skip
     assert "not judged by this version" in source.notes[0].message
 
