@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from midwatch.core.counts import Counts
 from midwatch.core.incident import Incident
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
 from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.store import SpanStore
 from midwatch.store.runs import RunStore
-from midwatch.store.spans.embedded import EmbeddedSpans
-from midwatch.store.telemetry import Telemetry
+from midwatch.store.small import SmallStore
 from midwatch.store.tokens import TokenStore
 
 
@@ -36,8 +37,10 @@ class Room:
     acknowledge: Callable[[str, str], Awaitable[Incident]]
     deliveries: DeliveryBook
     runs: RunStore
-    telemetry: Telemetry
-    spans: EmbeddedSpans
+    telemetry: SmallStore
+    spans: SpanStore
+    cost: Callable[[str, float | None, tzinfo], Awaitable[dict[str, Any]]]
+    """By what, since when, whose days."""
     questions: Questions
     tokens: TokenStore
     callers: Callers

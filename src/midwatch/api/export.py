@@ -16,6 +16,7 @@ from midwatch.api.choices import Several, Since, tags_of, window_of
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Selector
 from midwatch.store.exporting import Format, export
+from midwatch.store.opening import embedded
 
 _TYPES = {
     Format.PARQUET: "application/vnd.apache.parquet",
@@ -53,7 +54,9 @@ def build(room: Room) -> APIRouter:
             )
         folder = Path(tempfile.mkdtemp(prefix="export-", dir=room.scratch))
         try:
-            done = await export(room.spans, signal, folder / f"{signal}.{how}", how, window, what)
+            done = await export(
+                embedded(room.spans), signal, folder / f"{signal}.{how}", how, window, what
+            )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ MAX_NODES: Final = 200
 
 ACTIONS: Final = ("start", "stop", "restart", "suspend", "resume", "kill")
 """What a person may ask of an agent."""
+
+
+Elsewhere = Callable[[str, str, float, str | None, dict[str, Any] | None], Awaitable[Reply]]
 
 
 @dataclass(slots=True)
@@ -75,8 +78,31 @@ class Nodes:
         self._nodes: dict[str, _Node] = {}
         self._asked: dict[str, _Command] = {}
         self._closed = False
+        self.elsewhere: Elsewhere | None = None
+        """Who gives an order to another hub, when the node does not ask this one."""
 
     async def send(
+        self,
+        agent: str,
+        do: str,
+        timeout_s: float = 30.0,
+        *,
+        by: str | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Return the node's reply, whichever hub it asks; see `send_here`."""
+        if self.elsewhere is not None and not self.is_here(agent):
+            return await self.elsewhere(agent, do, timeout_s, by, data)
+        return await self.send_here(agent, do, timeout_s, by=by, data=data)
+
+    def is_here(self, agent: str) -> bool:
+        """Tell whether the agent's node asks this hub for orders."""
+        node = self._nodes.get(self._node_of(agent))
+        if node is None or node.polled_at is None:
+            return node is not None and node.polls > 0
+        return node.polls > 0 or self._monotonic() - node.polled_at < FETCH_S
+
+    async def send_here(
         self,
         agent: str,
         do: str,

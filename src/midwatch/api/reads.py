@@ -16,7 +16,6 @@ from midwatch.api.logs import MAX_LINES, Choice, choose_log, moment, read_log
 from midwatch.core.incident import IncidentState
 from midwatch.core.nearest import did_you_mean
 from midwatch.core.times import zone_of
-from midwatch.store import history, spending
 from midwatch.wire.problem import Refusal
 
 Limit = Annotated[int, Query(ge=1, le=500, description="items of one page")]
@@ -108,13 +107,12 @@ def _add_telemetry(router: APIRouter, room: Room) -> None:
         """Dollars of the calls that the gateway carried, and of what agents report of other runs; dearest first.
         Days are those of the fleet's time zone."""
         zone = zone_of(room.reader.fleet(room.clock())["timezone"])
-        called = await room.spans.read(lambda view: spending.carried(view, by, since, zone))
-        return Json(await room.telemetry.read(lambda c: spending.cost(c, called, by, since, zone)))
+        return Json(await room.cost(by, since, zone))
 
     @router.get("/api/beats", response_model=shapes.Beats)
     async def beats(agent: Name = None, after: After = None, limit: Limit = 100) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Beats, newest first."""
-        found = await room.telemetry.read(lambda c: history.beats(c, agent, after, limit))
+        found = await room.telemetry.beats(agent, after, limit)
         return page(shapes.Beats, found, limit)
 
 

@@ -55,6 +55,10 @@ COUNTERS: Final[dict[str, Counter]] = {
         "target",
         loss=True,
     ),
+    "hub_messages_lost": Counter(
+        "messages between hubs that were not told or not heard; what they are about is read anew",
+        "reason",
+    ),
     "pings": Counter("pings received", "kind"),
     "commands": Counter("commands to nodes", "result"),
     "stream_resyncs": Counter(

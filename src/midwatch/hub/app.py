@@ -33,24 +33,23 @@ from midwatch.api.stream import Stream
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
+from midwatch.core.spans.questions import Questions
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FleetView
 from midwatch.hub.keeping.guarding import DiskNews
 from midwatch.hub.settings import Settings
 from midwatch.hub.spans import SpanRoom
+from midwatch.hub.together import Together
 from midwatch.ingest.app import IngestApp, takes
 from midwatch.ingest.intake import Intake
 from midwatch.ingest.otlp.http import PATHS as OTLP
 from midwatch.ingest.roster import SELF, Roster
-from midwatch.store import history
 from midwatch.store.agents import AgentStore
 from midwatch.store.deliveries import DeliveryStore
 from midwatch.store.incidents import IncidentStore
-from midwatch.store.questions.embedded import EmbeddedQuestions
-from midwatch.store.questions.recorded import MAX_ROWS, recorded
+from midwatch.store.opening import Beside, HubStores
+from midwatch.store.questions.recorded import MAX_ROWS
 from midwatch.store.runs import RunStore
-from midwatch.store.state import StateDb
-from midwatch.store.telemetry import Telemetry
 from midwatch.store.tokens import LoginStore, TokenStore
 from midwatch.watch.engine import Watch
 from midwatch.wire.items import Item, Kind
@@ -71,8 +70,10 @@ class Hub:
         self.clock = clock
         self.counts = Counts()
         self._folder = _folder(settings.data)
-        self._state = StateDb(self._folder / "state.db")
-        self._telemetry = Telemetry(self._folder / "telemetry.duckdb", self.counts, clock)
+        fleet = load_fleet(settings.data)
+        self._fleet = fleet
+        self._stores = HubStores(self._folder, fleet.hub.stores, self.counts, clock)
+        self._state, self._telemetry = self._stores.state, self._stores.small
         self._runs = RunStore(self._state, self.counts)
         self._incidents = IncidentStore(self._state)
         self._roster = Roster(AgentStore(self._state), clock)
@@ -83,22 +84,12 @@ class Hub:
         self._callers = Callers(token, secret, self._tokens, logins, clock)
         self._stream = Stream(self.counts)
         self._nodes = Nodes(self._node_of, self.counts)
-        fleet = load_fleet(settings.data)
         self._view = FleetView(fleet, node=settings.node, now=clock(), lost=self.counts.lost)
-        self._fleet = fleet
         deliveries = DeliveryStore(self._state)
-        self._watch = Watch(
-            view=self._view,
-            book=self._incidents,
-            deliveries=deliveries,
-            link=self._nodes,
-            publisher=self._stream,
-            fleet=fleet,
-            clock=clock,
-        )
+        self._watch = self._watching(deliveries)
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
         self._spans = SpanRoom(
-            self._state,
+            self._stores,
             self._roster,
             self._watch,
             self._view,
@@ -110,11 +101,17 @@ class Hub:
             clock,
             small=self._telemetry,
             tell=DiskNews(self._note, self._incidents, clock, SELF),
+            mine=self._watches,
         )
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)
         pages = web.build(
-            self._view, self._incidents, clock=clock, runs=self._runs_of, deliveries=deliveries
+            self._view,
+            self._incidents,
+            clock=clock,
+            runs=self._runs_of,
+            deliveries=deliveries,
+            questions=room.questions,
         )
         self._api = api.build(room, [pages])
         self.asgi = Gate(
@@ -127,6 +124,34 @@ class Hub:
             error_page=_error_page,
         )
 
+    def _watching(self, deliveries: DeliveryStore) -> Watch | Together:
+        """Return who watches: this hub, or one of several that share their stores."""
+
+        def make() -> Watch:
+            return Watch(
+                view=self._view,
+                book=self._incidents,
+                deliveries=deliveries,
+                link=self._nodes,
+                publisher=self._stream,
+                fleet=self._fleet,
+                clock=self.clock,
+            )
+
+        if self._stores.shared is None:
+            return make()
+        return Together(
+            self._stores.shared,
+            view=self._view,
+            book=self._incidents,
+            nodes=self._nodes,
+            publisher=self._stream,
+            make_watch=make,
+            read_anew=self._restore,
+            counts=self.counts,
+            clock=self.clock,
+        )
+
     def _room(self, deliveries: DeliveryStore) -> api.Room:
         """Return what the API needs of its neighbours."""
         return Room(
@@ -137,6 +162,7 @@ class Hub:
             runs=self._runs,
             telemetry=self._telemetry,
             spans=self._spans.store,
+            cost=partial(self._stores.cost, self._spans.store),
             questions=self._questions(),
             tokens=self._tokens,
             callers=self._callers,
@@ -159,7 +185,7 @@ class Hub:
             error_page=_error_page,
         )
 
-    def _questions(self) -> EmbeddedQuestions:
+    def _questions(self) -> Questions:
         """Return what answers about telemetry, and what SQL reads beside it."""
 
         async def agents() -> Sequence[dict[str, Any]]:
@@ -170,9 +196,10 @@ class Hub:
             return [incident.to_json() for incident in found]
 
         runs = partial(self._runs.page, agent=None, after=None, limit=MAX_ROWS)
-        also = recorded(self._telemetry, agents, runs, incidents)
         room = self._spans
-        return EmbeddedQuestions(room.store, room.groups, room.known_windows, also)
+        return self._stores.questions(
+            room.store, room.groups, room.known_windows, Beside(agents, runs, incidents)
+        )
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -181,15 +208,16 @@ class Hub:
         self._state.open()
         self._telemetry.open()
         await self._roster.load(self._fleet)
-        now = self.clock()
-        start = day_start(now, zone_of(self._fleet.timezone))
-        histories = await self._telemetry.read(
-            lambda cursor: history.histories(cursor, now, start), timeout_s=60.0
-        )
-        self._view.restore(histories, now)
+        await self._restore()
         self._intake.start()
         await self._spans.start(self._telemetry)
         await self._watch.start()
+
+    async def _restore(self) -> None:
+        """Let the view know what the store knows. Raises StoreError."""
+        now = self.clock()
+        start = day_start(now, zone_of(self._fleet.timezone))
+        self._view.restore(await self._telemetry.histories(now, start), now)
 
     async def listen(self) -> list[str]:
         """Open the addresses for telemetry alone, after `start`; return them in words. Raises SetupError."""
@@ -283,6 +311,10 @@ class Hub:
     async def _note(self, event: Item) -> None:
         """Keep an event of the hub itself; the watch sees it like any other. Raises StoreError."""
         await self._telemetry.append(Kind.EVENT, [event])
+
+    async def _watches(self) -> bool:
+        """Tell whether this hub does what only one of several may do."""
+        return not isinstance(self._watch, Together) or self._watch.watches
 
     async def _probe_state(self) -> None:
         await self._state.probe(self.clock())

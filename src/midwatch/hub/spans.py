@@ -30,10 +30,10 @@ from midwatch.hub.prices import pricer, set_prices, written_at
 from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.http import OtlpHttp
 from midwatch.ingest.otlp.intake import OtlpIntake, Registry
+from midwatch.store.opening import HubStores
+from midwatch.store.small import SmallStore
 from midwatch.store.spans.embedded import EmbeddedSpans
-from midwatch.store.spans.manifest import StateManifest
 from midwatch.store.spans.settled import Books, Terms
-from midwatch.store.state import StateDb
 from midwatch.store.telemetry import Telemetry
 
 SETTLE_EVERY_S: Final = 30.0
@@ -50,7 +50,7 @@ class SpanRoom:
 
     def __init__(
         self,
-        state: StateDb,
+        stores: HubStores,
         roster: Registry,
         observer: SpanObserver,
         view: FleetView,
@@ -63,6 +63,7 @@ class SpanRoom:
         *,
         small: Small | None = None,
         tell: Tell | None = None,
+        mine: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """`small` keeps beats, events and samples; `tell` hears how the disk is."""
         self._clock = clock
@@ -70,11 +71,11 @@ class SpanRoom:
         self._view = view
         self._models: set[str] = set()
         self._books = Books(Terms(self.groups, self.windows, lambda: self._fleet.hub.tags))
-        self.store = EmbeddedSpans(
-            data / "hub" / "spans", StateManifest(state), counts, settling=self._books, clock=clock
-        )
+        self.store = stores.spans(self._books)
         self.losing = Losing(self.store, view, find_run, counts, clock)
-        self.life = Life(self.store, data / "hub", fleet, counts, clock, small=small, tell=tell)
+        self.life = Life(
+            self.store, data / "hub", fleet, counts, clock, small=small, tell=tell, mine=mine
+        )
         door = Admission(closed=self.life.closed)
         intake = OtlpIntake(self.store, roster, observer, door, counts, clock)
         intake.onward = self.life.see
@@ -82,9 +83,11 @@ class SpanRoom:
         self.http = OtlpHttp(intake)
         self._listeners = Listeners(intake, by_token)
         self._working: list[asyncio.Task[None]] = []
+        self._moving: asyncio.Task[None] | None = None
+        self._stopped = False
         self.reload(fleet, data)
 
-    async def start(self, before: Telemetry) -> None:
+    async def start(self, before: SmallStore) -> None:
         """Open the store; `before` may hold spans of an older version, which are moved. Raises SetupError,
         StoreError."""
         await self.store.open()
@@ -92,8 +95,10 @@ class SpanRoom:
         self._working = [
             asyncio.create_task(self._settle_on(), name="spans settling"),
             asyncio.create_task(self.losing.run(), name="spans losing"),
-            asyncio.create_task(self._move(before), name="spans moving"),
         ]
+        if isinstance(before, Telemetry) and isinstance(self.store, EmbeddedSpans):
+            moving = self._move(before, self.store)
+            self._working.append(asyncio.create_task(moving, name="spans moving"))
 
     def reload(self, fleet: Fleet, data: Path) -> None:
         """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
@@ -139,6 +144,10 @@ class SpanRoom:
 
     async def stop(self) -> None:
         """Write what waits, and close."""
+        self._stopped = True
+        if self._moving is not None:
+            # not cancelled: its question of the other store would go on without it
+            await asyncio.wait([self._moving])
         for task in self._working:
             task.cancel()
         if self._working:
@@ -146,9 +155,9 @@ class SpanRoom:
         await self.life.stop()
         await self.store.stop()
 
-    async def _move(self, before: Telemetry) -> None:
+    async def _move(self, before: Telemetry, into: EmbeddedSpans) -> None:
         try:
-            await move(before, self.store, self._pricer.price)
+            await move(before, into, self._pricer.price)
         except StoreError as error:
             log.warning("spans of an older version are moved at the next start: %s", error)
         except Exception:

@@ -19,7 +19,8 @@ from midwatch.core.ports import Observer
 from midwatch.ingest.bodies import busy
 from midwatch.ingest.roster import Roster
 from midwatch.store.runs import Merged, RunStore
-from midwatch.store.telemetry import Stored, Telemetry
+from midwatch.store.small import SmallStore
+from midwatch.store.telemetry import Stored
 from midwatch.wire import items as wire
 from midwatch.wire.items import BadItem, Item, Kind
 from midwatch.wire.limits import MAX_DATA_BYTES, MAX_ITEMS, MAX_TEXT
@@ -95,7 +96,7 @@ class Intake:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: SmallStore,
         runs: RunStore,
         roster: Roster,
         observer: Observer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from midwatch.core.counts import Counts
@@ -13,6 +13,7 @@ from midwatch.core.fleet import Fleet
 from midwatch.core.ports import Space
 from midwatch.core.spans.form import Batch
 from midwatch.core.spans.keeping import Guarded
+from midwatch.core.spans.store import SpanStore
 from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.forwarding import State as Target
 from midwatch.hub.keeping.guarding import DiskGuard, Tell
@@ -28,7 +29,7 @@ class Life:
 
     def __init__(
         self,
-        store: EmbeddedSpans,
+        store: SpanStore,
         folder: Path,
         fleet: Fleet,
         counts: Counts,
@@ -37,15 +38,25 @@ class Life:
         small: Small | None = None,
         tell: Tell | None = None,
         space: Space | None = None,
+        mine: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
-        and samples; `tell` hears how the disk is."""
+        and samples; `tell` hears how the disk is; `mine` tells whether this hub settles and lets go, where several share a
+        store. Traces are let go by sampling in the embedded store alone."""
         self._fleet = fleet
         self._counts = counts
         self._clock = clock
-        letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
+        letting = None
+        if isinstance(store, EmbeddedSpans):
+            letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
         self.keeper = Keeper(
-            store, lambda: self._fleet.hub.keep, counts, clock, small=small, sampling=letting
+            store,
+            lambda: self._fleet.hub.keep,
+            counts,
+            clock,
+            small=small,
+            sampling=letting,
+            mine=mine,
         )
         self.guard = DiskGuard(
             folder,

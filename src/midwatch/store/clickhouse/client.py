@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from midwatch.core.errors import SetupError, StoreError
@@ -253,9 +253,8 @@ _ESCAPES: Final = str.maketrans(
 
 def bound(value: Any) -> str:
     """Return a value in the form in which the server reads parameters."""
-    if isinstance(value, list | tuple):
-        many: Sequence[Any] = value
-        return f"[{','.join(_inner(one) for one in many)}]"
+    if isinstance(value, list):
+        return f"[{','.join(map(_inner, cast('list[Any]', value)))}]"
     return str(value) if isinstance(value, int | float) else _text(value).translate(_ESCAPES)
 
 

@@ -85,7 +85,7 @@ def _today(ask: Ask, day_start: float) -> dict[str, DaySums]:
         " OR JSONExtractString(ifNull(data, ''), 'why') ILIKE '%restart%') GROUP BY agent",
         start,
     )
-    restarts: dict[str, int] = dict(again)
+    restarts: dict[str, int] = {row[0]: row[1] for row in again}
     sums: dict[str, DaySums] = {}
     for agent, cycles, tokens, cost, items, unit in ask(
         f"SELECT agent, count(), sum(tokens), sumIf(cost_nusd, (agent, ifNull(run_id, '')) NOT IN"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
-from midwatch.core.spans.form import CONTENTS, SPANS, Row, Signal
+from midwatch.core.spans.form import CONTENTS, SPANS, ContentKind, Row, Signal
 from midwatch.core.spans.questions import (
     BadQuestion,
     By,
@@ -27,8 +27,10 @@ from midwatch.core.spans.questions import (
     Window,
 )
 from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.core.spans.turns import MAX_SPANS, session_shown
 from midwatch.store.clickhouse import sql, sums
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.dialect import ClickHouseWords
@@ -42,6 +44,14 @@ from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.spans.sums import BY_DEFAULT
 
 _SAY: Final = ClickHouseWords()
+
+_BRIEF: Final = ", ".join(
+    f"NULL AS `{column.name}`"
+    if column.name in ("attributes", "events", "links", "envelope")
+    else f"s.`{column.name}`"
+    for column in SPANS.row
+)
+"""A span without what is large."""
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -95,6 +105,32 @@ class ClickHouseQuestions:
             found = _of_sessions(ask, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
             return Page([session_item(name, found[name]) for name in chosen], more)
+
+        return await self._spans.question(work)
+
+    async def session(self, session: str) -> Item | None:
+        def work(ask: sums.Ask) -> Item | None:
+            value = Values(_SAY)
+            mine = choosing.of_session(_sources(), session, value)
+            traces = [bytes.fromhex(row[0]) for row in ask(mine, value.given)]
+            if not traces:
+                return None
+            told = ask(
+                f"SELECT {_BRIEF}, s.counts FROM {counted(_of_traces(Signal.SPANS, traces))} AS s"
+                f" ORDER BY start_ns DESC LIMIT {MAX_SPANS}",
+                {},
+            )
+            rows = [back(Signal.SPANS, row[:-1]) for row in told]
+            bits = {id(row): one[-1] for row, one in zip(rows, told, strict=True)}
+            states: dict[tuple[bytes, bytes], list[str]] = {}
+            for trace, span, text in ask(
+                f"SELECT trace_id, span_id, text FROM {_of_traces(Signal.CONTENTS, traces)} AS c"
+                f" WHERE kind = {ContentKind.STATE.value} ORDER BY place",
+                {},
+            ):
+                states.setdefault((bytes.fromhex(trace), bytes.fromhex(span)), []).append(text)
+            whole = session_of(session, rows, lambda row: bits[id(row)])
+            return session_shown(whole, states)
 
         return await self._spans.question(work)
 
@@ -295,9 +331,12 @@ def _found(choice: Choice, value: Values) -> str | None:
 def _summaries(ask: sums.Ask, traces: Sequence[bytes]) -> dict[bytes, Summary]:
     if not traces:
         return {}
+    return sums.summaries(ask, counted(_of_traces(Signal.SPANS, traces)), {})
+
+
+def _of_traces(signal: Signal, traces: Sequence[bytes]) -> str:
     listed = ", ".join(f"'{trace.hex()}'" for trace in traces)
-    rows = f"(SELECT {SELECT[Signal.SPANS]} FROM {NAMES[Signal.SPANS]} FINAL WHERE trace_id IN ({listed}))"
-    return sums.summaries(ask, counted(rows), {})
+    return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL WHERE trace_id IN ({listed}))"
 
 
 def _of_sessions(ask: sums.Ask, chosen: Sequence[str]) -> dict[str, Summary]:

@@ -165,7 +165,7 @@ class Sifter:
             "SELECT run_id, at_ns FROM midwatch_lost FINAL WHERE run_id IN {runs:Array(String)}",
             {"runs": sorted(runs)},
         )
-        return dict(told.rows)
+        return {row[0]: row[1] for row in told.rows}
 
     def _contents_of(self, batches: Sequence[Batch]) -> set[_ContentKey]:
         """Return which contents are there, of spans that are not new with this commit."""

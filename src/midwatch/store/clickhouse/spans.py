@@ -194,7 +194,7 @@ class ClickHouseSpans:
             f"SELECT assumeNotNull(run_id), count() FROM {NAMES[Signal.SPANS]} FINAL"
             f" WHERE rank = {Rank.OPEN.value} AND run_id IS NOT NULL GROUP BY 1"
         )
-        return dict(told)
+        return {row[0]: row[1] for row in told}
 
     # -- what time and people do -------------------------------------------------------------
 

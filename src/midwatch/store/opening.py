@@ -1,0 +1,153 @@
+"""Which stores a hub has: files of its data directory, or what `hub.stores` of the fleet file names, shared by several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.ports import Bus, Lease
+from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.store import SpanStore
+from midwatch.core.telemetry import Stores as Wanted
+from midwatch.store import spending
+from midwatch.store.leases import StateLease
+from midwatch.store.questions.embedded import EmbeddedQuestions
+from midwatch.store.questions.recorded import Fetch, recorded
+from midwatch.store.small import SmallStore
+from midwatch.store.spans.embedded import EmbeddedSpans
+from midwatch.store.spans.manifest import StateManifest
+from midwatch.store.spans.sealing import Settling
+from midwatch.store.state import StateDb
+from midwatch.store.telemetry import Telemetry
+from midwatch.wire.ids import new_id
+
+Groups = Callable[[], Mapping[str, str]]
+Windows = Callable[[], Mapping[str, int]]
+
+
+class OpenedSpans(SpanStore, Protocol):
+    """A store of spans that a hub opens."""
+
+    async def open(self) -> None:
+        """Open or create it. Raises SetupError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What hubs of one fleet have in common."""
+
+    bus: Bus
+    lease: Lease
+    stop: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What SQL may read beside telemetry: agents, runs and incidents as the API shows them."""
+
+    agents: Fetch
+    runs: Fetch
+    incidents: Fetch
+
+
+class HubStores:
+    """The stores of one hub. Raises SetupError for an address that cannot be one. `folder` is the hub's own."""
+
+    def __init__(
+        self, folder: Path, wanted: Wanted, counts: Counts, clock: Callable[[], float]
+    ) -> None:
+        state = _secret(wanted.state, "hub.stores.state")
+        self._clickhouse = _secret(wanted.telemetry, "hub.stores.telemetry")
+        if state is not None and self._clickhouse is None:
+            raise SetupError(
+                "hub.stores has a state and no telemetry: hubs that share PostgreSQL share a ClickHouse, too; name both"
+            )
+        self._folder, self._counts, self._clock = folder, counts, clock
+        self.state = StateDb(state if state is not None else folder / "state.db")
+        self.small = self._small()
+        self.shared = None if state is None else _shared(state, self.state)
+
+    def _small(self) -> SmallStore:
+        if self._clickhouse is None:
+            return Telemetry(self._folder / "telemetry.duckdb", self._counts, self._clock)
+        # only here: hubs with files have no use for any of it
+        from midwatch.store.clickhouse.client import ClickHouse
+        from midwatch.store.clickhouse.items import ClickHouseItems
+
+        return ClickHouseItems(ClickHouse(self._clickhouse), self._counts, self._clock)
+
+    def spans(self, settling: Settling) -> OpenedSpans:
+        """Return the store of spans. `settling` is for the embedded one."""
+        if self._clickhouse is None:
+            manifest = StateManifest(self.state)
+            return EmbeddedSpans(
+                self._folder / "spans", manifest, self._counts, settling=settling, clock=self._clock
+            )
+        from midwatch.store.clickhouse.client import ClickHouse
+        from midwatch.store.clickhouse.spans import ClickHouseSpans
+
+        return ClickHouseSpans(ClickHouse(self._clickhouse), self._counts, clock=self._clock)
+
+    def questions(
+        self, spans: SpanStore, groups: Groups, windows: Windows, beside: Beside
+    ) -> Questions:
+        """Return what answers about the spans of `spans`."""
+        if isinstance(spans, EmbeddedSpans):
+            assert isinstance(self.small, Telemetry)
+            also = recorded(self.small, beside.agents, beside.runs, beside.incidents)
+            return EmbeddedQuestions(spans, groups, windows, also)
+        from midwatch.store.clickhouse.questions import ClickHouseQuestions
+        from midwatch.store.clickhouse.spans import ClickHouseSpans
+
+        assert isinstance(spans, ClickHouseSpans)
+        return ClickHouseQuestions(spans, groups, windows)
+
+    async def cost(
+        self, spans: SpanStore, by: str, since: float | None, zone: tzinfo
+    ) -> dict[str, Any]:
+        """Return what agents cost; see `spending.cost`. Raises StoreError."""
+        if isinstance(spans, EmbeddedSpans) and isinstance(self.small, Telemetry):
+            carried = partial(spending.carried, by=by, since=since, zone=zone)
+            called = await spans.read(carried)
+            return await self.small.read(lambda c: spending.cost(c, called, by, since, zone))
+        from midwatch.store.clickhouse.items import ClickHouseItems
+
+        assert isinstance(self.small, ClickHouseItems)
+        return await self.small.cost(by, since, zone)
+
+
+def embedded(spans: SpanStore) -> EmbeddedSpans:
+    """Return the store when it is the embedded one. Raises StoreError: files are made of that alone."""
+    if isinstance(spans, EmbeddedSpans):
+        return spans
+    raise StoreError(
+        "telemetry is on ClickHouse, which writes files itself: "
+        "clickhouse-client --query 'SELECT … FROM otel_traces FINAL INTO OUTFILE … FORMAT Parquet'",
+        permanent=True,
+    )
+
+
+def _shared(address: str, state: StateDb) -> Shared:
+    from midwatch.store.telling import PostgresBus
+
+    bus = PostgresBus(address)
+    return Shared(bus, StateLease(state, new_id()), bus.stop)
+
+
+def _secret(value: str | None, setting: str) -> str | None:
+    """Return an address; `env:NAME` is looked up. Raises SetupError."""
+    if value is None or not value.startswith("env:"):
+        return value
+    name = value[4:].strip()
+    found = os.environ.get(name, "").strip()
+    if not found:
+        raise SetupError(f"{setting} is {value!r}, and the variable {name} is not set; set it where midwatch up is started")  # fmt: skip
+    return found
