@@ -43,7 +43,7 @@ def _free(instance: Instance) -> int:
 
 def _limit(instance: Instance, size: int) -> None:
     document = yaml.safe_load(instance.file.read_text())
-    document["hub"]["keep"] = {"free": f"{size // 1024} KiB"}
+    document["hub"]["keep"] = {"free": f"{size // 1024}KiB"}
     part = Path(f"{instance.file}.part")
     part.write_text(yaml.safe_dump(document, sort_keys=False))
     part.replace(instance.file)

@@ -14,7 +14,7 @@ while not stage.seen("enough"):
     one = spans.span(os.urandom(16).hex(), os.urandom(8).hex(), "step")
     sent = spans.post(spans.wrapped([one]))
     beat = spans.post(json.dumps({"tokens": 1}).encode(), path="/api/beats")
-    asked = asking.ask("how much room is there?")
+    asked = asking.ask(f"how much room is there at {len(said)}?")
     said.append({
         "at": time.time(),
         "spans": sent.status,

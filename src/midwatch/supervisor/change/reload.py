@@ -268,8 +268,11 @@ class Changes:
             for key in change.fixed(self._loaded.fleet, fleet)
         ]
         agents = {name: entry.agent for name, entry in entries.items()}
+        # what is kept of telemetry, and where it goes on to, counts from now on; addresses and stores do not
+        stays = ("listen", "otlp_http", "otlp_grpc", "stores")
+        hub = fleet.hub.model_copy(update={key: getattr(house.fleet.hub, key) for key in stays})
         fresh = fleet.model_copy(
-            update={"agents": agents, "hub": house.fleet.hub, "gateway": house.fleet.gateway}
+            update={"agents": agents, "hub": hub, "gateway": house.fleet.gateway}
         )
         house.data.write_json("fleet.json", fresh.model_dump(mode="json"))
         house.fleet = fresh
