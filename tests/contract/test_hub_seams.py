@@ -205,29 +205,29 @@ async def office(
 
 async def test_one_of_two_holds_a_lease_and_keeps_its_number(office: Office) -> None:
     one, two = office.holder("one"), office.holder("two")
-    number = await one.hold("watch", 2.0)
+    number = await one.hold("watch", 60.0)
     assert number is not None
-    assert await two.hold("watch", 2.0) is None
-    assert await one.hold("watch", 2.0) == number
-    assert await two.hold("settle", 2.0) is not None
+    assert await two.hold("watch", 60.0) is None
+    assert await one.hold("watch", 60.0) == number
+    assert await two.hold("settle", 60.0) is not None
 
 
 async def test_a_lease_that_ran_out_goes_to_the_next_with_a_higher_number(office: Office) -> None:
     one, two = office.holder("one"), office.holder("two")
-    first = await one.hold("watch", 1.0)
-    await office.let_pass(1.5)
-    second = await two.hold("watch", 2.0)
+    first = await one.hold("watch", 60.0)
+    await office.let_pass(61.0)
+    second = await two.hold("watch", 60.0)
     assert first is not None
     assert second is not None
     assert second > first
-    assert await one.hold("watch", 2.0) is None
+    assert await one.hold("watch", 60.0) is None
 
 
 async def test_who_let_his_lease_run_out_gets_another_number(office: Office) -> None:
     one = office.holder("one")
-    first = await one.hold("watch", 1.0)
-    await office.let_pass(1.5)
-    second = await one.hold("watch", 2.0)
+    first = await one.hold("watch", 60.0)
+    await office.let_pass(61.0)
+    second = await one.hold("watch", 60.0)
     assert first is not None
     assert second is not None
     assert second > first
@@ -237,9 +237,9 @@ async def test_a_lease_that_is_given_back_is_free_at_once(office: Office) -> Non
     one, two = office.holder("one"), office.holder("two")
     first = await one.hold("watch", 60.0)
     await two.release("watch")  # not his
-    assert await two.hold("watch", 2.0) is None
+    assert await two.hold("watch", 60.0) is None
     await one.release("watch")
-    second = await two.hold("watch", 2.0)
+    second = await two.hold("watch", 60.0)
     assert first is not None
     assert second is not None
     assert second > first
@@ -367,7 +367,7 @@ async def test_what_is_broken_says_so() -> None:
     outlet.broken = lease.broken = bus.broken = True
     for attempt in (
         lambda: outlet.put(b"a"),
-        lambda: lease.hold("watch", 1.0),
+        lambda: lease.hold("watch", 60.0),
         lambda: bus.tell("facts", b"a"),
     ):
         with pytest.raises(StoreError, match="told to be broken"):
