@@ -127,14 +127,14 @@ def kill_and_judge(directory: Path, seconds: float) -> None:
         assert instance.wait(lambda: all_run(instance), SETTLE_S), [
             (name, (instance.agent(name) or {}).get("sentence")) for name in AGENTS
         ]
-        assert instance.wait(lambda: misfits(instance) == [], 10), misfits(instance)
+        assert instance.wait(lambda: misfits(instance) == [], 30), misfits(instance)
         time.sleep(1)
         assert misfits(instance) == [], "a process of an earlier run came to light late"
     finally:
         poster.over.set()
         poster.join(10)
         instance.stop()
-    assert instance.wait(lambda: not processes_of(instance), 5), processes_of(instance)
+    assert instance.wait(lambda: not processes_of(instance), 30), processes_of(instance)
     judge_beats(instance, poster)
 
 

@@ -123,7 +123,7 @@ def misbehave_and_judge(directory: Path, agents: int, seconds: float) -> None:
         )
     finally:
         instance.stop()
-    assert instance.wait(lambda: not processes(instance), 5), processes(instance)
+    assert instance.wait(lambda: not processes(instance), 30), processes(instance)
 
 
 @pytest.mark.timeout(240)
