@@ -6,6 +6,7 @@ answers; more is behind its links.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -35,6 +36,8 @@ WIDE: Final = 1_000
 
 MAX_TEXT: Final = 20_000
 """Characters of one content that a page shows; the API gives the rest."""
+
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 Frame = Callable[[float], Awaitable[dict[str, Any]]]
 Word = Annotated[str, Query(max_length=300)]
@@ -156,6 +159,11 @@ def ticks(first_ns: int, last_ns: int) -> list[tuple[int, str]]:
     return [(at, words.span(whole_s * at / 100)) for at in (0, 25, 50, 75)]
 
 
+def prose(text: str) -> str:
+    """Return text of several lines without what moves or hides text: controls, and marks of direction."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _HIDDEN)
+
+
 def add_pages(router: APIRouter, questions: Questions, frame: Frame, clock: Callable[[], float]) -> None:  # fmt: skip
     """Add the pages of traces and sessions."""
     _add_traces(router, questions, frame, clock)
@@ -198,7 +206,7 @@ def _add_traces(router: APIRouter, questions: Questions, frame: Frame, clock: Ca
             tree = held = None
         if tree is None or held is None:
             return render.problem_page(404, "There is no such span in this trace.")
-        return render.html("span.html", **await frame(clock()), tree=tree, node=tree.nodes[0], held=held, most=MAX_TEXT)  # fmt: skip
+        return render.html("span.html", **await frame(clock()), tree=tree, node=tree.nodes[0], held=held, most=MAX_TEXT, prose=prose)  # fmt: skip
 
 
 def _add_sessions(router: APIRouter, questions: Questions, frame: Frame, clock: Callable[[], float]) -> None:  # fmt: skip

@@ -1,0 +1,140 @@
+"""The pages of traces and sessions as they are served, over questions in memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from demo_hub import FakeBook, FakeReader
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from midwatch import web
+from midwatch.core.spans.form import Batch, ContentKind, Rank, Role, Row
+from midwatch.store.questions.memory import MemoryQuestions
+from midwatch.store.spans.memory import MemorySpans, Shelf
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from spans import NOON_S, call, content, span, span_id, trace_id
+
+EVIL = "<script>alert(1)</script>\u202e\"'><img src=x onerror=alert(2)>"
+
+
+class Tags(HTMLParser):
+    """The elements of a page, in their order, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        named = dict(attrs)
+        assert "style" not in named, "the page's policy forbids styles of elements"
+        if tag == "a":
+            self.links.append(named.get("href") or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += " ".join(data.split()) + " "
+
+
+def state(name: str, number: int, memory: Any, turn: str) -> tuple[Row, Row]:
+    row = span(name, "t1", "root", start_s=number, role=Role.MEMORY.value, session="s/1 ?", turn=turn, content_count=1)  # fmt: skip
+    return row, content(row, "midwatch.state", json.dumps({"memory": memory}), ContentKind.STATE)
+
+
+@pytest.fixture
+async def client() -> TestClient:
+    asked = call("ask", "t1", "root", start_s=1, name="chat", session="s/1 ?", turn="1", content_count=2)  # fmt: skip
+    first, told = state("s1", 2, {"name": "Ann"}, "1")
+    second, told_again = state("s2", 30, {"name": EVIL}, "2")
+    tools = [
+        span(f"tool{n}", "t1", "root", start_s=3 + n, name="search", role=Role.TOOL.value)
+        for n in range(5)
+    ]
+    rows = [
+        span("root", "t1", role=Role.AGENT.value, duration_ns=60 * 10**9),
+        asked, first, second, *tools,
+        span("bad", "t1", "root", start_s=20, status=2, status_message=EVIL, name="send"),
+        span("evil", EVIL, start_s=100, name=EVIL, session=EVIL, user=EVIL, outcome=EVIL, rank=Rank.OPEN.value),
+    ]  # fmt: skip
+    contents = [content(asked, "gen_ai.input.messages", "what of " + EVIL), told, told_again]
+    shelf = Shelf()
+    await MemorySpans(shelf).append(Batch(spans=rows, contents=contents))
+    app = FastAPI()
+    pages = web.build(
+        FakeReader(),
+        FakeBook(),
+        clock=lambda: NOON_S + 3600.0,
+        questions=MemoryQuestions(shelf),
+    )
+    app.include_router(pages)
+    return TestClient(app)
+
+
+TRACE = f"/traces/{trace_id('t1').hex()}"
+PAGES = {
+    "traces": "/traces",
+    "filtered": "/traces?only=failed&agent=inbox&back=all",
+    "none": "/traces?agent=nobody",
+    "trace": TRACE,
+    "every span": f"{TRACE}?unfold=yes",
+    "below": f"{TRACE}?below={span_id('bad').hex()}",
+    "span": f"{TRACE}/spans/{span_id('ask').hex()}",
+    "hostile": f"/traces/{trace_id(EVIL).hex()}",
+    "sessions": "/sessions",
+    "session": "/sessions/" + quote("s/1 ?", safe=""),
+    "hostile session": "/sessions/" + quote(EVIL, safe=""),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_served_and_what_agents_wrote_is_text(client: TestClient, name: str) -> None:
+    answer = client.get(PAGES[name])
+    assert answer.status_code == 200
+    page = Tags(answer.text)
+    assert page.names.count("script") == 1
+    assert "img" not in page.names
+    assert "\u202e" not in answer.text
+    assert not any(link.startswith(("javascript:", "http")) for link in page.links)
+
+
+def test_a_list_is_narrowed_and_its_links_lead_on(client: TestClient) -> None:
+    failed = Tags(client.get("/traces?only=failed").text)
+    assert [link for link in failed.links if link.startswith("/traces/")] == [TRACE]
+    assert "No trace is like that." in Tags(client.get(PAGES["none"]).text).text
+    assert client.get("/traces?only=nothing").status_code == 422
+
+
+def test_a_waterfall_folds_repeats_and_shows_them_when_asked(client: TestClient) -> None:
+    folded, every = Tags(client.get(TRACE).text), Tags(client.get(f"{TRACE}?unfold=yes").text)
+    assert folded.text.count("search") == 1
+    assert "5 ×" in folded.text
+    assert every.text.count("search") == 5
+    assert folded.names.count("rect") == 2 * 6  # root, chat, two states, tools in one, send
+    assert "1 failed below" in folded.text
+
+
+def test_a_session_shows_what_each_turn_changed(client: TestClient) -> None:
+    page = Tags(client.get(PAGES["session"]).text)
+    assert page.text.index("Turn 1") < page.text.index("memory.name") < page.text.index("Turn 2")
+    assert (page.names.count("del"), page.names.count("ins")) == (1, 2)
+
+
+def test_a_span_shows_what_was_said_and_what_is_gone(client: TestClient) -> None:
+    page = Tags(client.get(PAGES["span"]).text)
+    assert "what of <script>" in page.text
+    assert "1 more have expired or were removed." in page.text
+
+
+@pytest.mark.parametrize("path", ["/traces/00", "/traces/zz", f"{TRACE}/spans/00", "/sessions/x", f"{TRACE}?below=zz"])  # fmt: skip
+def test_what_is_not_there_is_said(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
