@@ -49,16 +49,22 @@ class Anybody:
 
 
 async def move(
-    telemetry: Telemetry, store: SpanStore, price: Callable[[Iterable[Row]], None]
+    telemetry: Telemetry,
+    store: SpanStore,
+    price: Callable[[Iterable[Row]], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Move old spans; return how many there were. Raises StoreError; then the rest is moved at the next start."""
+    """Move old spans; return how many there were. Raises StoreError; then, and when it is `stopped`, the rest is moved
+    at the next start."""
     if not await telemetry.read(_is_there):
         return 0
     moved, after = 0, -1
     interpreter = Interpreter()
-    while True:
+    while not stopped():
         found = await telemetry.read(lambda cursor, after=after: _page(cursor, after), 60.0)
         if not found:
+            await telemetry.drop("spans")
+            log.info("%d spans of before were moved to their own store", moved)
             break
         batch = Batch()
         for row in found:
@@ -68,8 +74,6 @@ async def move(
         kept = await store.append(batch)
         moved += kept.new
         after = found[-1][0]
-    await telemetry.drop("spans")
-    log.info("%d spans of before were moved to their own store", moved)
     return moved
 
 
