@@ -34,7 +34,9 @@ async def talk(interface: str) -> None:
 
 async def stream(clerk: Agent, asked: str, history: object, told: dict) -> None:
     async with clerk.run_stream(asked, message_history=history) as running:
-        told["pieces"] = [piece async for piece in running.stream_text(delta=True)]
+        told["pieces"] = [
+            piece async for piece in running.stream_text(delta=True, debounce_by=None)
+        ]
         told |= seen(running, "".join(told["pieces"]))
 
 
