@@ -71,7 +71,15 @@ DERIVED: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Tables that are made of others: of which, and how."""
 
-_SESSIONS: Final = _COUNTED | {"session", "user", "start_ns", "duration_ns", "turn", "outcome"}
+_SESSIONS: Final = _COUNTED | {
+    "session",
+    "user",
+    "start_ns",
+    "duration_ns",
+    "turn",
+    "outcome",
+    "counts",
+}
 
 
 @dataclass(frozen=True, slots=True)
