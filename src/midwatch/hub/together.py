@@ -127,7 +127,7 @@ class Together:
 
     def statistics(self) -> dict[str, int | float]:
         """Return counters for /metrics; those of the watch are 0 where it is not."""
-        return {"watching": int(self.watches)} | (
+        return {"held": int(self.watches)} | (
             {} if self._watch is None else self._watch.statistics()
         )
 

@@ -1,0 +1,226 @@
+"""Three hubs over one PostgreSQL and one ClickHouse endpoint, as processes: all know the same, one watches, one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.state import StateDb
+from midwatch.store.tables import deliveries, incidents
+from midwatch.wire.ids import new_id
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from clickhouse import clickhouse
+from databases import postgres
+
+TOKEN = "mwt_" + "a" * 43
+DEADLINE_S = 120.0
+
+
+class HubProcess:
+    """One hub, on a port of its own, over a directory of its own."""
+
+    def __init__(self, data: Path, stores: dict[str, str], secret: bytes) -> None:
+        data.mkdir()
+        (data / "secret").write_bytes(secret)
+        (data / "token").write_text(TOKEN)
+        fleet = {
+            "agents": {name: {"command": ["true"]} for name in ("inbox", "prices")},
+            "hub": {"stores": stores},
+        }
+        (data / "fleet.json").write_text(json.dumps(fleet))
+        self._said = (data / "said").open("wb")
+        command = ["-m", "midwatch.hub", "--data", str(data), "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [sys.executable, *command, "--node", data.name],
+            stdout=subprocess.PIPE, stderr=self._said, text=True,
+        )  # fmt: skip
+        self.data = data
+        self.port = 0
+
+    def ready(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "listening on" in line, (self.data / "said").read_text()
+        self.port = int(line.rstrip().rsplit(":", 1)[1])
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the answer as JSON, or as text. Raises OSError when it was none or a refusal."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            told = answer.read()
+            kind = answer.headers["content-type"]
+        return json.loads(told) if "json" in kind else told.decode()
+
+    @property
+    def watches(self) -> bool:
+        return "midwatch_watch_held 1" in self.ask("GET", "/metrics")
+
+    def end(self, *, kill: bool = False) -> None:
+        if self.process.poll() is None:
+            self.process.kill() if kill else self.process.terminate()
+        self.process.wait(timeout=DEADLINE_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._said.close()
+
+
+@pytest.fixture(scope="module")
+def stores() -> Iterator[dict[str, str]]:
+    with postgres() as state, clickhouse() as telemetry:
+        yield {"state": state.fresh(), "telemetry": telemetry.fresh()}
+
+
+@pytest.fixture
+def hubs(stores: dict[str, str], tmp_path: Path) -> Iterator[list[HubProcess]]:
+    secret = secrets.token_bytes(32)
+    made = [HubProcess(tmp_path / f"hub{n}", stores, secret) for n in range(3)]
+    try:
+        for hub in made:
+            hub.ready()
+        yield made
+    finally:
+        for hub in made:
+            hub.end()
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if found := condition():
+                return found
+        time.sleep(0.1)
+    return pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
+
+
+def spans(trace: str, count: int) -> dict[str, Any]:
+    """Return an OTLP request of one trace; its span ids are 1, 2, …"""
+    now = time.time_ns()
+    made = [
+        {
+            "traceId": trace, "spanId": f"{n + 1:016x}", "name": "work", "kind": 1,
+            "startTimeUnixNano": str(now), "endTimeUnixNano": str(now + 1000),
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "inbox"}}]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": made}]}]}
+
+
+class Load:
+    """Senders that go on to the next hub when one does not answer, as clients behind a load balancer do."""
+
+    def __init__(self, hubs: list[HubProcess]) -> None:
+        self._hubs = hubs
+        self._over = threading.Event()
+        self.traces: set[str] = set()
+        self.beats: set[str] = set()
+        self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(3)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, first: int) -> None:
+        at = first
+        while not self._over.is_set():
+            trace, beat = secrets.token_hex(16), new_id()
+            sends = (
+                ("/v1/traces", spans(trace, 8), self.traces, trace),
+                ("/api/beats", {"agent": "prices", "id": beat}, self.beats, beat),
+            )
+            for path, body, kept, name in sends:
+                for _ in range(30):
+                    try:
+                        self._hubs[at % 3].ask("POST", path, body)
+                        kept.add(name)
+                        break
+                    except OSError:
+                        at += 1
+                        time.sleep(0.1)
+                        if self._over.is_set():
+                            return
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+
+def out_of_memory(run: str) -> dict[str, Any]:
+    data = {"end": "out-of-memory", "reason": "killed"}
+    return {"agent": "inbox", "kind": "run.ended", "run_id": run, "data": data}
+
+
+@pytest.mark.timeout(600)
+def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watching_one_is_killed(
+    hubs: list[HubProcess], stores: dict[str, str]
+) -> None:
+    watching = until(lambda: [hub for hub in hubs if hub.watches], "a hub that watches")[0]
+    others = [hub for hub in hubs if hub is not watching]
+    assert not any(hub.watches for hub in others)
+
+    # what one takes all show; what it means is judged once, elsewhere
+    hubs[0].ask("POST", "/api/beats", {"agent": "inbox", "tokens": 5})
+    for hub in hubs:
+        until(lambda h=hub: h.ask("GET", "/api/agents/inbox")["last_beat"], "the beat, everywhere")
+    others[0].ask("POST", "/api/events", out_of_memory("r1"))
+    until(lambda: others[1].ask("GET", "/api/incidents")["items"], "the incident, everywhere")
+
+    # the one that watches dies under load
+    load = Load(hubs)
+    until(lambda: len(load.traces) >= 20 and len(load.beats) >= 20, "some load")
+    watching.end(kill=True)
+    taken = len(load.traces)
+    until(lambda: len(load.traces) >= taken + 20, "load that goes on")
+    heir = until(lambda: [hub for hub in others if hub.watches], "another hub that watches")
+    assert len(heir) == 1
+    load.end()
+    others[0].ask("POST", "/api/events", {**out_of_memory("r2"), "agent": "prices"})
+    until(
+        lambda: len(others[1].ask("GET", "/api/incidents")["items"]) == 2,
+        "an incident that the heir opened",
+    )
+
+    # the audit: everything that was acknowledged is there, once
+    client = ClickHouse(stores["telemetry"])
+    stored = client.ask("SELECT trace_id, count(), uniqExact(span_id) FROM otel_traces FINAL GROUP BY 1")  # fmt: skip
+    found = {trace: (count, ids) for trace, count, ids in stored.rows}
+    assert {found.get(trace) for trace in load.traces} == {(8, 8)}
+    told = client.ask("SELECT id, count() FROM midwatch_beats FINAL WHERE agent = 'prices' GROUP BY 1")  # fmt: skip
+    assert load.beats <= {beat for beat, _ in told.rows}
+    assert {count for _, count in told.rows} == {1}
+    client.close()
+    _each_incident_once(stores["state"])
+
+
+def _each_incident_once(address: str) -> None:
+    db = StateDb(address)
+    db.open()
+    told = db.write_now(lambda c: c.execute(incidents.select()).mappings().all())
+    assert sorted((row["kind"], row["agent"]) for row in told) == [
+        ("oom-kill", "inbox"),
+        ("oom-kill", "prices"),
+    ]
+    sent = db.write_now(lambda c: c.execute(deliveries.select()).mappings().all())
+    keys = [(row["incident_id"], row["target"], row["why"]) for row in sent]
+    assert len(keys) == len(set(keys))
+    db._close_reader()
+    db._close_writer()
