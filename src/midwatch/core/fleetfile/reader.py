@@ -367,7 +367,6 @@ LATER: Final = {
     "tools": "is read, but tool calls are not judged by this version",
     "alerts": "is read, but conditions of your own are not evaluated by this version",
     "loop.tool_calls_per_cycle": "is read, but not judged by this version",
-    "hub.stores": "is read, but this version stores in files of the data directory alone",
 }
 """What the file may say already, and what this version makes of it."""
 
