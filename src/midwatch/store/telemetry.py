@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -97,9 +98,10 @@ class Telemetry:
         """Finish, checkpoint, and close."""
         await self._group.stop()
         loop = asyncio.get_running_loop()
+        # DuckDB refuses to close a connection that a thread is not quite done with
+        await loop.run_in_executor(None, partial(self._reading.shutdown, cancel_futures=True))
         await loop.run_in_executor(self._writing, self._close)
         self._writing.shutdown(wait=False)
-        self._reading.shutdown(wait=False)
 
     def _connect(self) -> None:
         base = duckdb.connect(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -149,9 +150,10 @@ class EmbeddedSpans:
         loop = asyncio.get_running_loop()
         async with self._sealer.turn:
             await loop.run_in_executor(None, self._sealer.stop)
+        # DuckDB refuses to close a connection that a thread is not quite done with
+        await loop.run_in_executor(None, partial(self._reading.shutdown, cancel_futures=True))
         await loop.run_in_executor(self._writing, self._engine.close)
         self._writing.shutdown(wait=False)
-        self._reading.shutdown(wait=False)
 
     def _begun(self) -> None:
         """Take note of a new generation. In the writing thread."""
