@@ -153,6 +153,8 @@ def cells() -> Iterator[Cell]:
     for dialect, policy, fault in itertools.product(ALL, ("continue", "restart", "error"), MIDDLE):
         mended = policy != "error" and (dialect != RESPONSES or policy == "restart")
         yield Cell(dialect, True, policy, fault, NEXT_PLACE if mended else ERROR)
+    for dialect, fault in itertools.product(ALL, MIDDLE):
+        yield Cell(dialect, True, "request", fault, NEXT_PLACE)
     for fault, policy in itertools.product(MIDDLE[:2], ("continue", "error")):
         yield Cell(ARRAY, True, policy, fault, NEXT_PLACE if policy == "continue" else ERROR)
     for dialect, (fault, expected) in itertools.product((CHAT, MESSAGES, GENERATE), ODD):
@@ -304,10 +306,12 @@ async def test_a_fault_of_ours_is_charged_and_leaves_nothing_reserved(
 def _gate(cell: Cell, provider: Rehearsal, folder: Path) -> Gate:
     home, second = HOME[cell.dialect], NEXT[cell.dialect]
     name = home if cell.dialect not in (GENERATE, ARRAY) else home.rpartition("/")[2]
+    asked = cell.policy == "request"  # for the rest, of a model that takes no beginning
+    able = {"prefill": not asked, "continuation": asked, "context": 5_000_000}
     models = {
         "chains": {name: [home, second]},
-        "about": {home.rpartition("/")[2]: {"prefill": False}, second.rpartition("/")[2]: {"prefill": True, "context": 5_000_000}},
-        "on_cut": cell.policy,
+        "about": {home.rpartition("/")[2]: {"prefill": False}, second.rpartition("/")[2]: able},
+        "on_cut": "continue" if asked else cell.policy,
         "retries": {"attempts": ATTEMPTS, "backoff": [0.001, 0.002]},
         "timeouts": SHORT if cell.stalls else USUAL,
     }  # fmt: skip

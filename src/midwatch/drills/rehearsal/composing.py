@@ -19,6 +19,8 @@ _GO_ON: Final = re.compile(
     r"\b(continue|go on|resume|carry on)\b.*\b(where|left off|stopped|interrupted|cut off)\b",
     re.I | re.S,
 )
+_AGAIN: Final = re.compile(r"\brepeating its last words\b.*\blast words are:\n(.+)\Z", re.I | re.S)
+"""Who is asked so begins with these words, as Midwatch's gateway wants it (`models.about.NAME.continuation`)."""
 MAX_GO_ON: Final = 2_000
 """Characters of a message that may ask to go on; a longer one asks something else."""
 _THOUGHTS: Final = "First I look at what was asked, then at what I know of it, and then I answer."
@@ -127,6 +129,10 @@ def begin(question: Question) -> tuple[Question, str]:
         return dataclasses.replace(question, prefill=None), question.prefill
     if len(turns) > 2 and turns[-1].role == "user" and turns[-2].role == "assistant":
         asks = turns[-1].text
+        again = _AGAIN.search(asks[:MAX_GO_ON])
+        if again is not None and turns[-2].text.endswith(again[1]):
+            begun = dataclasses.replace(question, turns=turns[:-2])
+            return begun, turns[-2].text.removesuffix(again[1])
         if turns[-2].text and len(asks) <= MAX_GO_ON and _GO_ON.search(asks):
             return dataclasses.replace(question, turns=turns[:-2]), turns[-2].text
     return question, ""
