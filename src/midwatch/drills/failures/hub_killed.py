@@ -81,7 +81,7 @@ DRILL = Drill(
     about="kill -9 of the hub under load",
     program="hub_killed.py",
     # a new process, its imports and the log of the last generation: two seconds on a machine that does nothing else
-    limit_s=20.0,
+    limit_s=30.0,
     kind="",
     also=frozenset({"hub-down"}),
     stage=_kill_the_hub,
