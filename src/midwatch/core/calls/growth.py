@@ -6,7 +6,8 @@ times that, and no less than `floor`, is out of the usual. A page that somebody 
 such calls is told, and a longer one stopped. A call that adds as usual, or nothing, or begins shorter, ends the row.
 
 What is out of the usual is not learned, so that a runaway never becomes usual. Before enough is known nothing is
-judged; a sub-agent that is new is compared with all of its tree. Calls whose input is not all in the request
+judged; a sub-agent that is new is compared with all of its tree, and only told of: it may be the one that reads
+where the others talk. Calls whose input is not all in the request
 (previous_response_id) say nothing.
 
 A conversation is known by its session and by its first words, which stay while it grows; two that begin alike are
@@ -71,7 +72,8 @@ class Growth:
             "count": row, "tokens": ask.input_tokens, "added": round(each), "usual": round(usual, 1),
             "threshold": round(max(ratio * usual, floor)),
         }  # fmt: skip
-        return Judgement(Level.LOOP if row >= LOOP_ROW else Level.WARN, KIND, said, evidence)
+        stopped = row >= LOOP_ROW and len(self.usual) >= ENOUGH
+        return Judgement(Level.LOOP if stopped else Level.WARN, KIND, said, evidence)
 
     def answered(self, ask: Ask, ratio: float, floor: int, tree: Growth | None = None) -> None:
         """Take a call that was answered."""

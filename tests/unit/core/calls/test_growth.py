@@ -124,12 +124,12 @@ def test_a_conversation_that_begins_anew_or_is_shortened_begins_a_new_row() -> N
             assert said(growth, sends(tokens)).level <= Level.WARN
 
 
-def test_a_new_sub_agent_is_compared_with_its_tree() -> None:
+def test_a_new_sub_agent_is_compared_with_its_tree_and_only_told_of() -> None:
     tree = known()
     for number in range(3):
         own = Growth()
-        levels = [said(own, sends(1_000 + n * 6_000), tree).level for n in range(7)]
-        assert levels[-1] is Level.LOOP, number
+        levels = [said(own, sends(1_000 + n * 6_000), tree).level for n in range(9)]
+        assert levels == [Level.FINE] * WARN_ROW + [Level.WARN] * 6, number
     assert tree.usual.usual == 300
 
 
