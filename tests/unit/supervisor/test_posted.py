@@ -46,6 +46,16 @@ def test_no_post_finds_a_key_in_its_environment_and_the_gateway_is_handed_all_of
         assert "sk-" not in repr(plan)
 
 
+def test_the_hub_alone_finds_the_addresses_of_its_stores() -> None:
+    found = _plans(
+        models=TEAM, hub={"stores": {"state": "env:LEDGER", "telemetry": "env:TEAM_KEY"}}
+    )
+    assert {n: v for n, v in found["hub"].env.items() if n in INHERITED} == {
+        "PATH": "/bin", "LEDGER": "postgresql://l", "TEAM_KEY": "sk-t",
+    }  # fmt: skip
+    assert not {"LEDGER", "TEAM_KEY"} & found["gateway"].env.keys()
+
+
 def test_in_a_rehearsal_the_gateway_gets_its_ledger_and_no_key() -> None:
     found = _plans(models=TEAM, rehearsal=True)
     assert list(found) == ["hub", "gateway", "rehearsal"]

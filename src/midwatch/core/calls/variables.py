@@ -86,11 +86,18 @@ _KEYS: Final = frozenset(
 
 
 def kept_back(fleet: Fleet) -> frozenset[str]:
-    """Return the variables that of all children the gateway alone inherits: keys under their usual names, and
-    whatever the fleet file has the gateway read."""
+    """Return the variables that no agent inherits: keys under their usual names, whatever the fleet file has the
+    gateway read, and addresses of the hub's stores. The gateway has the former, the hub the latter."""
     sources = [key.source for p in fleet.models.providers.values() for key in p.keys]
     sources.append(fleet.gateway.ledger or "")
-    return _KEYS | {s.removeprefix("env:").strip() for s in sources if s.startswith("env:")}
+    named = {s.removeprefix("env:").strip() for s in sources if s.startswith("env:")}
+    return _KEYS | named | of_stores(fleet)
+
+
+def of_stores(fleet: Fleet) -> frozenset[str]:
+    """Return the variables that hold addresses of the hub's stores, with their passwords."""
+    said = (fleet.hub.stores.state, fleet.hub.stores.telemetry)
+    return frozenset(s.removeprefix("env:").strip() for s in said if s and s.startswith("env:"))
 
 
 def unused(fleet: Fleet, inherited: Mapping[str, str]) -> list[str]:
