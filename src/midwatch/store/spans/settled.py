@@ -1,7 +1,7 @@
 """Settles a generation: which spans count, and what they come to by minute. In the sealing thread.
 
-    1. choose the traces that the default rule may be wrong about    most are plain: nothing of them leaves DuckDB
-    2. judge these, family by family, with what was settled before   `settling.count`
+    1. choose the traces that are hard    most are plain calls, with others around them: DuckDB says what these repeat
+    2. judge the hard ones, family by family, with what was settled before   `settling.count`
     3. add up the generation, and correct what it changes of earlier sums
 
 What was settled before is never read but where it is near, and never written again: corrections are differences. The
@@ -23,11 +23,12 @@ import arro3.core as arrow
 import duckdb
 
 from midwatch.core.calls.news import SCOPE as GATEWAY
-from midwatch.core.spans.answers import family
-from midwatch.core.spans.counting import Verdict
+from midwatch.core.spans.answers import MAX_SHARED, family
+from midwatch.core.spans.counting import Verdict, Why
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.core.spans.form import AGENT, SPAN_ID, TRACE_ID, Row, Signal
-from midwatch.core.spans.rollup import NUMBERS, SKETCHES, Rollup
+from midwatch.core.spans.rollup import DAY_S, HOUR_S, NUMBERS, SKETCHES, Rollup, Sum, coarser
+from midwatch.core.spans.rollup import Key as RollupKey
 from midwatch.store.spans import sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import FACTS, FAMILY, IDS, IN_CALLS, TELLS, VERDICTS, Apart, Sealed
@@ -36,7 +37,9 @@ from midwatch.store.spans.settling import Known, count
 from midwatch.store.spans.shape import COLUMNS
 
 MINUTES: Final = "minutes"
-"""The kind of segments that hold sums by minute."""
+HOURS: Final = "hours"
+DAYS: Final = "days"
+"""The kinds of segments that hold sums: the same by minute, by hour and by day, so that long times are few rows."""
 
 CHUNK: Final = 10_000
 """Traces that are summed up at one time: their summaries are in memory."""
@@ -93,14 +96,18 @@ class Books:
         judged = self._judge(cursor, spans, sealed)
         cursor.register("settled_verdicts", _verdict_table(judged.verdicts, generation))
         rollup = self._add_up(view, generation, spans, sealed, judged)
-        cursor.register("settled_minutes", _minute_table(rollup, generation))
+        minutes = rollup.sums()
+        hours = coarser(minutes.items(), HOUR_S)
+        days = coarser(hours.items(), DAY_S)
+        for kind, found in ((MINUTES, minutes), (HOURS, hours), (DAYS, days)):
+            cursor.register(f"settled_{kind}", _sum_table(found, generation))
         if judged.cut_off:
             self._cut_off += judged.cut_off
             log.warning("generation %d is counted without all it belongs to: %s", generation, dict(judged.cut_off))  # fmt: skip
         return Beside(
             tables={
                 VERDICTS: "SELECT * FROM settled_verdicts",
-                MINUTES: "SELECT * FROM settled_minutes",
+                **{kind: f"SELECT * FROM settled_{kind}" for kind in (MINUTES, HOURS, DAYS)},
             }
         )
 
@@ -110,13 +117,20 @@ class Books:
         judged = _Judged()
         carried = {row[0] for row in cursor.execute(_LEDGERS.format(spans)).fetchall()}
         carried |= sealed.ledgers()
-        text = _chosen(spans, sealed, bool(carried))
-        asked = [sorted(carried)] if carried else []
-        rows = cursor.execute(text, asked).fetchall()
+        rows = cursor.execute(
+            _hard(spans, sealed, bool(carried)), [sorted(carried)] * bool(carried)
+        ).fetchall()
+        hard = [row[0] for row in rows]
+        cursor.register("settled_hard", _blob_table("trace_id", hard))
+        judged.verdicts.update(_around(cursor, spans))
+        if not hard:
+            return judged
+        rows = cursor.execute(
+            f"SELECT {FACTS} FROM {spans} WHERE trace_id IN (SELECT trace_id FROM settled_hard) ORDER BY {FAMILY}"
+        ).fetchall()
         for name, several in groupby(map(Fact._make, rows), key=lambda one: family(one.agent)):
-            fresh = list(several)
             known: Known = sealed if name in carried else Apart(sealed)
-            counted = count(fresh, known)
+            counted = count(list(several), known)
             judged.verdicts.update(counted.change.verdicts)
             judged.before.update(counted.before)
             judged.cut_off += counted.cut_off
@@ -201,18 +215,22 @@ def _latest(kept: str) -> str:
     )
 
 
-def _chosen(spans: str, sealed: Sealed, carried: bool) -> str:
-    """Return the text that gives facts, family by family, of the traces that the default rule may be wrong about."""
+def _hard(spans: str, sealed: Sealed, carried: bool) -> str:
+    """Return the text that gives the traces that must be judged span by span."""
     mine = IDS.format(spans)
     parts = [
         # somebody but a call tells usage, or has a name of its own, to which usage belongs
         f"SELECT trace_id FROM {spans} WHERE NOT {IN_CALLS} AND ({TELLS} OR agent_name <> agent)",
-        # a call has something within it
-        f"SELECT p.trace_id FROM (SELECT trace_id, span_id FROM {spans} WHERE {IN_CALLS}) AS p"
-        f" JOIN (SELECT trace_id, parent_id FROM {spans} WHERE parent_id IS NOT NULL) AS c"
-        " ON c.trace_id = p.trace_id AND c.parent_id = p.span_id",
+        # calls that have more below them than leaves
+        f"SELECT g.trace_id FROM {spans} AS g JOIN (SELECT m.trace_id, m.span_id FROM {spans} AS m"
+        f" JOIN (SELECT trace_id, span_id FROM {spans} WHERE {IN_CALLS}) AS p"
+        " ON p.trace_id = m.trace_id AND p.span_id = m.parent_id) AS i"
+        " ON i.trace_id = g.trace_id AND i.span_id = g.parent_id",
+        # several agents at work
+        f"SELECT trace_id FROM {spans} GROUP BY trace_id HAVING min(agent) <> max(agent)",
         # an answer that several spans tell of, here or before
-        f"SELECT trace_id FROM {mine} AS i WHERE id IN (SELECT id FROM {mine} AS j GROUP BY id HAVING count(*) > 1)",
+        f"SELECT trace_id FROM {mine} AS i WHERE id IN (SELECT id FROM {mine} AS j GROUP BY id"
+        f" HAVING count(*) BETWEEN 2 AND {MAX_SHARED})",
         f"SELECT trace_id FROM {mine} AS i WHERE id IN (SELECT id FROM {IDS.format(sealed.close)} AS k)",
         # a trace that began before
         f"SELECT trace_id FROM {sealed.near} AS o WHERE trace_id IN (SELECT trace_id FROM {spans})",
@@ -221,7 +239,23 @@ def _chosen(spans: str, sealed: Sealed, carried: bool) -> str:
         parts.append(
             f"SELECT trace_id FROM {spans} WHERE {FAMILY} IN (SELECT unnest(?::VARCHAR[]))"
         )
-    return f"SELECT {FACTS} FROM {spans} WHERE trace_id IN ({' UNION ALL '.join(parts)}) ORDER BY {FAMILY}"
+    return f"SELECT DISTINCT trace_id FROM ({' UNION ALL '.join(parts)})"
+
+
+def _around(cursor: duckdb.DuckDBPyConnection, spans: str) -> Iterator[tuple[Key, Verdict]]:
+    """Yield the verdicts on calls of all other traces around others of their kind: what those tell, they repeat."""
+    calls = (
+        f"(SELECT agent, trace_id, span_id, parent_id, role, session, agent_name, {sums.BY_DEFAULT} AS bits"
+        f" FROM {spans} WHERE {IN_CALLS} AND trace_id NOT IN (SELECT trace_id FROM settled_hard))"
+    )
+    rows = cursor.execute(
+        "SELECT p.agent, p.trace_id, p.span_id, any_value(p.bits), bit_or(c.bits), any_value(p.session),"
+        f" any_value(coalesce(p.agent_name, p.agent)) FROM {calls} AS p JOIN {calls} AS c"
+        " ON c.trace_id = p.trace_id AND c.parent_id = p.span_id AND c.role = p.role"
+        " GROUP BY p.agent, p.trace_id, p.span_id HAVING any_value(p.bits) & bit_or(c.bits) <> 0"
+    ).fetchall()
+    for agent, trace, span, own, told, session, owner in rows:
+        yield (agent, trace + span), Verdict(own & ~told, Why.AROUND, owner, session, trace)
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, sealed: str, keys: Collection[Key]) -> Iterator[Row]:
@@ -299,8 +333,8 @@ def _verdict_table(verdicts: Mapping[Key, Verdict], generation: int) -> arrow.Ta
     )
 
 
-def _minute_table(rollup: Rollup, generation: int) -> arrow.Table:
-    found = sorted(rollup.sums().items())
+def _sum_table(sums_: Mapping[RollupKey, Sum], generation: int) -> arrow.Table:
+    found = sorted(sums_.items())
     turned = list(zip(*(one.to_row() for _, one in found), strict=True))
     columns = turned if turned else [()] * len((*NUMBERS, *SKETCHES))
     return _table(

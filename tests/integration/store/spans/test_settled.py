@@ -160,6 +160,39 @@ async def test_plain_traces_are_not_looked_at_one_by_one(opened: Open) -> None:
     await agrees(store, rows)
 
 
+async def test_calls_around_calls_are_judged_as_one_by_one(opened: Open) -> None:
+    """Traces that DuckDB judges alone: two levels, all kinds of calls and leaves, with and without usage."""
+    dice = random.Random(7)
+    kinds = [Role.CALL, Role.CALL, Role.EMBEDDING, Role.RERANK, Role.TOOL, Role.OTHER]
+
+    def one(name: str, trace: str, **more: Any) -> Row:
+        role = dice.choice(kinds)
+        said: dict[str, Any] = {"role": role.value, "name": name, **more}
+        if role in form.COUNTED:
+            if dice.random() < 0.7:
+                said |= {
+                    "input_tokens": dice.choice([0, 7]),
+                    "output_tokens": dice.choice([None, 3]),
+                }
+            if dice.random() < 0.6:
+                said |= {"cost_nusd": dice.choice([0, 5]), "cost_from": dice.choice([0, 1])}
+        return span(name, trace, **said)
+
+    rows: list[Row] = []
+    for number in range(60):
+        trace = f"t{number}"
+        top = one(f"top{number}", trace)
+        rows.append(top)
+        rows += [
+            one(f"leaf{number}-{at}", trace, parent_id=top[form.SPAN_ID])
+            for at in range(dice.randrange(4))
+        ]
+    store = await opened()
+    await settled(store, [batch(*rows)])
+    await agrees(store, rows)
+    assert await store.read(_verdicts)
+
+
 async def test_the_gateways_span_counts_for_a_clients_that_is_long_sealed(opened: Open) -> None:
     store = await opened()
     said = {"role": Role.CALL.value, "input_tokens": 10, "output_tokens": 5, "call_id": "c-1"}
