@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from midwatch.api import shapes
+from midwatch.api import traceshapes
 from midwatch.api.answers import Json, Room
 from midwatch.api.choices import Cursor, Since, window_of
 from midwatch.api.traces import Limit
@@ -20,7 +20,7 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["read"])
 
-    @router.get("/api/search", response_model=shapes.Hits)
+    @router.get("/api/search", response_model=traceshapes.Hits)
     async def search(  # pyright: ignore[reportUnusedFunction]
         text: Annotated[str, Query(min_length=1, max_length=500)],
         since: Since = None,
@@ -31,6 +31,6 @@ def build(room: Room) -> APIRouter:
         """Where a text stands, newest first, whatever its case; of the last day unless `since` says otherwise."""
         start = room.clock() - DAY_S if since is None else since
         found = await room.questions.find(text, window_of(start, until), after, limit)
-        return Json.of(shapes.Hits, {"items": list(found.items), "next": found.next})
+        return Json.of(traceshapes.Hits, {"items": list(found.items), "next": found.next})
 
     return router

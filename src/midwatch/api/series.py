@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from midwatch.api import shapes
+from midwatch.api import shapes, traceshapes
 from midwatch.api.answers import Json, Room
 from midwatch.api.choices import Several, Since, window_of
 from midwatch.core.spans.questions import Metric, Statistic
@@ -24,7 +24,7 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["read"])
 
-    @router.get("/api/series", response_model=shapes.SeriesShape)
+    @router.get("/api/series", response_model=traceshapes.SeriesShape)
     async def series(  # pyright: ignore[reportUnusedFunction]
         metric: Metric,
         by: By = "fleet",
@@ -47,6 +47,6 @@ def build(room: Room) -> APIRouter:
             "lines": {name: list(line) for name, line in found.lines.items()},
             "whole": dict(found.whole),
         }
-        return Json.of(shapes.SeriesShape, answer)
+        return Json.of(traceshapes.SeriesShape, answer)
 
     return router

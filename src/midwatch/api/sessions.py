@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from midwatch.api import shapes
+from midwatch.api import traceshapes
 from midwatch.api.answers import Json, Room
 from midwatch.api.choices import Chosen, Cursor
 from midwatch.api.traces import Limit
@@ -18,21 +18,21 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["read"])
 
-    @router.get("/api/sessions", response_model=shapes.Sessions)
+    @router.get("/api/sessions", response_model=traceshapes.Sessions)
     async def sessions(  # pyright: ignore[reportUnusedFunction]
         chosen: Annotated[Chosen, Depends()], after: Cursor = None, limit: Limit = 100
     ) -> Response:
         """Sessions, newest end first. A session is all traces in which any span names it."""
         found = await room.questions.sessions(chosen.choice, after, limit)
-        return Json.of(shapes.Sessions, {"items": list(found.items), "next": found.next})
+        return Json.of(traceshapes.Sessions, {"items": list(found.items), "next": found.next})
 
     # `path`: emitters name sessions as they like
-    @router.get("/api/sessions/{session:path}", response_model=shapes.WholeSession)
+    @router.get("/api/sessions/{session:path}", response_model=traceshapes.WholeSession)
     async def one(session: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One session with its turns, and of each what changed in the agent's state."""
         found = await room.questions.session(session)
         if found is None:
             raise Refusal(404, f"no session is named {session[:128]!r}", reason="session")
-        return Json.of(shapes.WholeSession, found)
+        return Json.of(traceshapes.WholeSession, found)
 
     return router

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from midwatch.api import shapes
+from midwatch.api import traceshapes
 from midwatch.api.answers import Json, Room
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.questions import SqlLimits
@@ -32,7 +32,7 @@ def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["read"])
 
-    @router.post("/api/sql", response_model=shapes.TableShape)
+    @router.post("/api/sql", response_model=traceshapes.TableShape)
     async def sql(asked: Query) -> Response:  # pyright: ignore[reportUnusedFunction]
         """The rows of one SELECT. It reads the published tables, no file and no network, and changes nothing."""
         limits = SqlLimits(timeout_s=asked.timeout_s, rows=asked.rows)

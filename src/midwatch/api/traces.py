@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from midwatch.api import shapes
+from midwatch.api import traceshapes
 from midwatch.api.answers import Json, Room
 from midwatch.api.choices import Chosen, Cursor
 from midwatch.core.spans.questions import BadQuestion, Node, Tree
@@ -30,16 +30,16 @@ def build(room: Room) -> APIRouter:
 
 
 def _add_lists(router: APIRouter, room: Room) -> None:
-    @router.get("/api/traces", response_model=shapes.Traces)
+    @router.get("/api/traces", response_model=traceshapes.Traces)
     async def traces(  # pyright: ignore[reportUnusedFunction]
         chosen: Annotated[Chosen, Depends()], after: Cursor = None, limit: Limit = 100
     ) -> Response:
         """Traces, newest first. A trace is chosen when any of its spans says what is asked for; its sums are of the
         whole trace, tokens and cost counted once."""
         found = await room.questions.traces(chosen.choice, after, limit)
-        return Json.of(shapes.Traces, {"items": list(found.items), "next": found.next})
+        return Json.of(traceshapes.Traces, {"items": list(found.items), "next": found.next})
 
-    @router.get("/api/traces/{trace_id}", response_model=shapes.WholeTrace)
+    @router.get("/api/traces/{trace_id}", response_model=traceshapes.WholeTrace)
     async def trace(  # pyright: ignore[reportUnusedFunction]
         trace_id: str,
         after: Cursor = None,
@@ -60,11 +60,11 @@ def _add_lists(router: APIRouter, room: Room) -> None:
             "truncated": found.next is not None,
             "next": found.next,
         }
-        return Json.of(shapes.WholeTrace, answer)
+        return Json.of(traceshapes.WholeTrace, answer)
 
 
 def _add_tree(router: APIRouter, room: Room) -> None:
-    @router.get("/api/traces/{trace_id}/tree", response_model=shapes.TreeShape)
+    @router.get("/api/traces/{trace_id}/tree", response_model=traceshapes.TreeShape)
     async def tree(  # pyright: ignore[reportUnusedFunction]
         trace_id: str,
         below: Annotated[
@@ -80,10 +80,10 @@ def _add_tree(router: APIRouter, room: Room) -> None:
         found = await room.questions.tree(trace_id.lower(), below, after, limit, fold=fold)
         if found is None:
             raise stranger(trace_id)
-        return Json.of(shapes.TreeShape, tree_shown(found))
+        return Json.of(traceshapes.TreeShape, tree_shown(found))
 
     @router.get(
-        "/api/traces/{trace_id}/spans/{span_id}/contents", response_model=shapes.ContentsShape
+        "/api/traces/{trace_id}/spans/{span_id}/contents", response_model=traceshapes.ContentsShape
     )
     async def contents(trace_id: str, span_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         """What a span was given and what it gave back: prompts, answers, arguments, results. `gone` counts what has
@@ -91,7 +91,7 @@ def _add_tree(router: APIRouter, room: Room) -> None:
         found = await room.questions.contents(trace_id.lower(), span_id.lower())
         if found is None:
             raise Refusal(404, f"no span has the id {span_id[:32]!r} in this trace", reason="span")
-        return Json.of(shapes.ContentsShape, {"items": list(found.items), "gone": found.gone})
+        return Json.of(traceshapes.ContentsShape, {"items": list(found.items), "gone": found.gone})
 
 
 def stranger(trace_id: str) -> Refusal:

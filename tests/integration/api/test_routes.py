@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from midwatch.api import shapes
+from midwatch.api import shapes, traceshapes
 from midwatch.api.node import ACTIONS
 from midwatch.core.access import mint_node
 from midwatch.core.incident import Action, Incident, IncidentState
@@ -141,7 +141,7 @@ async def test_answers_have_the_documented_shapes(hub: Any) -> None:
         ("/api/beats", shapes.Beats),
         ("/api/tokens", shapes.Tokens),
         ("/api/cost", shapes.CostShape),
-        ("/api/traces", shapes.Traces),
+        ("/api/traces", traceshapes.Traces),
         ("/api/deliveries", shapes.Deliveries),
         ("/api/agents/inbox/logs", shapes.LogShape),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from midwatch.api import shapes
+from midwatch.api import shapes, traceshapes
 
 TRACE = "5b8efff798038103d269b633813fc60c"
 JSON = {"content-type": "application/json"}
@@ -78,35 +78,37 @@ async def get(hub: Any, path: str, shape: type[shapes.Shape]) -> Any:
 
 async def test_traces_are_chosen_and_shown_as_lists_trees_and_contents(hub: Any) -> None:
     await keep(hub)
-    found = await get(hub, "/api/traces?failed=true&tool=search&agent=inbox&min_duration_s=1", shapes.Traces)  # fmt: skip
+    found = await get(hub, "/api/traces?failed=true&tool=search&agent=inbox&min_duration_s=1", traceshapes.Traces)  # fmt: skip
     (one,) = found["items"]
     assert (one["trace_id"], one["spans"], one["errors"], one["calls"], one["tools"], one["input_tokens"]) == (TRACE, 8, 1, 1, 5, 100)  # fmt: skip
     assert one["session"] == "ticket/1"
-    first = await get(hub, "/api/traces?limit=1", shapes.Traces)
-    second = await get(hub, f"/api/traces?limit=1&after={first['next']}", shapes.Traces)
+    first = await get(hub, "/api/traces?limit=1", traceshapes.Traces)
+    second = await get(hub, f"/api/traces?limit=1&after={first['next']}", traceshapes.Traces)
     ids = [page["items"][0]["trace_id"] for page in (first, second)]
     assert (len(set(ids)), second["next"]) == (2, None)
 
-    tree = await get(hub, f"/api/traces/{TRACE}/tree", shapes.TreeShape)
+    tree = await get(hub, f"/api/traces/{TRACE}/tree", traceshapes.TreeShape)
     drawn = [(x["depth"], x["span"]["name"], x["alike"]) for x in tree["lines"]]
     assert drawn == [(0, "answer", 1), (1, "chat gpt-4o-mini", 1), (1, "search", 5), (1, "send", 1)]
     assert (tree["total"], tree["lines"][0]["below"]["errors"]) == (8, 1)
-    assert len((await get(hub, f"/api/traces/{TRACE}/tree?fold=false", shapes.TreeShape))["lines"]) == 8  # fmt: skip
+    assert len((await get(hub, f"/api/traces/{TRACE}/tree?fold=false", traceshapes.TreeShape))["lines"]) == 8  # fmt: skip
 
-    whole = await get(hub, f"/api/traces/{TRACE}?limit=5", shapes.WholeTrace)
-    rest = await get(hub, f"/api/traces/{TRACE}?limit=5&after={whole['next']}", shapes.WholeTrace)
+    whole = await get(hub, f"/api/traces/{TRACE}?limit=5", traceshapes.WholeTrace)
+    rest = await get(
+        hub, f"/api/traces/{TRACE}?limit=5&after={whole['next']}", traceshapes.WholeTrace
+    )
     assert (len(whole["spans"]), whole["truncated"], len(rest["spans"])) == (5, True, 3)
-    said = await get(hub, f"/api/traces/{TRACE}/spans/{2:016x}/contents", shapes.ContentsShape)
+    said = await get(hub, f"/api/traces/{TRACE}/spans/{2:016x}/contents", traceshapes.ContentsShape)
     assert [x["kind"] for x in said["items"]] == ["input"]
 
-    sessions = await get(hub, "/api/sessions?model=gpt-4o-mini", shapes.Sessions)
+    sessions = await get(hub, "/api/sessions?model=gpt-4o-mini", traceshapes.Sessions)
     assert [x["session"] for x in sessions["items"]] == ["ticket/1"]
-    session = await get(hub, "/api/sessions/ticket/1", shapes.WholeSession)
+    session = await get(hub, "/api/sessions/ticket/1", traceshapes.WholeSession)
     assert (session["spans"], len(session["items"])) == (8, 1)
 
-    series = await get(hub, "/api/series?metric=tokens&by=model", shapes.SeriesShape)
+    series = await get(hub, "/api/series?metric=tokens&by=model", traceshapes.SeriesShape)
     assert series["whole"] == {"gpt-4o-mini": 120}
-    hits = await get(hub, "/api/search?text=PARCEL", shapes.Hits)
+    hits = await get(hub, "/api/search?text=PARCEL", traceshapes.Hits)
     assert [(x["span_id"], x["where"]) for x in hits["items"]] == [(f"{2:016x}", "input")]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from midwatch.api.shapes import AgentShape, IncidentShape, WholeTrace, moment, shown
+from midwatch.api.shapes import AgentShape, IncidentShape, moment, shown
+from midwatch.api.traceshapes import WholeTrace
 
 AT = 1_795_258_923.1236
 TEXT = "2026-11-21T11:02:03.123Z"
