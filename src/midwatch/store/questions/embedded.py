@@ -30,13 +30,12 @@ from midwatch.core.spans.questions import (
     Tree,
     Window,
 )
-from midwatch.core.spans.rollup import Rollup
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, shown
 from midwatch.core.spans.turns import MAX_SPANS, session_shown
-from midwatch.store.questions import asking, choosing
-from midwatch.store.questions.costs import OF_TRACES, cost_of
+from midwatch.store.questions import asking, choosing, summed
+from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
@@ -234,17 +233,9 @@ class EmbeddedQuestions:
     ) -> Series:
         lines.series_of(metric, by, window, statistic, (), agents)  # is it a question at all?
         groups, windows = self._groups(), self._windows()
-        tags = (by[4:],) if by.startswith("tag:") else ()
-
-        def work(view: View) -> Series:
-            rollup = Rollup(groups, windows, tags)
-            if metric in OF_TRACES:
-                _count_traces(view, rollup, window)
-            else:
-                _count_spans(view, rollup, window, windows)
-            return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
-
-        return await self._spans.read(work)
+        return await self._spans.read(
+            lambda view: summed.series(view, metric, by, window, statistic, agents, groups, windows)
+        )
 
     async def cost(
         self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
@@ -380,23 +371,6 @@ def _rows_of(view: View, trace: bytes, spans: Collection[bytes]) -> dict[bytes, 
 def _stems(view: View) -> Iterable[Stem]:
     while several := view.cursor.fetchmany(_CHUNK):
         yield from map(Stem._make, several)
-
-
-def _count_spans(view: View, rollup: Rollup, window: Window, windows: Mapping[str, int]) -> None:
-    rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
-    mine = f"(SELECT * FROM {counted(view, rows)} AS s WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
-    sums.minutes(view.cursor, mine, rollup, windows)
-
-
-def _count_traces(view: View, rollup: Rollup, window: Window) -> None:
-    """Count the traces that began in a window, by all of their spans."""
-    rows = counted(view, view.rows(Signal.SPANS))
-    mine = (
-        f"(SELECT * FROM {rows} AS s WHERE trace_id IN (SELECT trace_id FROM {view.rows(Signal.SPANS)} AS r"
-        f" GROUP BY trace_id HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns}))"
-    )
-    for found in sums.summaries(view.cursor, mine).values():
-        rollup.add_trace(found)
 
 
 def _hit(row: Sequence[Any]) -> Item:
