@@ -59,12 +59,8 @@ def read(signal: Signal, body: bytes, *, as_json: bool = False) -> Batch:
     return rows.batch
 
 
-RESOURCE = {
-    "attributes": [
-        {"key": "service.name", "value": {"stringValue": "inbox"}},
-        {"key": "host.cpus", "value": {"intValue": "8"}},
-    ]
-}
+SERVICE = {"key": "service.name", "value": {"stringValue": "inbox"}}
+RESOURCE = {"attributes": [SERVICE, {"key": "host.cpus", "value": {"intValue": "8"}}]}
 T, P, C = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "c7ad6b7169203331"
 
 
