@@ -22,6 +22,8 @@ from midwatch.core.access import Scope
         ("POST", "/api/incidents/1/ack", Scope.ACT),
         ("POST", "/api/gateway", Scope.ADMIN),
         ("GET", "/api/gateway", Scope.READ),
+        ("POST", "/api/sql", Scope.READ),
+        ("GET", "/api/export/spans", Scope.READ),
         ("GET", "/api/tokens", Scope.ADMIN),
         ("DELETE", "/api/tokens/1", Scope.ADMIN),
         ("POST", "/api/login-links", Scope.ADMIN),
