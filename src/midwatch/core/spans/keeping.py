@@ -36,6 +36,8 @@ class Expiry:
         default_factory=dict[str, Mapping[Signal, int]]
     )
     """Of agents for which something else holds; all of their signals."""
+    sums_since_s: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By kind of sums (`minutes`, `hours`, `days`), from when on they stay: Unix seconds, whole; left out: for ever."""
 
     def before_ns(self, signal: Signal, agent: str) -> int:
         """Return what an agent's rows must not be older than."""
@@ -73,7 +75,18 @@ def due(keep: Keep, held: Footprint, now: float) -> Expiry:
             size = sum(part.size_bytes for part in held.agents.get(agent, {}).values())
             least = max(whole, cut(mine, size - own.size))
         agents[agent] = {signal: max(least, _oldest(keep, agent, signal, now)) for signal in Signal}
-    return Expiry(usual, agents)
+    return Expiry(usual, agents, _sums(keep, [usual, *agents.values()], now))
+
+
+def _sums(keep: Keep, kept: Iterable[Mapping[Signal, int]], now: float) -> dict[str, int]:
+    """Return from when on sums stay: those by minute as long as the spans of anybody, the others by their own age."""
+    found: dict[str, int] = {}
+    if keep.sums is not None:
+        found = dict.fromkeys(("hours", "days"), round(now - keep.sums))
+    oldest = min(each[Signal.SPANS] for each in kept)
+    if oldest != NEVER:
+        found["minutes"] = oldest // 10**9
+    return found
 
 
 def _oldest(keep: Keep, agent: str, signal: Signal, now: float) -> int:

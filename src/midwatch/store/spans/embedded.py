@@ -43,6 +43,7 @@ from midwatch.store.spans.manifest import Manifest
 from midwatch.store.spans.sealing import Sealer, Settling
 from midwatch.store.spans.selecting import Selection
 from midwatch.store.spans.sifting import Sifted, Sifter, lost
+from midwatch.store.spans.tidying import Tidier
 
 COMMIT_S: Final = 0.025
 """Distance of commits while the load lasts: a post of 256 spans waits for at most one of them."""
@@ -52,6 +53,9 @@ MAX_FROZEN: Final = 4
 
 BEHIND_S: Final = 5.0
 """How long a batch waits then before it is refused."""
+
+SWEEP_S: Final = 86_400.0
+"""How often it is looked through for what speaks of nothing any more."""
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +113,8 @@ class EmbeddedSpans:
         )
         self._sealer = Sealer(self._engine, manifest, settling, step)
         self._dropper = Dropper(self._engine, self._sealer)
+        self._tidier = Tidier(self._engine, self._sealer)
+        self._swept_at = clock()
         self._step = step
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._sifter: Sifter | None = None
@@ -192,6 +198,17 @@ class EmbeddedSpans:
     def waiting(self) -> int:
         """Spans, points and log records that wait for their commit."""
         return self._group.waiting
+
+    def gauges(self) -> dict[str, int]:
+        """Return how it is, for `/metrics`: nothing of it is looked up."""
+        layout = self._engine.layout
+        return {
+            "spans_waiting": self.waiting,
+            "spans_unsealed": sum(each.rows[Signal.SPANS] for each in layout.generations),
+            "spans_open": len(self._engine.opened.spans),
+            "spans_frozen_generations": len(layout.frozen),
+            "spans_segments": len(layout.segments),
+        }
 
     def _write(self, group: list[Batch]) -> list[Kept | StoreError]:
         """Write one group in one transaction; a batch that cannot be written fails alone."""
@@ -360,6 +377,11 @@ class EmbeddedSpans:
             return Settled()
         async with self._sealer.turn:
             rows, freed = await self._sealer.expire(expiry)
+            if self._swept_at + SWEEP_S <= self._clock():
+                self._swept_at = self._clock()
+                await self._tidier.sweep(expiry.sums_since_s)
+            else:
+                await self._tidier.join(expiry.sums_since_s)
         return Settled(expired=rows, freed_bytes=freed)
 
     def letting(
@@ -409,7 +431,10 @@ class EmbeddedSpans:
                 # what is in a generation can only be dropped with it: from its log, too
                 opened = await self._in_writer(lambda: self._forget(selection))
                 await self._seal_all()
-                return await self._dropper.drop(selection, opened)
+                proof = await self._dropper.drop(selection, opened)
+                if Signal.SPANS in what.signals:
+                    await self._tidier.forget()
+                return proof
             finally:
                 await self._dropper.forget(selection)
 

@@ -49,6 +49,17 @@ def test_nothing_goes_where_nothing_has_an_age_or_a_size() -> None:
     assert not due(keep, holding(piece(1, 2, 10**12)), NOW).lets_go
 
 
+def test_sums_by_minute_go_with_the_last_spans_and_the_others_by_their_own_age() -> None:
+    keep = Keep(spans=DAY_S, sums=90 * DAY_S, agents={"audit": AgentKeep(spans=2 * DAY_S)})
+    assert due(keep, holding(), NOW).sums_since_s == {
+        "minutes": round(NOW - 2 * DAY_S),
+        "hours": round(NOW - 90 * DAY_S),
+        "days": round(NOW - 90 * DAY_S),
+    }
+    for_ever = Keep(spans=DAY_S, sums=None, agents={"audit": AgentKeep(spans=None)})
+    assert "hours" not in due(for_ever, holding(), NOW).sums_since_s
+
+
 def test_over_its_size_the_oldest_pieces_go_whole() -> None:
     keep = Keep(spans=None, contents=None, points=None, logs=None, size=100)
     held = holding(piece(30, 40, 60), piece(10, 20, 60), piece(20, 30, 60))

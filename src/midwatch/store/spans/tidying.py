@@ -1,0 +1,95 @@
+"""What settling and sampling wrote beside the signals, kept small: joined when there are many, and without what speaks
+of nothing any more.
+
+Verdicts and weights go with their traces, resources with the last row that names them, sums by their own ages. What
+is dropped on request takes its verdicts and weights with it at once: they name its session.
+"""
+
+# ruff: noqa: S608  names of tables and columns are ours, values are bound
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import duckdb
+
+from midwatch.core.spans.form import Signal
+from midwatch.store.spans.engine import Engine, View, read_parquet
+from midwatch.store.spans.known import VERDICTS
+from midwatch.store.spans.letting import WEIGHTS
+from midwatch.store.spans.sealing import Sealer, released
+from midwatch.store.spans.segments import RESOURCES, Segment
+
+MANY: Final = 16
+"""Segments of one kind before they become one."""
+
+OF_TRACES: Final = frozenset({VERDICTS, WEIGHTS})
+"""Kinds whose rows go with their traces."""
+
+SEALED_LARGE: Final = 1_000_000
+"""Rows of a segment that is left as it is when others are joined."""
+
+
+class Tidier:
+    """Tidies what lies beside the signals. Whoever calls has the sealer's turn."""
+
+    def __init__(self, engine: Engine, sealer: Sealer) -> None:
+        self._engine = engine
+        self._sealer = sealer
+
+    async def join(self, sums_since_s: Mapping[str, int]) -> None:
+        """Join what there is much of. `sums_since_s`: by kind of sums, from when on they stay (Unix seconds)."""
+        counts: dict[str, int] = {}
+        for each in self._engine.layout.segments:
+            if each.rows < SEALED_LARGE:
+                counts[each.kind] = counts.get(each.kind, 0) + 1
+        kinds = {*OF_TRACES, *sums_since_s}
+        await self._rewrite([k for k in sorted(kinds) if counts.get(k, 0) >= MANY], sums_since_s)
+
+    async def sweep(self, sums_since_s: Mapping[str, int]) -> None:
+        """Write everything anew without what speaks of nothing any more: seldom, it reads a column of all rows."""
+        await self._rewrite([RESOURCES, *sorted(OF_TRACES), *sorted(sums_since_s)], sums_since_s)
+
+    async def forget(self) -> None:
+        """Take out what hung on spans that were dropped."""
+        await self._rewrite(sorted(OF_TRACES), {})
+
+    async def _rewrite(self, kinds: Collection[str], since_s: Mapping[str, int]) -> None:
+        if not any(each.kind in kinds for each in self._engine.layout.segments):
+            return
+
+        def work(cursor: duckdb.DuckDBPyConnection) -> tuple[list[Segment], list[Segment]]:
+            add: list[Segment] = []
+            remove: list[Segment] = []
+            with self._engine.view(cursor) as view:
+                for kind in kinds:
+                    mine = [each for each in view.layout.segments if each.kind == kind]
+                    if not mine:
+                        continue
+                    table = read_parquet([self._engine.shelf.path(each) for each in mine])
+                    query = f"SELECT {'DISTINCT ' if kind == RESOURCES else ''}* FROM {table} AS r WHERE {_stays(view, kind, since_s)}"
+                    newest = max(each.generation for each in mine)
+                    made = self._engine.shelf.write_other(cursor, kind, query, self._sealer.next_number(), newest)  # fmt: skip
+                    remove += mine
+                    add += [made] if made is not None else []
+            self._engine.shelf.sync()
+            return add, remove
+
+        add, remove = await self._sealer.run(work)
+        if remove:
+            await released(await self._sealer.change("tidy", add, remove))
+
+
+def _stays(view: View, kind: str, since_s: Mapping[str, int]) -> str:
+    """Return the condition for rows `r` of a kind that still speak of something."""
+    if kind in OF_TRACES:
+        spans = view.rows(Signal.SPANS)
+        return f"(r.trace_id IS NULL OR r.trace_id IN (SELECT trace_id FROM {spans}))"
+    if kind == RESOURCES:
+        named = " UNION ALL ".join(
+            f"SELECT resource_id FROM {view.rows(signal)}"
+            for signal in (Signal.SPANS, Signal.POINTS, Signal.LOGS)
+        )
+        return f"r.resource_id IN ({named})"
+    return f"r.start_s >= {since_s[kind]}"

@@ -1,0 +1,101 @@
+"""What lies beside the signals: joined when there is much of it, gone with what it speaks of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.counts import Counts
+from midwatch.core.spans.form import Signal
+from midwatch.core.spans.keeping import Expiry
+from midwatch.core.spans.store import Selector
+from midwatch.store.spans.embedded import SWEEP_S, Due, EmbeddedSpans
+from midwatch.store.spans.engine import View
+from midwatch.store.spans.manifest import MemoryManifest
+from midwatch.store.spans.sealing import Beside
+from midwatch.store.spans.tidying import MANY
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+from spans import NOON_NS, NOON_S, batch, span, trace_id
+
+
+def settling(view: View, generation: int, spans: str, contents: str) -> Beside:
+    """Write a verdict for each span that names its session, and a sum for each of its seconds."""
+    del view, contents
+    verdicts = f"SELECT agent, trace_id, span_id, session, {generation} AS generation FROM {spans}"
+    sums = f"SELECT start_ns // 1000000000 AS start_s, agent, 1 AS spans FROM {spans}"
+    return Beside(tables={"verdicts": verdicts, "minutes": sums})
+
+
+class House:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now, self.manifest = folder, float(NOON_S), MemoryManifest()
+        self.store = EmbeddedSpans(
+            folder, self.manifest, Counts(), due=Due(age_s=0.0), settling=settling, clock=lambda: self.now
+        )  # fmt: skip
+
+    async def put(self, *rows: Any, resources: Mapping[bytes, str] | None = None) -> None:
+        await self.store.append(batch(*rows, resources=dict(resources or {})))
+        await self.store.settle(self.now)
+
+    def segments(self, kind: str) -> int:
+        return sum(1 for each in self.manifest.named.segments if each.kind == kind)
+
+    async def rows(self, kind: str) -> list[tuple[Any, ...]]:
+        def ask(view: View) -> list[Any]:
+            found = view.other(kind)
+            return [] if found is None else view.cursor.execute(f"FROM {found}").fetchall()
+
+        return await self.store.read(ask)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path / "spans")
+    await made.store.open()
+    yield made
+    await made.store.stop()
+
+
+def usual(days: float, **more: int) -> Expiry:
+    return Expiry({Signal.SPANS: NOON_NS - round(days * 86_400 * 10**9)}, sums_since_s=more)
+
+
+async def test_many_small_segments_become_one_and_say_the_same(house: House) -> None:
+    for number in range(MANY):
+        await house.put(span(f"n{number}", f"t{number}"))
+    before = sorted(await house.rows("verdicts"))
+    assert house.segments("verdicts") == MANY
+    await house.store.expire(usual(1.0, minutes=0))
+    assert house.segments("verdicts") == house.segments("minutes") == 1
+    assert sorted(await house.rows("verdicts")) == before
+    assert len(await house.rows("minutes")) == MANY
+
+
+async def test_what_is_dropped_takes_its_verdicts_with_it_at_once(house: House) -> None:
+    await house.put(span("a", "t1", session="secret-session"), span("b", "t2", session="other"))
+    proof = await house.store.drop(Selector(sessions=frozenset({"secret-session"})))
+    assert proof.complete
+    assert [row[3] for row in await house.rows("verdicts")] == ["other"]
+    left = [p for p in house.folder.rglob("*") if p.is_file() and b"secret-session" in p.read_bytes()]  # fmt: skip
+    assert left == []
+
+
+async def test_once_a_day_verdicts_resources_and_sums_go_with_what_they_speak_of(
+    house: House,
+) -> None:
+    old, young = span("old", "t1", start_s=-5 * 86_400.0, resource_id=b"o" * 16), span("young", "t2", resource_id=b"y" * 16)  # fmt: skip
+    await house.put(old, resources={b"o" * 16: "{}"})
+    await house.put(young, resources={b"y" * 16: "{}"})
+    expiry = usual(2.0, minutes=NOON_S - 2 * 86_400)
+    await house.store.expire(expiry)
+    assert len(await house.rows("verdicts")) == 2, "not before its time"
+    house.now += SWEEP_S
+    await house.store.expire(expiry)
+    assert [bytes(row[1]) for row in await house.rows("verdicts")] == [trace_id("t2")]
+    assert [row[0] for row in await house.rows("minutes")] == [NOON_S]
+    assert [bytes(row[0]) for row in await house.rows("resources")] == [b"y" * 16]
