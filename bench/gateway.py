@@ -188,8 +188,8 @@ def flat(up: Gateway, folder: Path, calls: int) -> list[Row]:
             tally, _ = run_loop(closed(gateway.port, small(gateway), 16, 2.0))
             done += tally.done
             if not early and done >= calls / 4:
-                early = pss_bytes([gateway.pid])
-        late = pss_bytes([gateway.pid])
+                early = pss_bytes([gateway.pid, *tree(gateway.pid)])
+        late = pss_bytes([gateway.pid, *tree(gateway.pid)])
     grown = late / early - 1
     print(f"gateway: {done:,} calls: {early / 2**20:.1f} → {late / 2**20:.1f} MiB", flush=True)
     return [row(f"memory from {calls // 4:,} to {done:,} calls", round(grown * 100, 1), "%", 10, grown <= 0.10)]  # fmt: skip

@@ -18,10 +18,10 @@ from midwatch.supervisor.machine.portable import PortableSystem
 from midwatch.supervisor.machine.system import Caps, Exit, Launch, Process, System
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from ledgers import another, ledger, place, server
+from ledgers import another, ledger, nursery, place, server
 from spans import clickhouse_server
 
-__all__ = ["another", "clickhouse_server", "ledger", "place", "server"]
+__all__ = ["another", "clickhouse_server", "ledger", "nursery", "place", "server"]
 
 DEADLINE_S = 30.0
 

@@ -24,6 +24,8 @@ from midwatch.core.errors import MidwatchError, SetupError
 from midwatch.gateway.app import App, Options
 from midwatch.gateway.http import loop
 from midwatch.gateway.http.server import bind, serve
+from midwatch.gateway.ledger import keeper
+from midwatch.gateway.ledger.keeper import Beside
 from midwatch.gateway.router import Router
 from midwatch.gateway.voice import Voice
 from midwatch.wire import sealed
@@ -93,13 +95,13 @@ def environment(secrets_fd: int | None) -> dict[str, str]:
         raise SetupError(f"--secrets-fd {secrets_fd}: no keys of providers came: {error}") from None
 
 
-async def run(options: Options, variables: Mapping[str, str]) -> None:
+async def run(options: Options, variables: Mapping[str, str], beside: Beside | None = None) -> None:
     """Run one gateway until it is told to stop. Raises MidwatchError when it cannot start."""
     listener = bind(options.host, options.port)
     if not options.name:
         options = replace(options, name=f"{socket.gethostname()}:{listener.getsockname()[1]}")
     voice = Voice(options) if options.hub_url is not None else None
-    app = App(options, variables, tell=None if voice is None else voice.telling)
+    app = App(options, variables, tell=None if voice is None else voice.telling, beside=beside)
     await app.start()
     if voice is not None:
         await voice.begin(app)
@@ -127,6 +129,13 @@ async def run(options: Options, variables: Mapping[str, str]) -> None:
         await voice.end()
 
 
+def cores() -> int:
+    """Return how many processors this process may use: with a single one, a process for the ledger is of no use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 async def _cut_after(app: App, seconds: float) -> None:
     await asyncio.sleep(seconds)
     await app.cut_all()
@@ -139,7 +148,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options = read_arguments(arguments)
         loop.raise_open_files()
-        loop.run(run(options, environment(options.secrets_fd)))
+        beside = keeper.fork() if cores() > 1 else None
+        loop.run(run(options, environment(options.secrets_fd), beside))
     except MidwatchError as error:
         print(f"gateway: {error}", file=sys.stderr)  # noqa: T201  the one message
         return 2

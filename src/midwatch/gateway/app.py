@@ -29,6 +29,7 @@ from midwatch.gateway.identify import Identify
 from midwatch.gateway.kept import Entry, Kept
 from midwatch.gateway.keys import Keys
 from midwatch.gateway.ledger.engine import LedgerDown
+from midwatch.gateway.ledger.keeper import Beside
 from midwatch.gateway.ledger.opening import SCHEMES, ledger_at
 from midwatch.gateway.paces import surplus
 from midwatch.gateway.reconciling import Reconciling
@@ -100,6 +101,7 @@ class App:
         *,
         upstream: Upstream | None = None,
         tell: Tell | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """Raises SetupError when the data directory does not hold what it needs. Blocking."""
         self.options = options
@@ -116,7 +118,9 @@ class App:
         for document in (self.keys, self.holds, self.runs, self.usual):
             document.open()
         counts: Counter[str] = Counter()
-        self.ledger = ledger_at(_place(options.data, settings, environment), _calendar(settings))
+        self.ledger = ledger_at(
+            _place(options.data, settings, environment), _calendar(settings), beside
+        )
         self.house = House(
             settings=settings,
             health=reading.health(settings),

@@ -93,6 +93,8 @@ class DurableLedger:
     """Ledger on a database. `engine` writes, in its own thread; `reader` answers questions in another;
     `disk` is told of each commit."""
 
+    interval_s = INTERVAL_S
+
     def __init__(
         self,
         engine: Engine,
@@ -269,28 +271,34 @@ class DurableLedger:
         return await self._read(partial(reading.audit, self._reader))
 
     def _send(self, order: Order) -> None:
-        if not self._thread.is_alive():
+        if self._takes_orders():
+            self._put(Ask(order, None, 0.0))
+        else:
             self.counts["lost", ""] += 1
             log.error("a settlement came after the ledger had closed; its call stays reserved")
-            return
-        self._orders.append(Ask(order, None, 0.0))
-        if self._asleep == ANYTHING:
-            self._asleep = NOTHING
-            self._wake.put(None)
 
     def _ask(self, order: Order) -> Ask:
         assert self._loop is not None, "start() comes first"
         ask = Ask(order, self._loop.create_future(), self._clock())
         self._waiting.append(ask)
-        self._orders.append(ask)
-        self._awaited = True
-        if self._asleep:
-            self._asleep = NOTHING
-            self._wake.put(None)
+        self._put(ask)
         if not self._watching:
             self._watching = True
             self._loop.call_later(ANSWER_S / 8, self._watch)
         return ask
+
+    def _takes_orders(self) -> bool:
+        return self._thread.is_alive()
+
+    def _put(self, ask: Ask) -> None:
+        """Hand an order over."""
+        self._orders.append(ask)
+        wanted = ask.future is not None
+        if wanted:
+            self._awaited = True
+        if self._asleep == ANYTHING or (wanted and self._asleep):
+            self._asleep = NOTHING
+            self._wake.put(None)
 
     async def _answer(self, order: Order) -> Answer:
         """Return the answer to an order that is not a reservation. Raises LedgerDown."""
@@ -347,7 +355,7 @@ class DurableLedger:
     # -- in the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        pace = Pace(INTERVAL_S, BURST)
+        pace = Pace(self.interval_s, BURST)
         while True:
             batch = self._take(pace)
             if batch:
@@ -374,7 +382,7 @@ class DurableLedger:
             self._sleep(LINGER_S)
         pause = pace.pause(self._clock())
         if pause > 0 and len(self._orders) < CROWD and not self._stopping:
-            time.sleep(pause)
+            self._pause_for(pause)
         self._awaited = False
         batch = [*self._kept]
         self._kept.clear()
@@ -394,6 +402,9 @@ class DurableLedger:
         with contextlib.suppress(queue.Empty):
             self._wake.get(timeout=at_most_s)
         self._asleep = NOTHING
+
+    def _pause_for(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _commit(self, batch: list[Ask]) -> None:
         told: list[Notice] = []
