@@ -7,7 +7,23 @@ from fastapi.responses import PlainTextResponse, Response
 
 from midwatch.api import metrics
 from midwatch.api.answers import Json, Room
+from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.wire.problem import Refusal
+
+
+def spans_gauges(room: Room) -> dict[str, tuple[str, float]]:
+    """Return how the store of spans is, where this hub has one of its own; none of it is looked up on the disk."""
+    store = room.spans
+    if not isinstance(store, EmbeddedSpans):
+        return {}
+    about = {
+        "spans_waiting": "spans, points and log records that wait for their commit",
+        "spans_unsealed": "spans that are not settled yet",
+        "spans_open": "spans that are open",
+        "spans_frozen_generations": "generations that wait to be sealed; 4 keep senders waiting",
+        "spans_segments": "files of settled telemetry",
+    }
+    return {name: (about[name], float(value)) for name, value in store.gauges().items()}
 
 
 def build(room: Room) -> APIRouter:
@@ -39,6 +55,7 @@ def build(room: Room) -> APIRouter:
         gauges = {
             "stream_followers": ("open streams", float(room.stream.followers)),
             "append_waiting": ("items that wait for their commit", float(room.telemetry.waiting)),
+            **spans_gauges(room),
         }
         agents = room.reader.agents(room.clock())
         text = metrics.render(room.counts, agents, gauges, room.statistics())
