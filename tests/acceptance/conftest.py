@@ -1,6 +1,6 @@
 """What a user has: a browser, the installed command, and a client for the hub.
 
-One Chromium for the session, a fresh context for each page. Here a missing browser fails instead
+One Chromium for a module, a fresh context for each page. Here a missing browser fails instead
 of skipping: a page test that did not run has shown nothing.
 """
 
@@ -45,9 +45,13 @@ def chromium() -> str:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """Return a headless Chromium that lives as long as the session."""
+    """Return a headless Chromium.
+
+    No longer than for one module: as long as Playwright is there its event loop runs, and no test that needs one of
+    its own could come after it on the same worker.
+    """
     # Chromium refuses its sandbox to root, and containers give it little shared memory
     arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
