@@ -68,7 +68,10 @@ class Tidier:
                     if not mine:
                         continue
                     table = read_parquet([self._engine.shelf.path(each) for each in mine])
-                    query = f"SELECT {'DISTINCT ' if kind == RESOURCES else ''}* FROM {table} AS r WHERE {_stays(view, kind, since_s)}"
+                    stays = _stays(view, kind, since_s)
+                    if len(mine) < MANY and not _goes(cursor, table, stays):
+                        continue
+                    query = f"SELECT {'DISTINCT ' if kind == RESOURCES else ''}* FROM {table} AS r WHERE {stays}"
                     newest = max(each.generation for each in mine)
                     made = self._engine.shelf.write_other(cursor, kind, query, self._sealer.next_number(), newest)  # fmt: skip
                     remove += mine
@@ -81,6 +84,12 @@ class Tidier:
             await released(await self._sealer.change("tidy", add, remove))
 
 
+def _goes(cursor: duckdb.DuckDBPyConnection, table: str, stays: str) -> bool:
+    """Tell whether any row would go: what all stays of is not written anew."""
+    found = cursor.execute(f"SELECT 1 FROM {table} AS r WHERE NOT ({stays}) LIMIT 1").fetchall()
+    return bool(found)
+
+
 def _stays(view: View, kind: str, since_s: Mapping[str, int]) -> str:
     """Return the condition for rows `r` of a kind that still speak of something."""
     if kind in OF_TRACES:
@@ -88,7 +97,7 @@ def _stays(view: View, kind: str, since_s: Mapping[str, int]) -> str:
         return f"(r.trace_id IS NULL OR r.trace_id IN (SELECT trace_id FROM {spans}))"
     if kind == RESOURCES:
         named = " UNION ALL ".join(
-            f"SELECT resource_id FROM {view.rows(signal)}"
+            f"SELECT resource_id FROM {view.rows(signal)} WHERE resource_id IS NOT NULL"
             for signal in (Signal.SPANS, Signal.POINTS, Signal.LOGS)
         )
         return f"r.resource_id IN ({named})"
