@@ -190,6 +190,8 @@ def test_a_gateway_carries_on_without_its_ledgers_process_and_takes_it_along_at_
     assert stopped.process is not None
     (keeper,) = children(stopped.process.pid)
     assert Path(f"/proc/{keeper}/comm").read_text().strip() == "midwatch ledger"
+    shown = Path(f"/proc/{keeper}/cmdline").read_bytes()
+    assert shown.rstrip(b"\0") == b"midwatch ledger", "nobody takes it for the gateway"
     assert stopped.ask("POST", "/v1/chat/completions", HELLO).status == 200
     os.kill(keeper, signal.SIGKILL)
     until(lambda: stopped.ask("POST", "/v1/chat/completions", HELLO).status == 200, "it goes on")

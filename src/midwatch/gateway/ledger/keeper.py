@@ -90,9 +90,16 @@ def fork() -> Beside:
 
 
 def named(name: bytes) -> None:
-    """Have this process shown by a name of its own, of which Linux keeps 15 bytes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
+    """Have this process shown by a name of at most 15 bytes instead of its parent's command line, by which it would be
+    taken for the gateway, and killed for it."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
+    shown = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(shown[45]), int(shown[46])  # of the arguments (proc_pid_stat(5), 48 and 49)
+    if 0 < start < end - len(name):
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, name, len(name))
 
 
 def serve(line: socket.socket) -> None:
