@@ -238,8 +238,17 @@ def _ring(path: Path) -> str:
     return parts[0] if parts and parts[0] in RINGS else RINGS[0]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: RINGS.index(_ring(item.path)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order by ring. Among several workers what runs alone begins first, so that all end at the same time."""
+    several = hasattr(config, "workerinput")
+
+    def place(item: pytest.Item) -> int:
+        group = group_of(item.path)
+        if several and group in ("alone", "browser"):
+            return -1 if group == "alone" else len(RINGS)
+        return RINGS.index(_ring(item.path))
+
+    items.sort(key=place)
 
 
 _GROUP = re.compile(r"xdist_group\(\"(\w+)\"\)")
@@ -252,17 +261,18 @@ def group_of(path: Path) -> str | None:
     xdist takes groups from the ids of tests, and writes them there by a private name of pytest that
     pytest 9.2 has no longer: there every group is taken apart, in silence.
     """
-    if _ring(path) in _ALONE:
-        return "alone"
     found = _GROUP.search(path.read_text("utf-8")) if path.is_file() else None
-    return found[1] if found else None
+    if found is not None:
+        return found[1]
+    return "alone" if _ring(path) in _ALONE else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep each group on one worker (`--dist loadgroup`); the largest begins first."""
+    """Keep each group on one worker (`--dist loadgroup`), in the order in which they were collected."""
     if config.getvalue("dist") != "loadgroup":
         return None
+    config.option.loadscopereorder = False
     from xdist.scheduler import LoadGroupScheduling
 
     class Groups(LoadGroupScheduling):

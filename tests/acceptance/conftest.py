@@ -21,13 +21,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from midwatch.drills.instance import Instance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
 OpenPage = Callable[..., Page]
+
+PAGE_S = 30
+"""How long a page may take to show what it is expected to."""
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,15 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[OpenPage]:
+def patience() -> Iterator[None]:
+    """What is expected of a page may take its time on a machine under load."""
+    expect.set_options(timeout=PAGE_S * 1000)
+    yield
+    expect.set_options(timeout=5_000)  # Playwright's own
+
+
+@pytest.fixture
+def open_page(browser: Browser, patience: None) -> Iterator[OpenPage]:
     """Return a function that opens an address in a context of its own: `open_page(url, width=390)`.
 
     Whatever a page reports as an error, a refused resource included, fails the test at its end,
@@ -83,7 +94,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             viewport={"width": width, "height": height}, reduced_motion="reduce", **how
         )
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PAGE_S * 1000)
         if first is not None:
             context.add_init_script(first)
         page = context.new_page()

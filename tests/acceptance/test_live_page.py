@@ -18,6 +18,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from midwatch.drills.instance import Instance
 
+# after all others: Playwright has an event loop of its own, and tasks of its own kind, in its thread
+pytestmark = pytest.mark.xdist_group("browser")
+
 OpenPage = Callable[..., Page]
 Midwatch = Callable[..., Any]
 
@@ -43,14 +46,6 @@ AGENTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """What is expected of a page may take its time on a machine under load."""
-    expect.set_options(timeout=WITHIN_S * 1000)
-    yield
-    expect.set_options(timeout=5_000)  # Playwright's own
-
-
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """The instance of this file, with all its agents running."""
@@ -61,9 +56,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 
 
 @pytest.fixture
-def page(
-    instance: Instance, open_page: OpenPage, midwatch: Midwatch, patience: None
-) -> Iterator[Page]:
+def page(instance: Instance, open_page: OpenPage, midwatch: Midwatch) -> Iterator[Page]:
     """The fleet page, signed in, live and marked; at the end the mark must still be there."""
     shown = enter(instance, open_page, midwatch)
     yield shown

@@ -25,7 +25,7 @@ from midwatch.drills.provided import KEYS, Provided
 T = TypeVar("T")
 
 PROGRAMS = Path(__file__).parent / "programs"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 """A cold start takes about two seconds; a machine under load may take its time."""
 STOP_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 20.0
