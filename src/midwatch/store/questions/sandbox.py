@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import signal
 import sys
@@ -21,10 +22,12 @@ import duckdb
 
 # what reads a table in another way than by its name
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat_row"})
-# what tells of the machine or of the configuration
+# what tells of the machine, of the configuration or of the catalogue
 FORBIDDEN = frozenset(
-    {"current_setting", "getenv", "getvariable", "write_log", "nextval", "currval", "set_config", "query", "query_table"}
+    {"current_setting", "getenv", "getvariable", "write_log", "nextval", "currval", "set_config", "query", "query_table",
+     "json_serialize_plan"}
 )  # fmt: skip
+OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 REFERENCES = frozenset(
     {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "EMPTY_FROM", "CTE", "PIVOT", "COLUMN_DATA"}
 )  # fmt: skip
@@ -79,11 +82,21 @@ def reads(base: duckdb.DuckDBPyConnection, text: str, tables: list[str]) -> dict
     strange = sorted(asked - known - own)
     if strange:
         raise Refused(f"there is no table {strange[0]!r}; there are {', '.join(tables)}")
+    _check_own(base, own)
     # a name of the query's own may hide a table of ours: it is read all the same, which costs time and nothing else
     found["tables"] = asked & known
     whole = found.pop("alone") & (found.pop("aliases") | asked)
     found["star"] = found["star"] or bool(whole)
     return {**found, "tables": sorted(found["tables"]), "names": sorted(found["names"])}
+
+
+def _check_own(base: duckdb.DuckDBPyConnection, own: set[str]) -> None:
+    """Refuse names of the query's own that mean something else where the query does not see them: a file, by its
+    path, or what DuckDB knows of itself. Raises Refused."""
+    known = base.execute("SELECT lower(view_name) FROM duckdb_views()").fetchall()
+    for name in sorted(own):
+        if OWN_NAME.fullmatch(name) is None or (name,) in known:
+            raise Refused(f"WITH {name[:80]!r}: use another name, of letters, digits and _")
 
 
 def _look(one: dict[str, Any], found: dict[str, Any], own: set[str], asked: set[str]) -> None:
@@ -101,7 +114,7 @@ def _look(one: dict[str, Any], found: dict[str, Any], own: set[str], asked: set[
         raise Refused(f"{kind} is not answered; use a SELECT from the tables")
     if one.get("class") == "FUNCTION":
         name = str(one.get("function_name")).lower()
-        if name in FORBIDDEN or name.startswith(("duckdb_", "pragma_", "pg_read")):
+        if name in FORBIDDEN or name.startswith(("duckdb_", "pragma_", "pg_read", "pg_get")):
             raise Refused(f"the function {name!r} is not answered")
     if one.get("class") == "STAR" or kind == "PIVOT" or one.get("ref_type") == "NATURAL":
         found["star"] = True

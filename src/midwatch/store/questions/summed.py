@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from midwatch.core.sketch import merged
+from midwatch.core.sketch import SQL as BUCKET
+from midwatch.core.sketch import Sketch, merged
 from midwatch.core.spans import series as lines
-from midwatch.core.spans.form import Signal
-from midwatch.core.spans.questions import By, Metric, Series, Statistic, Window, step_of
+from midwatch.core.spans.facts import CALL, MONEY, TOKENS
+from midwatch.core.spans.form import Rank, Role, Signal
+from midwatch.core.spans.questions import QUANTILES, By, Metric, Series, Statistic, Window, step_of
 from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S, SKETCHES, Key, Rollup, Sum
 from midwatch.core.spans.summary import Summary
 from midwatch.store.questions.costs import OF_TRACES
-from midwatch.store.questions.judged import counted
+from midwatch.store.questions.judged import blobs, counted
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import TRACE_NS
@@ -42,9 +44,9 @@ def series(
     rollup = Rollup(groups, windows, (by[4:],) if by.startswith("tag:") else ())
     summed = view.other(MINUTES) is not None
     if metric in OF_TRACES:
-        _count_traces(view, rollup, window, fresh=summed)
+        _count_traces(view, rollup, window, metric if by in _BY_AGENT else None, fresh=summed)
     else:
-        _count_spans(view, rollup, window, windows, fresh=summed)
+        _count_spans(view, rollup, window, metric, by, windows, fresh=summed)
     every = list(rollup.sums().items())
     if summed:
         every += _kept(view, metric, by, window, agents)
@@ -113,34 +115,117 @@ def _kept(view: View, metric: Metric, by: By, window: Window, agents: Sequence[s
 # -- what is not ---------------------------------------------------------------------------------
 
 
-def _count_spans(view: View, rollup: Rollup, window: Window, windows: Mapping[str, int], *, fresh: bool) -> None:  # fmt: skip
+def _count_spans(
+    view: View,
+    rollup: Rollup,
+    window: Window,
+    metric: Metric,
+    by: By,
+    windows: Mapping[str, int],
+    *,
+    fresh: bool,
+) -> None:
+    """Count the spans of a window, by no more than what is asked for."""
+    filled = metric is Metric.CONTEXT_FILL
+    unasked = ["tags"] if not by.startswith("tag:") else []
+    unasked += ["provider"] if by != "provider" else []
+    unasked += ["model"] if by != "model" and not filled else []
+    unasked += ["first_token_ns"] if metric is not Metric.FIRST_TOKEN else []
+    without = ", ".join(f"NULL AS {name}" for name in unasked)
     of = view.unsealed if fresh else view.rows
     rows = counted(view, of(Signal.SPANS, window.since_ns, window.until_ns))
-    mine = f"(SELECT * FROM {rows} AS s WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
-    sums.minutes(view.cursor, mine, rollup, windows)
+    mine = (
+        f"(SELECT * REPLACE ({without}) FROM {rows} AS s"
+        f" WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
+    )
+    sums.minutes(view.cursor, mine, rollup, windows if filled else None)
 
 
-def _count_traces(view: View, rollup: Rollup, window: Window, *, fresh: bool) -> None:
-    """Count the traces that began in a window. A settled one that goes on is counted as it is now instead."""
-    if not fresh:
-        for one in sums.summaries(view.cursor, counted(view, view.rows(Signal.SPANS))).values():
-            if _within(window, one):
+_BY_AGENT: Final = frozenset({"fleet", "agent", "group"})
+"""Splits that a trace's agent answers: its sums need not leave the database one by one."""
+
+_TOOL: Final = Role.TOOL.value
+_COST: Final = f"coalesce(sum(cost_nusd) FILTER (counts & {MONEY} <> 0), 0)"
+_TOKENS: Final = f"coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) FILTER (counts & {TOKENS} <> 0), 0)"
+
+_VALUES: Final[Mapping[Metric, tuple[str, str]]] = {
+    Metric.TRACE_LATENCY: ("greatest(0, max(start_ns + coalesce(duration_ns, 0)) - min(start_ns))", f"count(*) FILTER (rank = {Rank.OPEN.value}) = 0"),
+    Metric.COST_PER_TRACE: (_COST, f"count(cost_nusd) FILTER (counts & {MONEY} <> 0) > 0"),
+    Metric.TOKENS_PER_TASK: (_TOKENS, "count(outcome) > 0"),
+    Metric.CHAIN_LENGTH: (f"count(*) FILTER (counts & {CALL} <> 0 OR role = {_TOOL})", f"count(*) FILTER (counts & {CALL} <> 0 OR role = {_TOOL}) > 0"),
+    Metric.GOAL_COMPLETION: ("struct_extract(max({s: start_ns, i: span_id, v: goal_met}) FILTER (goal_met IS NOT NULL), 'v')::BIGINT", "count(goal_met) > 0"),
+    Metric.ESCALATION: ("coalesce(bool_or(escalated), false)::BIGINT", "true"),
+}  # fmt: skip
+"""Of a trace: what is observed, and whether anything is."""
+
+
+def _count_traces(view: View, rollup: Rollup, window: Window, metric: Metric | None, *, fresh: bool) -> None:  # fmt: skip
+    """Count the traces that began in a window, of one metric when the database can. A settled trace that goes on is
+    counted as it is now instead."""
+    rows = view.unsealed(Signal.SPANS, window.since_ns) if fresh else view.rows(Signal.SPANS)
+    going = _going(view, rows) if fresh else []
+    if metric is None:
+        for trace, one in sums.summaries(view.cursor, counted(view, rows)).items():
+            if trace not in going and _within(window, one):
                 rollup.add_trace(one)
-        return
-    unsealed = view.unsealed(Signal.SPANS, window.since_ns)
-    found = sums.summaries(view.cursor, counted(view, unsealed))
+    else:
+        _add_by_agent(view, rollup, window, metric, rows, going)
+    if going:
+        _correct(view, rollup, window, rows, going)
+
+
+def _going(view: View, rows: str) -> list[bytes]:
+    """Return the traces of these rows that have settled spans, too."""
+    first = min((g.bounds[Signal.SPANS][0] for g in view.layout.generations), default=0)
+    _, told = view.by_trace(first - TRACE_NS)
+    if told is None:
+        return []
+    found = view.cursor.execute(
+        f"SELECT DISTINCT trace_id FROM {told} AS p WHERE last_ns >= {first - TRACE_NS}"
+        f" AND trace_id IN (SELECT trace_id FROM {rows} AS r)"
+    ).fetchall()
+    return [row[0] for row in found]
+
+
+def _add_by_agent(view: View, rollup: Rollup, window: Window, metric: Metric, rows: str, going: Sequence[bytes]) -> None:  # fmt: skip
+    value, there = _VALUES[metric]
+    but = f" WHERE trace_id NOT IN ({blobs(going)})" if going else ""
+    each = (
+        "SELECT min(start_ns) // 60000000000 AS minute,"
+        " arg_min(agent, {p: parent_id IS NOT NULL, s: start_ns, i: span_id}) AS agent,"
+        f" {value} AS value FROM {counted(view, rows)} AS s{but} GROUP BY trace_id"
+        f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns} AND {there}"
+    )
+    sketched = metric in QUANTILES
+    bucket = f"CASE WHEN value < 9223372036854775807 THEN {BUCKET.format('value::BIGINT')} END" if sketched else "0"  # fmt: skip
+    for minute, agent, number, count, total in view.cursor.execute(
+        f"SELECT minute, agent, {bucket} AS bucket, count(*), sum(value) FROM ({each}) AS t GROUP BY ALL"
+    ).fetchall():
+        one = Sum()
+        if sketched:
+            setattr(one, metric.value, Sketch({number: count}, int(total)))
+        elif metric is Metric.GOAL_COMPLETION:
+            one.judged, one.goals = count, int(total)
+        else:
+            one.traces, one.escalated = count, int(total)
+        rollup.put((minute, agent, None, None, None), one)
+
+
+def _correct(view: View, rollup: Rollup, window: Window, rows: str, going: Sequence[bytes]) -> None:
+    chosen = f"trace_id IN ({blobs(going)})"
+    found = sums.summaries(
+        view.cursor, counted(view, f"(SELECT * FROM {rows} AS r WHERE {chosen})")
+    )
+    _, told = view.by_trace()
     before: dict[bytes, Summary] = {}
-    _, told = view.by_trace(window.since_ns - TRACE_NS)
-    if told is not None and found:
-        mine = f"trace_id IN (SELECT trace_id FROM {unsealed} AS u)"
-        for trace, part in parts.read(view.cursor, told, mine):
+    if told is not None:
+        for trace, part in parts.read(view.cursor, told, chosen):
             before.setdefault(trace, Summary()).merge(part)
     for trace, one in found.items():
-        was = before.get(trace)
-        if was is not None:
-            one.merge(was)
-            if _within(window, was):
-                rollup.add_trace(was, -1)
+        was = before[trace]
+        one.merge(was)
+        if _within(window, was):
+            rollup.add_trace(was, -1)
         if _within(window, one):
             rollup.add_trace(one)
 
