@@ -143,6 +143,8 @@ _SPANS_BESIDE: Final = (
     "`Links.TraceState` Array(String) ALIAS "
     + _each("links", "JSONExtractString(x, 'trace_state')"),
     f"`Links.Attributes` Array({_MAP}) ALIAS {_each('links', _ATTRIBUTES_OF_X)}",
+    "stored_ms Int64 DEFAULT toUnixTimestamp64Milli(now64(3)) CODEC(Delta(8), ZSTD(1))",
+    "INDEX by_stored stored_ms TYPE minmax GRANULARITY 1",
     "INDEX by_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1",
     "INDEX by_start start_ns TYPE minmax GRANULARITY 1",
     "INDEX by_rank rank TYPE set(3) GRANULARITY 1",
@@ -311,10 +313,12 @@ def statements() -> list[str]:
         ),
         _keyed(
             "midwatch_verdicts",
-            "agent String, trace_id String, span_id String, counts UInt8, owner String, told UInt64",
+            "agent String, trace_id String, span_id String, counts UInt8, why String, owner String,"
+            " session Nullable(String), count_trace String, told UInt64",
             "(trace_id, span_id, agent)",
             "told",
         ),
+        _keyed("midwatch_settled", "one UInt8, upto_ms Int64", "one", "upto_ms"),
         _keyed("midwatch_lost", "run_id String, at_ns Int64, told UInt64", "run_id", "told"),
         _keyed("midwatch_probe", "holder String, written Int64", "holder", "written"),
     ]

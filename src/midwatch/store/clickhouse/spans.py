@@ -23,6 +23,7 @@ from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selector, Settled
 from midwatch.store.clickhouse import schema
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
+from midwatch.store.clickhouse.judging import judge_new
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.selecting import Selection, expired
@@ -64,6 +65,7 @@ class ClickHouseSpans:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
+        self._counts = counts
         self._keep_s = dict(keep_s or {})
         self._clock = clock
         self._holder = uuid.uuid4().hex
@@ -205,6 +207,9 @@ class ClickHouseSpans:
             return self._client.ask(open_).rows[0][0]
 
         left = await self._in_writer(work)
+        cut_off = await self._in_reader(lambda: judge_new(self._client, lambda: self._stopped))
+        for reason, number in cut_off.items():
+            self._counts.add("uncounted", reason, number)
         if not self._keep_s:
             return Settled(left=left)
         usual = {signal: round((now - kept) * 1e9) for signal, kept in self._keep_s.items()}
