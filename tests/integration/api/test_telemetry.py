@@ -170,6 +170,23 @@ async def test_sql_reads_everything_that_was_recorded_and_nothing_else(hub: Any)
     assert (await hub.client.get("/readyz")).status == 200
 
 
+async def test_sql_shows_neither_the_catalogue_nor_files_behind_tables(hub: Any) -> None:
+    await keep(hub)
+    for query in (
+        # a name of the query's own is one only where the query sees it
+        "SELECT (WITH duckdb_views AS (SELECT 1) SELECT 1), sql FROM duckdb_views, (SELECT count(*) FROM spans)",
+        "WITH duckdb_views AS (SELECT * FROM duckdb_views) SELECT sql FROM duckdb_views",
+        """SELECT (WITH "/tmp/x.parquet" AS (SELECT 1) SELECT 1), * FROM "/tmp/x.parquet" """,
+        "SELECT pg_get_viewdef(i) FROM range(20000, 30000) AS t(i)",
+        "SELECT json_serialize_plan('SELECT * FROM spans') FROM spans",
+    ):
+        answer = await hub.client.post("/api/sql", {"query": query})
+        assert answer.status in (400, 422), (query, answer.body)
+        assert b"WITH" in answer.body or b"function" in answer.body, answer.body
+    fine = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT i FROM n"
+    assert (await hub.client.post("/api/sql", {"query": fine})).json()["rows"] == [[1], [2], [3]]
+
+
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
 async def test_spans_are_exported_as_files(hub: Any, form: str, tmp_path: Any) -> None:
     await keep(hub)

@@ -93,7 +93,9 @@ def reads(base: duckdb.DuckDBPyConnection, text: str, tables: list[str]) -> dict
 def _check_own(base: duckdb.DuckDBPyConnection, own: set[str]) -> None:
     """Refuse names of the query's own that mean something else where the query does not see them: a file, by its
     path, or what DuckDB knows of itself. Raises Refused."""
-    known = base.execute("SELECT lower(view_name) FROM duckdb_views()").fetchall()
+    known = base.execute(
+        "SELECT lower(view_name) FROM duckdb_views() WHERE schema_name <> 'information_schema'"
+    ).fetchall()
     for name in sorted(own):
         if OWN_NAME.fullmatch(name) is None or (name,) in known:
             raise Refused(f"WITH {name[:80]!r}: use another name, of letters, digits and _")
