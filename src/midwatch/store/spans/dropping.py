@@ -13,14 +13,14 @@ from typing import Final, cast
 
 import duckdb
 
-from midwatch.core.spans.form import (
-    Signal,
-)
+from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Proof
 from midwatch.store.spans.engine import Engine, read_parquet
 from midwatch.store.spans.keys import Key
+from midwatch.store.spans.known import VERDICTS
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.selecting import Selection
+from midwatch.store.spans.settled import DAYS, HOURS, MINUTES
 
 TOGETHER: Final = 4
 """Segments that are rewritten in one change."""
@@ -91,7 +91,15 @@ class Dropper:
         """Return how many rows are selected, and of each segment that has any which rows stay."""
         counts = dict.fromkeys(sorted(selection.what.signals), 0)
         conditions: dict[int, str] = {}
+        beside = _beside(selection)
         for segment in self._engine.layout.segments:
+            if segment.kind in beside:
+                # nobody counts these: they tell of spans that are counted themselves
+                chosen = beside[segment.kind]
+                table = read_parquet([self._engine.shelf.path(segment)])
+                if cursor.execute(f"SELECT 1 FROM {table} AS r WHERE {chosen} LIMIT 1").fetchone():
+                    conditions[segment.number] = f"NOT coalesce({chosen}, false)"
+                continue
             if not selection.may_be_in(segment):
                 continue
             signal = Signal(segment.kind)
@@ -103,3 +111,22 @@ class Dropper:
                 counts[signal] += count
                 conditions[segment.number] = f"NOT coalesce({selected}, false)"
         return counts, conditions
+
+
+def _beside(selection: Selection) -> dict[str, str]:
+    """Return, by kind of what settling wrote, the condition for rows `r` that tell of what is dropped: verdicts name
+    sessions, and sums by a tag the tag's value. Sums of agents and models name nobody, and stay."""
+    if Signal.SPANS not in selection.what.signals:
+        return {}
+    found = {VERDICTS: selection.condition(Signal.SPANS)}
+    tagged = [
+        f"(r.\"by\" = '{_quoted(f'tag:{name}')}' AND r.name = '{_quoted(value)}')"
+        for name, value in selection.what.tags.items()
+    ]
+    if tagged:
+        found |= dict.fromkeys((MINUTES, HOURS, DAYS), " OR ".join(tagged))
+    return found
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

@@ -294,7 +294,11 @@ class Sealer:
             made: list[Segment | None] = []
             for segment in chosen:
                 rows = f"SELECT * FROM {read_parquet([shelf.path(segment)])} AS r WHERE {conditions[segment.number]}"
-                made.append(shelf.write(cursor, Signal(segment.kind), rows, self.next_number(), segment.generation))  # fmt: skip
+                number, kind = self.next_number(), segment.kind
+                if kind in set(Signal):
+                    made.append(shelf.write(cursor, Signal(kind), rows, number, segment.generation))
+                else:
+                    made.append(shelf.write_other(cursor, kind, rows, number, segment.generation))
             shelf.sync()
             return [segment for segment in made if segment is not None]
 

@@ -19,6 +19,7 @@ from midwatch.core.spans.facts import Fact, Key, fact
 from midwatch.core.spans.form import NO_SPAN, SPANS, Batch, Rank, Role, Row, Signal
 from midwatch.core.spans.rollup import NUMBERS, SKETCHES, Rollup, Sum
 from midwatch.core.spans.rollup import Key as Sums
+from midwatch.core.spans.store import Selector
 from midwatch.core.spans.summary import summary_of
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
@@ -223,6 +224,28 @@ async def test_sums_of_many_generations_are_few_files_and_still_what_they_were(
     await settled(store, [batch(row) for row in rows])
     assert len(list((tmp_path / "0" / "segments").glob("minutes-*.parquet"))) <= 4
     await agrees(store, rows)
+
+
+async def test_what_is_dropped_is_in_no_verdict_and_no_sum_by_its_tag(
+    opened: Open, tmp_path: Path
+) -> None:
+    store = await opened()
+    said = {"role": Role.CALL.value, "input_tokens": 10, "output_tokens": 5}
+    hers = {"session": "of-acme", "tags": '{"customer":"acme-and-sons"}'}
+    agent = span("top", "t1", role=Role.AGENT.value, agent_name="planner", **hers)
+    call = span("call", "t1", parent_id=agent[form.SPAN_ID], **said, **hers)
+    other = span("other", "t2", **said, tags='{"customer":"globex"}')
+    await settled(store, [batch(agent, call, other)])
+    assert await store.read(_verdicts)
+    proof = await store.drop(Selector(tags={"customer": "acme-and-sons"}))
+    assert proof.complete
+    assert proof.before[Signal.SPANS] == 2
+    assert await store.read(_verdicts) == {}
+    names = {key.name for key in await store.read(_minutes) if key.by == "tag:customer"}
+    assert names == {"globex"}
+    held = b"".join(p.read_bytes() for p in (tmp_path / "0").rglob("*") if p.is_file())
+    assert b"acme-and-sons" not in held
+    assert b"of-acme" not in held
 
 
 async def test_a_generation_without_spans_leaves_no_sums(opened: Open) -> None:
