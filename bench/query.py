@@ -51,7 +51,7 @@ INSERT INTO {{hot}}.spans (agent, trace_id, span_id, parent_id, rank, start_ns, 
     response_id, first_token_ns, input_tokens, cached_tokens, output_tokens, cost_nusd, cost_from, outcome, goal_met,
     content_count, dialect, scope, scope_version, resource_id, attributes)
 SELECT 'agent-' || (t % {AGENTS}), unhex(md5('t' || t)), unhex(substr(md5('s' || i), 1, 16)),
-    CASE WHEN k > 0 THEN unhex(substr(md5('s' || (i - k + (k - 1) // 4)), 1, 16)) END, {Rank.ENDED.value},
+    CASE WHEN k > 0 THEN unhex(substr(md5('s' || (CASE WHEN k % 4 = 0 THEN i - k ELSE i - k % 4 END)), 1, 16)) END, {Rank.ENDED.value},
     began + k * 700000000, 500000000 + (hash(i) % 3000000000)::BIGINT,
     CASE k % 4 WHEN 0 THEN 'step ' || word[1 + (hash(i, 1) % 4000)::INT] WHEN 1 THEN 'chat gpt-4o-mini'
         WHEN 2 THEN 'search_orders' ELSE 'send ' || word[1 + (hash(i, 2) % 40)::INT] END, 1,

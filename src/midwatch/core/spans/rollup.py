@@ -105,10 +105,13 @@ class Sum:
 
     def merge(self, other: Sum, weight: int = 1) -> None:
         """Add another sum; with weight -1 take it back."""
+        # most sums have a few numbers and no sketch: what is empty costs nothing
         for name in NUMBERS:
-            setattr(self, name, getattr(self, name) + weight * getattr(other, name))
+            if more := getattr(other, name):
+                setattr(self, name, getattr(self, name) + weight * more)
         for name in SKETCHES:
-            getattr(self, name).merge(getattr(other, name), weight)
+            if theirs := getattr(other, name):
+                getattr(self, name).merge(theirs, weight)
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in (*NUMBERS, *SKETCHES))
