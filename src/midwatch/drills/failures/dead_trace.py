@@ -36,7 +36,10 @@ def _working(instance: Instance) -> bool:
 def _tools(instance: Instance) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for trace in _traces(instance):
-        spans = instance.get(f"/api/traces/{trace['trace_id']}")["spans"]
+        try:
+            spans = instance.get(f"/api/traces/{trace['trace_id']}")["spans"]
+        except OSError:
+            continue
         found += [span for span in spans if span.get("tool") == "search"]
     return found
 

@@ -39,7 +39,10 @@ def _kill_the_hub(instance: Instance) -> Evidence:
 
 
 def _another(instance: Instance, old: int) -> bool:
-    return instance.children().get("hub", old) != old
+    try:
+        return instance.children().get("hub", old) != old
+    except OSError:
+        return False  # it went while its name was read
 
 
 def _ready(instance: Instance) -> bool:
