@@ -128,6 +128,18 @@ def test_a_header_whose_variable_is_missing_says_so() -> None:
         HttpTarget(config, {})
 
 
+def test_a_secret_that_is_no_header_is_told_of_and_never_shown(tmp_path: Path) -> None:
+    config = ForwardTarget(url="http://tempo:4318", headers={"authorization": "env:TWO_LINES"})
+    for bad in ("# mine\nhidden-secret", "hidden-secret\x7f", "hidden-secret…"):
+        with pytest.raises(SetupError, match="authorization") as refused:
+            HttpTarget(config, {"TWO_LINES": bad})
+        assert "hidden" not in str(refused.value)
+    (tmp_path / "key").write_bytes(b"hidden-secret\xff\xfe")
+    config = ForwardTarget(url="http://tempo:4318", headers={"x-key": f"file:{tmp_path / 'key'}"})
+    with pytest.raises(SetupError, match="not text"):
+        HttpTarget(config, {})
+
+
 async def test_what_waited_when_the_hub_was_killed_is_sent_after_its_start(
     back_end: BackEnd, tmp_path: Path
 ) -> None:

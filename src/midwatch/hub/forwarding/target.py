@@ -54,7 +54,10 @@ class HttpTarget:
         self._headers = {
             "content-type": "application/x-protobuf",
             "user-agent": "midwatch",
-            **{name: _secret(text, environment) for name, text in config.headers.items()},
+            **{
+                name: _sendable(name, _secret(text, environment))
+                for name, text in config.headers.items()
+            },
         }
         if config.compression != "none":
             self._headers["content-encoding"] = config.compression
@@ -109,7 +112,18 @@ def _secret(text: str, environment: Mapping[str, str]) -> str:
             return Path(name).expanduser().read_text().strip()
         except OSError as error:
             raise SetupError(f"hub.forward: cannot read {name}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SetupError(f"hub.forward: {name} is not text; put the header's value there") from None  # fmt: skip
     return text
+
+
+def _sendable(name: str, value: str) -> str:
+    """Return a header's value. Raises SetupError, which does not show it: http.client's own error would."""
+    if not (value.isascii() and value.isprintable()):
+        raise SetupError(
+            f"hub.forward: what {name} holds is no header's value: it needs one line of ASCII characters"
+        )
+    return value
 
 
 class ScriptedTarget:
