@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from midwatch.core.calls.variables import kept_back, of_stores, unused
+from midwatch.core.calls.variables import kept_back, of_hub, unused
 from midwatch.core.fleet import Fleet
 from midwatch.supervisor import environment
 from midwatch.supervisor.address import Address
@@ -30,11 +30,11 @@ def plans(where: Plans, data: Path, fleet: Fleet, inherited: Mapping[str, str]) 
     bare = environment.without(kept, inherited)
     if where.rehearsal is not None:
         kept = frozenset({(fleet.gateway.ledger or "").removeprefix(_LEDGER)})
-    stores = of_stores(fleet)
-    secrets = {name: inherited[name] for name in sorted((kept - stores) & inherited.keys())}
+    own_of_hub = of_hub(fleet)
+    secrets = {name: inherited[name] for name in sorted((kept - own_of_hub) & inherited.keys())}
     own = ("--data", str(data))
     if where.hub is not None:
-        its = {**bare, **{name: inherited[name] for name in stores & inherited.keys()}}
+        its = {**bare, **{name: inherited[name] for name in own_of_hub & inherited.keys()}}
         yield _plan(
             "hub", "midwatch.hub", where.hub, (*own, "--node", where.node), data, fleet, its
         )

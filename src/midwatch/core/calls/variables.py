@@ -87,16 +87,18 @@ _KEYS: Final = frozenset(
 
 def kept_back(fleet: Fleet) -> frozenset[str]:
     """Return the variables that no agent inherits: keys under their usual names, whatever the fleet file has the
-    gateway read, and addresses of the hub's stores. The gateway has the former, the hub the latter."""
+    gateway read, and what is the hub's alone. The gateway has the former, the hub the latter."""
     sources = [key.source for p in fleet.models.providers.values() for key in p.keys]
     sources.append(fleet.gateway.ledger or "")
     named = {s.removeprefix("env:").strip() for s in sources if s.startswith("env:")}
-    return _KEYS | named | of_stores(fleet)
+    return _KEYS | named | of_hub(fleet)
 
 
-def of_stores(fleet: Fleet) -> frozenset[str]:
-    """Return the variables that hold addresses of the hub's stores, with their passwords."""
-    said = (fleet.hub.stores.state, fleet.hub.stores.telemetry)
+def of_hub(fleet: Fleet) -> frozenset[str]:
+    """Return the variables that are the hub's alone: addresses of its stores with their passwords, and what it shows
+    to other back-ends."""
+    said = [fleet.hub.stores.state, fleet.hub.stores.telemetry]
+    said += [text for target in fleet.hub.forward.values() for text in target.headers.values()]
     return frozenset(s.removeprefix("env:").strip() for s in said if s and s.startswith("env:"))
 
 

@@ -109,3 +109,10 @@ def test_a_key_that_nobody_takes_any_more_is_named() -> None:
     keys = [{"from": "env:GROQ_API_KEY"}]
     groq = {"groq": {"base_url": "https://g/v1", "keys": keys}}
     assert unused(_fleet(models={"providers": groq}), there) == ["OPENAI_API_KEY"]
+
+
+def test_what_the_hub_shows_to_other_back_ends_is_kept_from_agents() -> None:
+    headers = {"authorization": "env:LANGFUSE_BASIC", "x-key": "file:/run/secrets/x", "x-team": "a"}
+    targets = {"langfuse": {"url": "https://cloud.example/otel", "headers": headers}}
+    assert "LANGFUSE_BASIC" in kept_back(_fleet(hub={"forward": targets}))
+    assert "LANGFUSE_BASIC" not in kept_back(_fleet())
