@@ -39,6 +39,7 @@ from midwatch.core.spans.shares import Shares
 from midwatch.core.spans.store import Kept
 from midwatch.hub.listeners import Listeners
 from midwatch.ingest.admission import Admission
+from midwatch.ingest.otlp import rpc
 from midwatch.store.spans.memory import MemorySpans
 
 TOKENS = {
@@ -252,6 +253,19 @@ async def test_a_broken_and_an_overlarge_export_say_so_over_grpc(served: Served)
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
             await bomb
     # and the listener goes on
+    assert await served.export(body(now_span(), service="visitor")) == b""
+
+
+async def test_who_opens_exports_and_sends_nothing_keeps_no_place(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "MAX_UNDER_WAY", 1)
+    monkeypatch.setattr(rpc, "READ_TIMEOUT_S", 0.2)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="did not arrive") as caught:
+            await asyncio.wait_for(channel.stream_unary(EXPORT)(), 60)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE, "it may come again"
+    monkeypatch.setattr(rpc, "READ_TIMEOUT_S", 30.0)
     assert await served.export(body(now_span(), service="visitor")) == b""
 
 

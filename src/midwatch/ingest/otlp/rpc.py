@@ -7,6 +7,7 @@ exporter repeats; RESOURCE_EXHAUSTED is for what is too large and must not come 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NoReturn
@@ -16,6 +17,7 @@ from grpc import aio
 
 from midwatch.core.errors import SetupError
 from midwatch.core.spans.form import Signal
+from midwatch.ingest.bodies import READ_TIMEOUT_S
 from midwatch.ingest.otlp import answers
 from midwatch.ingest.otlp.intake import OtlpIntake
 from midwatch.ingest.otlp.owners import Sender
@@ -125,12 +127,24 @@ class OtlpRpc:
             )
         self._under_way += 1
         try:
-            async for body in requests:
-                rejected, message = await self._intake.take(signal, body, sender, as_json=False)
-                return answers.success(signal, rejected, message, as_json=False)
+            body = await _first(requests)
+            rejected, message = await self._intake.take(signal, body, sender, as_json=False)
+            return answers.success(signal, rejected, message, as_json=False)
         finally:
             self._under_way -= 1
-        raise Refusal(400, "an export without a request", reason="protobuf")
+
+
+async def _first(requests: AsyncIterator[bytes]) -> bytes:
+    """Return the one request of an export. Raises Refusal 400, 408: who sends none must not keep its place."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            async for body in requests:
+                return body
+    except TimeoutError:
+        raise Refusal(
+            408, f"the request did not arrive within {READ_TIMEOUT_S:g} s", reason="slow"
+        ) from None
+    raise Refusal(400, "an export without a request", reason="protobuf")
 
 
 async def _abort(context: aio.ServicerContext[bytes, bytes], refusal: Refusal) -> NoReturn:
