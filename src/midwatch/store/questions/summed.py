@@ -131,14 +131,21 @@ def _count_spans(
     unasked += ["provider"] if by != "provider" else []
     unasked += ["model"] if by != "model" and not filled else []
     unasked += ["first_token_ns"] if metric is not Metric.FIRST_TOKEN else []
-    without = ", ".join(f"NULL AS {name}" for name in unasked)
+    without = ", ".join([f"{_step('start_ns', window)} AS start_ns", *(f"NULL AS {n}" for n in unasked)])  # fmt: skip
     of = view.unsealed if fresh else view.rows
     rows = counted(view, of(Signal.SPANS, window.since_ns, window.until_ns))
     mine = (
-        f"(SELECT * REPLACE ({without}) FROM {rows} AS s"
-        f" WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns})"
+        f"(SELECT * REPLACE ({without}) FROM (SELECT * FROM {rows} AS s"
+        f" WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns}))"
     )
     sums.minutes(view.cursor, mine, rollup, windows if filled else None)
+
+
+def _step(start_ns: str, window: Window) -> str:
+    """Return when the step of a series begins in which something began, or the window itself: what is of one step is
+    added up by the database."""
+    step_ns = int(step_of(window)) * _NS
+    return f"greatest({start_ns} // {step_ns} * {step_ns}, {window.since_ns})"
 
 
 _BY_AGENT: Final = frozenset({"fleet", "agent", "group"})
@@ -191,7 +198,7 @@ def _add_by_agent(view: View, rollup: Rollup, window: Window, metric: Metric, ro
     value, there = _VALUES[metric]
     but = f" WHERE trace_id NOT IN ({blobs(going)})" if going else ""
     each = (
-        "SELECT min(start_ns) // 60000000000 AS minute,"
+        f"SELECT {_step('min(start_ns)', window)} // 60000000000 AS minute,"
         " arg_min(agent, {p: parent_id IS NOT NULL, s: start_ns, i: span_id}) AS agent,"
         f" {value} AS value FROM {counted(view, rows)} AS s{but} GROUP BY trace_id"
         f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns} AND {there}"
