@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,14 +15,18 @@ from typing import Any
 
 import pytest
 from backports import zstd
+from tests.integration.conftest import AsgiClient, prepare
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError
 from midwatch.core.spans.form import Signal
 from midwatch.core.telemetry import ForwardTarget
+from midwatch.hub.app import Hub
 from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.target import HttpTarget
+from midwatch.hub.settings import Settings
 from midwatch.ingest.otlp import wire
+from midwatch.sdk import otlp
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from spans import batch, span
@@ -162,3 +168,33 @@ async def test_what_waited_when_the_hub_was_killed_is_sent_after_its_start(
     groups = [wire.Request.FromString(gzip.decompress(body)) for _, _, body in back_end.came]
     assert sum(len(request.groups) for request in groups) == 10
     assert counts.value("forwarded", "tempo") == 10
+
+
+async def test_what_a_hub_stores_goes_on_once_and_a_back_end_that_is_down_refuses_nobody(
+    back_end: BackEnd, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    prepare(data, "inbox")
+    fleet = json.loads((data / "fleet.json").read_text())
+    forward = {"tempo": {"url": back_end.url}, "down": {"url": "http://127.0.0.1:1"}}
+    (data / "fleet.json").write_text(json.dumps({**fleet, "hub": {"forward": forward}}))
+    hub = Hub(Settings(data, "127.0.0.1", 8700, "here", frozenset()))
+    await hub.start()
+    try:
+        client = AsgiClient(hub.asgi)
+        now = time.time_ns()
+        one = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "once", "startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now)}  # fmt: skip
+        body = otlp.wrap([one], {"service.name": "inbox"}, "test")
+        for _ in range(2):  # the second is a resend: stored already
+            sent = await client.ask("POST", "/v1/traces", body, headers={"content-type": "application/json"})  # fmt: skip
+            assert sent.status == 200, sent.body
+        async with asyncio.timeout(DEADLINE_S):
+            while hub.counts.value("forwarded", "tempo") < 1:
+                await asyncio.sleep(0.02)
+            while not hub.counts.value("forward_retries", "down"):
+                await asyncio.sleep(0.02)
+    finally:
+        await hub.stop()
+    (request,) = [wire.Request.FromString(gzip.decompress(b)) for _, _, b in back_end.came]
+    assert b"once" in request.groups[0]
+    assert len(request.groups) == 1

@@ -280,9 +280,15 @@ class Forwarding:
         lane.start()
 
     async def see(self, batch: Batch) -> None:
-        """Queue what was stored for the first time. Never raises StoreError: it is stored, whatever becomes of this."""
+        """Queue what was stored for the first time. Never raises: it is stored, whatever becomes of this."""
         for lane, _ in list(self._lanes.values()):
-            await lane.put(self._encoder, batch)
+            try:
+                await lane.put(self._encoder, batch)
+            except (
+                Exception
+            ):  # a row that cannot be written as OTLP must not refuse facts that are stored
+                self._counts.add("forward_dropped", lane.state.name, len(batch))
+                log.exception("%d items are not forwarded to %s", len(batch), lane.state.name)
 
     async def stop(self) -> None:
         """Send no more; what waits is sent after the next start."""
