@@ -57,6 +57,7 @@ class DiskOutlet:
         self._dropped = 0
         self._puts: list[tuple[bytes, asyncio.Future[int]]] = []
         self._lock = threading.Lock()
+        self._stopped = False
         self._thread = ThreadPoolExecutor(1, "outlet")
 
     # -- life --------------------------------------------------------------------------------
@@ -66,7 +67,9 @@ class DiskOutlet:
         await self._run(self._read_all)
 
     async def stop(self) -> None:
-        """Let go of the files; what waits stays."""
+        """Let go of the files; what waits stays. Nothing more is taken."""
+        with self._lock:
+            self._stopped = True
         await self._run(self._close)
         self._thread.shutdown(wait=False)
 
@@ -102,9 +105,12 @@ class DiskOutlet:
         return found
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # what it could not write was told when it was flushed
+                writer.close()
 
     # -- putting -----------------------------------------------------------------------------
 
@@ -117,17 +123,21 @@ class DiskOutlet:
             )
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
+            if self._stopped:
+                raise StoreError(f"the queue in {self._folder} is closed")
             self._puts.append((body, waiter))
             is_first = len(self._puts) == 1
         if is_first:
-            # whatever comes while the thread is busy goes with the first of them
-            await self._run(self._write_all)
+            # whatever comes while the thread is busy goes with the first of them, also when the first one's caller
+            # goes away meanwhile
+            self._thread.submit(self._write_all)
         return await waiter
 
     def _write_all(self) -> None:
         with self._lock:
             puts, self._puts = self._puts, []
         numbers: list[int] = []
+        first = self._last + 1
         try:
             for body, _ in puts:
                 numbers.append(self._append(body))
@@ -136,6 +146,7 @@ class DiskOutlet:
                 os.fdatasync(self._writer.fileno())
         except OSError as error:
             self._close()  # its end may be torn: the next body begins a file
+            self._forget(first)
             failed = self._failed(error)
             for _, waiter in puts:
                 waiter.get_loop().call_soon_threadsafe(_fail, waiter, failed)
@@ -160,6 +171,14 @@ class DiskOutlet:
         file.entries.append((number, place, len(body)))
         file.last = self._last = number
         return number
+
+    def _forget(self, first: int) -> None:
+        """Leave out what was told to be not kept: torn bodies would go on, with good ones in the same request."""
+        for file in self._files:
+            while file.entries and file.entries[-1][0] >= first:
+                file.size_bytes = file.entries.pop()[1] - _HEAD.size
+        while self._files and not self._files[-1].entries:
+            self._remove(self._files.pop())
 
     def _make_room(self) -> None:
         """Drop the oldest files while there is too much; the one that is written to stays as long as it can."""

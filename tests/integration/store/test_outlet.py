@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -100,3 +102,47 @@ async def test_a_folder_that_cannot_be_used_is_told_in_words(
     queues.append(queue)
     with pytest.raises(StoreError, match="cannot be used"):
         await queue.open()
+
+
+async def test_a_caller_that_goes_away_leaves_the_queue_to_the_others(
+    queues: list[DiskOutlet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await opened(queues, tmp_path)
+    slow = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda _: slow.wait(60))
+    first = asyncio.create_task(queue.put(b"first"))
+    await asyncio.sleep(0.05)
+    gone = asyncio.create_task(queue.put(b"gone"))
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    await asyncio.wait([gone])
+    slow.set()
+    async with asyncio.timeout(30):
+        await first
+        await queue.put(b"stays")
+    assert b"stays" in [body for _, body in await queue.waiting(10)]
+
+
+async def test_a_body_that_found_no_room_is_not_sent_and_what_comes_later_is_kept(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = await opened(queues, tmp_path)
+    await queue.put(b"before" * 30)
+    (tmp_path / f"{2:016d}.queue").symlink_to("/dev/full")
+    async with asyncio.timeout(30):
+        found = await asyncio.gather(
+            *(queue.put(b"no room" * 5) for _ in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(each, StoreError) for each in found)
+        await queue.put(b"after")
+    assert [body for _, body in await queue.waiting(10)] == [b"before" * 30, b"after"]
+    queue = await opened(queues, tmp_path)
+    assert [body for _, body in await queue.waiting(10)] == [b"before" * 30, b"after"]
+
+
+async def test_a_queue_that_is_closed_says_so(queues: list[DiskOutlet], tmp_path: Path) -> None:
+    queue = await opened(queues, tmp_path)
+    await queue.stop()
+    queues.clear()
+    with pytest.raises(StoreError, match="closed"):
+        await queue.put(b"late")
