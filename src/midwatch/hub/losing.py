@@ -126,15 +126,27 @@ class Losing:
             if run_id in runs and run_id not in self._silent:
                 self._silent.add(run_id)
                 self._closed(await self._store.close_lost(run_id, since, final=False))
-        asked = [run_id for run_id in runs if run_id not in alive and run_id not in silent]
-        ended, strange = await self._look_up(asked[:MAX_ASKED])
+        unheard = [run_id for run_id in runs if run_id not in alive and run_id not in silent]
+        asked = self._next(unheard)
+        ended, strange = await self._look_up(asked)
         live = {*alive, *silent, *strange} if heard else None
-        for found in forsaken(asked[:MAX_ASKED], ended, live, now):
+        for found in forsaken(asked, ended, live, now):
             self._closed(await self._store.close_lost(found.run_id, found.at))
-        self._strange = {run_id: self._strange.get(run_id, now) for run_id in strange}
+        known = self._strange
+        later = set(unheard).difference(asked)
+        self._strange = {run_id: since for run_id, since in known.items() if run_id in later}
+        self._strange |= {run_id: known.get(run_id, now) for run_id in asked if run_id in strange}
         for run_id, since in self._strange.items():
             if now - since > SILENT_S:
                 self._closed(await self._store.close_lost(run_id, now, final=False))
+
+    def _next(self, unheard: Sequence[str]) -> list[str]:
+        """Return the runs that are looked up now: new ones first, then those that nobody named by turns, so that
+        many made-up ones keep no other waiting."""
+        waiting = set(unheard)
+        found = [run_id for run_id in unheard if run_id not in self._strange]
+        found += [run_id for run_id in self._strange if run_id in waiting]
+        return found[:MAX_ASKED]
 
     async def _look_up(self, asked: Sequence[str]) -> tuple[dict[str, float], set[str]]:
         """Return which of these runs ended and when, and which nobody ever named."""

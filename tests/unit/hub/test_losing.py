@@ -186,3 +186,22 @@ async def test_a_fault_is_counted_and_does_not_end_the_work(monkeypatch: Any) ->
         house.losing.observe(Kind.EVENT, [house.event("run.ended", "r1")])
         await house.until(lambda: house.ranks() == {"a": "lost"})
     assert house.counts.value("keeping_failures", "fault") == 2
+
+
+async def test_many_runs_that_nobody_named_keep_no_other_waiting() -> None:
+    house = House()
+    made_up = [
+        span(f"m{n}", rank=OPEN, run_id=f"made-up-{n}") for n in range(losing.MAX_ASKED + 50)
+    ]
+    await house.store.append(batch(*made_up))
+    await house.look()
+    await house.store.append(batch(span("a", rank=OPEN, run_id="r1")))
+    house.runs["r1"] = {"run_id": "r1", "ended_at": NOON_S + 2.5}
+    house.runs["made-up-0"] = {"run_id": "made-up-0", "ended_at": NOON_S + 2.5}
+    for _ in range(4):
+        await house.look()
+    assert {name for name, rank in house.ranks().items() if rank == "lost"} == {"a", "m0"}
+    house.now += SILENT_S + 1.0
+    for _ in range(4):
+        await house.look()
+    assert set(house.ranks().values()) == {"lost"}
