@@ -121,9 +121,11 @@ class Handler(BaseHTTPRequestHandler):
             )
             return self.session.query(whole, shape, params=params).bytes()
         table, columns, form = found.groups()
-        self.session.query(
+        done = self.session.query(
             f"INSERT INTO {table} {columns} SETTINGS {settings} FORMAT {form}\n{text}"
         )
+        if done.rows_written() != text.count("\n") + 1:
+            raise ValueError(f"Code: 1001. {done.rows_written()} rows were stored of {table}")
         return b""
 
     def _answer(self, status: int, body: bytes, code: str | None = None) -> None:

@@ -23,7 +23,7 @@ from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selector, Settled
 from midwatch.store.clickhouse import schema
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
-from midwatch.store.clickhouse.judging import judge_new
+from midwatch.store.clickhouse.judging import BACK_MS, judge_new
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.selecting import Selection, expired
@@ -43,6 +43,11 @@ CHANGE_S: Final = 300.0
 
 DOUBLE_S: Final = 1_800.0
 """How far back settling looks for spans that two hubs stored under different names or starts."""
+
+MUCH: Final = 1_000_000
+"""Rows from which on they are not counted each time that somebody asks."""
+
+COUNT_EVERY_S: Final = 600.0
 
 MAX_UNSURE: Final = 200_000
 """Spans that are remembered because the answer to their insert was lost."""
@@ -76,6 +81,7 @@ class ClickHouseSpans:
         )
         self._resources: set[bytes] = set()
         self._unsure: set[Key] = set()
+        self._held: tuple[float, Footprint] | None = None
         self._stopped = False
 
     # -- life --------------------------------------------------------------------------------
@@ -218,9 +224,12 @@ class ClickHouseSpans:
 
     def _part_doubles(self, now: float) -> None:
         """Leave one row of each span that two hubs were given at once under different names or starts."""
+        table, since = NAMES[Signal.SPANS], round((now - DOUBLE_S) * 1e9)
+        mark = "(SELECT max(upto_ms) FROM midwatch_settled)"
         told = self._client.ask(
             "SELECT agent, trace_id, span_id, arrayReverseSort(groupArray((rank, name, start_ns)))"
-            f" FROM {NAMES[Signal.SPANS]} FINAL WHERE start_ns > {round((now - DOUBLE_S) * 1e9)}"
+            f" FROM {table} FINAL WHERE start_ns > {since} AND (trace_id, span_id) IN (SELECT trace_id, span_id"
+            f" FROM {table} WHERE start_ns > {since} AND stored_ms > {mark} - {BACK_MS})"
             " GROUP BY 1, 2, 3 HAVING count() > 1 LIMIT 10000",
             timeout_s=CHANGE_S,
         )
@@ -238,6 +247,8 @@ class ClickHouseSpans:
             self._alive()
             return Settled()
 
+        self._held = None
+
         def work() -> Settled:
             before, went = self._size(), dict[Signal, int]()
             for signal in Signal:
@@ -254,6 +265,7 @@ class ClickHouseSpans:
 
     async def drop(self, what: Selector) -> Proof:
         chosen = Selection(what)
+        self._held = None
 
         def work() -> Proof:
             size = self._size()
@@ -291,10 +303,15 @@ class ClickHouseSpans:
         return await self._in_reader(lambda: self._client.ask(sql).rows)
 
     async def footprint(self) -> Footprint:
-        def work() -> Footprint:
-            return footprint_of(self._client)
-
-        return await self._in_reader(work)
+        """Return what is held; of much it is what was held a while ago, because counting it reads all keys."""
+        if self._held is not None:
+            counted_at, held = self._held
+            much = sum(one.rows for one in held.signals.values()) > MUCH
+            if much and time.monotonic() - counted_at < COUNT_EVERY_S:
+                return held
+        held = await self._in_reader(lambda: footprint_of(self._client))
+        self._held = time.monotonic(), held
+        return held
 
     def _size(self) -> int:
         return sum(size_by_part(self._client).values())
