@@ -419,6 +419,8 @@ class EmbeddedSpans:
             done = await self._sealer.seal()
             self._sealed.set()
             self._since.sealed += done.rows
+            if done.unsettled:
+                self._counts.add("uncounted", "generation")
             self._since.sampled += done.sampled
             self._since.freed_bytes += done.freed_bytes
 

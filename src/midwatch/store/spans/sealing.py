@@ -43,6 +43,9 @@ starve, or nothing more can be taken."""
 RELEASE_S: Final = 15.0
 """How long is waited for readers to let go of what was replaced; they have a time limit themselves."""
 
+MAX_FAULTS: Final = 2
+"""How often settling may fail on a generation before it is sealed without."""
+
 COMPACT_AT: Final = 8
 """Small segments of one kind that lie side by side before they become one."""
 
@@ -95,6 +98,8 @@ class Done:
     rows: int = 0
     sampled: int = 0
     freed_bytes: int = 0
+    unsettled: bool = False
+    """Settling failed: there are neither verdicts nor sums."""
 
 
 class Sealer:
@@ -115,6 +120,9 @@ class Sealer:
         self._step = step
         self._thread = ThreadPoolExecutor(1, "spans-seal", initializer=_step_back)
         self._number = 0
+        self._faults = 0
+        self._given_up: set[int] = set()
+        """Generations that settling failed on too often."""
 
     def start(self, number: int) -> None:
         """Begin with the highest segment number that was ever given."""
@@ -169,7 +177,9 @@ class Sealer:
         await self.change("seal", add, remove, generation.number)
         spans = sum(segment.rows for segment in add if segment.kind == Signal.SPANS.value)
         spans -= sum(segment.rows for segment in remove)
-        return Done(max(0, spans), beside.sampled, before)
+        unsettled = generation.number in self._given_up
+        self._given_up.discard(generation.number)
+        return Done(max(0, spans), beside.sampled, before, unsettled)
 
     def _write(
         self, cursor: duckdb.DuckDBPyConnection, generation: Generation
@@ -182,10 +192,20 @@ class Sealer:
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
         beside = Beside()
         with contextlib.ExitStack() as held:
-            if self._settling is not None and generation.rows[Signal.SPANS]:
+            if self._settling is not None and generation.rows[Signal.SPANS] and number not in self._given_up:
                 # what settling registers is gone with the view
                 view = held.enter_context(self._engine.view(cursor))
-                beside = self._settling(view, number, f"({rows[Signal.SPANS]})", f"({rows[Signal.CONTENTS]})")  # fmt: skip
+                try:
+                    beside = self._settling(view, number, f"({rows[Signal.SPANS]})", f"({rows[Signal.CONTENTS]})")  # fmt: skip
+                except Exception:
+                    # whatever is wrong with it, spans must not wait for ever, or soon no more can be taken
+                    self._faults += 1
+                    if self._faults >= MAX_FAULTS:
+                        self._faults = 0
+                        self._given_up.add(number)
+                        log.exception("generation %d is sealed without verdicts and sums", number)
+                    raise
+                self._faults = 0
             made = self._write_all(cursor, generation, rows, beside)
         rewritten, remove = self._without_hidden(cursor, generation)
         shelf.sync()

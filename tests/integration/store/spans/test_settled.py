@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.trees import trees
 
 from midwatch.core.calls.news import SCOPE
 from midwatch.core.counts import Counts
+from midwatch.core.errors import StoreError
 from midwatch.core.spans import form
 from midwatch.core.spans.counting import by_default, judge
 from midwatch.core.spans.facts import Fact, Key, fact
@@ -246,6 +249,29 @@ async def test_what_is_dropped_is_in_no_verdict_and_no_sum_by_its_tag(
     held = b"".join(p.read_bytes() for p in (tmp_path / "0").rglob("*") if p.is_file())
     assert b"acme-and-sons" not in held
     assert b"of-acme" not in held
+
+
+async def test_a_fault_of_settling_keeps_no_spans_from_being_sealed(tmp_path: Path) -> None:
+    class Broken(Books):
+        def __call__(self, view: View, generation: int, spans: str, contents: str) -> Any:
+            view.cursor.execute("SELECT * FROM there_is_no_such_table")
+
+    counts = Counts()
+    store = EmbeddedSpans(
+        tmp_path, MemoryManifest(), counts, due=Due(rows=1), settling=Broken(TERMS)
+    )
+    await store.open()
+    try:
+        await store.append(batch(span("a")))
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(StoreError):
+                    if not (await store.settle(LATER)).left:
+                        break
+        assert (await store.footprint()).signals[Signal.SPANS].rows == 1
+        assert counts.value("uncounted", "generation") == 1
+    finally:
+        await store.stop()
 
 
 async def test_a_generation_without_spans_leaves_no_sums(opened: Open) -> None:
