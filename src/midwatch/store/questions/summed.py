@@ -27,6 +27,7 @@ from midwatch.store.spans.known import TRACE_NS
 from midwatch.store.spans.settled import DAYS, HOURS, MINUTES
 
 _NS: Final = 10**9
+_FEW: Final = 8
 _LAST_S: Final = (2**63 - 1) // _NS
 
 
@@ -108,8 +109,18 @@ def _kept(view: View, metric: Metric, by: By, window: Window, agents: Sequence[s
                 setattr(one, column, int(value or 0))
             for column, found in zip(sketches, values[len(names) :], strict=True):
                 if found:
-                    setattr(one, column, merged(found))
+                    setattr(one, column, _added(found))
             yield Key(start_s, agent, group, wanted, name), one
+
+
+def _added(found: Sequence[bytes]) -> Sketch:
+    """Return the sum of sketches: of a few one by one, of many by an array of all buckets."""
+    if len(found) > _FEW:
+        return merged(found)
+    whole = Sketch()
+    for one in found:
+        whole.merge_bytes(one)
+    return whole
 
 
 # -- what is not ---------------------------------------------------------------------------------
