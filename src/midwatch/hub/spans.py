@@ -104,8 +104,11 @@ class SpanRoom:
         """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
         self._fleet, self._data = fleet, data
         self.life.reload(fleet)
-        self._priced_at = written_at(set_prices(data))
-        self._pricer = self._intake.pricing = pricer(fleet, data)
+        self._price()
+
+    def _price(self) -> None:
+        self._priced_at = written_at(set_prices(self._data))
+        self._pricer = self._intake.pricing = pricer(self._fleet, self._data)
 
     def groups(self) -> dict[str, str]:
         """Return the group of each agent that has one; sub-agents have their parent's."""
@@ -168,7 +171,7 @@ class SpanRoom:
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
             if written_at(set_prices(self._data)) != self._priced_at:
-                self.reload(self._fleet, self._data)
+                self._price()
             await self.life.round()
             for reason, n in self._books.taken():
                 self._counts.add("uncounted", reason, n)
