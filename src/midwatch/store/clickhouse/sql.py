@@ -108,6 +108,9 @@ class Guard:
         for depth, kind, name in nodes:
             if kind == "Set":
                 raise BadQuestion("settings are not taken; ask without SETTINGS")
+            if kind == "ColumnsApplyTransformer":
+                # the parser does not tell which function it applies
+                raise BadQuestion("APPLY is not answered; name the columns and call the function")
             if kind == "TableExpression":
                 tables_at = depth
             elif kind == "Function":
