@@ -79,6 +79,7 @@ class Together:
         self._me = new_id()
         self._watch: Watch | None = None
         self._held_until = 0.0
+        self._number = 0
         self._turn = asyncio.Lock()
         self._untold: asyncio.Queue[bytes] = asyncio.Queue(MAX_UNTOLD)
         self._missed_by_others = False
@@ -135,23 +136,35 @@ class Together:
 
     async def _keep_asking(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_S)
-            await self._renew()
+            await asyncio.sleep(min(RENEW_S, self._lease_s / 3))
+            try:
+                await self._renew()
+            except (
+                Exception
+            ):  # the top of a long-lived loop: without it this hub would watch on, and another, too
+                log.exception("the watch could not be asked for")
 
     async def _renew(self) -> None:
         asked_at = time.monotonic()
+        # whatever keeps the answer back: by then another hub may have it
+        until = self._held_until - self._lease_s / 6
         try:
-            number = await self._shared.lease.hold("watch", self._lease_s)
-        except StoreError as error:
+            async with asyncio.timeout(None if self._watch is None else max(0.0, until - asked_at)):
+                number = await self._shared.lease.hold("watch", self._lease_s)
+        except (StoreError, TimeoutError) as error:
             # perhaps still ours, until the time that we know of is over
-            if self._watch is not None and asked_at >= self._held_until - RENEW_S:
-                log.warning("the watch is given up: %s", error)
+            if self._watch is not None and time.monotonic() >= until - self._lease_s / 3:
+                log.warning("the watch is given up: %s", error or "no answer in time")
                 await self._end_watch()
             return
         if number is None:
             await self._end_watch()
             return
         self._held_until = asked_at + self._lease_s
+        if self._watch is not None and number != self._number:
+            # it lapsed, and another hub may have watched meanwhile: begin from the book
+            await self._end_watch()
+        self._number = number
         if self._watch is None:
             await self._begin_watch(number)
 
@@ -311,22 +324,24 @@ class Together:
                     await self._read_anew()
                 missed = False
                 async for data in heard:
-                    said = json.loads(data)
-                    if said["from"] != self._me:
-                        await self._taken(take, said)
+                    await self._taken(take, data)
             except (LinkError, StoreError) as error:
                 missed = True
                 self._counts.add("hub_messages_lost", "missed")
                 log.warning("something other hubs told was missed: %s", error)
                 await asyncio.sleep(AGAIN_S)
 
-    async def _taken(
-        self, take: Callable[[dict[str, Any]], Awaitable[None]], said: dict[str, Any]
-    ) -> None:
+    async def _taken(self, take: Callable[[dict[str, Any]], Awaitable[None]], data: bytes) -> None:
         try:
-            await take(said)
+            said = json.loads(data)
+            if said["from"] != self._me:
+                await take(said)
         except MidwatchError as error:
             log.warning("what another hub told was not taken: %s", error)
+        except Exception:
+            # hubs of several versions meet while they are renewed; one message must not end the hearing of all others
+            self._counts.add("hub_messages_lost", "not understood")
+            log.exception("what another hub told was not understood")
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
