@@ -31,6 +31,7 @@ from midwatch.api import (
     vitals,
 )
 from midwatch.api.answers import Json, Room
+from midwatch.api.bounds import Bounded
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, StoreError
 from midwatch.core.spans.questions import BadQuestion
@@ -53,6 +54,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
             "default": {"model": shapes.Problem, "description": "RFC 9457 problem document"}
         },
     )
+    app.add_middleware(Bounded)
     # the terminal first: its routes are narrower than those of the acts
     for router in (
         terminal.build(room),

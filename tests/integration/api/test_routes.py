@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -280,3 +281,33 @@ async def test_a_new_fleet_file_is_taken_up_when_the_supervisor_says_so(hub: Any
     token = mint_node(hub.secret, "here")
     assert (await hub.client.post("/api/events", loaded, token=token)).status == 200
     assert (await hub.client.post("/api/beats", {"agent": "fresh"})).status == 200
+
+
+async def test_a_question_is_no_larger_than_a_megabyte_announced_or_not(hub: Any) -> None:
+    large = b'{"query": "' + b"x" * 2**20 + b'"}'
+    taken = 0
+
+    class Counting:
+        """The hub, told of each piece that was read."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def counted() -> Any:
+                nonlocal taken
+                message = await receive()
+                taken += len(message.get("body", b""))
+                return message
+
+            if scope["path"] == "/api/sql" and hushed:
+                scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
+            await hub.hub.asgi(scope, counted, send)
+
+    client = replace(hub.client, app=Counting())
+    hushed = False
+    answer = await client.ask("POST", "/api/sql", raw=large)
+    assert (answer.status, taken) == (413, 0), answer.body
+    hushed = True
+    answer = await client.ask("POST", "/api/sql", raw=large * 4)
+    assert answer.status == 413, answer.body
+    assert 2**20 < taken <= 2**20 + 65_536
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await client.post("/api/sql", {"query": "SELECT 1"})).status == 200
