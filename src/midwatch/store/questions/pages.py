@@ -20,7 +20,8 @@ _MAX_INT: Final = 2**63 - 1
 def cursor_of(place: Sequence[int | str | bytes]) -> Cursor:
     """Return the cursor of an item's place in its order."""
     plain = [one.hex() if isinstance(one, bytes) else one for one in place]
-    return json.dumps(plain, separators=(",", ":")).encode().hex()
+    text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass").hex()
 
 
 def place_of(after: Cursor, kinds: Sequence[type]) -> list[Any]:
