@@ -2,13 +2,15 @@
 
 import os
 import time
+from typing import Any
 
 from midwatch.drills.programs import asking, spans, stage
 
 stage.wait_until_watched()
 stage.evidence()
 TRACE, ROOT = os.urandom(16).hex(), os.urandom(8).hex()
-told, tokens = [], {"in": 0, "out": 0}
+told: list[dict[str, Any]] = []
+tokens = {"in": 0, "out": 0}
 for number in range(2):
     mine = os.urandom(8).hex()
     answer = asking.ask(f"question {number}", headers={"traceparent": f"00-{TRACE}-{mine}-01"})
