@@ -28,6 +28,9 @@ from midwatch.store.spans.settling import Time, count
 AT_ONCE: Final = 50_000
 """Spans of one look."""
 
+LOOKS: Final = 4
+"""Looks of one round of settling: after a flood the rest waits for the next one."""
+
 BACK_MS: Final = 10_000
 """How far a look goes back behind the last one: an insert may be seen later than its time."""
 
@@ -130,7 +133,9 @@ def judge_new(client: ClickHouse, stopped: Callable[[], bool]) -> Counter[str]:
     mark = client.ask("SELECT max(upto_ms) FROM midwatch_settled").rows[0][0] or 0
     now = client.ask("SELECT toUnixTimestamp64Milli(now64(3))").rows[0][0]
     after: tuple[int, str] = (mark - BACK_MS, "")
-    while not stopped():
+    for _ in range(LOOKS):
+        if stopped():
+            break
         rows = client.ask(
             f"SELECT stored_ms, span_id, {_FACTS} FROM {_SPANS} WHERE stored_ms <= {{now:Int64}}"
             " AND (stored_ms, span_id) > ({at:Int64}, {span:String})"
