@@ -6,6 +6,7 @@ is there already stays once.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Final, cast
 import duckdb
 
 from midwatch.core.access import Caller, Scope
+from midwatch.core.errors import StoreError
 from midwatch.core.spans.dialect import Attribute, Event, attribute
 from midwatch.core.spans.form import Batch, Row
 from midwatch.core.spans.store import SpanStore
@@ -21,6 +23,9 @@ from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.otlp.owners import Names, Sender
 from midwatch.ingest.otlp.rows import Known, Rows, resource_of
 from midwatch.store.telemetry import Telemetry
+
+AGAIN_S: Final = 1.0
+"""How soon a store that refused is tried again."""
 
 PAGE: Final = 2_000
 """Spans that are read and kept at one time."""
@@ -58,23 +63,43 @@ async def move(
     at the next start."""
     if not await telemetry.read(_is_there):
         return 0
-    moved, after = 0, -1
+    moved, unread, after = 0, 0, -1
     interpreter = Interpreter()
     while not stopped():
         found = await telemetry.read(lambda cursor, after=after: _page(cursor, after), 60.0)
         if not found:
             await telemetry.drop("spans")
             log.info("%d spans of before were moved to their own store", moved)
+            if unread:
+                log.warning("%d spans of before could not be understood and are gone", unread)
             break
         batch = Batch()
         for row in found:
-            one = _batch(row[1:], interpreter)
+            try:
+                one = _batch(row[1:], interpreter)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                unread += (
+                    1  # one that cannot be understood must not keep all behind it from being moved
+                )
+                log.debug("a span of before cannot be moved: %s", error)
+                continue
             price(one.spans)
             batch.extend(one)
-        kept = await store.append(batch)
-        moved += kept.new
+        moved += await _kept(store, batch, stopped)
         after = found[-1][0]
     return moved
+
+
+async def _kept(store: SpanStore, batch: Batch, stopped: Callable[[], bool]) -> int:
+    """Return how many were new. A store that is busy sealing what came before is waited for."""
+    while True:
+        try:
+            return (await store.append(batch)).new
+        except StoreError as error:
+            if error.permanent or stopped():
+                raise
+            log.debug("spans of before wait: %s", error)
+        await asyncio.sleep(AGAIN_S)
 
 
 def _is_there(cursor: duckdb.DuckDBPyConnection) -> bool:

@@ -98,7 +98,7 @@ class SpanRoom:
         ]
         if isinstance(before, Telemetry) and isinstance(self.store, EmbeddedSpans):
             moving = self._move(before, self.store)
-            self._working.append(asyncio.create_task(moving, name="spans moving"))
+            self._moving = asyncio.create_task(moving, name="spans moving")
 
     def reload(self, fleet: Fleet, data: Path) -> None:
         """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
@@ -160,7 +160,7 @@ class SpanRoom:
 
     async def _move(self, before: Telemetry, into: EmbeddedSpans) -> None:
         try:
-            await move(before, into, self._pricer.price)
+            await move(before, into, self._pricer.price, lambda: self._stopped)
         except StoreError as error:
             log.warning("spans of an older version are moved at the next start: %s", error)
         except Exception:

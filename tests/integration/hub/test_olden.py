@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
 from midwatch.core.counts import Counts
-from midwatch.core.spans.form import SPANS, Row
+from midwatch.core.errors import StoreError
+from midwatch.core.spans.form import SPANS, Batch, Row
+from midwatch.core.spans.store import Kept
+from midwatch.hub import olden
 from midwatch.hub.olden import move
 from midwatch.store.spans.memory import MemorySpans, Shelf
 from midwatch.store.telemetry import Telemetry
@@ -71,6 +75,49 @@ async def test_old_spans_are_understood_and_their_table_is_gone(tmp_path: Path) 
     assert first["events"] == [
         {"name": "retry", "time_ns": 1_790_000_000_500_000_000, "attributes": {"n": 1}}
     ]
+
+
+class Busy(MemorySpans):
+    """A store that refuses at first."""
+
+    refused = 0
+
+    async def append(self, batch: Batch) -> Kept:
+        if self.refused < 2:
+            self.refused += 1
+            raise StoreError("generations wait to be sealed")
+        return await super().append(batch)
+
+
+async def test_a_busy_store_and_a_damaged_span_keep_no_other_from_being_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(olden, "AGAIN_S", 0.01)
+    path = tmp_path / "telemetry.duckdb"
+    old_spans(path, 5, 1_790_000_000.0)
+    with duckdb.connect(str(path)) as base:
+        base.execute("UPDATE spans SET trace_id = 'no hex' WHERE span_id LIKE '%2'")
+        base.execute("UPDATE spans SET links = '[7]' WHERE span_id LIKE '%3'")
+    shelf = Shelf()
+    telemetry = await opened(path)
+    try:
+        assert await move(telemetry, Busy(shelf), list[Row]().extend) == 3
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend) == 0
+    finally:
+        await telemetry.stop()
+    assert len(shelf.spans) == 3
+
+
+async def test_a_hub_that_stops_leaves_the_rest_for_its_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.duckdb"
+    old_spans(path, 5, 1_790_000_000.0)
+    shelf = Shelf()
+    telemetry = await opened(path)
+    try:
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend, lambda: True) == 0
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend) == 5
+    finally:
+        await telemetry.stop()
 
 
 async def test_a_hub_moves_them_while_it_works(hub_process: Any) -> None:
