@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
 
 from midwatch.api.answers import Room
 from midwatch.api.choices import Several, Since, tags_of, window_of
@@ -17,6 +17,13 @@ from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Selector
 from midwatch.store.exporting import Format, export
 from midwatch.store.opening import embedded
+from midwatch.wire.problem import Refusal
+
+AT_ONCE: Final = 4
+"""Exports at one time: each is a copy on the disk until all of it is sent."""
+
+SENDING_S: Final = 3_600.0
+"""How long one may take to be sent; who reads slower must not keep its copy for ever."""
 
 _TYPES = {
     Format.PARQUET: "application/vnd.apache.parquet",
@@ -24,9 +31,31 @@ _TYPES = {
 }
 
 
+class _Sent(FileResponse):
+    """A file that goes when it was sent, or its reader is gone.
+
+    It is sent in pieces: the server would open a path that it is given only after its folder was removed.
+    """
+
+    folder: Path
+    free: asyncio.Semaphore
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it, and remove it."""
+        more = dict(scope.get("extensions") or {})
+        more.pop("http.response.pathsend", None)
+        try:
+            async with asyncio.timeout(SENDING_S):
+                await super().__call__({**scope, "extensions": more}, receive, send)
+        finally:
+            self.free.release()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["read"])
+    free = asyncio.Semaphore(AT_ONCE)
 
     @router.get("/api/export/{signal}", response_class=FileResponse)
     async def exported(  # pyright: ignore[reportUnusedFunction]
@@ -52,20 +81,25 @@ def build(room: Room) -> APIRouter:
                 users=frozenset(user or ()),
                 tags=tags_of(tag),
             )
+        if free.locked():
+            raise Refusal(503, f"{AT_ONCE} exports are under way; try again later", reason="busy", headers={"retry-after": "10"})  # fmt: skip
+        await free.acquire()
         folder = Path(tempfile.mkdtemp(prefix="export-", dir=room.scratch))
         try:
             done = await export(
                 embedded(room.spans), signal, folder / f"{signal}.{how}", how, window, what
             )
+            answer = _Sent(
+                done.path,
+                media_type=_TYPES[how],
+                filename=done.path.name,
+                headers={"x-midwatch-rows": str(done.rows)},
+            )
         except BaseException:
+            free.release()
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return FileResponse(
-            done.path,
-            media_type=_TYPES[how],
-            filename=done.path.name,
-            headers={"x-midwatch-rows": str(done.rows)},
-            background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
-        )
+        answer.folder, answer.free = folder, free
+        return answer
 
     return router

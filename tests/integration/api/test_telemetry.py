@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pytest
 
-from midwatch.api import shapes, traceshapes
+from midwatch.api import export, shapes, traceshapes
 
 TRACE = "5b8efff798038103d269b633813fc60c"
 JSON = {"content-type": "application/json"}
@@ -202,3 +204,37 @@ async def test_spans_are_exported_as_files(hub: Any, form: str, tmp_path: Any) -
     assert "other" not in names
     scratch = hub.hub._folder / "scratch"
     assert list(scratch.iterdir()) == []
+
+
+async def test_exports_are_sent_whole_and_only_some_at_one_time(hub: Any) -> None:
+    await keep(hub)
+    under_way, go_on = 0, asyncio.Event()
+
+    async def slowly(scope: Any, receive: Any, send: Any) -> None:
+        """A server that would send a path by itself, to somebody who reads slowly."""
+        nonlocal under_way
+        started = False
+
+        async def held(message: Any) -> None:
+            nonlocal under_way, started
+            if message["type"] == "http.response.body" and not started:
+                started = True
+                under_way += 1
+                await go_on.wait()
+            await send(message)
+
+        await hub.hub.asgi({**scope, "extensions": {"http.response.pathsend": {}}}, receive, held)
+
+    client = replace(hub.client, app=slowly)
+    path = "/api/export/spans?format=jsonl"
+    tasks = [asyncio.create_task(client.get(path)) for _ in range(export.AT_ONCE)]
+    async with asyncio.timeout(60):
+        while under_way < export.AT_ONCE:
+            await asyncio.sleep(0.01)
+    refused = await hub.client.get(path)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+    go_on.set()
+    for answer in await asyncio.gather(*tasks):
+        assert (answer.status, answer.body.count(b"\n")) == (200, 9)
+    assert (await hub.client.get(path)).status == 200
+    assert list((hub.hub._folder / "scratch").iterdir()) == []
