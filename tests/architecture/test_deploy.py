@@ -70,6 +70,17 @@ def test_the_image_starts_what_the_package_installs() -> None:
     assert "USER watch" in said
 
 
+def test_secrets_that_are_made_beside_the_compose_file_stay_there() -> None:
+    made = set(re.findall(r"> (deploy/\S+)", (DEPLOY / "docker-compose.yml").read_text()))
+    assert made == {"deploy/secret", "deploy/token", "deploy/.env"}
+    assert {f"/{name}" for name in made} <= set((ROOT / ".gitignore").read_text().splitlines())
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    wanted = {f"!{name}" for line in copied for name in line.split()}
+    assert sent[1] == "*"
+    assert {line for line in sent if line.startswith("!")} == wanted
+
+
 def test_the_balancer_knows_every_hub_and_keeps_nodes_and_streams_with_one() -> None:
     said = (DEPLOY / "nginx.conf").read_text()
     assert said.count("{") == said.count("}")
