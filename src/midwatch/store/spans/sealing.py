@@ -275,7 +275,8 @@ class Sealer:
     def _small(self) -> list[Segment]:
         kinds: dict[str, list[Segment]] = {}
         for segment in self._engine.layout.segments:
-            if segment.rows < SMALL_ROWS and segment.size_bytes < SMALL_BYTES:
+            small = segment.rows < SMALL_ROWS and segment.size_bytes < SMALL_BYTES
+            if small and (segment.kind == RESOURCES or segment.kind in set(Signal)):
                 kinds.setdefault(segment.kind, []).append(segment)
         for several in kinds.values():
             if len(several) >= COMPACT_AT:
@@ -294,13 +295,10 @@ class Sealer:
         shelf, kind = self._engine.shelf, small[0].kind
         table = read_parquet([shelf.path(segment) for segment in small])
         newest = max(segment.generation for segment in small)
-        if kind in set(Signal):
-            made = shelf.write(cursor, Signal(kind), f"SELECT * FROM {table}", self.next_number(), newest)  # fmt: skip
+        if kind == RESOURCES:
+            made = shelf.write_other(cursor, kind, f"SELECT DISTINCT * FROM {table}", self.next_number(), newest)  # fmt: skip
         else:
-            # what settling wrote: rows of several generations lie together by what they are asked by
-            each = "DISTINCT *" if kind == RESOURCES else "*"
-            order = "start_s" if "start_s" in _columns(cursor, table) else "1"
-            made = shelf.write_other(cursor, kind, f"SELECT {each} FROM {table} ORDER BY {order}", self.next_number(), newest)  # fmt: skip
+            made = shelf.write(cursor, Signal(kind), f"SELECT * FROM {table}", self.next_number(), newest)  # fmt: skip
         shelf.sync()
         return made
 
@@ -354,10 +352,6 @@ class Sealer:
             if less := number - after.get(kind, 0):
                 rows[Signal(kind)] = less
         return rows, max(0, size - size_after)
-
-
-def _columns(cursor: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    return [row[0] for row in cursor.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()]
 
 
 def _young(signal: Signal, segment: Segment, expiry: Expiry) -> str:

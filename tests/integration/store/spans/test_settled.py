@@ -27,7 +27,6 @@ from midwatch.core.spans.summary import summary_of
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
-from midwatch.store.spans.sealing import COMPACT_AT
 from midwatch.store.spans.settled import Books, Terms
 
 LATER = NOON_S + 86_400.0
@@ -216,17 +215,6 @@ async def test_a_span_that_was_lost_and_ended_after_all_is_summed_once(opened: O
     ended = span("a", cost_nusd=5, cost_from=1, **said)
     await settled(store, [batch(ended)])
     await agrees(store, [span("b"), ended])
-
-
-async def test_sums_of_many_generations_are_few_files_and_still_what_they_were(
-    opened: Open, tmp_path: Path
-) -> None:
-    store = await opened()
-    said = {"role": Role.CALL.value, "input_tokens": 10, "output_tokens": 5, "model": "gpt-4o-mini"}
-    rows = [span(f"n{n}", f"t{n}", start_s=60.0 * n, **said) for n in range(COMPACT_AT + 2)]
-    await settled(store, [batch(row) for row in rows])
-    assert len(list((tmp_path / "0" / "segments").glob("minutes-*.parquet"))) <= 4
-    await agrees(store, rows)
 
 
 async def test_what_is_dropped_is_in_no_verdict_and_no_sum_by_its_tag(
