@@ -308,8 +308,17 @@ class Engine:
         except BaseException:
             base.close()
             raise
-        self._base = base
-        self._layout = Layout(hot, tuple(found), segments)
+        with self.lock:
+            self._base = base
+            if self._layout is not None:
+                segments = (
+                    self._layout.segments
+                )  # opened anew: something may have been sealed meanwhile
+            over = [each for each in found if each.number <= self.sealed]
+            frozen = tuple(each for each in found if each.number > self.sealed)
+            self._layout = Layout(hot, frozen, segments)
+        for each in over:
+            each.pins.retire()
 
     def _found(self, base: duckdb.DuckDBPyConnection) -> list[Generation]:
         found: list[Generation] = []

@@ -138,8 +138,13 @@ class Sealer:
         def safe() -> T:
             try:
                 cursor = self._engine.cursor()
+                before = self._number
                 try:
                     return work(cursor)
+                except BaseException:
+                    # it is tried again, under other numbers: on a full disk what is half done must not add up
+                    self._engine.shelf.discard(range(before + 1, self._number + 1))
+                    raise
                 finally:
                     cursor.close()
             except (duckdb.Error, OSError) as error:
@@ -192,7 +197,11 @@ class Sealer:
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
         beside = Beside()
         with contextlib.ExitStack() as held:
-            if self._settling is not None and generation.rows[Signal.SPANS] and number not in self._given_up:
+            if (
+                self._settling is not None
+                and generation.rows[Signal.SPANS]
+                and number not in self._given_up
+            ):
                 # what settling registers is gone with the view
                 view = held.enter_context(self._engine.view(cursor))
                 try:

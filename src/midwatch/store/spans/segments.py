@@ -14,7 +14,7 @@ import os
 import zlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -109,6 +109,14 @@ class Shelf:
         for path in strange:
             path.unlink()
         return len(strange)
+
+    def discard(self, numbers: Collection[int]) -> None:
+        """Remove the files of segments of these numbers, which nobody named and nobody will."""
+        for path in list(self.folder.iterdir()) if numbers else ():
+            number = path.name.partition(".")[0].rpartition("-")[2]
+            if number.isdigit() and int(number) in numbers:
+                with contextlib.suppress(OSError):  # the next start sweeps
+                    path.unlink()
 
     def size_bytes(self, segment: Segment) -> int:
         """Return what it takes on the disk, with its fingerprints and its traces."""

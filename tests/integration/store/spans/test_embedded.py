@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest, StateManifest
 from midwatch.store.spans.sealing import COMPACT_AT, Beside
+from midwatch.store.spans.segments import Shelf
 from midwatch.store.state import StateDb
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -411,6 +413,58 @@ async def test_files_that_nobody_named_are_swept(house: House) -> None:
     await house.open()
     assert not strange.exists()
     assert len(house.segments()) == 1
+
+
+async def test_sealing_that_fails_leaves_nothing_behind(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await house.open()
+    await store.append(batch(span("a")))
+    faults = 3
+
+    def failing(shelf: Shelf) -> None:
+        nonlocal faults
+        faults -= 1
+        if faults >= 0:
+            raise OSError(28, "No space left on device")
+        sync(shelf)
+
+    sync = Shelf.sync
+    monkeypatch.setattr(Shelf, "sync", failing)
+    with contextlib.suppress(StoreError):
+        await store.settle(LATER)
+    while faults > 0:
+        with pytest.raises(StoreError):
+            await store.settle(LATER)
+    assert list((house.folder / "segments").iterdir()) == []
+    await store.settle(LATER)
+    assert len(house.segments()) == 1
+    assert await names(store) == ["a"]
+
+
+async def test_what_is_sealed_while_a_failed_store_opens_anew_is_seen_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await house.open(due=Due())
+    await store.append(batch(span("a")))
+    engine = store._engine
+    engine.rotate()
+    written = await store._sealer.run(lambda c: store._sealer._write(c, engine.layout.frozen[0]))
+    await house.manifest.change(written[0], written[1], 1)
+    begin = engine._begin
+
+    def sealed_meanwhile(*given: Any) -> Any:
+        made = begin(*given)
+        engine.swap(written[0], written[1], 1)
+        return made
+
+    monkeypatch.setattr(engine, "_begin", sealed_meanwhile)
+    engine.open(engine.layout.segments)
+    store._begun()
+    assert await names(store) == ["a"]
+    await store.settle(LATER)
+    await store.stop()
+    assert await names(await house.open()) == ["a"]
 
 
 async def test_the_manifest_in_the_state_database_says_what_it_was_told(tmp_path: Path) -> None:
