@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 from midwatch.api import export, shapes, traceshapes
+from midwatch.store.questions import sql
 
 TRACE = "5b8efff798038103d269b633813fc60c"
 JSON = {"content-type": "application/json"}
@@ -187,6 +188,18 @@ async def test_sql_shows_neither_the_catalogue_nor_files_behind_tables(hub: Any)
         assert b"WITH" in answer.body or b"function" in answer.body, answer.body
     fine = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT i FROM n"
     assert (await hub.client.post("/api/sql", {"query": fine})).json()["rows"] == [[1], [2], [3]]
+
+
+async def test_one_who_asks_without_end_does_not_keep_sql_from_others_for_hours(
+    hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "MAX_WAITING", 1)
+    first, second = await asyncio.gather(
+        *(hub.client.post("/api/sql", {"query": "SELECT 1"}) for _ in range(2))
+    )
+    assert (first.status, second.status) == (200, 422)
+    assert "wait already" in second.json()["detail"]
+    assert (await hub.client.post("/api/sql", {"query": "SELECT 2"})).json()["rows"] == [[2]]
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])

@@ -39,6 +39,9 @@ from midwatch.store.spans.sources import Pins
 AT_ONCE: Final = 2
 """Queries that run at the same time; more wait, in their own time."""
 
+MAX_WAITING: Final = 16
+"""Queries that wait or run; a further one is refused, so that nobody's waits for an hour behind another's."""
+
 MAX_TEXT: Final = 64 * 1024
 """Characters of a query."""
 
@@ -105,6 +108,7 @@ class Sql:
         self._spans = spans
         self._also = also
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._asked = 0
         own = [*(signal.value for signal in Signal), RESOURCES, *also]
         self.tables = sorted({*own, *(name for name, (of, _) in DERIVED.items() if of in own)})
 
@@ -112,11 +116,20 @@ class Sql:
         """Return the rows of one SELECT. Raises BadQuestion, or StoreError when it takes too long."""
         if len(text) > MAX_TEXT:
             raise BadQuestion(f"the query has {len(text)} characters; {MAX_TEXT} are answered")
+        if self._asked >= MAX_WAITING:
+            raise StoreError(f"{MAX_WAITING} queries wait already; ask again in a minute")
+        self._asked += 1
+        try:
+            async with self._turns:
+                return await self._answer(text, limits)
+        finally:
+            self._asked -= 1
+
+    async def _answer(self, text: str, limits: SqlLimits) -> Table:
         given = _Given()
         folder = Path(tempfile.mkdtemp(prefix="midwatch-sql-"))
         try:
-            async with self._turns:
-                return await self._run(text, limits, folder, given)
+            return await self._run(text, limits, folder, given)
         finally:
             for each in given.pins:
                 each.unpin()
