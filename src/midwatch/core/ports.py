@@ -136,7 +136,7 @@ class Backlog:
     entries: int
     size_bytes: int
     dropped: int
-    """Entries that were let go, the oldest first, because there was no room for them."""
+    """Entries that were let go, the oldest first, because there was no room for them; an outlet may weigh them."""
 
 
 class Outlet(Protocol):

@@ -26,6 +26,9 @@ from midwatch.core.ports import Backlog
 FILE_BYTES: Final = 4 * 1024 * 1024
 """Size at which a file is full: what is dropped or given back at one time."""
 
+WEIGHED: Final = 16
+"""Bytes of a body that are enough to weigh it."""
+
 _HEAD: Final = struct.Struct("<QIII")
 """Number, length, checksum of the body, and checksum of the three before it."""
 
@@ -46,7 +49,15 @@ class _File:
 class DiskOutlet:
     """An `Outlet` in a folder that is this process's alone. `open` before anything else."""
 
-    def __init__(self, folder: Path, limit_bytes: int, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        file_bytes: int = FILE_BYTES,
+        weigh: Callable[[bytes], int] = lambda _: 1,
+    ) -> None:
+        """`weigh` returns for how much a body counts that is dropped, by its first WEIGHED bytes."""
+        self._weigh = weigh
         self._folder = folder
         self._limit = limit_bytes
         self._file_bytes = max(1, min(file_bytes, limit_bytes // 4))
@@ -184,8 +195,17 @@ class DiskOutlet:
         """Drop the oldest files while there is too much; the one that is written to stays as long as it can."""
         while len(self._files) > 1 and self._size() > self._limit:
             oldest = self._files.popleft()
-            self._dropped += len(oldest.entries)
+            self._dropped += self._weight(oldest)
             self._remove(oldest)
+
+    def _weight(self, file: _File) -> int:
+        """Return for how much a file's bodies count; one of a file that cannot be read counts for one."""
+        weight = len(file.entries)
+        with contextlib.suppress(OSError), file.path.open("rb") as reader:
+            for _, place, length in file.entries:
+                reader.seek(place)
+                weight += self._weigh(reader.read(min(length, WEIGHED))) - 1
+        return weight
 
     def _size(self) -> int:
         return sum(file.size_bytes for file in self._files)

@@ -146,3 +146,16 @@ async def test_a_queue_that_is_closed_says_so(queues: list[DiskOutlet], tmp_path
     queues.clear()
     with pytest.raises(StoreError, match="closed"):
         await queue.put(b"late")
+
+
+async def test_what_finds_no_room_counts_for_what_it_weighs(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = DiskOutlet(tmp_path, 2_000, file_bytes=200, weigh=lambda head: head[0])
+    await queue.open()
+    queues.append(queue)
+    for number in range(1, 41):
+        await queue.put(bytes([number]) * 200)
+    kept = [body[0] for _, body in await queue.waiting(100)]
+    assert 0 < len(kept) < 40
+    assert queue.backlog().dropped == sum(range(1, 41)) - sum(kept)

@@ -129,7 +129,6 @@ class Lane:
     def _note_dropped(self) -> None:
         backlog = self._outlet.backlog()
         if backlog.dropped > self._dropped:
-            # how many items it had is not read again
             self._counts.add("forward_dropped", self.state.name, backlog.dropped - self._dropped)
             self._dropped = backlog.dropped
         self.state = replace(self.state, backlog=backlog)
@@ -273,7 +272,11 @@ class Forwarding:
 
     async def _add(self, name: str, config: ForwardTarget) -> None:
         target = self._make(config)
-        outlet = DiskOutlet(self._folder / _folder_name(name), config.queue)
+        outlet = DiskOutlet(
+            self._folder / _folder_name(name),
+            config.queue,
+            weigh=lambda head: max(1, _read(head)[1]),
+        )
         await outlet.open()
         lane = Lane(name, config, outlet, target, self._counts, clock=self._clock)
         self._lanes[name] = lane, outlet
