@@ -124,14 +124,23 @@ class View:
             found = hiding(found, self.layout.generations)
         return f"({found} UNION ALL SELECT {COLUMNS[signal]} FROM opened_now)"
 
-    def sealed(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
-        """Return the rows that are in segments, and so settled, as `rows` does."""
+    def sealed(
+        self,
+        signal: Signal,
+        since_ns: int = -(2**63),
+        until_ns: int = 2**63 - 1,
+        generation: int | None = None,
+    ) -> str:
+        """Return the rows that are in segments, and so settled, as `rows` does. For the settling of a generation:
+        as it finds them, whatever later ones know; lost rows that those end are in the sums until they are settled."""
         files = self._files(signal.value, since_ns, until_ns)
         if not files:
             return f"(SELECT {COLUMNS[signal]} FROM {self.layout.hot.name}.{signal.value} LIMIT 0)"
         found = f"SELECT {COLUMNS[signal]} FROM {read_parquet(files)}"
         if self._hides and signal is Signal.SPANS:
-            found = hiding(found, self.layout.generations)
+            layout = self.layout.generations
+            known = [g for g in layout if generation is None or g.number <= generation]
+            found = hiding(found, known) if known else found
         return f"({found})"
 
     def replaced(self, number: int) -> str | None:

@@ -53,10 +53,10 @@ IDS: Final = (
 class Sealed:
     """`settling.Known` over the segments near a generation, whose spans began from `since_ns` to `until_ns`."""
 
-    def __init__(self, view: View, since_ns: int, until_ns: int) -> None:
+    def __init__(self, view: View, generation: int, since_ns: int, until_ns: int) -> None:
         self._view = view
-        self.near = view.sealed(Signal.SPANS, since_ns - TRACE_NS, until_ns + TRACE_NS)
-        self.close = view.sealed(Signal.SPANS, since_ns - ANSWER_NS, until_ns + ANSWER_NS)
+        self.near = view.sealed(Signal.SPANS, since_ns - TRACE_NS, until_ns + TRACE_NS, generation)
+        self.close = view.sealed(Signal.SPANS, since_ns - ANSWER_NS, until_ns + ANSWER_NS, generation)  # fmt: skip
         self._ledgers: set[str] | None = None
 
     def of_traces(self, traces: Collection[bytes]) -> Iterable[Fact]:

@@ -92,7 +92,7 @@ class Books:
         bounds = cursor.execute(f"SELECT min(start_ns), max(start_ns) FROM {spans}").fetchone()
         if bounds is None or bounds[0] is None:
             return Beside()
-        sealed = Sealed(view, bounds[0], bounds[1])
+        sealed = Sealed(view, generation, bounds[0], bounds[1])
         judged = self._judge(cursor, spans, sealed)
         cursor.register("settled_verdicts", _verdict_table(judged.verdicts, generation))
         rollup = self._add_up(view, generation, spans, sealed, judged)

@@ -268,3 +268,27 @@ async def test_a_generation_without_spans_leaves_no_sums(opened: Open) -> None:
     await store.settle(LATER)
     assert (await store.read(_minutes), await store.read(_verdicts)) == ({}, {})
     assert (await store.footprint()).signals[Signal.SPANS].rows == 0
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_the_end_of_a_lost_span_that_comes_while_its_trace_is_sealed_changes_sums_once(
+    opened: Open, later: bool
+) -> None:
+    store = await opened()
+    times = {"run_id": "r"}
+    await store.append(batch(span("a", rank=Rank.OPEN.value, **times)))
+    await store.close_lost("r", NOON_S + 500.0)
+    await store.settle(LATER)
+    beside, end = span("b", start_s=1.0), span("a", rank=Rank.ENDED.value, **times)
+    if later:
+        async with (
+            store._sealer.turn
+        ):  # both wait to be sealed: the end is there when the first of them is
+            await store.append(batch(beside))
+            await store.append(batch(end))
+    else:
+        await store.append(batch(beside))
+        await store.settle(LATER)
+        await store.append(batch(end))
+    await store.settle(LATER)
+    await agrees(store, [beside, end])
