@@ -47,7 +47,7 @@ from midwatch.ingest.roster import SELF, Roster
 from midwatch.store.agents import AgentStore
 from midwatch.store.deliveries import DeliveryStore
 from midwatch.store.incidents import IncidentStore
-from midwatch.store.opening import Beside, HubStores
+from midwatch.store.opening import SCRATCH, Beside, HubStores
 from midwatch.store.questions.recorded import MAX_ROWS
 from midwatch.store.runs import RunStore
 from midwatch.store.tokens import LoginStore, TokenStore
@@ -179,7 +179,7 @@ class Hub:
             counts=self.counts,
             statistics=self._watch.statistics,
             logs=self.settings.data / "logs",
-            scratch=_emptied(self._folder / "scratch"),
+            scratch=_emptied(self._folder / SCRATCH),
             clock=self.clock,
             version=version("midwatch"),
             error_page=_error_page,

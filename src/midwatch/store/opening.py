@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
@@ -27,6 +27,9 @@ from midwatch.store.spans.sealing import Settling
 from midwatch.store.state import StateDb
 from midwatch.store.telemetry import Telemetry
 from midwatch.wire.ids import new_id
+
+SCRATCH: Final = "scratch"
+"""What of the hub's folder is emptied at each start: files that one answer needs."""
 
 Groups = Callable[[], Mapping[str, str]]
 Windows = Callable[[], Mapping[str, int]]
@@ -103,7 +106,7 @@ class HubStores:
         if isinstance(spans, EmbeddedSpans):
             assert isinstance(self.small, Telemetry)
             also = recorded(self.small, beside.agents, beside.runs, beside.incidents)
-            return EmbeddedQuestions(spans, groups, windows, also)
+            return EmbeddedQuestions(spans, groups, windows, also, self._folder / SCRATCH)
         from midwatch.store.clickhouse.questions import ClickHouseQuestions
         from midwatch.store.clickhouse.spans import ClickHouseSpans
 

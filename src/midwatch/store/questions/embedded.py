@@ -9,6 +9,7 @@ summed up is read from its sums; the rest (at most what waits to be sealed) is s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
@@ -61,7 +62,7 @@ def _nothing() -> Mapping[str, Any]:
 
 class EmbeddedQuestions:
     """Answers of one embedded store. `groups` gives agent → group, `windows` model → tokens of its context,
-    `also` are tables that SQL may read beside those of telemetry."""
+    `also` are tables that SQL may read beside those of telemetry, `scratch` is a folder for what it reads of them."""
 
     def __init__(
         self,
@@ -69,11 +70,12 @@ class EmbeddedQuestions:
         groups: Callable[[], Mapping[str, str]] = _nothing,
         windows: Callable[[], Mapping[str, int]] = _nothing,
         also: Mapping[str, Recorded] | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._spans = spans
         self._groups = groups
         self._windows = windows
-        self._sql = Sql(spans, also or {})
+        self._sql = Sql(spans, also or {}, scratch)
 
     # -- lists -------------------------------------------------------------------------------
 

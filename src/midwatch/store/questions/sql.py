@@ -102,9 +102,13 @@ class _Given:
 
 
 class Sql:
-    """Asks one store. `also` are tables from elsewhere, by name."""
+    """Asks one store. `also` are tables from elsewhere, by name. What is not in segments is written below `scratch`
+    (the system's folder when None) for as long as the query runs."""
 
-    def __init__(self, spans: EmbeddedSpans, also: Mapping[str, Recorded]) -> None:
+    def __init__(
+        self, spans: EmbeddedSpans, also: Mapping[str, Recorded], scratch: Path | None = None
+    ) -> None:
+        self._scratch = scratch
         self._spans = spans
         self._also = also
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -127,7 +131,7 @@ class Sql:
 
     async def _answer(self, text: str, limits: SqlLimits) -> Table:
         given = _Given()
-        folder = Path(tempfile.mkdtemp(prefix="midwatch-sql-"))
+        folder = Path(tempfile.mkdtemp(prefix="midwatch-sql-", dir=self._scratch))
         try:
             return await self._run(text, limits, folder, given)
         finally:
