@@ -127,10 +127,8 @@ class Together:
         return self._watch is not None
 
     def statistics(self) -> dict[str, int | float]:
-        """Return counters for /metrics; those of the watch are 0 where it is not."""
-        return {"held": int(self.watches)} | (
-            {} if self._watch is None else self._watch.statistics()
-        )
+        """Return counters for /metrics: those of the watch where it is."""
+        return {"held": 0} if self._watch is None else self._watch.statistics()
 
     # -- the watch ---------------------------------------------------------------------------
 

@@ -173,6 +173,7 @@ class Watch:
     def statistics(self) -> dict[str, int | float]:
         """Return counters for /metrics."""
         return {
+            "held": 1,
             **{f"incidents_{name}": count for name, count in self._counts.items()},
             "incidents_open": len(self._open),
             "incidents_unsaved": len(self._unsaved),

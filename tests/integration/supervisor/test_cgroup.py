@@ -263,7 +263,8 @@ async def test_a_run_without_its_cgroup_goes_on_and_is_counted(own: Path) -> Non
 
 
 FORKS = """
-import os, time
+import os, sys, time
+sys.stdin.readline()
 while True:
     if os.fork() == 0:
         os.setsid()
@@ -281,9 +282,13 @@ def test_frozen_and_killed_one_by_one_a_crowd_that_forks_dies_too(own: Path) -> 
 
     made = Older(own / "run.inbox.run", frozenset())
     made.path.mkdir()
-    run = subprocess.Popen([sys.executable, "-c", FORKS])
+    run = subprocess.Popen([sys.executable, "-c", FORKS], stdin=subprocess.PIPE)
     (made.path / "cgroup.procs").write_text(str(run.pid))
     try:
+        # what it forked before it was inside would never be found
+        assert run.stdin is not None
+        with run.stdin:
+            run.stdin.write(b"go\n")
         deadline = time.monotonic() + DEADLINE_S
         while len(made.pids()) < 50:
             assert time.monotonic() < deadline
