@@ -218,7 +218,7 @@ def killed(up: Gateway, folder: Path) -> list[Row]:
     address = f"http://127.0.0.1:{up.port}/v1"
     provider = {"base_url": address, "reconcile": "/billed/calls/{call}"}
     data, key = data_directory(folder, {"total": "$5"}, {"providers": {"openai": provider}})
-    body = json.dumps({"model": "gpt-4o", "stream": True, "max_tokens": 900, "messages": [{"role": "user", "content": "Count. " * 40}]})  # fmt: skip
+    body = json.dumps({"model": "gpt-4o", "stream": True, "max_tokens": 900, "messages": [{"role": "user", "content": f"Count from {NUMBER.decode()}. " + "Count. " * 40}]})  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=30)
     connection.request("DELETE", "/billed")
     connection.getresponse().read()

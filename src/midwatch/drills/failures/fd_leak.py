@@ -10,11 +10,17 @@ from midwatch.drills.instance import Instance
 
 
 def _never_full(instance: Instance) -> str | None:
-    lives = len((instance.read_note("lives") or "").split())
+    # its replacement runs a moment before its program says so
+    instance.wait(lambda: _lives(instance) >= 2, 20)
+    lives = _lives(instance)
     full = [i for i in instance.incidents() if i["kind"] in ("resource-hog", "crash", "crash-loop")]
     if full:
         return f"it reached its limit: {full[0]['sentence']}"
     return None if lives == 2 else f"it lived {lives} times, expected 2"
+
+
+def _lives(instance: Instance) -> int:
+    return len((instance.read_note("lives") or "").split())
 
 
 DRILL = Drill(
