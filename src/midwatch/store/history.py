@@ -5,6 +5,7 @@ Every function here is one or a few queries over a cursor; `Telemetry.read` runs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,6 +42,17 @@ def histories(
             events.setdefault(item["agent"], {})[kind] = item
     today = _today(cursor, day_start)
     sent = _sent(cursor, now, day_start)
+    return assembled(beats, samples, events, today, sent)
+
+
+def assembled(
+    beats: Mapping[str, list[Item]],
+    samples: Mapping[str, Item],
+    events: Mapping[str, Mapping[str, Item]],
+    today: Mapping[str, DaySums],
+    sent: Mapping[str, Any],
+) -> list[AgentHistory]:
+    """Return the history of each agent, by name, from what a store gave by agent (and events by kind)."""
     found: list[AgentHistory] = []
     for agent in sorted(beats.keys() | samples.keys() | events.keys() | today.keys()):
         latest = events.get(agent, {})

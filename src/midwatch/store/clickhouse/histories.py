@@ -12,7 +12,7 @@ from midwatch.core.day import MAX_RUNS
 from midwatch.core.history import GAPS, KEPT_BEATS, AgentHistory, DaySums
 from midwatch.store.clickhouse.schema import ITEMS
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES, Table
-from midwatch.store.history import LATEST, RESTORE_BACK_S
+from midwatch.store.history import LATEST, RESTORE_BACK_S, assembled
 from midwatch.wire.items import Item
 
 _BEATS, _EVENTS = ITEMS[BEATS.name], ITEMS[EVENTS.name]
@@ -46,23 +46,7 @@ def histories(ask: Ask, now: float, day_start: float) -> list[AgentHistory]:
         for item in _newest(ask, EVENTS, 1, "kind = {kind:String}", {"kind": kind}):
             events.setdefault(item["agent"], {})[kind] = item
     today, sent = _today(ask, day_start), _sent(ask, now, day_start)
-    found: list[AgentHistory] = []
-    for agent in sorted(beats.keys() | samples.keys() | events.keys() | today.keys()):
-        latest = events.get(agent, {})
-        found.append(
-            AgentHistory(
-                agent,
-                beats.get(agent, []),
-                latest.get("agent.state"),
-                latest.get("run.started"),
-                latest.get("run.ended"),
-                samples.get(agent),
-                today.get(agent, DaySums()),
-                sent.get(agent, ()),
-                [latest[kind] for kind in GAPS if kind in latest],
-            )
-        )
-    return found
+    return assembled(beats, samples, events, today, sent)
 
 
 def _newest(

@@ -21,6 +21,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.history import AgentHistory
 from midwatch.store.clickhouse import carrying, histories
 from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.probing import probe
 from midwatch.store.clickhouse.rows import encode
 from midwatch.store.clickhouse.schema import ITEMS
 from midwatch.store.clickhouse.spans import prepare
@@ -212,22 +213,7 @@ class ClickHouseItems:
     async def probe(self) -> None:
         """Write and read one row for real. Raises StoreError when either fails."""
 
-        def work() -> None:
-            stamp = time.time_ns()
-            self._client.insert(
-                "midwatch_probe",
-                ["holder", "written"],
-                [encode([self._holder, stamp])],
-                uuid.uuid4().hex,
-            )
-            told = self._client.ask(
-                "SELECT max(written) FROM midwatch_probe WHERE holder = {holder:String}",
-                {"holder": self._holder},
-            )
-            if told.rows[0][0] < stamp:
-                raise StoreError(f"{self._client.where} does not show what was just written")
-
-        await self._in(self._writing, work)
+        await self._in(self._writing, lambda: probe(self._client, self._holder))
 
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._stopped:

@@ -24,6 +24,7 @@ from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selec
 from midwatch.store.clickhouse import schema
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
 from midwatch.store.clickhouse.judging import BACK_MS, judge_new
+from midwatch.store.clickhouse.probing import probe
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.selecting import Selection, expired
@@ -317,22 +318,7 @@ class ClickHouseSpans:
         return sum(size_by_part(self._client).values())
 
     async def probe(self) -> None:
-        def work() -> None:
-            stamp = time.time_ns()
-            self._client.insert(
-                "midwatch_probe",
-                ["holder", "written"],
-                [encode([self._holder, stamp])],
-                uuid.uuid4().hex,
-            )
-            told = self._client.ask(
-                "SELECT max(written) FROM midwatch_probe WHERE holder = {holder:String}",
-                {"holder": self._holder},
-            )
-            if told.rows[0][0] < stamp:
-                raise StoreError(f"{self._client.where} does not show what was just written")
-
-        await self._in_writer(work)
+        await self._in_writer(lambda: probe(self._client, self._holder))
 
     async def question(self, work: Callable[[Ask], T], timeout_s: float = QUESTION_S) -> T:
         """Return what `work` makes of answers, in a reading thread. Raises StoreError."""
