@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from midwatch.core.errors import LinkError, StoreError
-from midwatch.core.ports import MAX_HEARD, MAX_TOLD, Backlog, Room
+from midwatch.core.errors import StoreError
+from midwatch.core.ports import MAX_TOLD, Backlog, Room
+from midwatch.store.ear import Ear
 
 
 class SetSpace:
@@ -122,7 +123,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self.broken = False
-        self._ears: dict[str, list[_Ear]] = {}
+        self._ears: dict[str, list[Ear]] = {}
 
     async def tell(self, topic: str, data: bytes) -> None:
         await asyncio.sleep(0)
@@ -139,42 +140,6 @@ class MemoryBus:
     async def hear(self, topic: str) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
         ears = self._ears.setdefault(topic, [])
-        ear = _Ear(ears)
+        ear = Ear(ears)
         ears.append(ear)
         return ear
-
-
-class _Ear:
-    """What one listener has not taken yet."""
-
-    def __init__(self, ears: list[_Ear]) -> None:
-        self._ears = ears
-        self._waiting: deque[bytes] = deque()
-        self._missed = False
-        self._bell = asyncio.Event()
-
-    def put(self, data: bytes) -> None:
-        if len(self._waiting) >= MAX_HEARD:
-            self._missed = True
-            self._ears.remove(self)
-        else:
-            self._waiting.append(data)
-        self._bell.set()
-
-    def __aiter__(self) -> _Ear:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._waiting:
-            if self._missed:
-                raise LinkError(
-                    "messages were missed: read anew what they are about, and listen again"
-                )
-            self._bell.clear()
-            await self._bell.wait()
-        return self._waiting.popleft()
-
-    async def aclose(self) -> None:
-        """Listen no more."""
-        if self in self._ears:
-            self._ears.remove(self)

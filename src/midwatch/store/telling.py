@@ -12,15 +12,15 @@ import base64
 import contextlib
 import hashlib
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from midwatch.core.errors import LinkError, StoreError
-from midwatch.core.ports import MAX_HEARD, MAX_TOLD
+from midwatch.core.errors import StoreError
+from midwatch.core.ports import MAX_TOLD
+from midwatch.store.ear import Ear
 from midwatch.store.migrate import first_line
 from midwatch.store.postgres import CONNECT_S, IDLE_MS
 
@@ -46,7 +46,7 @@ class PostgresBus:
         self._ear: psycopg.AsyncConnection[tuple[object, ...]] | None = None
         self._opening = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
-        self._ears: dict[str, list[_Ear]] = {}
+        self._ears: dict[str, list[Ear]] = {}
         self._parts: dict[str, list[str]] = {}
         self._channels: dict[str, str] = {}
         self._heard: dict[str, int] = {}
@@ -105,7 +105,7 @@ class PostgresBus:
                 raise StoreError(
                     f"the bus between hubs cannot be heard: {first_line(error)}"
                 ) from None
-            ear = _Ear(self._ears.setdefault(topic, []))
+            ear = Ear(self._ears.setdefault(topic, []))
             self._ears[topic].append(ear)
             return ear
 
@@ -198,44 +198,3 @@ class PostgresBus:
             self._schema = str(row[0]) if row else ""
         named = hashlib.blake2b(f"{self._schema} {topic}".encode(), digest_size=12)
         return f"midwatch_{named.hexdigest()}"
-
-
-class _Ear:
-    """What one listener has not taken yet."""
-
-    def __init__(self, ears: list[_Ear]) -> None:
-        self._ears = ears
-        self._waiting: deque[bytes] = deque()
-        self._missed = False
-        self._bell = asyncio.Event()
-
-    def put(self, data: bytes) -> None:
-        if len(self._waiting) >= MAX_HEARD:
-            self.miss()
-        else:
-            self._waiting.append(data)
-            self._bell.set()
-
-    def miss(self) -> None:
-        self._missed = True
-        if self in self._ears:
-            self._ears.remove(self)
-        self._bell.set()
-
-    def __aiter__(self) -> _Ear:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._waiting:
-            if self._missed:
-                raise LinkError(
-                    "messages were missed: read anew what they are about, and listen again"
-                )
-            self._bell.clear()
-            await self._bell.wait()
-        return self._waiting.popleft()
-
-    async def aclose(self) -> None:
-        """Listen no more."""
-        if self in self._ears:
-            self._ears.remove(self)
