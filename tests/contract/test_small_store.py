@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from midwatch.core.errors import StoreError
 from midwatch.store import spending
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.items import ClickHouseItems
+from midwatch.store.columns import Table
 from midwatch.store.small import SmallStore
 from midwatch.store.spending import Carried
 from midwatch.store.telemetry import Stored, Telemetry
-from midwatch.wire.items import Kind, read
+from midwatch.wire.items import Item, Kind, read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from clickhouse import ClickHouseServer
@@ -89,6 +90,37 @@ async def test_what_is_kept_is_known_again_after_a_restart(another: Open) -> Non
     for expected in (5, 0):
         store = await another()
         assert len((await store.append("beat", mine)).items) == expected
+
+
+async def test_an_item_that_comes_again_is_one_whatever_time_it_was_given(another: Open) -> None:
+    store = await another()
+    assert len((await store.append("beat", [beat(id="b1", at=NOW - 900)])).items) == 1
+    for later in (0.0, 500.0):
+        again = await store.append("beat", [beat(id="b1", at=NOW + later)])
+        assert (again.items, again.duplicates) == ([], 1)
+        store = await another()
+    assert await store.beats(None, None, 10) == [beat(id="b1", at=NOW - 900)]
+
+
+class Unknowing(ClickHouseItems):
+    """A hub that asked before another one had stored."""
+
+    def _known(self, table: Table, items: Sequence[Item]) -> set[tuple[str, str]]:
+        return set()
+
+
+async def test_an_item_that_two_hubs_were_given_in_one_moment_is_seen_once(
+    clickhouse_server: ClickHouseServer,
+) -> None:
+    address = clickhouse_server.fresh()
+    for at in (NOW, NOW + 5):
+        hub = Unknowing(ClickHouse(address), Counts(), lambda: NOW)
+        hub.open()
+        hub.start()
+        assert len((await hub.append("beat", [beat(id="b1", at=at)])).items) == 1
+        seen = await hub.beats(None, None, 10)
+        await hub.stop()
+    assert seen == [beat(id="b1", at=NOW + 5)]
 
 
 async def test_ids_of_two_agents_never_meet(store: SmallStore) -> None:

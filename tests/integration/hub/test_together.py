@@ -200,14 +200,13 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
     )
 
     # the audit: everything that was acknowledged is there, once
-    client = ClickHouse(stores["telemetry"])
-    stored = client.ask("SELECT trace_id, count(), uniqExact(span_id) FROM otel_traces FINAL GROUP BY 1")  # fmt: skip
+    with contextlib.closing(ClickHouse(stores["telemetry"])) as client:
+        stored = client.ask("SELECT trace_id, count(), uniqExact(span_id) FROM otel_traces FINAL GROUP BY 1")  # fmt: skip
+        told = client.ask("SELECT id, count() FROM midwatch_beats FINAL WHERE agent = 'prices' GROUP BY 1")  # fmt: skip
     found = {trace: (count, ids) for trace, count, ids in stored.rows}
     assert {found.get(trace) for trace in load.traces} == {(8, 8)}
-    told = client.ask("SELECT id, count() FROM midwatch_beats FINAL WHERE agent = 'prices' GROUP BY 1")  # fmt: skip
     assert load.beats <= {beat for beat, _ in told.rows}
     assert {count for _, count in told.rows} == {1}
-    client.close()
     _each_incident_once(stores["state"])
 
 

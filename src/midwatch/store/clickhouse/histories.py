@@ -118,7 +118,7 @@ def beats(ask: Ask, agent: str | None, after: str | None, limit: int) -> list[It
         values["agent"] = agent
     if after is not None:
         values["after"] = after
-        last = f"(SELECT ts, id FROM {_BEATS} WHERE id = {{after:String}} LIMIT 1)"
+        last = f"(SELECT ts, id FROM {_BEATS} FINAL WHERE id = {{after:String}} LIMIT 1)"
         where.append(f"(ts, id) < {last}")
     rows = ask(
         f"SELECT {columns(BEATS)} FROM {_BEATS} FINAL WHERE {' AND '.join(where)}"

@@ -128,14 +128,16 @@ class ClickHouseItems:
         return results
 
     def _known(self, table: Table, items: Sequence[Item]) -> set[_Key]:
-        """Return the keys of those items that are stored already: one that comes again has the same time."""
+        """Return the keys of those items that are stored already."""
         if not items:
             return set()
-        times = [_micros(item["at"]) for item in items]
         told = self._client.ask(
-            f"SELECT agent, id FROM {ITEMS[table.name]} WHERE ts BETWEEN {min(times)} AND {max(times)}"
-            " AND id IN {ids:Array(String)}",
-            {"ids": sorted({item["id"] for item in items})},
+            f"SELECT agent, id FROM {ITEMS[table.name]}"
+            " WHERE agent IN {agents:Array(String)} AND id IN {ids:Array(String)}",
+            {
+                "agents": sorted({item["agent"] for item in items}),
+                "ids": sorted({item["id"] for item in items}),
+            },
         )
         return {(agent, item_id) for agent, item_id in told.rows}
 

@@ -285,7 +285,10 @@ _ITEM_TYPES: Final = {
 
 
 def _items(table: Items) -> str:
-    """Return the statement for a table of `store.columns`; times are whole microseconds, as `Table.item` reads them."""
+    """Return the statement for a table of `store.columns`; times are whole microseconds, as `Table.item` reads them.
+
+    The key has no time: an item without one of its own is given that of each hub it reaches, and is one nevertheless.
+    """
     types = dict.fromkeys(table.common, "Nullable(String)")
     types |= {"id": "String", "agent": "LowCardinality(String)", "ts": "Int64", "received": "Int64"}
     types |= {name: _ITEM_TYPES[kind] for name, kind in table.fields.items()}
@@ -293,9 +296,9 @@ def _items(table: Items) -> str:
     columns = ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in types.items())
     return (
         f"CREATE TABLE IF NOT EXISTS {ITEMS[table.name]} ({columns},"
-        " Timestamp DateTime64(6) ALIAS fromUnixTimestamp64Micro(ts))"
+        " Timestamp DateTime64(6) ALIAS fromUnixTimestamp64Micro(ts), INDEX by_time ts TYPE minmax GRANULARITY 1)"
         " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(toDateTime(intDiv(ts, 1000000), 'UTC'))"
-        f" ORDER BY (agent, ts, id) SETTINGS {SETTINGS}"
+        f" ORDER BY (agent, id) SETTINGS {SETTINGS}"
     )
 
 
