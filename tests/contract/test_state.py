@@ -118,6 +118,30 @@ def test_each_migration_goes_both_ways(at: Path | str) -> None:
     assert len(revisions) >= 2
 
 
+def test_a_database_goes_back_for_an_older_version_and_forward_again_with_what_it_holds(
+    at: Path | str,
+) -> None:
+    for to in migrate.REVISIONS:
+        db = StateDb(at)
+        db.open()
+        row = {"name": f"a{to}"}
+        db.write_now(lambda c, row=row: c.execute(_AGENT, row))
+        db.retreat(to)
+        db.close()
+        engine = engine_of(at)
+        with engine.connect() as connection:
+            assert migrate.revision(connection) == to
+        engine.dispose()
+    db = StateDb(at)
+    db.open()
+    names = db.write_now(lambda c: c.execute(text("SELECT name FROM agents ORDER BY name")).all())
+    db.close()
+    assert [name for (name,) in names] == [f"a{to}" for to in migrate.REVISIONS]
+
+
+_AGENT = text("INSERT INTO agents (name, registered_at, \"by\") VALUES (:name, 1.5, 'node')")
+
+
 async def test_a_database_of_an_older_version_is_brought_up_with_what_it_holds(
     at: Path | str, another: Opened
 ) -> None:

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "sql": "sql",
     "export": "export",
     "forget": "forget",
+    "migrate": "migrate",
     "prices": "prices",
     "key": "key",
     "policy": "policy",

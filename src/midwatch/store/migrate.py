@@ -18,16 +18,16 @@ from midwatch.store.tables import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
-KNOWN: Final = frozenset({"0001", HEAD})
-"""Every revision that this version can read or bring up to HEAD."""
+REVISIONS: Final = ("0001", HEAD)
+"""Every revision that this version can bring up to HEAD, or take back to, oldest first."""
 
 
 def check(known: str | None, where: str, otherwise: str) -> None:
     """Raise SetupError when a database of this revision cannot be used."""
-    if known is not None and known not in KNOWN:
+    if known is not None and known not in REVISIONS:
         raise SetupError(
             f"{where} was written by a newer Midwatch (revision {known!r}, this one knows up to {HEAD!r}): "
-            f"install that version again, or {otherwise}"
+            f"install that version again, there take it back with 'midwatch migrate --to {HEAD}', or {otherwise}"
         )
 
 

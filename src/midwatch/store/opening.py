@@ -31,6 +31,9 @@ from midwatch.wire.ids import new_id
 SCRATCH: Final = "scratch"
 """What of the hub's folder is emptied at each start: files that one answer needs."""
 
+STATE: Final = "state.db"
+"""The file of the hub's folder where state is, when no address is named."""
+
 Groups = Callable[[], Mapping[str, str]]
 Windows = Callable[[], Mapping[str, int]]
 
@@ -67,14 +70,14 @@ class HubStores:
     def __init__(
         self, folder: Path, wanted: Wanted, counts: Counts, clock: Callable[[], float]
     ) -> None:
-        state = _secret(wanted.state, "hub.stores.state")
+        state = state_address(wanted)
         self._clickhouse = _secret(wanted.telemetry, "hub.stores.telemetry")
         if state is not None and self._clickhouse is None:
             raise SetupError(
                 "hub.stores has a state and no telemetry: hubs that share PostgreSQL share a ClickHouse, too; name both"
             )
         self._folder, self._counts, self._clock = folder, counts, clock
-        self.state = StateDb(state if state is not None else folder / "state.db")
+        self.state = StateDb(state if state is not None else folder / STATE)
         self.small = self._small()
         self.shared = None if state is None else _shared(state, self.state)
 
@@ -143,6 +146,11 @@ def _shared(address: str, state: StateDb) -> Shared:
 
     bus = PostgresBus(address)
     return Shared(bus, StateLease(state, new_id()), bus.stop)
+
+
+def state_address(wanted: Wanted) -> str | None:
+    """Return the address of the state database, or None for a file. Raises SetupError."""
+    return _secret(wanted.state, "hub.stores.state")
 
 
 def _secret(value: str | None, setting: str) -> str | None:

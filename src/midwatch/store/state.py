@@ -85,6 +85,14 @@ class StateDb:
         self.writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
 
+    def close(self) -> None:
+        """Close, for a caller without a loop that is the only one to use it."""
+        self._stopped = True
+        self._close_reader()
+        self._close_writer()
+        self.writing.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+
     def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
@@ -106,6 +114,13 @@ class StateDb:
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same, for a caller that is in the writing thread already."""
         return self._run(self._writer, work, "write", reading=False)
+
+    def retreat(self, to: str) -> None:
+        """Take back every migration beyond a revision (`migrate.REVISIONS`) in one transaction, for an older version.
+
+        What only newer tables hold is lost; nothing else may be asked of this database afterwards. Raises StoreError.
+        """
+        self.write_now(lambda connection: migrate.retreat(connection, to))
 
     @property
     def engine_name(self) -> str:
