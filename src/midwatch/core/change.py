@@ -52,6 +52,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "limits.output": Effect.NEXT,
     "limits.warn_at": Effect.LIVE,
     "limits.restart_at": Effect.LIVE,
+    "limits.restart_after": Effect.LIVE,
     "limits.leak_after": Effect.NEXT,
     "limits.stop_grace": Effect.LIVE,
     "children": Effect.LIVE,

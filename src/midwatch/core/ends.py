@@ -40,7 +40,7 @@ class End(StrEnum):
     LIMIT = "limit"
     """It was stopped at its limit of processes, files or disk."""
     PLANNED = "planned-restart"
-    """We restarted it before it could fail: it grew towards a limit."""
+    """We restarted it before it could fail: it grew towards a limit, or stayed over a soft one."""
     CHANGED = "changed"
     """Its entry in the fleet file changed, or its schedule replaced the run."""
     OPERATOR = "operator"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from midwatch.core.detection import Facts, Verdict
 from midwatch.core.findings import told
 from midwatch.core.incident import Clear, Finding
-from midwatch.core.plain import number_of, text_of
+from midwatch.core.plain import number_of, text_of, whole_of
 from midwatch.core.recovery import recovery
 from midwatch.core.times import show_time
+from midwatch.core.units import show_duration
 
 
 def judge(
@@ -30,11 +31,22 @@ def judge(
         return None
     growth = _growth(facts, noun, show, limit)
     level = f"{show(used)} of {show(limit)} {noun} in use ({min(1.0, used / limit):.0%})"
+    stays = number_of(data, "above_s")
+    if stays and stage in ("restart", "needs"):
+        level += f", over the soft limit for {show_duration(stays)}"
+    tries = whole_of(data, "tries") or 0
+    futile = f"{tries} planned restarts did not change that" if tries > 1 else ""
     clauses = {
         "forecast": (growth or level,),
         "near": (level, growth),
         "full": (level, "what needs another one fails"),
         "restart": (growth or level, "restarted as planned before it fails"),
+        "needs": (
+            level,
+            futile,
+            f"limits.{resource} is below what it needs: raise it",
+            "it is not restarted for this again",
+        ),
     }.get(stage or "")
     if clauses is None:
         return None
@@ -52,7 +64,7 @@ def judge(
         }
         | {
             name: number
-            for name in ("used", "limit", "per_hour", "reaches_at", "seen_s")
+            for name in ("used", "limit", "per_hour", "reaches_at", "seen_s", "above_s", "tries")
             if (number := number_of(data, name)) is not None
         },
         done=("restart",) if stage == "restart" else (),

@@ -69,8 +69,12 @@ class Limits(Model):
     warn_at: Ratio = 0.8
     """The share of a limit at which a warning is given."""
     restart_at: Ratio = 0.9
-    """The share of memory or open files at which an agent that grows steadily is restarted as planned:
-    between two cycles, with its time to finish."""
+    """The soft limit: the share of memory or open files at which an agent that grows steadily, or stays there for
+    `restart_after`, is restarted as planned: between two cycles, with its time to finish."""
+    restart_after: Annotated[Duration, Field(ge=1)] | None = 600.0
+    """An agent that was at `restart_at` or above for so long is restarted as planned, also when it grows no more.
+    After two such restarts that led there again as quickly, it is told that the limit is below what the agent
+    needs, and left alone. An empty value (`~`): only one that grows."""
     leak_after: Annotated[Duration, Field(ge=1)] = 600.0
     """Memory or open files that grow steadily for so long, and will reach their limit within as long again,
     are a leak. What an agent loads in the first half of this time does not count."""

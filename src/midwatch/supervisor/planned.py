@@ -1,14 +1,16 @@
 """A planned restart: before a run fails, between two of its cycles, with its time to finish.
 
 At most one per `restart.cooldown`, whatever asked for it: a restart that did not help is not tried
-again and again. Runs of a schedule are never restarted so; their work would be done twice.
+again and again. Runs of a schedule are never restarted so; their work would be done twice. A cycle is
+given its time: as long as a hang is given, twice the longest that this run has had, and whatever it
+declares (a step, an open call).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from midwatch.core import restart
+from midwatch.core import liveness, restart
 from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Helm
@@ -16,6 +18,9 @@ from midwatch.supervisor.run import Run
 from midwatch.wire.notify import Notice
 
 READY_FOR_IT = (State.STARTING, State.RUNNING)
+
+SOON_S = 1.0
+"""The shortest distance of looks at a cycle that takes long."""
 
 
 class Planned:
@@ -26,6 +31,9 @@ class Planned:
         self._last: float | None = None
         self._go: Callable[[], None] | None = None
         """Set while a restart waits for the end of a cycle."""
+        self._beat: float | None = None
+        self._longest_s = 0.0
+        """The longest cycle of this run."""
 
     def ask(self, run: Run, reason: str, told: Callable[[], None]) -> bool:
         """Restart the run after its cycle; `told` is called when it is asked to stop.
@@ -55,21 +63,40 @@ class Planned:
         self._go = go
         has_cycles = run.evidence.beat is not None
         helm.become(State.DRAINING, reason + ("; restarted after this cycle" if has_cycles else ""))
-        if has_cycles:  # one that never ends is a hang, and is judged as one after as long
-            beat = helm.agent.heartbeat
-            helm.timers.set("planned", beat.every * beat.missed, go)
+        if has_cycles:
+            patience_s = liveness.patience_of(helm.agent.heartbeat)
+            helm.timers.set("planned", max(patience_s, 2 * self._longest_s), self._insist)
         else:
             go()
         return True
 
+    def _insist(self) -> None:
+        """The cycle does not end: it is cut short, unless it says that it takes long."""
+        helm = self._helm
+        if self._go is None or helm.run is None:
+            return
+        now = helm.system.now()
+        found = liveness.judge("heartbeat", helm.agent.heartbeat, helm.run.evidence, now)
+        if found.hung or found.look_at is None:
+            self._go()
+        else:
+            helm.timers.set("planned", max(found.look_at - now, SOON_S), self._insist)
+
     def heard(self, notice: Notice) -> None:
         """A beat is the end of a cycle."""
-        if notice.beat and self._go is not None:
+        if not notice.beat:
+            return
+        now = self._helm.system.now()
+        if self._beat is not None:
+            self._longest_s = max(self._longest_s, now - self._beat)
+        self._beat = now
+        if self._go is not None:
             self._go()
 
     def over(self) -> None:
         """The run has ended."""
-        self._go = None
+        self._go = self._beat = None
+        self._longest_s = 0.0
 
     def released(self) -> None:
         """A person started the agent."""

@@ -36,7 +36,7 @@ def test_a_leak_is_forecast_then_near_then_restarted() -> None:
     assert stages(lambda h: 78 + 2 * h if h > 1 else 20, 8) == ["near", "forecast", "restart"]
 
 
-def test_who_sits_at_92_percent_is_warned_once_and_never_restarted() -> None:
+def test_who_sits_at_92_percent_is_warned_once_and_has_no_trend() -> None:
     for refused in (False, True):
         assert stages(lambda _h: 92, 72, refused=refused) == ["near"]
 

@@ -75,6 +75,29 @@ def test_a_level_without_growth_says_the_level() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        (
+            "restart",
+            "inbox: 942 MiB of 1.0 GiB memory in use (92%), over the soft limit for 10 minutes; restarted as planned"
+            " before it fails",
+        ),
+        (
+            "needs",
+            "inbox: 942 MiB of 1.0 GiB memory in use (92%), over the soft limit for 10 minutes; 2 planned restarts did"
+            " not change that; limits.memory is below what it needs: raise it; it is not restarted for this again",
+        ),
+    ],
+)
+def test_a_stay_above_the_soft_limit_is_told_with_what_is_done(stage: str, sentence: str) -> None:
+    data = {"stage": stage, "used": 0.92 * GIB, "limit": GIB, "above_s": 605, "tries": 2}
+    found = leaking("memory-leak", "memory", **data)
+    assert found.sentence == sentence
+    assert found.done == (("restart",) if stage == "restart" else ())
+    assert found.evidence["above_s"] == 605
+
+
+@pytest.mark.parametrize(
     ("data", "sentence"),
     [
         (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from midwatch.core.exits import Wish
 from midwatch.core.states import State
 from midwatch.supervisor.machine.fake import FakeProcess
 from midwatch.wire.notify import Notice
@@ -94,12 +95,122 @@ def test_a_planned_restart_waits_for_the_beat_and_no_longer_than_for_a_hang(make
     assert house.events("run.ended")[0]["end"] == "planned-restart"
 
 
-def test_who_sits_at_92_percent_is_warned_once_and_left_alone(make: Any) -> None:
+def test_who_needs_92_percent_from_its_start_is_restarted_twice_then_told_and_left_alone(
+    make: Any,
+) -> None:
     house = make(limits={"memory": GIB})
+    house.keeper.begin(resumed=False)
+    live(house, 5, change=steady, beats=True)
+    assert stages(house) == ["near", "restart", "near", "restart", "near", "needs"]
+    assert [e["end"] for e in house.events("run.ended")] == ["planned-restart"] * 2
+    assert [e["expected"] for e in house.events("run.ended")] == [True, True]
+    assert (house.keeper.failures, house.keeper.state) == (0, State.RUNNING)
+    restart, needs = (house.events("run.leaking")[i] for i in (1, 5))
+    assert restart["above_s"] == pytest.approx(600, abs=20)
+    assert needs["tries"] == 2
+    assert "per_hour" not in needs
+    assert "over its soft limit for 10 minutes" in restart["reason"]
+    said = [line for line in house.said if "below what it needs" in line]
+    assert len(said) == 1
+    # between two cycles, through draining
+    states = [e["state"] for e in house.events("agent.state")]
+    assert states[states.index("draining") - 1] == "running"
+
+
+def test_a_restart_that_helped_for_a_while_may_be_made_again_and_again(make: Any) -> None:
+    """A cache fills within half an hour and stays: each life is below the soft limit for twenty minutes."""
+    house = make(limits={"memory": GIB})
+    lives: dict[int, int] = {}
+
+    def fill(process: FakeProcess, _hours: float) -> None:
+        lives[process.pid] = lives.get(process.pid, 0) + 10
+        process.rss_bytes = int((0.92 if lives[process.pid] > 1200 else 0.3) * GIB)
+
+    house.keeper.begin(resumed=False)
+    live(house, 5, change=fill)
+    assert "needs" not in stages(house)
+    assert stages(house).count("restart") >= 8
+
+
+def test_a_peak_over_the_soft_limit_restarts_nobody(make: Any) -> None:
+    house = make(limits={"memory": GIB})
+    house.keeper.begin(resumed=False)
+    peaks = lambda p, h: setattr(p, "rss_bytes", int((0.95 if h % 0.2 < 0.15 else 0.5) * GIB))  # noqa: E731
+    live(house, 10, change=peaks)  # nine minutes above, three below
+    assert stages(house) == ["near"]
+    assert len(house.system.launched) == 1
+
+
+def test_without_restart_after_only_growth_leads_to_a_planned_restart(make: Any) -> None:
+    house = make(limits={"memory": GIB, "restart_after": None})
     house.keeper.begin(resumed=False)
     live(house, 5, change=steady)
     assert stages(house) == ["near"]
+
+
+def test_open_files_that_stay_at_the_soft_limit_are_treated_alike(make: Any) -> None:
+    house = make(limits={"open_files": 1000})
+    house.keeper.begin(resumed=False)
+    live(house, 2, change=lambda p, _h: setattr(p, "open_files", 920))
+    assert [e["stage"] for e in house.events("run.leaking")][-1] == "needs"
+    assert len(house.system.launched) == 3
+
+
+def test_who_opens_all_files_whatever_we_do_is_not_restarted_as_planned_for_ever(make: Any) -> None:
+    house = make(limits={"open_files": 1000})
+    lives: dict[int, int] = {}
+
+    def climb(process: FakeProcess, _hours: float) -> None:
+        lives[process.pid] = lives.get(process.pid, 0) + 10
+        process.open_files = 850 if lives[process.pid] < 30 else 1000
+
+    house.keeper.begin(resumed=False)
+    live(house, 3, change=climb)
+    ends = [e["end"] for e in house.events("run.ended")]
+    assert ends[:2] == ["planned-restart"] * 2
+    assert set(ends[2:]) == {"limit"}  # a failure, which the restart rules count
+    assert house.keeper.state is State.PARKED
+
+
+def test_a_person_who_starts_it_or_a_changed_entry_gives_restarts_another_chance(make: Any) -> None:
+    house = make(limits={"memory": GIB})
+    house.keeper.begin(resumed=False)
+    live(house, 2, change=steady)
+    assert len(house.system.launched) == 3
+    house.keeper.take(house.keeper.agent.model_copy(update={"group": "night"}))
+    house.keeper.finish(Wish.CHANGE, "its entry changed")
+    house.system.advance(1.0)
+    live(house, 2, change=steady)
+    assert len(house.system.launched) == 6
+
+
+def test_a_cycle_that_takes_long_is_not_cut_short(make: Any) -> None:
+    house = make(limits={"memory": GIB}, heartbeat={"every": 60, "missed": 2}, liveness="process")
+    house.keeper.begin(resumed=False)
+    steady(house.process, 0.0)
+    for _ in range(2):  # two cycles of seven minutes
+        live(house, 420 / HOUR, change=steady)
+        house.keeper.hear(Notice(beat=True))
+    assert house.keeper.state is State.DRAINING or house.process.signals == []
+    live(house, 400 / HOUR, change=steady)
     assert len(house.system.launched) == 1
+    assert house.keeper.state is State.DRAINING
+    house.keeper.hear(Notice(beat=True))
+    house.system.advance(1.0)
+    assert len(house.system.launched) == 2
+
+
+def test_a_declared_step_is_waited_for(make: Any) -> None:
+    house = make(limits={"memory": GIB}, heartbeat={"every": 60, "missed": 2})
+    house.keeper.begin(resumed=False)
+    house.keeper.hear(Notice(beat=True))
+    house.keeper.hear(Notice(extend_s=2400.0))
+    live(house, 2300 / HOUR, change=steady)
+    assert house.keeper.state is State.DRAINING
+    assert house.process.signals == []
+    live(house, 400 / HOUR, change=steady)
+    assert len(house.system.launched) == 2
+    assert house.events("run.ended")[0]["end"] == "planned-restart"
 
 
 def test_planned_restarts_keep_their_cooldown(make: Any) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Final, Literal
 from midwatch.core import footprint, trends, units
 from midwatch.core.bounds import Excess, refused_write, too_many
 from midwatch.core.exits import Wish
+from midwatch.core.fleet import Agent
 from midwatch.core.footprint import Measure
 from midwatch.core.gauge import Gauge, Reading
+from midwatch.core.softlimit import SoftLimit
 from midwatch.core.states import State
 from midwatch.supervisor.duty import Duty, Helm
 from midwatch.supervisor.machine.system import Exit, Sample
@@ -44,6 +46,10 @@ class Limits(Duty):
         super().__init__(helm)
         self._planned = Planned(helm)
         self._gauges: dict[Resource, Gauge] = {}
+        self._soft: dict[Resource, SoftLimit] = {"memory": SoftLimit(), "open_files": SoftLimit()}
+        self._needs_told: set[Resource] = set()
+        self._entry: Agent | None = None
+        """The entry under which planned restarts are counted."""
         self._before: tuple[float, int] | None = None
         """The last count of open files, and when."""
         self._glance: tuple[float, int] | None = None
@@ -59,6 +65,12 @@ class Limits(Duty):
         self._before = self._glance = self._measure = self._asked = None
         self._sum_until = 0.0
         self._gauges = {}
+        self._needs_told.clear()
+        for soft in self._soft.values():
+            soft.begin(run.started)
+            if self._entry is not self.helm.agent:
+                soft.forget()
+        self._entry = self.helm.agent
         if limits.memory is not None:
             self._gauges["memory"] = Gauge(limits.memory, limits, run.started, refused=False)
             self.helm.timers.set("look", FIRST_LOOK_S, lambda: self.helm.look(run))
@@ -81,6 +93,8 @@ class Limits(Duty):
 
     def released(self) -> None:
         self._planned.released()
+        for soft in self._soft.values():
+            soft.forget()
 
     def sampled(self, run: Run, sample: Sample, now: float) -> None:
         run.oom_kills = self.helm.system.oom_kills(max_age_s=1.0)
@@ -210,18 +224,44 @@ class Limits(Duty):
         if reading.stage == "full" and not gauge.warned:
             self.helm.tell.excess(run, Excess(name, reading.used, reading.limit, words), "refused")
         elif reading.stage is not None:
-            self._tell(run, name, reading, str(reading.stage), words)
+            self._tell(run, name, reading, str(reading.stage), words, now)
         if reading.stage in ("near", "forecast", "full"):
             self.helm.say(f"{self.helm.name}: {words}")
-        if reading.restart or (reading.full_s(now) >= FULL_HOLD_S and gauge.warned):
-            self._planned.ask(run, words, lambda: self._tell(run, name, reading, "restart", words))
-        elif reading.full_s(now) >= FULL_HOLD_S and self.helm.agent.restart.when != "never":
-            grace_s = self.helm.agent.limits.stop_grace
-            self.helm.become(State.DRAINING, words)
-            self.helm.end(run, Wish.LIMIT, words, grace_s=grace_s)
+        self._restart(run, name, gauge, reading, now)
 
-    def _tell(self, run: Run, name: Resource, reading: Reading, stage: str, words: str) -> None:
-        leak = reading.leak
+    def _restart(
+        self, run: Run, name: Resource, gauge: Gauge, reading: Reading, now: float
+    ) -> None:
+        """Restart the run as planned where that helps; stop it where it can open nothing any more."""
+        helm, soft = self.helm, self._soft[name]
+        stays = soft.take(now, reading.used, gauge.limit, gauge.terms) is not None
+        full = reading.full_s(now) >= FULL_HOLD_S
+        leaks = reading.restart and reading.leak is not None
+        due = stays or reading.restart or (full and gauge.warned)
+        words = _words(name, reading, soft.above_s(now) if stays else 0.0)
+
+        def told() -> None:
+            if not leaks:
+                soft.restarted()
+            self._tell(run, name, reading, "restart", words, now)
+
+        if leaks or (due and not soft.spent):
+            self._planned.ask(run, words, told)
+        elif full and helm.agent.restart.when != "never":
+            helm.become(State.DRAINING, words)
+            helm.end(run, Wish.LIMIT, words, grace_s=helm.agent.limits.stop_grace)
+        elif due and name not in self._needs_told:
+            self._needs_told.add(name)
+            self._tell(run, name, reading, "needs", words, now)
+            helm.say(
+                f"{helm.name}: {words}; {soft.tries} planned restarts did not change that: limits.{name}"
+                " is below what it needs; not restarted for this again"
+            )
+
+    def _tell(
+        self, run: Run, name: Resource, reading: Reading, stage: str, words: str, now: float
+    ) -> None:
+        leak, soft = reading.leak, self._soft[name]
         data: dict[str, Any] = {
             "run_id": run.run_id,
             "resource": name,
@@ -231,6 +271,8 @@ class Limits(Duty):
             "per_hour": round(leak.per_hour) if leak else None,
             "reaches_at": self.helm.system.wall() + leak.reaches_in_s if leak else None,
             "seen_s": leak.seen_s if leak else None,
+            "above_s": round(soft.above_s(now)) or None,
+            "tries": soft.tries or None,
             "reason": words,
         }
         self.helm.tell.event("run.leaking", data, run.run_id)
@@ -245,11 +287,12 @@ class Limits(Duty):
             self.helm.end(run, Wish.WALL, reason, grace_s=limits.stop_grace)
 
 
-def _words(name: Resource, reading: Reading) -> str:
+def _words(name: Resource, reading: Reading, above_s: float = 0.0) -> str:
     share = f"{min(100.0, 100 * reading.share):.0f} %"
+    stays = f", over its soft limit for {units.show_duration(above_s)}" if above_s else ""
     if name == "memory":
-        return f"memory is at {share} of limits.memory ({units.show_size(reading.limit)})"
-    return f"{reading.used:,} open files, {share} of limits.open_files ({reading.limit:,})"
+        return f"memory is at {share} of limits.memory ({units.show_size(reading.limit)}){stays}"
+    return f"{reading.used:,} open files, {share} of limits.open_files ({reading.limit:,}){stays}"
 
 
 def _most_files() -> int:
