@@ -86,9 +86,10 @@ class Planned:
         """A beat is the end of a cycle."""
         if not notice.beat:
             return
-        now = self._helm.system.now()
-        if self._beat is not None:
-            self._longest_s = max(self._longest_s, now - self._beat)
+        run, now = self._helm.run, self._helm.system.now()
+        began = self._beat if self._beat is not None or run is None else run.started
+        if began is not None:
+            self._longest_s = max(self._longest_s, now - began)
         self._beat = now
         if self._go is not None:
             self._go()
