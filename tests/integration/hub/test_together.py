@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from midwatch.core.access import mint_node
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.state import StateDb
 from midwatch.store.tables import deliveries, incidents
@@ -57,12 +58,12 @@ class HubProcess:
         assert "listening on" in line, (self.data / "said").read_text()
         self.port = int(line.rstrip().rsplit(":", 1)[1])
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, token: str = TOKEN) -> Any:
         """Return the answer as JSON, or as text. Raises OSError when it was none or a refusal."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             None if body is None else json.dumps(body).encode(),
-            {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
+            {"authorization": f"Bearer {token}", "content-type": "application/json"},
             method=method,
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -184,6 +185,14 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
     others[0].ask("POST", "/api/events", out_of_memory("r1"))
     until(lambda: others[1].ask("GET", "/api/incidents")["items"], "the incident, everywhere")
 
+    # an order goes to the node through the hub that it asks, an acknowledgement to the one that watches
+    _ordered_through_another(asked=hubs[0], given=hubs[1])
+    (opened,) = others[0].ask("GET", "/api/incidents")["items"]
+    acked = f"/api/incidents/{opened['id']}/ack"
+    until(
+        lambda: others[0].ask("POST", acked, {})["acked_at"], "it acknowledged through another hub"
+    )
+
     # the one that watches dies under load
     load = Load(hubs)
     until(lambda: len(load.traces) >= 20 and len(load.beats) >= 20, "some load")
@@ -208,6 +217,25 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
     assert load.beats <= {beat for beat, _ in told.rows}
     assert {count for _, count in told.rows} == {1}
     _each_incident_once(stores["state"])
+
+
+def _ordered_through_another(asked: HubProcess, given: HubProcess) -> None:
+    name = asked.data.name
+    path, token = f"/api/nodes/{name}", mint_node((asked.data / "secret").read_bytes(), name)
+
+    def serve() -> None:
+        commands: list[dict[str, Any]] = []
+        while not commands:
+            commands = asked.ask("GET", f"{path}/commands?wait=5", token=token)
+        assert [(c["agent"], c["do"]) for c in commands] == [("inbox", "stop")]
+        reply = {"id": commands[0]["id"], "result": "done", "state": "stopped"}
+        asked.ask("POST", f"{path}/replies", [reply], token)
+
+    node = threading.Thread(target=serve)
+    node.start()
+    until(lambda: given.ask("POST", "/api/agents/inbox/stop", {}), "an order through another hub")
+    node.join(DEADLINE_S)
+    assert not node.is_alive()
 
 
 def _each_incident_once(address: str) -> None:
