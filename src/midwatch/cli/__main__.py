@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from midwatch.cli import early
-
 _MISSING = """\
 midwatch: the command line needs the package {name!r}, which comes with the extra 'server'.
 Install it:  pip install "midwatch[server]"
@@ -15,6 +13,8 @@ Install it:  pip install "midwatch[server]"
 def main() -> None:
     """Run the command line and exit: 0 done, 1 bad, 2 usage or configuration, 3 no hub."""
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "run":
+        from midwatch.cli import early
+
         early.listen()
     try:
         from midwatch.cli.app import run

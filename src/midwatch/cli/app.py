@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
 
-from midwatch.cli import quick, show
-from midwatch.cli.exits import CommandError
+from midwatch.cli import quick
+from midwatch.cli.exits import CommandError, ReaderGone
 from midwatch.core.errors import MidwatchError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     import typer
 
 COMMANDS: Final = {
@@ -56,6 +57,8 @@ COMMANDS: Final = {
 
 def build(names: list[str] | None = None) -> typer.Typer:
     """Return the application with some commands, or with all."""
+    from importlib import import_module
+
     import typer
 
     def root(
@@ -92,10 +95,12 @@ def run(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
     _open_streams()
     code = _run(arguments)
+    from midwatch.cli import show  # when all is done but the saying: see `quick`
+
     try:
         with show.writing():
             sys.stdout.flush()
-    except show.ReaderGone:
+    except ReaderGone:
         _drop_output()
     except CommandError as error:
         show.complain(str(error))
@@ -115,14 +120,13 @@ def _run(arguments: list[str]) -> int:
         build(wanted)(arguments, prog_name="midwatch")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
-    except show.ReaderGone:
+    except ReaderGone:
         return 0
-    except CommandError as error:
-        show.complain(str(error))
-        return error.code
     except MidwatchError as error:
+        from midwatch.cli import show
+
         show.complain(str(error))
-        return 2
+        return error.code if isinstance(error, CommandError) else 2
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from midwatch.core.errors import MidwatchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DONE: Final = 0
 BAD: Final = 1  # the thing asked about is bad
@@ -18,3 +20,7 @@ class CommandError(MidwatchError):
     def __init__(self, message: str, code: int = USAGE) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ReaderGone(Exception):
+    """Whoever read the output had enough of it (`| head`): the command is over, and went well."""

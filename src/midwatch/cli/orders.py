@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Final
-
-from midwatch.cli import show
 from midwatch.cli.client import Hub, Refused, path_of, records
 from midwatch.cli.exits import DONE, CommandError
-from midwatch.core.selection import NoneSelected, is_pattern, of_group, select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 AT_ONCE: Final = 16
 """Agents that are asked side by side: each answers when its run has ended."""
+
+
+def is_plain(word: str) -> bool:
+    """Tell whether a word is a name and cannot be a pattern or a group; told without loading what reads those."""
+    return not set(word) & set(":*?[")
 
 
 def act(
@@ -19,13 +23,18 @@ def act(
 ) -> int:
     """Order it for each agent that is meant; print what came of it, and what failed after the rest. Return the exit
     code."""
-    agents, failed = _chosen(words, groups or [], hub)
+    if groups or not all(map(is_plain, words)):
+        agents, failed = _chosen(words, groups or [], hub)
+    else:  # a plain name is not looked up first: the kill switch takes one request, not two
+        agents, failed = list(dict.fromkeys(words)), list[CommandError]()
     done: list[dict[str, Any]] = []
     for answer in _answers(verb, agents, hub):
         if isinstance(answer, CommandError):
             failed.append(answer)
         else:
             done += answer
+    from midwatch.cli import show  # what was ordered is done; now it may take its time to say so
+
     if as_json:
         show.document(done)
     else:
@@ -40,16 +49,16 @@ def _answers(verb: str, agents: list[str], hub: Hub) -> list[list[dict[str, Any]
     if len(agents) == 1:  # the usual case waits for no threads to be loaded
         return [_order(hub, verb, agents[0])]
     from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
 
     with ThreadPoolExecutor(min(AT_ONCE, max(1, len(agents)))) as pool:
         return list(pool.map(partial(_order, hub, verb), agents))
 
 
 def _chosen(words: list[str], groups: list[str], hub: Hub) -> tuple[list[str], list[CommandError]]:
-    """Return the agents that are meant, each once, and an error for each word that means none.
+    """Return the agents that are meant, each once, and an error for each word that means none."""
+    from midwatch.core.selection import NoneSelected, is_pattern, of_group, select
 
-    A plain name is not looked up first: the kill switch takes one request, not two.
-    """
     known: dict[str, str | None] = {}
     if groups or any(is_pattern(word) for word in words):
         known = _known(hub)
@@ -83,6 +92,8 @@ def _order(
     except CommandError as error:
         if name or not (isinstance(error, Refused) and error.status == 404):
             return error
+    from midwatch.core.selection import NoneSelected, select
+
     done: list[dict[str, Any]] = []
     try:
         for instance in select(agent, _known(hub)):
@@ -98,6 +109,8 @@ def _order(
 
 
 def _print(verb: str, item: dict[str, Any]) -> None:
+    from midwatch.cli import show
+
     agent, result = show.line(item.get("agent", "?")), show.line(item.get("result", ""))
     state = show.line(item.get("state", ""))
     receipt = f"{agent}: {result}"

@@ -1,14 +1,17 @@
 """Orders that are written plainly are given before the command line of all the other commands is loaded.
 
 `midwatch kill AGENT` is the kill switch: a fifth of a second of loading is most of the time that it would take.
-What is not plain is none of this file's business: help, groups, a typing mistake.
+What is not plain is none of this file's business: help, groups, a typing mistake. Nothing on the way to the order
+loads more than sockets and JSON; what prints its receipt is loaded after it (tests/integration/cli/test_quick.py).
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 VERBS: Final = frozenset(("suspend", "resume", "kill"))
 _VALUED: Final = ("--data", "--url")
@@ -47,5 +50,5 @@ def order(arguments: list[str]) -> int | None:
     from midwatch.cli.orders import act
 
     data = given.get("--data") or os.environ.get("MIDWATCH_DATA")
-    found = find(Path(data) if data else None, given.get("--url"))
+    found = find(data or None, given.get("--url"))
     return act(arguments[0], agents, Hub(found), as_json)

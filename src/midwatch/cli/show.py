@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
-import textwrap
-from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, Final, TextIO
 
-from midwatch.cli.exits import CommandError
+from midwatch.cli.exits import CommandError, ReaderGone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any, Final, TextIO
 
 _ESCAPES: Final = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -80,10 +80,6 @@ def state(name: str, width: int = 0) -> str:
     return paint(shown.ljust(width), _STATES.get(shown))
 
 
-class ReaderGone(Exception):
-    """Whoever read the output had enough of it (`| head`): the command is over, and went well."""
-
-
 @contextmanager
 def writing() -> Generator[None]:
     """Guard writing to stdout. Raises ReaderGone, or CommandError for a full disk."""
@@ -131,6 +127,9 @@ def columns(rows: list[tuple[str, ...]], colours: list[str | None] | None = None
     """
     if not rows:
         return
+    import shutil
+    import textwrap
+
     wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     indent = sum(wide) + 2 * len(wide)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
@@ -159,6 +158,8 @@ def state_colour(name: str) -> str | None:
 
 def moment(value: object) -> str:
     """Return a time of the API (Unix seconds or RFC 3339) in local time, or `-`."""
+    from datetime import datetime
+
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             at = datetime.fromtimestamp(value).astimezone()
