@@ -100,7 +100,7 @@ def test_who_needs_92_percent_from_its_start_is_restarted_twice_then_told_and_le
 ) -> None:
     house = make(limits={"memory": GIB})
     house.keeper.begin(resumed=False)
-    live(house, 5, change=steady, beats=True)
+    live(house, 1.5, change=steady, beats=True)
     assert stages(house) == ["near", "restart", "near", "restart", "near", "needs"]
     assert [e["end"] for e in house.events("run.ended")] == ["planned-restart"] * 2
     assert [e["expected"] for e in house.events("run.ended")] == [True, True]
@@ -136,7 +136,7 @@ def test_a_peak_over_the_soft_limit_restarts_nobody(make: Any) -> None:
     house = make(limits={"memory": GIB})
     house.keeper.begin(resumed=False)
     peaks = lambda p, h: setattr(p, "rss_bytes", int((0.95 if h % 0.2 < 0.15 else 0.5) * GIB))  # noqa: E731
-    live(house, 10, change=peaks)  # nine minutes above, three below
+    live(house, 2, change=peaks)  # nine minutes above, three below
     assert stages(house) == ["near"]
     assert len(house.system.launched) == 1
 
@@ -144,7 +144,7 @@ def test_a_peak_over_the_soft_limit_restarts_nobody(make: Any) -> None:
 def test_without_restart_after_only_growth_leads_to_a_planned_restart(make: Any) -> None:
     house = make(limits={"memory": GIB, "restart_after": None})
     house.keeper.begin(resumed=False)
-    live(house, 5, change=steady)
+    live(house, 1, change=steady)
     assert stages(house) == ["near"]
 
 
@@ -175,12 +175,12 @@ def test_who_opens_all_files_whatever_we_do_is_not_restarted_as_planned_for_ever
 def test_a_person_who_starts_it_or_a_changed_entry_gives_restarts_another_chance(make: Any) -> None:
     house = make(limits={"memory": GIB})
     house.keeper.begin(resumed=False)
-    live(house, 2, change=steady)
+    live(house, 0.8, change=steady)
     assert len(house.system.launched) == 3
     house.keeper.take(house.keeper.agent.model_copy(update={"group": "night"}))
     house.keeper.finish(Wish.CHANGE, "its entry changed")
     house.system.advance(1.0)
-    live(house, 2, change=steady)
+    live(house, 0.8, change=steady)
     assert len(house.system.launched) == 6
 
 
