@@ -1,16 +1,18 @@
 """A trace as a tree: parents before children, sums of everything below, and repeats folded into one line.
 
 A trace may have a hundred thousand spans, of which a page shows fifty. So a forest keeps of each span some numbers
-in arrays, about 150 bytes, and no row. It is built from any set of spans: where a parent is missing its child stands
+in arrays, about 200 bytes, and no row. It is built from any set of spans: where a parent is missing its child stands
 at the top, and a cycle of parents is opened at its earliest span, so that every span stands in exactly one place.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, NamedTuple
+from itertools import accumulate
+from operator import gt
+from typing import Final, NamedTuple, TypeVar
 
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import (
@@ -45,6 +47,8 @@ _MOST: Final = 2**63 - 1
 
 _NOT_IN_TREES: Final = frozenset({ATTRIBUTES, EVENTS, LINKS})
 _SUMS: Final = len(fields(Sums))
+_ERRORS: Final = [one.name for one in fields(Sums)].index("errors") - 1
+_V = TypeVar("_V")
 
 
 class Stem(NamedTuple):
@@ -97,31 +101,76 @@ def shown(row: Sequence[object]) -> Item:
     return SPANS.item([None if at in _NOT_IN_TREES else v for at, v in enumerate(row)])
 
 
-class Forest:
-    """The spans of one trace. `stems` come by their start; of two with one id the first stands for both."""
+class Columns(NamedTuple):
+    """What a tree needs to know of the spans of a trace, column by column; they come by their start."""
 
-    def __init__(self, stems: Iterable[Stem]) -> None:
-        self._at: dict[bytes, int] = {}
-        self._names: dict[str, int] = {}
-        self._like = array("q")
-        """Role, name, rank and failure in one number: what siblings are alike by."""
-        self._orphans = bytearray()
+    ids: Sequence[bytes]
+    parents: Sequence[bytes | None]
+    likes: Sequence[int]
+    """Equal numbers are alike: one role, name, rank and status."""
+    ends: Sequence[int]
+    """When each ended, of an open one when it began."""
+    sums: Sequence[Sequence[int]]
+    """Of each field of `Sums` but the first what each span itself adds to it."""
+    first_ns: int | None
+
+
+def columns_of(stems: Iterable[Stem]) -> Columns:
+    """Return rows as columns."""
+    ids: list[bytes] = []
+    parents: list[bytes | None] = []
+    likes, ends = array("q"), array("q")
+    sums = [array("q") for _ in range(_SUMS - 1)]
+    numbers: dict[str, int] = {}
+    first_ns: int | None = None
+    for span_id, parent, start_ns, duration_ns, rank, status, role, name, given, cached, made, cost, counts in stems:  # fmt: skip
+        ids.append(span_id)
+        parents.append(parent)
+        failed = status == _ERROR
+        likes.append(like(numbers.setdefault(name, len(numbers)), role, rank, failed))
+        ends.append(min(start_ns + (duration_ns or 0), _MOST))
+        first_ns = start_ns if first_ns is None else min(first_ns, start_ns)
+        told = counts & TOKENS
+        values = (
+            failed, rank == Rank.OPEN, bool(counts & CALL), role == Role.TOOL,
+            (given or 0) if told else 0, (cached or 0) if told else 0, (made or 0) if told else 0,
+            (cost or 0) if counts & MONEY else 0,
+        )  # fmt: skip
+        for column, value in zip(sums, values, strict=True):
+            column.append(value)
+    return Columns(ids, parents, likes, ends, sums, first_ns)
+
+
+def like(name: int, role: int, rank: int, failed: int) -> int:
+    """Return what siblings are alike by as one number. `name` is a number for the name."""
+    return ((name * 32 + role) * 4 + rank) * 2 + failed
+
+
+class Forest:
+    """The spans of one trace, by their start; of two with one id the first stands for both.
+
+    They are put in the order in which a tree is drawn, parents before children. Everything below a span then stands
+    right behind it, so that any sum of it is the difference of two running sums, made only for lines that are shown.
+    """
+
+    def __init__(self, spans: Columns) -> None:
+        at = dict(zip(reversed(spans.ids), range(len(spans.ids) - 1, -1, -1), strict=True))
+        if len(at) != len(spans.ids):
+            spans = _once(spans, at)
+            at = {one: place for place, one in enumerate(spans.ids)}
+        self.first_ns = spans.first_ns
+        self._ids, self._at = spans.ids, at
+        self._like = spans.likes
+        self._orphans = bytearray(one is not None for one in spans.parents)
         """1 where a parent is named."""
-        self._end = array("q")
-        self._sums = [array("q") for _ in range(_SUMS)]
-        self.first_ns: int | None = None
-        parents: list[bytes | None] = []
-        for one in stems:
-            if one[0] not in self._at:
-                self._at[one[0]] = len(parents)
-                parents.append(one[1])
-                self._take(one)
-        self._ids = list(self._at)
-        self._above = array("i", (self._at.get(p, -1) if p is not None else -1 for p in parents))
-        del parents
-        self._open_cycles()
+        parents = (-1 if one is None else at.get(one, -1) for one in spans.parents)
+        self._above = array("i", parents)
+        self._end = array("q", spans.ends)
+        if not all(map(gt, range(len(at)), self._above)):
+            self._open_cycles()
         self._bind()
-        self._add_up()
+        order = self._draw()
+        self._running = [_running(map(column.__getitem__, order)) for column in spans.sums]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -132,24 +181,6 @@ class Forest:
         return max((self._end[top] for top in self._tops), default=None)
 
     # -- building ----------------------------------------------------------------------------
-
-    def _take(self, one: Stem) -> None:
-        _, parent, start_ns, duration_ns, rank, status, role, name, given, cached, made, cost, counts = one  # fmt: skip
-        failed = status == _ERROR
-        number = self._names.setdefault(name, len(self._names))
-        self._like.append(((number * 32 + role) * 4 + rank) * 2 + failed)
-        self._orphans.append(parent is not None)
-        self._end.append(min(start_ns + (duration_ns or 0), _MOST))
-        if self.first_ns is None or start_ns < self.first_ns:
-            self.first_ns = start_ns
-        told = counts & TOKENS
-        values = (
-            1, failed, rank == Rank.OPEN, bool(counts & CALL), role == Role.TOOL,
-            (given or 0) if told else 0, (cached or 0) if told else 0, (made or 0) if told else 0,
-            (cost or 0) if counts & MONEY else 0,
-        )  # fmt: skip
-        for column, value in zip(self._sums, values, strict=True):
-            column.append(value)
 
     def _open_cycles(self) -> None:
         """Cut each cycle above its earliest span: afterwards every span has a top."""
@@ -172,34 +203,52 @@ class Forest:
         count = len(self._above)
         self._child = array("i", [-1]) * count
         self._next = array("i", [-1]) * count
+        child, following = self._child, self._next
         tops: list[int] = []
-        for at in range(count - 1, -1, -1):
-            parent = self._above[at]
+        for at, parent in zip(range(count - 1, -1, -1), reversed(self._above), strict=True):
             if parent < 0:
                 tops.append(at)
             else:
-                self._next[at] = self._child[parent]
-                self._child[parent] = at
+                following[at] = child[parent]
+                child[parent] = at
         tops.reverse()
         self._tops = tops
 
-    def _add_up(self) -> None:
-        """Add everything to what is above it, the deepest first."""
+    def _draw(self) -> array[int]:
+        """Return the spans in the order in which they are drawn; note the place of each, how many stand below it with
+        itself, and the last end of all of them."""
+        child, following, above, end = self._child, self._next, self._above, self._end
         order = array("i")
-        waiting = self._tops[::-1]
-        while waiting:
-            at = waiting.pop()
-            order.append(at)
-            waiting += self._children(at)
-        above, end = self._above, self._end
-        for at in reversed(order):
+        take = order.append
+        for top in self._tops:
+            at = top
+            while True:
+                take(at)
+                if child[at] >= 0:
+                    at = child[at]
+                    continue
+                while at != top and following[at] < 0:
+                    at = above[at]
+                if at == top:
+                    break
+                at = following[at]
+        place = self._place = array("i", [0]) * len(order)
+        size = self._size = array("i", [1]) * len(order)
+        for number in range(len(order) - 1, -1, -1):
+            at = order[number]
+            place[at] = number
             parent = above[at]
             if parent >= 0:
+                size[parent] += size[at]
                 if end[at] > end[parent]:
                     end[parent] = end[at]
-                for column in self._sums:
-                    if column[at]:
-                        column[parent] = min(column[parent] + column[at], _MOST)
+        return order
+
+    def _below(self, column: int, at: int) -> int:
+        """Return one sum of a span and everything below it."""
+        running = self._running[column]
+        begin = self._place[at]
+        return 0 if running is None else running[begin + self._size[at]] - running[begin]
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -240,7 +289,7 @@ class Forest:
         before: tuple[int, bool] | None = None
         for one in siblings:
             # one that failed further down is not like one that did not
-            like = self._like[one], self._sums[1][one] > 0
+            like = self._like[one], self._below(_ERRORS, one) > 0
             if like == before:
                 runs[-1].append(one)
             else:
@@ -261,7 +310,10 @@ class Forest:
 
     def _line(self, group: Sequence[int], depth: int) -> Line:
         first = group[0]
-        sums = Sums(*(min(sum(column[one] for one in group), _MOST) for column in self._sums))
+        sums = Sums(
+            sum(self._size[one] for one in group),
+            *(min(sum(self._below(column, one) for one in group), _MOST) for column in range(_SUMS - 1)),
+        )  # fmt: skip
         return Line(
             self._ids[first],
             depth,
@@ -271,6 +323,28 @@ class Forest:
             len(group),
             orphan=depth == 0 and bool(self._orphans[first]),
         )
+
+
+def _once(spans: Columns, at: Mapping[bytes, int]) -> Columns:
+    """Return the first span of each id."""
+    firsts = sorted(at.values())
+
+    def some(column: Sequence[_V]) -> list[_V]:
+        return [column[one] for one in firsts]
+
+    sums = [array("q", some(column)) for column in spans.sums]
+    return Columns(some(spans.ids), some(spans.parents), some(spans.likes), some(spans.ends), sums, spans.first_ns)  # fmt: skip
+
+
+def _running(values: Iterable[int]) -> Sequence[int] | None:
+    """Return the sums of the first none, one, two … values; None where all are 0."""
+    column = array("q", values)
+    if not any(column):
+        return None
+    try:
+        return array("q", accumulate(column, initial=0))
+    except OverflowError:
+        return list(accumulate(column, initial=0))
 
 
 def offset_of(after: Cursor | None) -> int:

@@ -29,7 +29,7 @@ from midwatch.core.spans.questions import (
 from midwatch.core.spans.rollup import Rollup
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
-from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.core.spans.tree import Forest, Stem, columns_of, shown
 from midwatch.core.spans.turns import MAX_SPANS, session_shown
 from midwatch.store.clickhouse import sql, sums
 from midwatch.store.clickhouse.client import ClickHouse
@@ -192,7 +192,7 @@ class ClickHouseQuestions:
             value = Values(_SAY)
             mine = counted(rows_of(Signal.SPANS, trace=trace))
             rows = ask(asking.stems(mine, trace, value), value.given)
-            whole = Forest(_stems(rows))
+            whole = Forest(columns_of(_stems(rows)))
             page = whole.page(top, after, limit, fold=fold)
             if page is None:
                 return None

@@ -8,7 +8,7 @@ summed up is read from its sums; the rest (at most what waits to be sealed) is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +33,9 @@ from midwatch.core.spans.questions import (
 )
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
-from midwatch.core.spans.tree import Forest, Stem, shown
+from midwatch.core.spans.tree import Forest, shown
 from midwatch.core.spans.turns import MAX_SPANS, session_shown
-from midwatch.store.questions import asking, choosing, summed
+from midwatch.store.questions import asking, choosing, growing, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import blobs, counted, judged
@@ -46,9 +46,6 @@ from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import TRACE_NS, VERDICTS
 from midwatch.store.spans.shape import COLUMNS
-
-_CHUNK: Final = 4_096
-"""Rows that are fetched at a time where there may be many."""
 
 _SLACK_NS: Final = 600 * 10**9
 """How long before and after a span its contents may have been told: by log records of their own times."""
@@ -184,10 +181,8 @@ class EmbeddedQuestions:
         top = None if below is None else id_of(below)
 
         def work(view: View) -> Tree | None:
-            value = Values(_SAY)
             told = judged(view, view.rows(Signal.SPANS), [trace])
-            view.cursor.execute(asking.stems(told, trace, value), value.given)
-            whole = Forest(_stems(view))
+            whole = Forest(growing.columns(view, told, trace))
             page = whole.page(top, after, limit, fold=fold)
             if page is None:
                 return None
@@ -368,11 +363,6 @@ def _rows_of(view: View, trace: bytes, spans: Collection[bytes]) -> dict[bytes, 
     )
     at = SPANS.at["span_id"]
     return {row[at]: list(row) for row in _all(view, text, value)}
-
-
-def _stems(view: View) -> Iterable[Stem]:
-    while several := view.cursor.fetchmany(_CHUNK):
-        yield from map(Stem._make, several)
 
 
 def _hit(row: Sequence[Any]) -> Item:

@@ -71,7 +71,7 @@ from midwatch.core.spans.questions import (
     Window,
 )
 from midwatch.core.spans.sessions import session_of
-from midwatch.core.spans.tree import Forest, shown, stem
+from midwatch.core.spans.tree import Forest, columns_of, shown, stem
 from midwatch.core.spans.turns import session_shown
 from midwatch.core.spans.values import load_all
 from midwatch.store.questions.memory_series import cost_of, observed, series_of
@@ -134,7 +134,7 @@ class MemoryQuestions:
         await asyncio.sleep(0)
         found = self._rows(trace_id)
         rows = {row[SPAN_ID]: row for row in reversed(found)}
-        whole = Forest(stem(row, ALL if self._counts(row) else 0) for row in found)
+        whole = Forest(columns_of(stem(row, ALL if self._counts(row) else 0) for row in found))
         page = whole.page(None if below is None else _hex(below), after, limit, fold=fold)
         if page is None:
             return None

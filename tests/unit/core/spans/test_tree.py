@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midwatch.core.spans.facts import ALL
 from midwatch.core.spans.form import Rank, Role
 from midwatch.core.spans.questions import BadQuestion
-from midwatch.core.spans.tree import MIN_ALIKE, Forest, Stem
+from midwatch.core.spans.tree import MIN_ALIKE, Forest, Stem, columns_of
 
 
 def stem(number: int, parent: int | None, **more: Any) -> Stem:
@@ -32,15 +32,19 @@ def stem(number: int, parent: int | None, **more: Any) -> Stem:
     return Stem(number.to_bytes(8), None if parent is None else parent.to_bytes(8), **values)
 
 
-def drawn(forest: Forest, limit: int = 1_000, *, fold: bool = True) -> list[tuple[int, int, int]]:
+def forest(stems: list[Stem]) -> Forest:
+    return Forest(columns_of(stems))
+
+
+def drawn(trees: Forest, limit: int = 1_000, *, fold: bool = True) -> list[tuple[int, int, int]]:
     """Return lines as depth, number of the span, and how many it stands for."""
-    page = forest.page(None, None, limit, fold=fold)
+    page = trees.page(None, None, limit, fold=fold)
     assert page is not None
     return [(line.depth, int.from_bytes(line.span_id), line.alike) for line in page[0]]
 
 
 def test_siblings_in_a_row_that_are_alike_are_one_line_and_what_failed_is_not_alike() -> None:
-    forest = Forest(
+    trees = forest(
         [
             stem(1, None, name="root", role=Role.AGENT.value),
             *(stem(n, 1) for n in range(2, 6)),
@@ -54,19 +58,19 @@ def test_siblings_in_a_row_that_are_alike_are_one_line_and_what_failed_is_not_al
             *(stem(20 + n, n) for n in range(14, 17)),
         ]
     )
-    assert drawn(forest) == [
+    assert drawn(trees) == [
         (0, 1, 1), (1, 2, 4), (1, 6, 1), (1, 7, 1), (1, 8, 1), (1, 9, 1), (1, 10, 3), (1, 13, 1), (2, 20, 1), (1, 14, 3),
     ]  # fmt: skip
-    page = forest.page(None, None, 100)
+    page = trees.page(None, None, 100)
     assert page is not None
     folded = page[0][-1]
     assert (folded.children, folded.below.spans, folded.below.cost_nusd, folded.end_ns) == (3, 6, 6, 41)  # fmt: skip
-    assert len(drawn(forest, fold=False)) == len(forest) == 20
+    assert len(drawn(trees, fold=False)) == len(trees) == 20
 
 
 def test_two_are_no_repeat() -> None:
-    forest = Forest([stem(1, None), *(stem(n, 1) for n in range(2, 1 + MIN_ALIKE))])
-    assert all(alike == 1 for _, _, alike in drawn(forest))
+    trees = forest([stem(1, None), *(stem(n, 1) for n in range(2, 1 + MIN_ALIKE))])
+    assert all(alike == 1 for _, _, alike in drawn(trees))
 
 
 @given(
@@ -77,27 +81,55 @@ def test_every_span_stands_in_one_place_whatever_parents_are_named(
     pairs: list[tuple[int, int | None]], limit: int
 ) -> None:
     stems = [stem(number, parent) for number, parent in pairs]
-    forest = Forest(stems)
-    assert len(forest) == len({one.span_id for one in stems})
+    trees = forest(stems)
+    assert len(trees) == len({one.span_id for one in stems})
     seen: list[bytes] = []
     after = None
-    while (page := forest.page(None, after, limit, fold=False)) is not None:
+    while (page := trees.page(None, after, limit, fold=False)) is not None:
         seen += [line.span_id for line in page[0]]
         if (after := page[1]) is None:
             break
     assert sorted(seen) == sorted({one.span_id for one in stems})
-    tops = forest.page(None, None, 1_000)
+    tops = trees.page(None, None, 1_000)
     if tops is not None:
-        assert sum(line.below.spans for line in tops[0] if line.depth == 0) == len(forest)
+        assert sum(line.below.spans for line in tops[0] if line.depth == 0) == len(trees)
 
 
 def test_sums_are_bounded_and_nothing_is_shown_of_nothing() -> None:
     most = 2**63 - 1
-    page = Forest([stem(1, None, cost_nusd=most), stem(2, 1, cost_nusd=most)]).page(None, None, 9)
+    page = forest([stem(1, None, cost_nusd=most), stem(2, 1, cost_nusd=most)]).page(None, None, 9)
     assert page is not None
     assert page[0][0].below.cost_nusd == most
-    assert Forest([]).page(None, None, 9) is None
-    assert Forest([stem(1, None)]).page(b"12345678", None, 9) is None
+    assert forest([]).page(None, None, 9) is None
+    assert forest([stem(1, None)]).page(b"12345678", None, 9) is None
     for after in ("-1", "x", "9" * 13, "٣"):
         with pytest.raises(BadQuestion, match="cursor"):
-            Forest([stem(1, None)]).page(None, after, 9)
+            forest([stem(1, None)]).page(None, after, 9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.none() | st.integers(0, 35), st.integers(0, 9)), max_size=40))  # fmt: skip
+def test_a_line_sums_up_what_is_drawn_below_it(spans: list[tuple[int, int | None, int]]) -> None:
+    first = {number: (parent, cost) for number, parent, cost in reversed(spans)}
+    trees = forest([stem(n, p, cost_nusd=c, status=2 * (c > 7), duration_ns=c * 10) for n, p, c in spans])  # fmt: skip
+    page = trees.page(None, None, 1_000, fold=False)
+    lines = page[0] if page is not None else []
+    for place, line in enumerate(lines):
+        whole = [line]
+        for other in lines[place + 1 :]:
+            if other.depth <= line.depth:
+                break
+            whole.append(other)
+        costs = {one.span_id: first[int.from_bytes(one.span_id)][1] for one in whole}
+        assert line.below.spans == len(whole)
+        assert line.below.cost_nusd == sum(costs.values())
+        assert line.below.errors == sum(cost > 7 for cost in costs.values())
+        assert line.end_ns == max(int.from_bytes(one) + cost * 10 for one, cost in costs.items())
+        assert line.children == sum(one.depth == line.depth + 1 for one in whole)
+
+
+def test_a_chain_of_a_hundred_thousand_spans_is_no_deeper_than_memory() -> None:
+    trees = forest([stem(n, n - 1 if n else None) for n in range(100_000)])
+    page = trees.page(None, "99990", 100)
+    assert page is not None
+    assert [(line.depth, line.below.spans) for line in page[0]][-1] == (99_999, 1)
+    assert len(page[0]) == 10
