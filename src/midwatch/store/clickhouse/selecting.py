@@ -1,4 +1,4 @@
-"""What a `Selector` or an `Expiry` means in ClickHouse's words."""
+"""What a `Selector` means in ClickHouse's words."""
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
 
@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from midwatch.core.spans.form import Signal
-from midwatch.core.spans.keeping import NEVER, Expiry
 from midwatch.core.spans.store import Selector
 from midwatch.store.clickhouse.schema import NAMES, TIME
 
@@ -80,23 +79,3 @@ class Selection:
             for n in range(len(self._what.tags))
         ]
         return f"({direct} AND trace_id IN (SELECT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}))"
-
-
-def expired(signal: Signal, expiry: Expiry) -> tuple[str, dict[str, Any]] | None:
-    """Return the condition for rows that are older than they may be, or None when none can be."""
-    own = {
-        agent: at
-        for agent, times in expiry.agents.items()
-        if (at := times.get(signal, NEVER)) != expiry.usual.get(signal, NEVER)
-    }
-    usual = expiry.usual.get(signal, NEVER)
-    if usual == NEVER and all(at == NEVER for at in own.values()):
-        return None
-    values: dict[str, Any] = {"usual": usual, "others": sorted(own)}
-    parts = [f"({TIME[signal]} < {{usual:Int64}} AND agent NOT IN {{others:Array(String)}})"]
-    for number, (agent, at) in enumerate(sorted(own.items())):
-        values |= {f"agent{number}": agent, f"at{number}": at}
-        parts.append(
-            f"(agent = {{agent{number}:String}} AND {TIME[signal]} < {{at{number}:Int64}})"
-        )
-    return f"({' OR '.join(parts)})", values

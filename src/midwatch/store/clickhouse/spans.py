@@ -20,14 +20,16 @@ from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.spans.form import Batch, Rank, Signal
 from midwatch.core.spans.keeping import Expiry
-from midwatch.core.spans.store import Footprint, Held, Kept, Piece, Proof, Selector, Settled
-from midwatch.store.clickhouse import schema
+from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
+from midwatch.store.clickhouse import expiring, schema
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
+from midwatch.store.clickhouse.expiring import CHANGE_S
+from midwatch.store.clickhouse.footprint import footprint_of, size_by_part
 from midwatch.store.clickhouse.judging import BACK_MS, judge_new
 from midwatch.store.clickhouse.probing import probe
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
-from midwatch.store.clickhouse.schema import NAMES, TIME
-from midwatch.store.clickhouse.selecting import Selection, expired
+from midwatch.store.clickhouse.schema import NAMES
+from midwatch.store.clickhouse.selecting import Selection
 from midwatch.store.clickhouse.sifting import Key, Sifter, Was, gone
 from midwatch.store.clickhouse.sql import views
 from midwatch.store.clickhouse.sums import Ask
@@ -38,9 +40,6 @@ COMMIT_S: Final = 0.1
 
 READERS: Final = 4
 """Questions of one hub that are asked at the same time."""
-
-CHANGE_S: Final = 300.0
-"""How long it may take to remove rows: the server writes the parts anew that hold them."""
 
 DOUBLE_S: Final = 1_800.0
 """How far back settling looks for spans that two hubs stored under different names or starts."""
@@ -77,6 +76,8 @@ class ClickHouseSpans:
         self._holder = uuid.uuid4().hex
         self._writing = ThreadPoolExecutor(1, "spans-write")
         self._reading = ThreadPoolExecutor(READERS, "spans-read")
+        # apart from the writing one: what is removed may take minutes, and nobody's spans wait for it
+        self._tidying = ThreadPoolExecutor(1, "spans-tidy")
         self._group = GroupCommit[Batch, Kept](
             "spans", self._write, self._writing, counts, interval_s=COMMIT_S
         )
@@ -102,6 +103,7 @@ class ClickHouseSpans:
         await self._group.stop()
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
+        self._tidying.shutdown(wait=False)
         self._client.close()
 
     # -- writing -----------------------------------------------------------------------------
@@ -213,8 +215,8 @@ class ClickHouseSpans:
             open_ = f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL WHERE rank = 0"
             return self._client.ask(open_).rows[0][0]
 
-        left = await self._in_writer(work)
-        cut_off = await self._in_reader(lambda: judge_new(self._client, lambda: self._stopped))
+        left = await self._in_tidier(work)
+        cut_off = await self._in_tidier(lambda: judge_new(self._client, lambda: self._stopped))
         for reason, number in cut_off.items():
             self._counts.add("uncounted", reason, number)
         if not self._keep_s:
@@ -251,18 +253,11 @@ class ClickHouseSpans:
         self._held = None
 
         def work() -> Settled:
-            before, went = self._size(), dict[Signal, int]()
-            for signal in Signal:
-                asked = expired(signal, expiry)
-                if asked is None:
-                    continue
-                rows = self._count(signal, *asked)
-                if rows:
-                    went[signal] = rows
-                    self._delete(signal, *asked)
+            before = self._size()
+            went = expiring.expire(self._client, expiry)
             return Settled(expired=went, freed_bytes=max(0, before - self._size()) if went else 0)
 
-        return await self._in_writer(work)
+        return await self._in_tidier(work)
 
     async def drop(self, what: Selector) -> Proof:
         chosen = Selection(what)
@@ -274,25 +269,17 @@ class ClickHouseSpans:
             # spans last: they say which contents and log records are chosen
             for signal in sorted(found, key=_ORDER.index):
                 if found[signal]:
-                    self._delete(signal, chosen.rows(signal), chosen.values)
+                    expiring.delete(self._client, NAMES[signal], chosen.rows(signal), chosen.values)
             left = {s: self._count(s, chosen.rows(s), chosen.values) for s in found}
             return Proof(found, left, max(0, size - self._size()))
 
-        return await self._in_writer(work)
+        return await self._in_tidier(work)
 
     def _count(self, signal: Signal, where: str, values: Mapping[str, Any]) -> int:
         told = self._client.ask(
             f"SELECT count() FROM {NAMES[signal]} FINAL WHERE {where}", values, timeout_s=CHANGE_S
         )
         return told.rows[0][0]
-
-    def _delete(self, signal: Signal, where: str, values: Mapping[str, Any]) -> None:
-        # parts are written anew without the rows; the answer comes when that is done
-        self._client.run(
-            f"ALTER TABLE {NAMES[signal]} DELETE WHERE {where} SETTINGS mutations_sync = 1",
-            values,
-            timeout_s=CHANGE_S,
-        )
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -336,6 +323,10 @@ class ClickHouseSpans:
         self._alive()
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
+    async def _in_tidier(self, work: Callable[[], T]) -> T:
+        self._alive()
+        return await asyncio.get_running_loop().run_in_executor(self._tidying, work)
+
     async def _in_reader(self, work: Callable[[], T]) -> T:
         self._alive()
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -362,46 +353,3 @@ def prepare(client: ClickHouse) -> None:
             f"{client.where} was written by a newer Midwatch (schema {told}, this one knows {schema.VERSION}): "
             "install that version again, or give hubs of this version another database"
         )
-
-
-def size_by_part(client: ClickHouse) -> dict[tuple[str, str], int]:
-    """Return bytes on disk by table and partition."""
-    told = client.ask(
-        "SELECT table, partition, sum(bytes_on_disk) FROM system.parts"
-        " WHERE active AND database = currentDatabase() GROUP BY 1, 2"
-    )
-    return {(table, partition): size for table, partition, size in told.rows}
-
-
-def footprint_of(client: ClickHouse) -> Footprint:
-    """Return what the tables hold."""
-    sizes = size_by_part(client)
-    signals: dict[Signal, Held] = {}
-    agents: dict[str, dict[Signal, Held]] = {}
-    pieces: list[Piece] = []
-    for signal in Signal:
-        time_ns, size = TIME[signal], sum(s for (t, _), s in sizes.items() if t == NAMES[signal])
-        told = client.ask(
-            f"SELECT toString(toDate(Timestamp)), agent, count(), min({time_ns}), max({time_ns})"
-            f" FROM {NAMES[signal]} FINAL GROUP BY 1, 2",
-            timeout_s=60.0,
-        ).rows
-        total = sum(count for _, _, count, _, _ in told)
-        signals[signal] = Held(total, size, min((first for *_, first, _ in told), default=None))
-        for agent in {row[1] for row in told}:
-            mine = [row for row in told if row[1] == agent]
-            rows = sum(row[2] for row in mine)
-            oldest = min(row[3] for row in mine)
-            agents.setdefault(agent, {})[signal] = Held(rows, rows * size // total, oldest)
-        for day in {row[0] for row in told}:
-            of_day = [row for row in told if row[0] == day]
-            pieces.append(
-                Piece(
-                    min(row[3] for row in of_day),
-                    max(row[4] for row in of_day),
-                    sizes.get((NAMES[signal], day), 0),
-                    {row[1]: row[2] for row in of_day},
-                )
-            )
-    open_ = client.ask(f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL WHERE rank = 0").rows[0][0]
-    return Footprint(sum(sizes.values()), signals, agents, hot=open_, open=open_, pieces=pieces)
