@@ -2,7 +2,7 @@
 
 `http.client` brings ssl and email with it, and loading them takes three times as long as `midwatch kill` needs for all
 the rest. Between two processes of one machine there is no TLS, no proxy and no redirect: what is left of HTTP/1.1 is
-a head, and a body of a stated length, in chunks, or until the end of the connection. Whatever else is answered is
+a head, and a body of a stated length, in chunks, or until the connection ends. Whatever else is answered is
 refused. The time and the bytes of an answer are bounded; an answer that ends too soon is none.
 """
 
@@ -13,6 +13,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -60,7 +61,21 @@ def ask(
     until = time.monotonic() + timeout_s
     with socket.create_connection(place[:2], timeout_s) as line:
         line.sendall(request)
-        return _Answer(line, until).read(limit_bytes)
+
+        def receive() -> bytes:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            line.settimeout(left)
+            return line.recv(_PART)
+
+        return read(receive, limit_bytes)
+
+
+def read(receive: Callable[[], bytes], limit_bytes: int) -> tuple[int, bytes]:
+    """Return status and at most `limit_bytes` + 1 of the body of what is received; `receive` gives the next bytes,
+    none at the end of the connection. Raises Malformed, and what `receive` raises."""
+    return _Answer(receive).read(limit_bytes)
 
 
 def _request(
@@ -85,11 +100,10 @@ def _request(
 
 
 class _Answer:
-    """What came so far, and a socket that gives more until the deadline."""
+    """What came and was not taken yet, and who gives more."""
 
-    def __init__(self, line: socket.socket, until: float) -> None:
-        self._line = line
-        self._until = until
+    def __init__(self, receive: Callable[[], bytes]) -> None:
+        self._receive = receive
         self._held = bytearray()
 
     def read(self, limit_bytes: int) -> tuple[int, bytes]:
@@ -149,6 +163,8 @@ class _Answer:
             if len(self._held) > limit_bytes:
                 raise Malformed(f"no end of it within {limit_bytes} bytes")
             self._need()
+        if end > limit_bytes:
+            raise Malformed(f"no end of it within {limit_bytes} bytes")
         found = bytes(self._held[:end])
         del self._held[: end + len(mark)]
         return found
@@ -165,12 +181,8 @@ class _Answer:
             raise Malformed("it ended too soon" if self._held else "the connection was closed")
 
     def _more(self) -> bool:
-        """Wait for more; False at the end of the connection."""
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._line.settimeout(left)
-        part = self._line.recv(_PART)
+        """Hold more; False at the end of the connection."""
+        part = self._receive()
         self._held += part
         return bool(part)
 

@@ -11,6 +11,8 @@ import pytest
 from midwatch.cli import app, quick
 from midwatch.cli.exits import UNREACHABLE
 
+from .conftest import FakeHub  # noqa: TID252  there is no tests package
+
 
 @pytest.mark.parametrize(
     "words",
@@ -62,16 +64,54 @@ def test_it_says_and_ends_as_the_whole_command_line_does(
     assert "midwatch is not running" in plain[1].err
 
 
-def test_a_plain_order_loads_none_of_what_other_commands_need(tmp_path: Path) -> None:
-    program = (
-        "import sys; from midwatch.cli import app; app.run(sys.argv[1:]);"
-        "print(sorted({'typer', 'pydantic', 'rich', 'concurrent.futures'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "kill", "inbox", "--data", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, "is not running" in done.stderr) == ("[]\n", True)
+HEAVY = {
+    *("asyncio", "concurrent", "dataclasses", "datetime", "difflib", "email", "http", "inspect", "logging"),
+    *("pathlib", "shutil", "ssl", "subprocess", "tempfile", "textwrap", "threading", "typing", "urllib"),
+}  # fmt: skip
+"""Of the standard library; together they take three times as long to load as all that an order needs."""
+OURS = {"", "cli", "core"} | {f"cli.{name}" for name in ["__main__", "app", "client", "exits", "instance", "loopback", "orders", "quick"]} | {"core.errors"}  # fmt: skip
+"""Our own modules that are there when the order is sent."""
+PRINTED = OURS | {"cli.show"}
+
+WATCHED = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from midwatch.cli import loopback
+real = loopback.ask
+def ask(*given, **named):
+    print(*sys.modules, file=sys.stderr)
+    return real(*given, **named)
+loopback.ask = ask
+from midwatch.cli.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("verb", sorted(quick.VERBS))
+def test_a_plain_order_is_given_and_told_without_what_is_heavy(
+    verb: str, data: Path, hub: FakeHub
+) -> None:
+    hub.routes[f"POST /api/agents/inbox/{verb}"] = [{"agent": "inbox", "result": "done"}]
+    source = str(Path(quick.__file__).parents[2])
+    words = [sys.executable, "-I", "-S", "-c", WATCHED, source, verb, "inbox", "--data", str(data)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("inbox: done")
+    when_sent, at_the_end = (set(line.split()) for line in done.stderr.splitlines())
+    assert _heavy(when_sent) == set()
+    assert _heavy(at_the_end) <= {"datetime"}  # a kill's receipt says when
+    assert _own(when_sent) == OURS
+    assert _own(at_the_end) == PRINTED
+
+
+def _heavy(modules: set[str]) -> set[str]:
+    return HEAVY & {name.partition(".")[0] for name in modules}
+
+
+def _own(modules: set[str]) -> set[str]:
+    return {
+        n.removeprefix("midwatch").removeprefix(".") for n in modules if n.startswith("midwatch")
+    }
