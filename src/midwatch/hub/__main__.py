@@ -6,8 +6,13 @@ run as things are (one message on stderr says why), 1 it died of a fault.
 
 from __future__ import annotations
 
-import asyncio
+# ruff: noqa: E402  what is imported at start lives as long as the process: a tenth of a second less without the
+# collector, which would look at all of it again and again
 import gc
+
+gc.disable()
+
+import asyncio
 import logging
 import signal
 import sys
@@ -49,6 +54,7 @@ async def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG, 20, 50)
+    gc.enable()
     print(*(f"hub: {each}" for each in others), f"hub: listening on {url}", sep="\n", flush=True)  # noqa: T201  the supervisor's console
     await told.wait()
     gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
