@@ -89,6 +89,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
 import midwatch
+midwatch.init
 print(len(set(sys.modules) - before))
 """
 
@@ -97,6 +98,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 began = time.process_time()
 import midwatch
+midwatch.init
 print((time.process_time() - began) * 1000)
 """
 

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from .conftest import FakeHub  # noqa: TID252  there is no tests package
 
 
 @contextlib.contextmanager
-def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def answering(answer: Callable[[socket.socket], None]) -> Generator[str]:
     """A server that hears one request, and then does as the test says."""
 
     def serve() -> None:

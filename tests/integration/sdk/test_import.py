@@ -33,6 +33,7 @@ def test_the_import_is_small_and_of_the_standard_library_only() -> None:
         sys.path.insert(0, sys.argv[1])
         before = set(sys.modules)
         import midwatch
+        midwatch.init
         print(*sorted(set(sys.modules) - before))
         """
     ).split()
@@ -48,6 +49,57 @@ def test_the_import_is_small_and_of_the_standard_library_only() -> None:
         "midwatch.wire.items",
     }
     assert not heavy & set(modules)
+
+
+def test_nothing_of_the_sdk_is_loaded_before_it_is_used_and_then_all_of_it_but_spawn() -> None:
+    answer = alone(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import midwatch
+        first = sorted(name for name in sys.modules if name.startswith("midwatch"))
+        midwatch.beat
+        loaded = [name for name in midwatch.__all__ if name not in vars(midwatch)]
+        from midwatch import spawn
+        print(first, loaded, "subprocess" in sys.modules)
+        """
+    )
+    assert answer == "['midwatch'] ['spawn'] True"
+
+
+def test_every_public_name_is_there_however_it_is_asked_for() -> None:
+    answer = alone(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import midwatch
+        print(set(midwatch.__all__) <= set(dir(midwatch)), end=" ")
+        print(hasattr(midwatch, "nonsense"), end=" ")
+        try:
+            from midwatch import nonsense
+        except ImportError as error:
+            print("nonsense" in str(error), end=" ")
+        from midwatch import *
+        print(all(globals()[name] is getattr(midwatch, name) for name in midwatch.__all__))
+        """
+    )
+    assert answer == "True False True True"
+
+
+def test_what_a_test_puts_in_a_names_place_stays_until_it_is_taken_away() -> None:
+    answer = alone(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import midwatch
+        midwatch.beat = "mine"
+        midwatch.cycle
+        print(midwatch.beat, end=" ")
+        del midwatch.beat
+        print(midwatch.beat.__name__)
+        """
+    )
+    assert answer == "mine beat"
 
 
 def test_all_of_the_sdk_works_with_the_standard_library_alone() -> None:
@@ -73,6 +125,7 @@ def test_without_a_hub_nothing_is_started_opened_or_loaded() -> None:
         sys.path.insert(0, sys.argv[1])
         import midwatch as mw
         import inspect
+        mw.init  # from here on all of the SDK is there
         before = set(sys.modules)
         mw.init(track=("openai", "anthropic"))
         with mw.cycle() as cycle, mw.session("s"), mw.turn():
