@@ -29,6 +29,7 @@ COUNTERS: Final[dict[str, Counter]] = {
     "duplicates": Counter("items that were already stored; answered as accepted", "kind"),
     "rejected": Counter("items refused by ingest", "reason", loss=True),
     "clipped": Counter("text fields shortened to the limit", "field", loss=True),
+    "redacted": Counter("secrets taken out of telemetry before it was stored", "reason"),
     "refused_requests": Counter("requests refused before they were read", "reason", loss=True),
     "commits": Counter("group commits, by store", "store"),
     "commit_failures": Counter("group commits that failed", "store", loss=True),

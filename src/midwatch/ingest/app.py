@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -16,7 +16,8 @@ from midwatch.core.access import Caller
 from midwatch.ingest import ping
 from midwatch.ingest.bodies import BodyReader, Receive, Scope, Send, parse
 from midwatch.ingest.intake import Intake, Taken
-from midwatch.wire.items import PATHS, Kind
+from midwatch.ingest.redacting import may_hold, redact_item
+from midwatch.wire.items import PATHS, Item, Kind
 from midwatch.wire.problem import MEDIA_TYPE, Refusal
 
 KINDS: Final[dict[str, Kind]] = {path: kind for kind, path in PATHS.items()}
@@ -58,11 +59,13 @@ class IngestApp:
 
     async def _items(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["midwatch.caller"]
-        value, size = await self._bodies.read(scope, receive, parse)
+        (value, secret), size = await self._bodies.read(scope, receive, _parsed)
         taken = Taken()
         if caller.agent is None and scope["query_string"] and _query(scope).get("create") == "1":
             await self._intake.register_strangers(value, caller)
         items = self._intake.read(kind, value, caller, taken)
+        if secret:
+            self._redact(items)
         await self._intake.keep(kind, items, size, taken)
         if taken.rejected and not taken.accepted:
             first = taken.rejected[0]["message"]
@@ -81,6 +84,12 @@ class IngestApp:
                 answer["more_rejected"] = taken.more_rejected
             content = json.dumps(answer).encode()
         await _answer(send, 200, content, "application/json")
+
+    def _redact(self, items: Sequence[Item]) -> None:
+        for item in items:
+            for why, n in zip(("shape", "name"), redact_item(item), strict=True):
+                if n:
+                    self._counts.add("redacted", why, n)
 
     # -- pings -----------------------------------------------------------------------------------
 
@@ -121,6 +130,7 @@ class IngestApp:
             # the ping is ours to phrase: what a run token may say by it is not in question
             trusted = Caller(caller.name, caller.scopes)
             items = self._intake.read(kind, raw, trusted, taken)
+            self._redact(items)
             if caller.run_id is not None:
                 for item in items:
                     item["run_id"] = caller.run_id
@@ -130,6 +140,11 @@ class IngestApp:
             self._seen(said.agent)
         limit = [(b"ping-body-limit", str(ping.BODY_LIMIT).encode())]
         await _answer(send, 200, b"" if method == "HEAD" else b"OK", "text/plain", limit)
+
+
+def _parsed(body: bytes) -> tuple[Any, bool]:
+    """Return the JSON of a body, and whether there may be a secret in it. Raises Refusal."""
+    return parse(body), may_hold(body)
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -323,3 +323,31 @@ async def test_what_is_not_otlp_is_a_400(hub: Any, body: Any) -> None:
 async def test_a_part_that_is_not_otlp_is_refused_alone(hub: Any, body: Any) -> None:
     answer = await hub.client.post("/v1/traces", body, headers=JSON)
     assert (answer.status, answer.json()["partialSuccess"]["rejectedSpans"]) == (200, "1")
+
+
+async def test_secrets_leave_items_before_they_are_kept_or_shown(hub: Any) -> None:
+    key = "sk-proj-" + "a1B2" * 10
+    beat = {"agent": "inbox", "result": "failed", "error": f"401 for {key}"}
+    assert (await hub.client.post("/api/beats", beat)).status == 200
+    event = {
+        "agent": "inbox",
+        "kind": "request",
+        "data": {"headers": {"Authorization": "Basic dXNlcjpwYXNz"}, "tries": [f"with {key}"]},
+    }
+    assert (await hub.client.post("/api/events", event)).status == 200
+    ping = f"curl -H 'x-api-key: {key}' failed".encode()
+    assert (await hub.client.ask("POST", "/ping/inbox/log", raw=ping)).status == 200
+    # letters that are spelled out hide nothing
+    spelled = json.dumps(beat).replace("sk-", "\\u0073k-").encode()
+    assert (await hub.client.post("/api/beats", raw=spelled)).status == 200
+    query = {
+        "query": "SELECT error AS said FROM beats UNION ALL SELECT CAST(data AS VARCHAR) FROM events"
+    }
+    answer = await hub.client.post("/api/sql", query)
+    assert answer.status == 200, answer.body
+    stored = answer.body.decode()
+    assert stored.count("sk-proj[redacted]") == 4
+    assert "a1B2" not in stored
+    assert "dXNlcjpwYXNz" not in stored
+    assert hub.hub.counts.value("redacted", "shape") == 4
+    assert hub.hub.counts.value("redacted", "name") == 1

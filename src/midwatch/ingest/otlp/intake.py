@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
+from midwatch.core.redact import hints, hints_json
 from midwatch.core.spans.digest import SpanObserver, digest_of
 from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Row, Signal
 from midwatch.core.spans.store import Kept, SpanStore
@@ -23,6 +24,7 @@ from midwatch.ingest.otlp.objects import Objects
 from midwatch.ingest.otlp.owners import Names, Sender
 from midwatch.ingest.otlp.protobuf import Protobuf
 from midwatch.ingest.otlp.rows import Rows
+from midwatch.ingest.redacting import redact_batch
 from midwatch.wire.problem import Refusal
 
 INLINE_BYTES: Final = 160 * 1024
@@ -80,6 +82,8 @@ class Decoder:
         """Return the rows of a request. Raises Refusal 400."""
         rows = Rows(sender, names, self.interpreter, now)
         (self.objects if as_json else self.protobuf).read(signal, body, rows)
+        if (hints_json if as_json else hints)(body):
+            rows.redacted["shape"] += redact_batch(rows.batch)
         rows.lost.update(self.interpreter.lost)
         self.interpreter.lost.clear()
         rows.batch.size_bytes = len(body)
@@ -122,6 +126,8 @@ class OtlpIntake:
                 await self._register(rows, sender)
             for what, n in (+rows.lost).items():
                 self.counts.add("clipped", what, n)
+            for why, n in (+rows.redacted).items():
+                self.counts.add("redacted", why, n)
             for why, n in rows.refused.counts.items():
                 self.counts.add("rejected", why, n)
             if len(rows.batch) or rows.batch.contents:

@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json
 
+from midwatch.core.redact import is_secret
 from midwatch.core.spans.columns import KINDS, MAX_INT, STATUSES, TEMPORALITIES
 from midwatch.core.spans.dialect import Attribute, Event, attribute
 from midwatch.core.spans.form import Signal
@@ -33,6 +34,7 @@ from midwatch.core.spans.values import Value
 from midwatch.ingest.bodies import MAX_CONTAINERS, too_large
 from midwatch.ingest.otlp.rows import Known, Origin, Rows, resource_of
 from midwatch.ingest.otlp.values import MAX_ELEMENTS, MAX_GIVEN, NUL
+from midwatch.ingest.redacting import hidden
 from midwatch.wire.problem import Refusal
 
 Object = dict[str, Any]
@@ -381,9 +383,18 @@ def attributes_of(holder: Object, rows: Rows, key: str = "attributes") -> list[A
             rows.lost["attribute_key"] += 1
         else:
             read = value(inner(pair, "value"), rows, 0, [MAX_ELEMENTS])
-            found.append(attribute(_surrogates(name), read))
+            found.append(attribute(_surrogates(name), _shown(name, read, rows)))
     rows.lost["attribute"] += max(0, len(given) - MAX_GIVEN)
     return found
+
+
+def _shown(name: str, read: Value, rows: Rows) -> Value:
+    """Return an attribute's value, hidden where the name is a secret's."""
+    if not is_secret(name[-MAX_KEY:]):
+        return read
+    shown = hidden(read)
+    rows.redacted["name"] += shown != read
+    return shown
 
 
 def _surrogates(found: str) -> str:
@@ -426,7 +437,8 @@ def _nested(given: Object, rows: Rows, depth: int, left: list[int]) -> Value:
     left[0] -= len(many)
     if not is_map:
         return [value(one, rows, depth + 1, left) for one in many]
-    return {
-        _surrogates(str(one.get("key", ""))): value(inner(one, "value"), rows, depth + 1, left)
-        for one in many
-    }
+    found: dict[str, Value] = {}
+    for one in many:
+        name = _surrogates(str(one.get("key", "")))
+        found[name] = _shown(name, value(inner(one, "value"), rows, depth + 1, left), rows)
+    return found

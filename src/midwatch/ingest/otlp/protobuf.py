@@ -50,6 +50,8 @@ class Protobuf:
                 self._scope(group, inner, rows, None if signal is Signal.POINTS else each)
         rows.lost.update(self.values.lost)
         self.values.lost.clear()
+        rows.redacted["name"] += self.values.hidden
+        self.values.hidden = 0
 
     def _scope(
         self,

@@ -113,6 +113,8 @@ class Rows:
         self.strangers: set[str] = set()
         """Agents that must be registered, or their rows be taken out."""
         self.lost: Counter[str] = Counter()
+        self.redacted: Counter[str] = Counter()
+        """Secrets that were taken out: by their `name`, or by their `shape`."""
         self._sender = sender
         self._names = names
         self._understanding = understanding

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Final
 
-from midwatch.core.spans.dialect import Attribute
+from midwatch.core.redact import is_secret
+from midwatch.core.spans.dialect import Attribute, attribute
 from midwatch.core.spans.limits import MAX_DEPTH, MAX_KEY, MAX_LABEL, MAX_TEXT
 from midwatch.core.spans.values import Value, dump
+from midwatch.ingest.redacting import hidden
 
 MAX_KNOWN: Final = 20_000
 """Attributes that are remembered; one more and all are forgotten."""
@@ -54,10 +56,12 @@ class Broken(ValueError):
 
 
 class Values:
-    """Decodes what repeats. One for each thread; `lost` counts what limits and broken bytes took."""
+    """Decodes what repeats. One for each thread; `lost` counts what limits and broken bytes took, `hidden` the
+    values of attributes with a secret's name."""
 
     def __init__(self) -> None:
         self.lost: Counter[str] = Counter()
+        self.hidden = 0
         self._known: dict[bytes, Attribute] = {}
         self._names: dict[bytes, str] = {}
 
@@ -116,7 +120,7 @@ class Values:
             return raw.decode(errors="replace")
 
     def _attribute(self, raw: bytes) -> Attribute | None:
-        before = self.lost.total()
+        before = self.lost.total() + self.hidden
         try:
             one = self._pair(raw)
         except (Broken, IndexError, struct.error):
@@ -125,11 +129,19 @@ class Values:
         if len(one.key) > MAX_KEY:
             self.lost["attribute_key"] += 1
             return None
-        if len(raw) <= MAX_KNOWN_BYTES and before == self.lost.total():
+        if is_secret(one.key):
+            # not remembered: it would be a secret in memory, and be counted once
+            return self._hide(one)
+        if len(raw) <= MAX_KNOWN_BYTES and before == self.lost.total() + self.hidden:
             if len(self._known) >= MAX_KNOWN:
                 self._known = {}
             self._known[raw] = one
         return one
+
+    def _hide(self, one: Attribute) -> Attribute:
+        shown = hidden(one.value)
+        self.hidden += shown != one.value
+        return attribute(one.key, shown)
 
     def _pair(self, raw: bytes) -> Attribute:
         """Read a KeyValue. The first lines are for what nearly all are: a short key, then a text."""
@@ -222,6 +234,10 @@ class Values:
                     key = self._utf8(inner)
                 elif inner_kind == _BYTES and place == 2:
                     value = self._value(inner, depth + 1, left)
+            if is_secret(key[-MAX_KEY:]):
+                shown = hidden(value)
+                self.hidden += shown != value
+                value = shown
             found[key] = value
         return found
 

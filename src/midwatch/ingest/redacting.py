@@ -1,0 +1,98 @@
+"""Secrets leave telemetry before it is stored: what looks like a key, and what stands under the name of one.
+
+Texts are looked at one by one only when `core.redact.hints` found something in the request that they came with. What
+makes a row one (ids, hashes, owner, run) stays as it came, so that what is sent twice is still known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from midwatch.core.redact import HIDDEN, hints, hints_json, hints_names, is_secret, redact
+from midwatch.core.spans.columns import Type
+from midwatch.core.spans.form import TABLES, Batch
+from midwatch.core.spans.values import Value
+
+_TEXTS: Final = frozenset({Type.TEXT, Type.WORD, Type.JSON})
+_OURS: Final = frozenset({"agent", "run_id", "key", "dialect"})
+"""Columns that rows are found by."""
+
+_PLACES: Final = {
+    table.name: [
+        place
+        for place, column in enumerate(table.row)
+        if column.type in _TEXTS and column.name not in _OURS
+    ]
+    for table in TABLES.values()
+}
+
+_KEPT: Final = frozenset({"agent", "id", "run_id", "kind", "node", "group"})
+"""Fields of items that they are found by."""
+
+
+def redact_text(text: str) -> tuple[str, int]:
+    """Return a text without what looks like a key, and how many there were. JSON stays JSON."""
+    data = text.encode("utf-8", "surrogatepass")
+    if not hints(data):
+        return text, 0
+    clean, found = redact(data)
+    return (clean.decode("utf-8", "surrogatepass"), found) if found else (text, 0)
+
+
+def redact_batch(batch: Batch) -> int:
+    """Take out of every text of a batch what looks like a key; return how many there were."""
+    total = 0
+    for signal, places in _PLACES.items():
+        for row in batch.rows(signal):
+            for place in places:
+                text = row[place]
+                if text:
+                    clean, found = redact_text(text)
+                    if found:
+                        row[place] = clean
+                        total += found
+    for key, text in batch.resources.items():
+        clean, found = redact_text(text)
+        if found:
+            batch.resources[key] = clean
+            total += found
+    return total
+
+
+def hidden(value: Value) -> Value:
+    """Return what stands for the value of an attribute with a secret's name: as many as there were. What says only
+    whether there is one stays."""
+    if isinstance(value, list):
+        return [hidden(inner) for inner in value]
+    return value if value is None or isinstance(value, bool) or value == "" else HIDDEN
+
+
+def may_hold(body: bytes) -> bool:
+    """Tell whether the JSON of an item may hold a secret at all."""
+    return hints_json(body) or hints_names(body)
+
+
+def redact_item(item: dict[str, Any]) -> tuple[int, int]:
+    """Take secrets out of a beat, event, run or sample; return how many by their look, and how many by their name."""
+    found = [0, 0]
+    for name, value in item.items():
+        if name not in _KEPT:
+            item[name] = _cleaned(name, value, found)
+    return found[0], found[1]
+
+
+def _cleaned(name: str, value: Any, found: list[int]) -> Any:
+    if is_secret(name):
+        shown = hidden(value)
+        found[1] += shown != value
+        return shown
+    if isinstance(value, str):
+        clean, number = redact_text(value)
+        found[0] += number
+        return clean
+    if isinstance(value, dict):
+        inner = cast("dict[str, Any]", value)
+        return {key: _cleaned(key, one, found) for key, one in inner.items()}
+    if isinstance(value, list):
+        return [_cleaned("", one, found) for one in cast("list[Any]", value)]
+    return value
