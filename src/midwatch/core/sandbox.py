@@ -69,7 +69,7 @@ ALWAYS: Final = (
 """Variables that a list under `env` does not take away: programs break without, and they are no secrets."""
 
 OWN: Final = frozenset(
-    {"lock", "token", "secret", "fleet.json", "instance.json", "supervisor", "hub", "gateway", "logs", "spool", "run"}
+    {"lock", "token", "secret", "fleet.json", "instance.json", "supervisor", "hub", "gateway", "logs", "spool", "run", "worktrees"}
 )  # fmt: skip
 """What of the data directory is Midwatch's (docs/design.md)."""
 
