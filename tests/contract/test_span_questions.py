@@ -111,6 +111,10 @@ async def test_an_open_trace_has_no_duration(place: Place) -> None:
     assert one.get("duration_s") is None
 
 
+FLAGGED_ROW = (
+    '[{"name":"thumbs","label":"bad"},{"name":"contamination","label":"hidden","by":"midwatch"}]'
+)
+
 CHOICES: dict[str, tuple[Choice, set[str]]] = {
     "everything": (ALL, {"t1", "t2", "t3"}),
     "agent": (Choice(agents=("other",)), {"t2"}),
@@ -126,6 +130,8 @@ CHOICES: dict[str, tuple[Choice, set[str]]] = {
     "failed": (Choice(failed=True), {"t2"}),
     "not failed": (Choice(failed=False), {"t1", "t3"}),
     "lost": (Choice(lost=True), {"t3"}),
+    "flagged": (Choice(flagged=True), {"t2"}),
+    "not flagged": (Choice(flagged=False), {"t1", "t3"}),
     "nothing open": (Choice(open=False), {"t1", "t2", "t3"}),
     "long": (Choice(min_duration_s=5.0), {"t2"}),
     "dear": (Choice(min_cost_nusd=5), {"t1"}),
@@ -144,13 +150,27 @@ async def test_a_choice_chooses(ask: Any, name: str) -> None:
     first = call("first", "t1", session="s1", user="ann", tags='{"customer":"acme"}')
     q = await ask(
         first,
-        span("second", "t2", agent="other", start_s=100, status=2, tool="sql", outcome="failure", duration_ns=6 * S),
+        span("second", "t2", agent="other", start_s=100, status=2, tool="sql", outcome="failure", duration_ns=6 * S, evaluations=FLAGGED_ROW),
         span("third 100%_'", "t3", start_s=200, run_id="r1", rank=Rank.LOST.value),
         contents=[content(first, "k", "so naïve ☃ it is")],
     )  # fmt: skip
     choice, expected = CHOICES[name]
     found = {one["trace_id"] for one in (await q.traces(choice, None, 10)).items}
     assert found == {trace_id(one).hex() for one in expected}
+
+
+async def test_a_trace_says_why_it_is_flagged(ask: Any) -> None:
+    again = FLAGGED_ROW.replace("hidden", "instruction")
+    q = await ask(
+        span("a", "t1", session="s", evaluations=FLAGGED_ROW), span("b", "t1", start_s=1, evaluations=again),
+        span("c", "t2", start_s=2, evaluations='[{"name":"contaminated","label":"\\"name\\":\\"contamination\\""}]'),
+    )  # fmt: skip
+    second, first = (await q.traces(ALL, None, 10)).items
+    assert first["flags"] == ["hidden", "instruction"]
+    assert "flags" not in second
+    (session,) = (await q.sessions(Choice(flagged=True), None, 10)).items
+    assert session["flags"] == ["hidden", "instruction"]
+    assert (await q.sessions(Choice(flagged=False), None, 10)).items == []
 
 
 # -- spans, tree, contents ------------------------------------------------------------------------

@@ -77,6 +77,10 @@ class Chosen:
         failed: Annotated[bool | None, Query(description="with an error in it, or without")] = None,
         open: Annotated[bool | None, Query(description="still open, or not")] = None,  # noqa: A002  its name in the query
         lost: Annotated[bool | None, Query(description="with lost spans, or without")] = None,
+        flagged: Annotated[
+            bool | None,
+            Query(description="with a tool's result that speaks to the model, or without"),
+        ] = None,
         text: Annotated[
             str | None,
             Query(max_length=500, description="in a name, a status message or a content"),
@@ -93,6 +97,7 @@ class Chosen:
             failed=failed,
             open=open,
             lost=lost,
+            flagged=flagged,
             text=text or None,
             min_duration_s=min_duration_s,
             min_cost_nusd=None if min_cost_usd is None else round(min_cost_usd * NUSD_PER_USD),

@@ -46,6 +46,7 @@ class SumsShape(Shape):
     goal_met: bool | None = None
     escalated: bool | None = None
     tags: dict[str, str] | None = None
+    flags: list[str] | None = None
 
 
 class TraceShape(SumsShape):

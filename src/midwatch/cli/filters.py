@@ -37,6 +37,10 @@ Lost = Annotated[
     bool | None,
     typer.Option("--lost/--not-lost", help="With spans whose run was lost, or without.", show_default=False),
 ]  # fmt: skip
+Flagged = Annotated[
+    bool | None,
+    typer.Option("--flagged/--not-flagged", help="With a tool's result that speaks to the model, or without.", show_default=False),
+]  # fmt: skip
 Text = Annotated[
     str | None,
     typer.Option("--text", metavar="TEXT", help="With this text in a name, message or content.", show_default=False),

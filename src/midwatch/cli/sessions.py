@@ -38,6 +38,7 @@ def sessions(
     tag: f.Tag = None,
     failed: f.Failed = None,
     open_: f.Open = None,
+    flagged: f.Flagged = None,
     text: f.Text = None,
     since: f.Since = None,
     until: f.Until = None,
@@ -60,7 +61,7 @@ def sessions(
         islice(
             hub.items(
                 "/api/sessions", agent=agent, user=user, model=model, tool=tool, outcome=outcome, tag=tag,
-                failed=f.flag(failed), open=f.flag(open_), text=text, min_cost_usd=min_usd, **f.moments(since, until),
+                failed=f.flag(failed), open=f.flag(open_), flagged=f.flag(flagged), text=text, min_cost_usd=min_usd, **f.moments(since, until),
             ),
             limit,
         )

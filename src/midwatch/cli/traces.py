@@ -32,6 +32,7 @@ def traces(
     failed: f.Failed = None,
     open_: f.Open = None,
     lost: f.Lost = None,
+    flagged: f.Flagged = None,
     text: f.Text = None,
     since: f.Since = None,
     until: f.Until = None,
@@ -45,7 +46,7 @@ def traces(
     """List traces, the newest first. A trace is listed when any of its spans says what is asked for."""
     found = Hub(find(data, url)).items(
         "/api/traces", agent=agent, session=session, user=user, run=run, model=model, tool=tool, outcome=outcome,
-        tag=tag, failed=f.flag(failed), open=f.flag(open_), lost=f.flag(lost), text=text,
+        tag=tag, failed=f.flag(failed), open=f.flag(open_), lost=f.flag(lost), flagged=f.flag(flagged), text=text,
         min_duration_s=min_seconds, min_cost_usd=min_usd, **f.moments(since, until),
     )  # fmt: skip
     items = list(islice(found, limit))
@@ -88,4 +89,7 @@ def what(item: dict[str, Any], name: str) -> str:
         notes.append(show.line(item["outcome"]))
     if item.get("escalated"):
         notes.append("handed to a person")
+    flags = item.get("flags")
+    if isinstance(flags, list) and flags:
+        notes.append("flagged: " + show.line(", ".join(map(str, flags))))  # pyright: ignore[reportUnknownArgumentType]
     return f"{name} ({', '.join(notes)})" if notes else name

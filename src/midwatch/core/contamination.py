@@ -62,6 +62,10 @@ class Kind(StrEnum):
     """An empty place of a template in it became a value of the state."""
 
 
+NAME: Final = "contamination"
+"""What an evaluation of a span is called that says so: its label is a `Kind`."""
+
+
 class Flag(NamedTuple):
     """One reason, with what stands around it. `value` is what matched, for `spread`."""
 
@@ -98,7 +102,30 @@ _RULES: Final[tuple[tuple[Kind, str], ...]] = (
     (Kind.SECRECY, r"\b(?:do not|don't|never|without)\b (?:tell|telling|inform|informing|mention(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify|notifying|show(?:ing)?)\b[^.\n]{0,30}?\b(?:the |your )?(?:user|operator|human|person you)\b"),
     (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b[^\n]{{0,20}}?(?:https?:|[\w.+-]+@|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b)"),
 )  # fmt: skip
-_PATTERNS: Final = tuple((kind, re.compile(rule, re.IGNORECASE)) for kind, rule in _RULES)
+_NEEDED: Final[tuple[tuple[str, ...], ...]] = (
+    ("ignor;forget;disregard;override;bypass", "instruction;prompt;rule;guideline;direction;command;message"),
+    ("ignor;forget;disregard", "all;any;everything"),
+    ("ignor;vergiss;missachte", "anweisungen;instruktionen;vorgaben;regeln"),
+    ("ignor;oublie", "instructions;consignes;directives", "précédentes;ci-dessus;antérieures"),
+    ("ignor;olvida", "instrucciones;órdenes", "anteriores;previas"),
+    (" ai; llm; language model; assistant; agent; bot", "to ;for ", "attention;note;message;instruction;important"),
+    (" ai; llm; language model", "if you are a;as a", "reading this;you ;please"),
+    ("you are now ;now act as ", "unrestricted;jailbroken;dan;developer mode;root"),
+    ("new ", "new instruction;new task;new objective;new system "),
+    ("<;inst]", "<|;inst];sys>>"),
+    ("<", "system>;system-reminder>;system_prompt>;assistant_response>;tool_result>;function_results>"),
+    ("##", "system;instruction;assistant"),
+    ("user;operator;human;person you", "do not;don't;never;without", "tell;inform;mention;reveal;alert;notif;show"),
+    ("http;@;url;endpoint;server;webhook", "send;post;upload;forward;mail;exfiltrate;transmit;append;include",
+     "key;password;credential;secret;token;prompt;environment;conversation;history;.env"),
+)  # fmt: skip
+"""What a text must hold for a rule to hold, in small letters: of each group one word, the rarest group first. To look
+for them takes a twentieth of what the rules take, and texts are looked at while they arrive."""
+
+_PATTERNS: Final = tuple(
+    (kind, re.compile(rule, re.IGNORECASE), tuple(tuple(group.split(";")) for group in needed))
+    for (kind, rule), needed in zip(_RULES, _NEEDED, strict=True)
+)
 
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]{4,}")
 """Letters that nobody sees and models read. Flags of regions use up to six behind a black flag."""
@@ -111,14 +138,51 @@ def flags_of(text: str) -> list[Flag]:
     """Return what in a tool's result speaks to the model or hides. At most MAX_FLAGS, one for each reason and place."""
     text = text[:MAX_LOOKED]
     found = list(_hidden(text))
-    # what is written in look-alikes or with unseen letters in between is read as the model reads it
-    plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", unescape(text)))
-    for kind, pattern in _PATTERNS:
+    plain = _as_read(text)
+    for kind, pattern in _possible(plain):
         for hit in pattern.finditer(plain):
             found.append(Flag(kind, around(plain, hit), hit.group()))
             if len(found) >= MAX_FLAGS:
                 return found
     return found
+
+
+def kinds_of(text: str) -> list[Kind]:
+    """Return why a result would be flagged, each reason once: what `flags_of` gives, without where."""
+    text = text[:MAX_LOOKED]
+    found = dict.fromkeys(flag.kind for flag in _hidden(text))
+    plain = _as_read(text)
+    for kind, pattern in _possible(plain):
+        if kind not in found and pattern.search(plain) is not None:
+            found[kind] = None
+    return list(found)
+
+
+def _as_read(text: str) -> str:
+    """Return a text as the model reads it, whether written in look-alikes, as entities, or with unseen letters in
+    between."""
+    plain = unescape(text) if "&" in text else text
+    return plain if plain.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", plain))
+
+
+def _possible(plain: str) -> Iterator[tuple[Kind, re.Pattern[str]]]:
+    """Yield the rules of which all words are there."""
+    small = plain.lower()
+    if not small.isascii():
+        # the letters that `re` takes for others, whatever their case
+        small = plain.translate(_ALSO).lower()
+    for kind, pattern, needed in _PATTERNS:
+        for words in needed:
+            for word in words:
+                if word in small:
+                    break
+            else:
+                break
+        else:
+            yield kind, pattern
+
+
+_ALSO: Final = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
 
 
 def _hidden(text: str) -> Iterator[Flag]:

@@ -40,6 +40,7 @@ SAMPLED_BY: Final[dict[str, Any]] = {
     "outcome": "",
     "goal_missed": False,
     "escalated": False,
+    "flagged": False,
     "bad_feedback": False,
     "models": [""],
     "tool_names": [""],

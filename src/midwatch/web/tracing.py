@@ -88,7 +88,7 @@ class Filters:
         tool: Word = "",
         text: Word = "",
         tag: Word = "",
-        only: Annotated[str, Query(pattern="^(|failed|open|lost)$")] = "",
+        only: Annotated[str, Query(pattern="^(|failed|open|lost|flagged)$")] = "",
         back: Annotated[str, Query(pattern="^(hour|day|week|all)$")] = "day",
         after: Annotated[str, Query(max_length=4_096)] = "",
     ) -> None:
@@ -119,6 +119,7 @@ class Filters:
             failed=True if self.only == "failed" else None,
             open=True if self.only == "open" else None,
             lost=True if self.only == "lost" else None,
+            flagged=True if self.only == "flagged" else None,
             text=v["text"] or None,
         )
 

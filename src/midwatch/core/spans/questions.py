@@ -58,6 +58,8 @@ class Choice:
     open: bool | None = None
     """True: with a span that is open. False: without."""
     lost: bool | None = None
+    flagged: bool | None = None
+    """True: with a tool's result, or a document, that speaks to the model. False: without."""
     text: str | None = None
     """In a name, a status message or a content, whatever its case."""
     min_duration_s: float | None = None
@@ -249,7 +251,7 @@ class Questions(Protocol):
 
         Items: `trace_id, at, duration_s` (None while open)`, name, agent, agents, session, user, spans, errors,
         open, lost, calls, tools, input_tokens, cached_tokens, output_tokens, cost_nusd, cost_usd, outcome,
-        goal_met, escalated, tags`; name and agent are of the earliest span without a parent that is there.
+        goal_met, escalated, tags, flags`; name and agent are of the earliest span without a parent that is there.
         """
         ...
 

@@ -135,6 +135,7 @@ def names_of(found: Summary, extra: Extra, group: Callable[[str], str | None]) -
         "goal_missed": found.goal_met is not None and found.goal_met.value is False,
         "escalated": bool(found.escalated),
         "bad_feedback": any(is_bad(one) for one in found.feedback),
+        "flagged": bool(found.flags),
         "models": sorted(found.models),
         "tool_names": sorted(extra.tool_names),
         "tags": found.said_tags,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, TypeVar, cast
 
+from midwatch.core.contamination import NAME as CONTAMINATION
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import (
     AGENT,
@@ -56,6 +57,9 @@ MAX_EVALUATIONS: Final = 64
 
 MAX_DISTINCT: Final = 256
 """Traces or turns up to which their number is exact; beyond it is right to about six in a hundred."""
+
+FLAGGED: Final = f'"name":"{CONTAMINATION}"'
+"""What stands in the column of evaluations where a span is flagged, and nowhere else."""
 
 Counts = Callable[[Row], int]
 """What a span counts for: the bits of its verdict (`facts.CALL`, `TOKENS`, `MONEY`)."""
@@ -162,6 +166,8 @@ class Summary:
     evaluations: dict[When, str] = field(default_factory=dict[When, str])
     traces: Distinct = field(default_factory=Distinct)
     turns: Distinct = field(default_factory=Distinct)
+    flags: set[str] = field(default_factory=set[str])
+    """Why results of tools in it are flagged (`contamination.Kind`)."""
 
     # -- adding ------------------------------------------------------------------------------
 
@@ -230,9 +236,22 @@ class Summary:
         _trim(self.tags)
 
     def judge(self, when: When, text: str) -> None:
-        """Hear evaluations, as the column holds them."""
+        """Hear evaluations, as the column holds them. Flags stand apart: many of them leave feedback its place."""
+        if FLAGGED in text:
+            said = cast("list[dict[str, Any]]", json.loads(text))
+            self.flag(str(one.get("label", "other")) for one in said if one.get("name") == CONTAMINATION)
+            said = [one for one in said if one.get("name") != CONTAMINATION]
+            if not said:
+                return
+            text = json.dumps(said, separators=(",", ":"))
         self.evaluations[when] = text
         self._keep_latest()
+
+    def flag(self, kinds: Iterable[str]) -> None:
+        """Hear why something in it is flagged."""
+        self.flags.update(kinds)
+        while len(self.flags) > MAX_NAMES:
+            self.flags.remove(max(self.flags))
 
     def share(self, model: str, more: Share) -> None:
         """Add what a model had of it."""
@@ -276,6 +295,7 @@ class Summary:
         self._keep_latest()
         self.traces.merge(other.traces)
         self.turns.merge(other.turns)
+        self.flag(other.flags)
 
     def _keep_latest(self) -> None:
         while len(self.evaluations) > MAX_EVALUATIONS:
@@ -326,7 +346,7 @@ class Summary:
             "output_tokens": self.output_tokens,
             "cost_nusd": self.cost_nusd, "cost_usd": self.cost_nusd / NUSD_PER_USD,
             "outcome": _value(self.outcome), "goal_met": _value(self.goal_met), "escalated": self.escalated,
-            "tags": self.said_tags or None, "feedback": self.feedback or None,
+            "tags": self.said_tags or None, "feedback": self.feedback or None, "flags": sorted(self.flags) or None,
         }  # fmt: skip
         return {name: value for name, value in said.items() if value is not None}
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
+from midwatch.core.contamination import NAME as CONTAMINATION
+from midwatch.core.contamination import kinds_of
 from midwatch.core.spans import contents, form
 from midwatch.core.spans.contents import Said
 from midwatch.core.spans.dialect import (
@@ -53,6 +55,9 @@ MAX_PLANNED: Final = 96
 
 MAX_TAGS: Final = 32
 """Tags of one span; what follows stays an attribute."""
+
+OURSELVES: Final = "midwatch"
+"""Who says what Midwatch itself finds in what came."""
 
 MAX_SCORE: Final = 1e15
 """Scores are small; what is beyond is left out."""
@@ -214,6 +219,7 @@ class Interpretation:
         """Put the span's contents into the batch, and what they are known by into the row."""
         kinds = contents.kinds_of(row[form.ROLE])
         everything: list[Said] = []
+        flags: dict[str, None] = {}
         for place, kind in plan.held:
             _, value, _ = attributes[place]
             if value is not None and value != "":
@@ -239,6 +245,10 @@ class Interpretation:
             into = _HASHED.get(number)
             if into is not None and row[into] is None:
                 row[into] = made[-1]
+            if number in _FROM_OUTSIDE:
+                flags.update(dict.fromkeys(kinds_of(one.text)))
+        if flags:
+            _flag(row, flags)
         row[form.CONTENT_COUNT] = len(everything) or None
 
     def _tag(self, row: Row, plan: Plan, attributes: Sequence[Attribute]) -> None:
@@ -273,6 +283,10 @@ _HASHED: Final = {
     ContentKind.OUTPUT.value: form.OUTPUT_HASH,
     ContentKind.RESULT.value: form.OUTPUT_HASH,
 }
+
+_FROM_OUTSIDE: Final = frozenset({ContentKind.RESULT.value, ContentKind.DOCUMENTS.value})
+"""Contents that an agent takes into its context without having made them: they are looked at for what speaks to the
+model. It is said of the span at once, so that it is known and can be asked for also when the content has expired."""
 
 
 # -- single spans ----------------------------------------------------------------------------------
@@ -381,9 +395,18 @@ def _judge(row: Row, found: Iterable[Mapping[str, Any]]) -> None:
                     made[name] = float(value)
             elif name is not None and (word := label(value)) is not None:
                 made[name] = word
+        if made.get("name") == CONTAMINATION and made.get("by") == OURSELVES:
+            del made["by"]  # nobody speaks for us
         if made and len(said) < MAX_TAGS:
             said.append(made)
     row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":")) if said else None
+
+
+def _flag(row: Row, flags: Iterable[str]) -> None:
+    """Say of a span that what it brought in speaks to the model: an evaluation for each reason."""
+    said: list[dict[str, Any]] = json.loads(row[form.EVALUATIONS]) if row[form.EVALUATIONS] else []
+    said += [{"name": CONTAMINATION, "label": str(kind), "by": OURSELVES} for kind in flags]
+    row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":"))
 
 
 def _evaluations(attributes: Sequence[Attribute], judged: Sequence[int]) -> list[dict[str, Any]]:

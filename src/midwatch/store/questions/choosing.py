@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from midwatch.core.spans.facts import MONEY
 from midwatch.core.spans.form import Rank
 from midwatch.core.spans.questions import Choice
+from midwatch.core.spans.summary import FLAGGED
 from midwatch.store.questions.dialect import Dialect, Values
 
 _ERROR: Final = 2
@@ -71,6 +72,13 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
     ):
         if so is not None:
             yield _Asked(_number(of_span), of_part, "sum({}) > 0" if so else "sum({}) = 0")
+    if choice.flagged is not None:
+        mark = value(FLAGGED)
+        yield _Asked(
+            _number(say.holds("evaluations", mark)),
+            f"coalesce(len(list_filter(said_evaluations, lambda x: contains(x.v, {mark}))), 0)",
+            "sum({}) > 0" if choice.flagged else "sum({}) = 0",
+        )
     if choice.min_duration_s:
         yield _Asked(_number(f"rank = {Rank.OPEN.value}"), "open", "sum({}) = 0")
         least = value(round(choice.min_duration_s * 1e9))

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+from midwatch.core.contamination import NAME as CONTAMINATION
 from midwatch.core.spans.facts import ALL
 from midwatch.core.spans.form import (
     AGENT,
@@ -23,6 +24,7 @@ from midwatch.core.spans.form import (
     COUNTED,
     DURATION_NS,
     ESCALATED,
+    EVALUATIONS,
     GOAL_MET,
     INPUT_TOKENS,
     MODEL,
@@ -286,6 +288,7 @@ class MemoryQuestions:
             (choice.failed, any(row[STATUS] == _ERROR for row in rows)),
             (choice.open, any(row[RANK] == Rank.OPEN for row in rows)),
             (choice.lost, any(row[RANK] == Rank.LOST for row in rows)),
+            (choice.flagged, bool(_flags(rows))),
         )
         if any(asked is not None and asked is not so for asked, so in states):
             return False
@@ -367,7 +370,13 @@ def _common(rows: Sequence[Row], sums: Sums) -> Item:
         "goal_met": _last(rows, GOAL_MET),
         "escalated": _last(rows, ESCALATED),
         "tags": tags or None,
+        "flags": _flags(rows) or None,
     }
+
+
+def _flags(rows: Sequence[Row]) -> list[str]:
+    said = [one for row in rows if row[EVALUATIONS] for one in json.loads(row[EVALUATIONS])]
+    return sorted({one.get("label", "other") for one in said if one.get("name") == CONTAMINATION})
 
 
 def _said(item: Item) -> Item:

@@ -129,8 +129,8 @@ def test_a_trace_has_every_name_of_a_condition_with_its_type() -> None:
         "agent": "inbox", "group": "support", "name": "a", "session": "s1", "duration_s": 3.0, "spans": 3,
         "errors": 2, "lost": 0, "calls": 1, "tools": 1, "tool_errors": 1, "side_effects": 1, "turns": 2,
         "refusals": 2, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0, "outcome": "failure",
-        "goal_missed": True, "escalated": False, "bad_feedback": True, "models": [], "tool_names": ["mail"],
-        "tags": {"customer": "acme"},
+        "goal_missed": True, "escalated": False, "bad_feedback": True, "flagged": False, "models": [],
+        "tool_names": ["mail"], "tags": {"customer": "acme"},
     }  # fmt: skip
 
 
