@@ -1,7 +1,8 @@
 """Spans of calls, with the names of OpenTelemetry's conventions for generative AI.
 
 One call is one span, whatever it took: a child of its caller's span when the request has a `traceparent`. With
-more than one attempt each of them is a child of the call. No content is in a span, and no key: names, counts,
+more than one attempt each of them is a child of the call, with what it cost and used itself; cost and tokens of the
+call are the sums of all of them, as the ledger has them. No content is in a span, and no key: names, counts,
 cost. Made by the transport's worker from what `Told` kept; the event loop pays for the keeping alone.
 
 The ids follow from the call's own id, so that a span that is sent twice is one span.
@@ -150,6 +151,7 @@ class Told:
             "http.response.status_code": attempt.status or None,
             "gen_ai.response.id": attempt.response_id or None,
             "midwatch.attempt.cost_nusd": attempt.cost_nusd,
+            **_used("midwatch.attempt.", [attempt]),
             "midwatch.seam": "unproven" if attempt.unproven else None,
             "gen_ai.response.time_to_first_chunk": attempt.first_s,
             "error.type": attempt.outcome if bad else None,
@@ -180,8 +182,8 @@ def span_id(of: str) -> str:
 
 
 def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
-    """Return what is known of who answered, or of who was asked last, and of the cost of all attempts."""
-    place, charge = last.place, last.charge
+    """Return what is known of who answered, or of who was asked last, and of the cost and usage of all attempts."""
+    place = last.place
     facts: dict[str, Any] = {
         "gen_ai.provider.name": provider(place.provider),
         "gen_ai.response.model": last.served or None,
@@ -200,21 +202,37 @@ def _served(last: Attempted, attempts: Sequence[Attempted]) -> dict[str, Any]:
         "midwatch.seam": "unproven" if any(a.unproven for a in attempts) else None,
         "midwatch.cost_nusd": sum([a.cost_nusd for a in attempts]),
     }
-    if charge is None:
-        return facts
-    usage = charge.usage
-    facts |= {
-        "gen_ai.usage.input_tokens": charge.input_tokens,
-        "gen_ai.usage.output_tokens": charge.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": usage.get("cache_read"),
-        "gen_ai.usage.cache_creation.input_tokens": _written(usage),
-        "gen_ai.usage.reasoning.output_tokens": usage.get("reasoning"),
-        "midwatch.price_version": charge.price_version or None,
-        "midwatch.estimated": charge.estimated or None,
-        "midwatch.disputed": charge.disputed or None,
-        "midwatch.cache_saved_nusd": last.cache_saved_nusd,
-    }
+    facts |= _used("gen_ai.usage.", attempts)
+    charges = [a.charge for a in attempts if a.charge is not None]
+    if charges:
+        facts |= {
+            "midwatch.price_version": charges[-1].price_version or None,
+            "midwatch.estimated": any(c.estimated for c in charges) or None,
+            "midwatch.disputed": any(c.disputed for c in charges) or None,
+            "midwatch.cache_saved_nusd": _sum([a.cache_saved_nusd for a in attempts]),
+        }
     return facts
+
+
+def _used(prefix: str, attempts: Sequence[Attempted]) -> dict[str, Any]:
+    """Return the tokens that attempts were charged for, together; nothing where nothing was."""
+    charges = [a.charge for a in attempts if a.charge is not None]
+    if not charges:
+        return {}
+    usages = [c.usage for c in charges]
+    return {
+        f"{prefix}input_tokens": sum([c.input_tokens for c in charges]),
+        f"{prefix}output_tokens": sum([c.output_tokens for c in charges]),
+        f"{prefix}cache_read.input_tokens": _sum([u.get("cache_read") for u in usages]),
+        f"{prefix}cache_creation.input_tokens": _sum([_written(u) for u in usages]),
+        f"{prefix}reasoning.output_tokens": _sum([u.get("reasoning") for u in usages]),
+    }
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return a sum of what is known; None where nothing is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _first_id(last: Attempted, attempts: Sequence[Attempted]) -> str | None:

@@ -99,9 +99,26 @@ async def test_the_span_of_a_mended_stream_tells_the_id_that_its_client_saw(tmp_
     out = await house.ask(CHAT)
     heard = Heard(CHAT, out.whole)
     (span,) = [span for span in sent.spans if not span["name"].startswith("attempt")]
-    told = {one["key"]: one["value"].get("stringValue") for one in span["attributes"]}
+    told = {one["key"]: next(iter(one["value"].values())) for one in span["attributes"]}
     assert (heard.text, heard.idents) == (WHOLE, {told["midwatch.first_response_id"]})
     assert told["gen_ai.response.id"] not in heard.idents
+
+
+async def test_the_span_of_a_mended_stream_counts_what_the_ledger_counts(tmp_path: Path) -> None:
+    cut: list[Piece] = [*stream_of(CHAT, WORDS, ident="one")[:6], Broken()]
+    rest = Says(stream_of(CHAT, WORDS, ident="two"))
+    house = gate(tmp_path, Says(cut), rest, on_cut="restart")
+    sent = Recorder()
+    house.house.tell = Telling(sent, now=house.clock.now)
+    assert Heard(CHAT, (await house.ask(CHAT)).whole).text == WHOLE
+    (span,) = [span for span in sent.spans if not span["name"].startswith("attempt")]
+    told = {one["key"]: one["value"].get("intValue") for one in span["attributes"]}
+    rows = await house.rows()
+    assert len(rows) == 2
+    assert all(row.input_tokens and row.output_tokens and row.cost_nusd for row in rows)
+    assert int(told["gen_ai.usage.input_tokens"]) == sum(row.input_tokens for row in rows)
+    assert int(told["gen_ai.usage.output_tokens"]) == sum(row.output_tokens for row in rows)
+    assert int(told["midwatch.cost_nusd"]) == sum(row.cost_nusd for row in rows)
 
 
 async def test_without_a_chain_the_same_place_goes_on_with_an_old_stream(tmp_path: Path) -> None:

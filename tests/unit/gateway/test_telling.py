@@ -241,6 +241,31 @@ def test_the_cost_of_a_call_is_that_of_all_its_attempts_and_stands_once(scene: S
     assert sorted(c for c in costs if c is not None) == [1_000]
 
 
+def test_the_tokens_of_a_call_are_those_of_all_its_attempts_and_each_tells_its_own(
+    scene: Scene,
+) -> None:
+    cut = charge(700, input_tokens=50, output_tokens=4, usage={"cache_read": 8, "reasoning": 2}, estimated=True)  # fmt: skip
+    whole = charge(300, usage={"cache_read": 10, "cache_write_5m": 5, "cache_write_1h": 6})
+    first = tried(outcome="cut", code="body", charge=cut)
+    unbilled = tried(outcome="transient", status=503)
+    scene.telling.ended(carried(first, unbilled, tried("gpt-4o", position=1, charge=whole)))
+    *children, exchange = [facts_of(span) for span in scene.sent.spans]
+    names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_creation.input_tokens", "reasoning.output_tokens")  # fmt: skip
+    own = [tuple(c.get(f"midwatch.attempt.{name}") for name in names) for c in children]
+    assert own == [(50, 4, 8, None, 2), (None,) * 5, (100, 20, 10, 11, None)]
+    assert tuple(exchange.get(f"gen_ai.usage.{name}") for name in names) == (150, 24, 18, 11, 2)
+    assert sum(c["midwatch.attempt.cost_nusd"] for c in children) == exchange["midwatch.cost_nusd"]
+    assert [exchange["midwatch.price_version"], exchange["midwatch.estimated"]] == ["lists 1", True]
+    assert not any(key.startswith("gen_ai.usage") for child in children for key in child)
+
+
+def test_what_was_charged_before_the_last_attempt_failed_is_told(scene: Scene) -> None:
+    cut = tried(outcome="cut", charge=charge(700))
+    scene.telling.ended(carried(cut, tried(outcome="transient", status=503)))
+    exchange = facts_of(scene.sent.spans[-1])
+    assert (exchange["gen_ai.usage.input_tokens"], exchange["midwatch.cost_nusd"]) == (100, 700)
+
+
 def test_of_an_agent_that_asks_on_and_on_most_refusals_are_summed(scene: Scene) -> None:
     for number in range(200):
         agent = f"inbox:{number}" if number % 2 else "inbox"
