@@ -95,8 +95,8 @@ GAUGES: Final[Mapping[str, Family]] = {
     "held_agents": Family("kind", "agents whose calls are refused", kind="gauge"),
     "keys": Family("state", "long-lived keys", kind="gauge"),
     "documents_unsaved": Family("", "documents whose last change is not on disk", loss=True, kind="gauge"),
-    "breaker_state": Family("provider, model", "0 closed, 1 half open, 2 open", kind="gauge"),
-    "breaker_opened_total": Family("provider, model", "times that a breaker opened"),
+    "breaker_state": Family("provider, model, key", "0 closed, 1 half open, 2 open; with a key: of that key alone, while others of its pool are answered", kind="gauge"),
+    "breaker_opened_total": Family("provider, model, key", "times that a breaker opened"),
     "key_rests": Family("provider, key, state", "1 for keys of providers that rest or are missing", kind="gauge"),
     "key_calls_total": Family("provider, key", "calls that a key of a provider served"),
     "hub_in_contact": Family("", "1 when the hub took what it was told last", kind="gauge"),
@@ -159,11 +159,15 @@ def render(
 
 def places(health: Health, now: float) -> dict[str, list[Sample]]:
     """Return the gauges of breakers and keys."""
-    known = sorted(health.breakers.items(), key=lambda b: (-_BREAKER[b[1].state(now)], b[0]))
+    known = [((provider, model, ""), one) for (provider, model), one in health.breakers.items()]
+    for provider, pool in health.pools.items():
+        for key in pool:
+            known += [((provider, model, key.name), one) for model, one in key.failing.items()]
+    known.sort(key=lambda b: (-_BREAKER[b[1].state(now)], b[0]))
     states: list[Sample] = []
     opened: list[Sample] = []
-    for (provider, model), breaker in known[:MAX_SERIES]:
-        where = {"provider": provider, "model": model[:200]}
+    for (provider, model, key_name), breaker in known[:MAX_SERIES]:
+        where = {"provider": provider, "model": model[:200], "key": key_name}
         states.append((where, _BREAKER[breaker.state(now)]))
         opened.append((where, breaker.opened))
     rests: list[Sample] = []

@@ -47,8 +47,24 @@ def test_breakers_that_are_open_come_first_and_their_number_is_bounded() -> None
     health.pools["openai"] = [KeyHealth("a"), KeyHealth("b", state=KeyState.MISSING)]
     found = metrics.places(health, 1.0)
     assert len(found["breaker_state"]) == metrics.MAX_SERIES
-    assert found["breaker_state"][0] == ({"provider": "openai", "model": "m00900"}, 2)
+    assert found["breaker_state"][0] == (
+        {"provider": "openai", "model": "m00900", "key": ""},
+        2,
+    )
     assert found["key_rests"] == [({"provider": "openai", "key": "b", "state": "missing"}, 1)]
+
+
+def test_the_breaker_of_a_key_alone_is_on_the_page_beside_that_of_its_place() -> None:
+    terms = Terms(failures=1)
+    health = Health(terms, {("openai", "m"): Breaker(terms)}, {"openai": [KeyHealth("a"), KeyHealth("b")]})  # fmt: skip
+    health.pools["openai"][1].blame("m", terms).failed(0.0, "down", 0.0)
+    page = metrics.render({}, {}, {}, metrics.places(health, 1.0)).splitlines()
+    assert [line for line in page if line.startswith("midwatch_gateway_breaker_")] == [
+        'midwatch_gateway_breaker_state{provider="openai",model="m",key="b"} 2',
+        'midwatch_gateway_breaker_state{provider="openai",model="m"} 0',
+        'midwatch_gateway_breaker_opened_total{provider="openai",model="m",key="b"} 1',
+        'midwatch_gateway_breaker_opened_total{provider="openai",model="m"} 0',
+    ]
 
 
 def test_the_table_names_what_a_page_names() -> None:
