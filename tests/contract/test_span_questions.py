@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.spans import form
-from midwatch.core.spans.form import ContentKind, Rank, Role, Row
+from midwatch.core.spans.form import Batch, ContentKind, Rank, Role, Row
 from midwatch.core.spans.questions import (
     MAX_LINES,
     BadQuestion,
@@ -481,3 +481,27 @@ async def test_an_id_that_is_none_is_refused(ask: Any) -> None:
 def test_a_window_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(ValueError, match="expected since before until"):
         Window(5, 5)
+
+
+async def test_all_that_is_known_of_a_span_is_shown(place: Place) -> None:
+    store, q = await place.opened()
+    row = call(
+        "a", status=2, dialect="gen_ai", attributes='{"http.status":404,"raw":{"$bytes":"AAE="}}',
+        events='[{"name":"exception","time_ns":5,"attributes":{"exception.type":"E"}}]',
+        links='[{"trace_id":"01","span_id":"02"}]', resource_id=b"r" * 16, scope="lib",
+    )  # fmt: skip
+    text = form.resource_text('{"service.name":"inbox"}', "https://x/1")
+    await store.append(Batch(spans=[row], resources={b"r" * 16: text}))
+    found = await q.span(trace_id("t").hex(), span_id("a").hex())
+    assert found is not None
+    # what a column holds stands under its own key again
+    assert found["original"] == {
+        "http.status": 404, "raw": {"$bytes": "AAE="}, "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.provider.name": "openai", "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 40, "gen_ai.usage.output_tokens": 20,
+    }  # fmt: skip
+    assert found["resource"] == {"attributes": {"service.name": "inbox"}, "schema_url": "https://x/1"}
+    assert (found["scope"], found["links"][0]["span_id"], found["events"][0]["name"]) == ("lib", "02", "exception")  # fmt: skip
+    assert await q.span(trace_id("t").hex(), span_id("b").hex()) is None
+    with pytest.raises(BadQuestion):
+        await q.span(trace_id("t").hex(), "zz")

@@ -82,6 +82,15 @@ def _add_tree(router: APIRouter, room: Room) -> None:
             raise stranger(trace_id)
         return Json.of(traceshapes.TreeShape, tree_shown(found))
 
+    @router.get("/api/traces/{trace_id}/spans/{span_id}", response_model=traceshapes.WholeSpan)
+    async def span(trace_id: str, span_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """All that is known of one span but what was said in it: `original` are the attributes as its sender wrote
+        them, `resource` says where it comes from. Bytes stand as `{"$bytes": base64}`."""
+        found = await room.questions.span(trace_id.lower(), span_id.lower())
+        if found is None:
+            raise strange_span(span_id)
+        return Json.of(traceshapes.WholeSpan, span_shown(found))
+
     @router.get(
         "/api/traces/{trace_id}/spans/{span_id}/contents", response_model=traceshapes.ContentsShape
     )
@@ -90,13 +99,18 @@ def _add_tree(router: APIRouter, room: Room) -> None:
         expired or was removed."""
         found = await room.questions.contents(trace_id.lower(), span_id.lower())
         if found is None:
-            raise Refusal(404, f"no span has the id {span_id[:32]!r} in this trace", reason="span")
+            raise strange_span(span_id)
         return Json.of(traceshapes.ContentsShape, {"items": list(found.items), "gone": found.gone})
 
 
 def stranger(trace_id: str) -> Refusal:
     """Return the 404 for a trace that is not there."""
     return Refusal(404, f"no trace has the id {trace_id[:64]!r}", reason="trace")
+
+
+def strange_span(span_id: str) -> Refusal:
+    """Return the 404 for a span that is not there."""
+    return Refusal(404, f"no span has the id {span_id[:32]!r} in this trace", reason="span")
 
 
 def span_shown(item: dict[str, Any]) -> dict[str, Any]:

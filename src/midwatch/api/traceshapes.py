@@ -27,6 +27,22 @@ class SpanShape(Shape):
     events: list[SpanEventShape] = Field(default=[])
 
 
+class EvaluationShape(Shape):
+    """Feedback, an evaluation, or a flag: name `contamination`, by `midwatch`, its label says why."""
+
+    name: str | None = None
+    score: float | None = None
+    label: str | None = None
+    by: str | None = None
+
+
+class WholeSpan(SpanShape):
+    original: dict[str, Any]
+    resource: dict[str, Any]
+    links: list[dict[str, Any]] = Field(default=[])
+    evaluations: list[EvaluationShape] = Field(default=[])
+
+
 class SumsShape(Shape):
     """What a trace, a session or a turn comes to; tokens and cost are counted once."""
 

@@ -139,11 +139,17 @@ def flags_of(text: str) -> list[Flag]:
     text = text[:MAX_LOOKED]
     found = list(_hidden(text))
     plain = _as_read(text)
+    places: list[tuple[Kind, int, int]] = []
     for kind, pattern in _possible(plain):
         for hit in pattern.finditer(plain):
+            begin, end = hit.span()
+            if any(k is kind and begin < e and b < end for k, b, e in places):
+                continue
+            places.append((kind, begin, end))
             found.append(Flag(kind, around(plain, hit), hit.group()))
             if len(found) >= MAX_FLAGS:
                 return found
+    return found
     return found
 
 

@@ -10,16 +10,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from midwatch.core.detection import MIDWATCH
 from midwatch.web import words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
@@ -121,7 +124,11 @@ class Times:
         return self._tag(at, words.clock_time(at, self.now, self.tz) + seconds, "")
 
 
+@cache
 def _environment() -> Environment:
+    # here, because most hubs are never looked at
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     env = Environment(
         loader=PackageLoader("midwatch.web"),
         autoescape=True,
@@ -137,12 +144,9 @@ def _environment() -> Environment:
     return env
 
 
-_ENV: Final = _environment()
-
-
 def html(template: str, code: int = 200, **values: Any) -> HTMLResponse:
     """Render a template under the headers that every page carries."""
-    return HTMLResponse(_ENV.get_template(template).render(**values), code, HEADERS)
+    return HTMLResponse(_environment().get_template(template).render(**values), code, HEADERS)
 
 
 def wants_page(request: Request) -> bool:

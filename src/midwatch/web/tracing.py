@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from midwatch.core.spans.questions import BadQuestion, Choice, Node, Questions, Tree, Window
 from midwatch.web import render, words
+from midwatch.web.spanpage import flagged, reasons, shown_of
 
 PAGE_SIZE: Final = 50
 
@@ -63,6 +64,11 @@ class LineView:
     @property
     def span(self) -> dict[str, Any]:
         return self.node.span
+
+    @property
+    def flags(self) -> list[str]:
+        """Why the span is flagged."""
+        return flagged(self.span)
 
     @property
     def tone(self) -> str:
@@ -203,11 +209,15 @@ def _add_traces(router: APIRouter, questions: Questions, frame: Frame, clock: Ca
         try:
             tree = await questions.tree(trace, one, None, 1)
             held = await questions.contents(trace, one)
+            item = await questions.span(trace, one)
         except BadQuestion:
-            tree = held = None
-        if tree is None or held is None:
+            tree = held = item = None
+        if tree is None or held is None or item is None:
             return render.problem_page(404, "There is no such span in this trace.")
-        return render.html("span.html", **await frame(clock()), tree=tree, node=tree.nodes[0], held=held, most=MAX_TEXT, prose=prose)  # fmt: skip
+        return render.html(
+            "span.html", **await frame(clock()), tree=tree, node=tree.nodes[0], held=held, most=MAX_TEXT,
+            prose=prose, shown=shown_of(item), reasons=reasons, path=path_of,
+        )  # fmt: skip
 
 
 def _add_sessions(router: APIRouter, questions: Questions, frame: Frame, clock: Callable[[], float]) -> None:  # fmt: skip

@@ -275,6 +275,11 @@ class Questions(Protocol):
         """
         ...
 
+    async def span(self, trace_id: str, span_id: str) -> Item | None:
+        """Return all that is known of a span but its contents (`detail.detail_of`); None when there is no such span.
+        Of two agents' spans with one id the first."""
+        ...
+
     async def contents(self, trace_id: str, span_id: str) -> Contents | None:
         """Return the contents of a span; None when there is no such span."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
+from midwatch.core.spans.detail import detail_of
 from midwatch.core.spans.form import CONTENTS, SPANS, ContentKind, Row, Signal
 from midwatch.core.spans.questions import (
     BadQuestion,
@@ -199,6 +200,19 @@ class ClickHouseQuestions:
             found = _rows_of(ask, trace, [line.span_id for line in page[0]])
             nodes = [line.node(shown(found[line.span_id])) for line in page[0]]
             return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
+
+        return await self._spans.question(work)
+
+    async def span(self, trace_id: str, span_id: str) -> Item | None:
+        trace, span = id_of(trace_id), id_of(span_id)
+
+        def work(ask: sums.Ask) -> Item | None:
+            row = _rows_of(ask, trace, [span]).get(span)
+            if row is None:
+                return None
+            where: bytes | None = row[SPANS.at["resource_id"]]
+            told = ask(f"SELECT text FROM midwatch_resources WHERE resource_id = '{(where or b'').hex()}' LIMIT 1", {})  # fmt: skip
+            return detail_of(row, told[0][0] if told else None)
 
         return await self._spans.question(work)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from midwatch.core.spans import series as lines
+from midwatch.core.spans.detail import detail_of
 from midwatch.core.spans.form import CONTENTS, SPANS, ContentKind, Row, Signal
 from midwatch.core.spans.questions import (
     BadQuestion,
@@ -189,6 +190,20 @@ class EmbeddedQuestions:
             rows = _rows_of(view, trace, [line.span_id for line in page[0]])
             nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
             return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
+
+        return await self._spans.read(work)
+
+    async def span(self, trace_id: str, span_id: str) -> Item | None:
+        trace, span = id_of(trace_id), id_of(span_id)
+
+        def work(view: View) -> Item | None:
+            row = _rows_of(view, trace, [span]).get(span)
+            if row is None:
+                return None
+            value = Values(_SAY)
+            where = value(row[SPANS.at["resource_id"]])
+            told = _all(view, f"SELECT text FROM {view.resources()} AS r WHERE resource_id = {where} LIMIT 1", value)  # fmt: skip
+            return detail_of(row, told[0][0] if told else None)
 
         return await self._spans.read(work)
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from midwatch.core.contamination import NAME as CONTAMINATION
+from midwatch.core.spans.detail import detail_of
 from midwatch.core.spans.facts import ALL
 from midwatch.core.spans.form import (
     AGENT,
@@ -33,6 +34,7 @@ from midwatch.core.spans.form import (
     OUTPUT_TOKENS,
     PARENT_ID,
     RANK,
+    RESOURCE_ID,
     ROLE,
     RUN_ID,
     SESSION,
@@ -142,6 +144,14 @@ class MemoryQuestions:
             return None
         nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
         return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
+
+    async def span(self, trace_id: str, span_id: str) -> Item | None:
+        await asyncio.sleep(0)
+        wanted = _hex(span_id)
+        row = next((row for row in self._rows(trace_id) if row[SPAN_ID] == wanted), None)
+        if row is None:
+            return None
+        return detail_of(row, self._shelf.resources.get(row[RESOURCE_ID]))
 
     async def contents(self, trace_id: str, span_id: str) -> Contents | None:
         await asyncio.sleep(0)
