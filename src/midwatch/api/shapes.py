@@ -19,7 +19,7 @@ from midwatch.core.states import State
 class Shape(BaseModel):
     """Additions are free, so an answer may hold more than is named here."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 def shown(shape: type[BaseModel], value: dict[str, Any]) -> dict[str, Any]:

@@ -198,7 +198,9 @@ class Link(Model):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        shape = handler.resolve_ref_schema(handler(core_schema))
+        shape = handler.resolve_ref_schema(
+            super().__get_pydantic_json_schema__(core_schema, handler)
+        )
         shape["type"] = ["object", "string"]
         return shape
 

@@ -16,12 +16,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic_core import CoreSchema
 
 from midwatch.core import units
 from midwatch.core.cron import check_zone
+from midwatch.core.described import under_keys
 
 READING: Final = {"units": "required"}
 """Validation context while a fleet file is read: a bare number has no unit and is refused.
@@ -146,6 +149,19 @@ Liveness = Literal["heartbeat", "activity", "output", "process", "none"]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    """A part of the fleet file. The docstring under a key is what its schema says of it."""
+
+    # made once, with the whole of which it is a part
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        shape = handler(core_schema)
+        keys: dict[str, dict[str, Any]] = handler.resolve_ref_schema(shape)["properties"]
+        described = under_keys(cls)
+        for name, field in cls.model_fields.items():
+            if name in described:
+                keys[field.alias or name].setdefault("description", described[name])
+        return shape
