@@ -55,7 +55,16 @@ TRACES_PATH = "/v1/traces"
 class Runtime:
     """The process's transport, notifier and names."""
 
-    __slots__ = ("agent", "beat_at", "draining", "notifier", "run_id", "traces", "transport")
+    __slots__ = (
+        "agent",
+        "beat_at",
+        "draining",
+        "family",
+        "notifier",
+        "run_id",
+        "traces",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class Runtime:
         run_id: str | None,
         transport: Sender | None,
         notifier: Teller | None,
+        family: Teller | None = None,
         *,
         traces: bool,
     ) -> None:
@@ -70,6 +80,8 @@ class Runtime:
         self.run_id = run_id
         self.transport = transport
         self.notifier = notifier
+        self.family = family if family is not None else notifier
+        """Where sub-agents are told of; a sub-agent has this and no notifier."""
         self.traces = traces and transport is not None
         self.draining = False
         self.beat_at = time.monotonic()
@@ -199,5 +211,5 @@ def _after_fork() -> None:
     shield.reset()
     if current is not None:
         current.beat_at = time.monotonic()
-        if current.notifier is not None:
-            current.notifier.forget()
+        if current.family is not None:
+            current.family.forget()

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from midwatch.sdk.lineage import Place
+
 TABLE: tuple[tuple[str, str], ...] = (
     ("MIDWATCH_AGENT", "the agent's name in the fleet file"),
     ("MIDWATCH_RUN_ID", "the run that this process belongs to"),
@@ -20,6 +22,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("MIDWATCH_TOKEN", "what the hub knows the agent by; MIDWATCH_TOKEN_FILE names a file"),
     ("MIDWATCH_SPOOL", "directory for what could not be sent yet"),
     ("NOTIFY_SOCKET", "the supervisor's socket, as with systemd"),
+    ("MIDWATCH_FAMILY_SOCKET", "where a sub-agent tells of those that it starts itself"),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "full address for spans"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "base address for spans; by default the hub"),
     ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "headers for spans: k=v,k=v"),
@@ -42,6 +45,8 @@ class Settings:
 
     __slots__ = (
         "agent",
+        "family_socket",
+        "introduction",
         "notify_socket",
         "resource",
         "run_id",
@@ -74,6 +79,9 @@ class Settings:
         self.run_id = run_id or environ.get("MIDWATCH_RUN_ID") or None
         self.spool_dir = spool or environ.get("MIDWATCH_SPOOL") or _spool_dir(environ, self.agent)
         self.notify_socket = environ.get("NOTIFY_SOCKET") or None
+        self.family_socket = environ.get("MIDWATCH_FAMILY_SOCKET") or self.notify_socket
+        self.introduction: Place | None = None
+        """Which sub-agent this process says it is, where its parent did not tell."""
         self.traces = not (
             environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
             or environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none"
@@ -89,6 +97,24 @@ class Settings:
             "service.name": environ.get("OTEL_SERVICE_NAME") or self.agent,
             "midwatch.agent": self.agent,
         }
+        if self.run_id is not None and run_id is None and (agent or ":" in self.agent):
+            self._introduce(environ, agent)
+
+    def _introduce(self, environ: Mapping[str, str], agent: str | None) -> None:
+        """Be a sub-agent, where this process says that it is one."""
+        from midwatch.sdk.lineage import find
+
+        place = find(environ, agent)
+        if place is None:
+            return
+        self.introduction = place
+        self.agent, self.run_id = place.agent[:MAX_AGENT], place.run_id
+        self.notify_socket = None  # its beats must not stand in for its parent's
+        if self.spool_dir is not None and environ.get("MIDWATCH_SPOOL") == self.spool_dir:
+            self.spool_dir += "/" + self.agent.rpartition(":")[2]
+        self.resource["service.name"] = self.resource["midwatch.agent"] = self.agent
+        for name in ("midwatch.run_id", "service.instance.id"):
+            self.resource[name] = self.run_id
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:

@@ -3,13 +3,13 @@
 The child is an ordinary `subprocess.Popen` of the caller. Midwatch shows it under its parent
 (`inbox:search`), holds it to its limits and ends it with its parent. It speaks for itself: its
 environment carries a run id of its own and no notify socket, so that its beats never stand in for
-its parent's. Without a supervisor it is started all the same, and nobody watches it.
+its parent's. It may start sub-agents in turn, down to a depth. Without a supervisor it is started
+all the same, and nobody watches it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 
 from midwatch.sdk import runtime
@@ -20,11 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
-
-MAX_NAME = 40
-"""Characters of a sub-agent's own name."""
-
-_ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class Child(subprocess.Popen[bytes]):
@@ -50,8 +45,8 @@ class Child(subprocess.Popen[bytes]):
         self._told = True
         with kept("spawn"):
             now = runtime.current
-            if now is not None and now.notifier is not None:
-                now.notifier.child({"run": self.run_id, "code": code})
+            if now is not None and now.family is not None:
+                now.family.child({"run": self.run_id, "code": code})
 
 
 def spawn(
@@ -64,7 +59,8 @@ def spawn(
     env: Mapping[str, str] | None = None,
     **popen: Any,
 ) -> Child:
-    """Start a sub-agent and return its process. Raises what `subprocess.Popen` raises.
+    """Start a sub-agent and return its process. Raises what `subprocess.Popen` raises, and its ValueError
+    also for a sub-agent that would be more than four levels below its agent.
 
     `command` is a list; no shell is involved. `name` is its name under this agent. Older than
     `ttl_s` seconds, or larger than `memory_bytes` with all that it started, it is stopped. It ends
@@ -73,8 +69,10 @@ def spawn(
     """
     given = dict(os.environ if env is None else env)
     run_id = None
-    with kept("spawn"):
-        run_id = _identify(given, name)
+    agent = _name(name)
+    if agent is not None:
+        with kept("spawn"):
+            run_id = _identify(given, agent)
     child = Child(list(command), env=given, start_new_session=outlive, **popen)
     if run_id is not None:
         child.run_id = run_id
@@ -83,33 +81,43 @@ def spawn(
     return child
 
 
-def _identify(env: dict[str, str], name: str) -> str | None:
-    """Give the child's environment a name and a run of its own; None when nobody watches."""
+def _name(name: str) -> str | None:
+    """Return the whole name of a new sub-agent; None when nobody watches. Raises ValueError."""
     now = runtime.current
     if now is None:
         runtime.missing("spawn")
         return None
-    if now.notifier is None:
+    if now.family is None:
         return None
+    from midwatch.sdk.lineage import own_name
+    from midwatch.sdk.settings import MAX_AGENT
+    from midwatch.wire.notify import MAX_DEPTH
+
+    agent = f"{now.agent}:{own_name(name)}"
+    if agent.count(":") > MAX_DEPTH:
+        raise ValueError(
+            f"mw.spawn: {agent!r} would be {agent.count(':')} levels below its agent, and {MAX_DEPTH} is the most;"
+            f" let {now.agent!r} do the work itself, start it with subprocess.Popen as a part of itself, or have"
+            " an agent further up start it"
+        )
+    if len(agent) > MAX_AGENT:
+        raise ValueError(
+            f"mw.spawn: the name {agent!r} has {len(agent)} characters, and {MAX_AGENT} is the most;"
+            " give shorter names"
+        )
+    return agent
+
+
+def _identify(env: dict[str, str], agent: str) -> str | None:
+    """Give the child's environment a name and a run of its own."""
+    now = runtime.current
+    if now is None:
+        return None
+    from midwatch.sdk.lineage import identify
     from midwatch.wire.ids import new_id
 
     run_id = new_id()
-    own = _ODD.sub("-", str(name)).strip("-._")[:MAX_NAME] or "child"
-    agent = f"{now.agent}:{own}"
-    env["MIDWATCH_AGENT"] = env["OTEL_SERVICE_NAME"] = agent
-    env["MIDWATCH_RUN_ID"] = run_id
-    env["MIDWATCH_PARENT_RUN_ID"] = now.run_id or ""
-    about = {"service.instance.id": run_id, "midwatch.agent": agent, "midwatch.run_id": run_id}
-    others = (
-        pair
-        for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
-        if pair and pair.partition("=")[0].strip() not in about
-    )
-    env["OTEL_RESOURCE_ATTRIBUTES"] = ",".join([*others, *(f"{k}={v}" for k, v in about.items())])
-    if "MIDWATCH_SPOOL" in env:
-        env["MIDWATCH_SPOOL"] += f"/{own}"
-    env.pop("NOTIFY_SOCKET", None)
-    env.pop("WATCHDOG_USEC", None)
+    identify(env, agent, run_id, now.run_id)
     return run_id
 
 
@@ -117,12 +125,14 @@ def _announce(
     run_id: str, agent: str, ttl_s: float | None, memory_bytes: int | None, *, outlive: bool
 ) -> None:
     now = runtime.current
-    if now is None or now.notifier is None:
+    if now is None or now.family is None:
         return
     told: dict[str, Any] = {"run": run_id, "agent": agent, "outlive": bool(outlive)}
+    if ":" in now.agent:
+        told["parent"] = now.run_id
     for key, wanted in (("ttl_s", ttl_s), ("memory_bytes", memory_bytes)):
         if wanted is not None:
             told[key] = number(wanted)
             if told[key] is None:
                 now.lose("bad_argument")
-    now.notifier.child(told)
+    now.family.child(told)

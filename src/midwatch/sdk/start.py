@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from midwatch.sdk.lineage import Place
     from midwatch.sdk.settings import Settings
     from midwatch.sdk.transport import Transport
 
@@ -32,6 +33,8 @@ def init(
     token: str | None = None,
     spool: str | None = None,
     run_id: str | None = None,
+    ttl_s: float | None = None,
+    memory_bytes: int | None = None,
 ) -> None:
     """Begin to tell the hub and the supervisor what this process does.
 
@@ -40,14 +43,19 @@ def init(
     `init` is lost, and a line on stderr says so, once. `track` names the model clients
     whose tokens and cost are counted by themselves: `("openai", "anthropic")`. They may be
     imported before or after. Calling it again with the same values changes nothing.
+
+    In a child that an agent started by itself, `agent` may be a name of its own: it is a sub-agent
+    then (`search` of `inbox` is `inbox:search`), and its own children are told so by `os.environ`.
+    Older than `ttl_s` seconds, or larger than `memory_bytes` with all that it started, it is stopped.
     """
     runtime.asked = True
     from midwatch.sdk.settings import Settings
 
     settings = Settings(os.environ, agent=agent, url=url, token=token, spool=spool, run_id=run_id)
-    if settings.url is None and settings.notify_socket is None:
+    if settings.url is None and settings.family_socket is None:
         return
-    _begin(settings)
+    if _begin(settings) and settings.introduction is not None:
+        _introduce(settings.introduction, ttl_s, memory_bytes)
     clients = (track,) if isinstance(track, str) else tuple(track)
     if clients:
         from midwatch.sdk.track import track_clients
@@ -58,21 +66,24 @@ def init(
 _begun_with: tuple[Any, ...] | None = None
 
 
-def _begin(settings: Settings) -> None:
+def _begin(settings: Settings) -> bool:
+    """Set up this process; False when it is so already."""
     global _begun_with
     wanted = (settings.url, settings.token, settings.agent, settings.run_id, settings.spool_dir)
-    wanted = (*wanted, settings.notify_socket, settings.traces_url)
+    wanted = (*wanted, settings.notify_socket, settings.family_socket, settings.traces_url)
     if runtime.current is not None and wanted == _begun_with:
-        return
+        return False
     transport = _transport(settings) if settings.url is not None else None
-    notifier = None
-    if settings.notify_socket is not None:
+    notifier = family = None
+    if settings.family_socket is not None:
         from midwatch.sdk.notify import Notifier
 
-        notifier = Notifier(settings.notify_socket)
+        family = Notifier(settings.family_socket)
+        if settings.notify_socket is not None:
+            notifier = family = Notifier(settings.notify_socket)
     runtime.begin(
         runtime.Runtime(
-            settings.agent, settings.run_id, transport, notifier, traces=settings.traces
+            settings.agent, settings.run_id, transport, notifier, family, traces=settings.traces
         )
     )
     _begun_with = wanted
@@ -87,6 +98,28 @@ def _begin(settings: Settings) -> None:
         transport.start()
     if notifier is not None:
         notifier.ready()
+    return True
+
+
+def _introduce(place: Place, ttl_s: float | None, memory_bytes: int | None) -> None:
+    """Tell the supervisor that this process is a sub-agent, and its children whose they are."""
+    from midwatch.sdk.lineage import identify
+    from midwatch.sdk.plain import number
+
+    now = runtime.current
+    if now is None:
+        return
+    told: dict[str, Any] = {"self": True, "run": place.run_id, "agent": place.agent}
+    told["pid"] = os.getpid()
+    for key, wanted in (("ttl_s", ttl_s), ("memory_bytes", memory_bytes)):
+        if wanted is not None:
+            told[key] = number(wanted)
+            if told[key] is None:
+                now.lose("bad_argument")
+    if place.introduces:
+        identify(os.environ, place.agent, place.run_id, os.environ.get("MIDWATCH_RUN_ID"))
+    if now.family is not None:
+        now.family.child(told)
 
 
 def _same_place(one: str, other: str | None) -> bool:

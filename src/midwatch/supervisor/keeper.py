@@ -169,13 +169,13 @@ class Keeper:
 
     # -- evidence ----------------------------------------------------------------------------
 
-    def hear(self, notice: Notice) -> None:
-        """Take a datagram of the agent."""
+    def hear(self, notice: Notice, sender: int = 0) -> None:
+        """Take a datagram of the agent, or of who shares its socket; `sender` is a pid, 0 when not told."""
         run = self.run
         if run is None:
             return
         first = run.evidence.beat is None
-        run.hear(notice, self.system.now(), self.system.wall())
+        notice = run.hear(notice, self.system.now(), self.system.wall(), sender)
         if notice.draining and run.wish is None and self.state is not State.SUSPENDED:
             self.become(State.DRAINING, "says that it stops")
         elif notice.ready or notice.beat:

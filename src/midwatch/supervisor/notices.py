@@ -1,7 +1,8 @@
 """NOTIFY_SOCKET: one datagram socket per agent, read in the event loop.
 
 A socket per agent, because a datagram does not say which run it comes from and credentials name
-only a process that may be any grandchild. A flood of datagrams is bounded per turn of the loop.
+only a process that may be any grandchild. They tell a sub-agent from its parent, where the kernel gives
+them (Linux). A flood of datagrams is bounded per turn of the loop.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import errno
 import os
 import shutil
 import socket
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from midwatch.supervisor.machine.system import StartError
 from midwatch.supervisor.run import BEAT
@@ -29,6 +31,15 @@ AT_ONCE: Final = 256
 
 _BEAT: Final = b"WATCHDOG=1"
 
+_UCRED: Final = struct.Struct("3i")
+"""pid, uid, gid: unix(7)."""
+
+_PASSES: Final[int | None] = getattr(socket, "SO_PASSCRED", None)
+_CREDENTIALS: Final[int | None] = getattr(socket, "SCM_CREDENTIALS", None)
+_SPACE: Final = socket.CMSG_SPACE(_UCRED.size) if _PASSES is not None else 0
+
+Hear: TypeAlias = Callable[[notify.Notice, int], None]
+
 
 class Notices:
     """The sockets of all agents."""
@@ -39,9 +50,9 @@ class Notices:
         self._loop = loop
         self._folder = folder
         self._temporary: Path | None = None
-        self._open: dict[str, tuple[socket.socket, Callable[[notify.Notice], None]]] = {}
+        self._open: dict[str, tuple[socket.socket, Hear]] = {}
 
-    def listen(self, agent: str, hear: Callable[[notify.Notice], None]) -> str:
+    def listen(self, agent: str, hear: Hear) -> str:
         """Open the agent's socket and return its path; opened before, the path is the same.
 
         Raises StartError.
@@ -51,6 +62,8 @@ class Notices:
             return str(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.setblocking(False)
+        if _PASSES is not None:
+            sock.setsockopt(socket.SOL_SOCKET, _PASSES, 1)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.unlink(missing_ok=True)
@@ -93,14 +106,25 @@ class Notices:
             self._temporary = Path(tempfile.mkdtemp(prefix="midwatch-"))  # mode 0700
         return self._temporary / f"{agent}.sock"
 
-    def _read(self, sock: socket.socket, hear: Callable[[notify.Notice], None]) -> None:
+    def _read(self, sock: socket.socket, hear: Hear) -> None:
         """Read one datagram: the loop comes back while there are more, and others get their turn."""
         with contextlib.suppress(BlockingIOError, InterruptedError):
             self._take(sock, hear)
 
-    def _take(self, sock: socket.socket, hear: Callable[[notify.Notice], None]) -> None:
-        datagram = sock.recv(notify.MAX_DATAGRAM_BYTES + 1)
+    def _take(self, sock: socket.socket, hear: Hear) -> None:
+        datagram, told, _, _ = sock.recvmsg(notify.MAX_DATAGRAM_BYTES + 1, _SPACE)
+        sender = _sender_of(told)
         self.received += 1
         if len(datagram) > notify.MAX_DATAGRAM_BYTES:
             self.clipped += 1
-        hear(BEAT if datagram == _BEAT else notify.decode(datagram))
+        hear(BEAT if datagram == _BEAT else notify.decode(datagram, sender), sender)
+
+
+def _sender_of(told: list[tuple[int, int, bytes]]) -> int:
+    """Return the pid of who sent a datagram, as the kernel has checked it; 0 when that is not told.
+
+    Files that somebody may have sent along are none of ours: there was no room for them."""
+    for level, kind, data in told:
+        if level == socket.SOL_SOCKET and kind == _CREDENTIALS and len(data) >= _UCRED.size:
+            return int(_UCRED.unpack_from(data)[0])
+    return 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from midwatch.core import liveness, trends
+from midwatch.core.descent import Branch
 from midwatch.core.exits import Facts, Wish
-from midwatch.core.family import Born
 from midwatch.core.liveness import Evidence
 from midwatch.supervisor.machine.system import Exit, Process, Sample
 from midwatch.supervisor.output.record import Record
@@ -48,17 +48,21 @@ class Run:
     """The end of its output as it came, for its screen or its stacks; None while nobody needs it."""
     stack: list[str] = field(default_factory=list[str])
     """Where its threads stood when it hung."""
-    kin: dict[str, Born] = field(default_factory=dict[str, Born])
-    """Its living sub-agents that are followed, by their run ids, as they were declared."""
+    kin: dict[str, Branch] = field(default_factory=dict[str, Branch])
+    """Its living sub-agents that are followed, by their run ids."""
+    strangers: frozenset[int] = frozenset()
+    """The pids of sub-agents which may know the notify socket: what they say is not the agent's own."""
     sample: Sample | None = None
     sampled: float = 0.0
     history: deque[tuple[float, int]] = field(
         default_factory=lambda: deque[tuple[float, int]](maxlen=HISTORY)
     )
 
-    def hear(self, notice: Notice, now: float, wall: float) -> None:
-        """Take what the agent said as evidence."""
+    def hear(self, notice: Notice, now: float, wall: float, sender: int = 0) -> Notice:
+        """Take what the agent said as evidence; return as much of it as is the agent's own."""
         evidence = self.evidence
+        if sender in self.strangers:  # its beats must not stand in for its parent's
+            return Notice(child=notice.child, sender=sender)
         if notice is BEAT:
             # the hot path: a few hundred a second, and `replace` costs more than all the rest
             e = evidence
@@ -75,7 +79,7 @@ class Run:
                 e.work,
                 e.waited,
             )
-            return
+            return notice
         if notice.beat:
             # a beat ends the step: the loop went round. An open call may be another thread's
             evidence = replace(evidence, beat=now, step_until=None)
@@ -96,6 +100,7 @@ class Run:
         self.said_done = self.said_done or notice.done or notice.draining
         if notice.status is not None:
             self.status = notice.status
+        return notice
 
     def called(self, now: float, open_s: float | None, ended_s: float | None) -> None:
         """Take what the gateway says of the agent's calls: for how long one has been open, and how long ago

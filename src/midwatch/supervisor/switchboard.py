@@ -211,7 +211,7 @@ class Switchboard:
     def over(self, agent: str, run_id: str, run: Run | None) -> None:
         """A start or run has come to its end; None: no process came of it."""
         if run is not None:
-            self.ended(agent, run_id, outlived=any(born.outlive for born in run.kin.values()))
+            self.ended(agent, run_id, outlived=any(kin.born.outlive for kin in run.kin.values()))
 
     def _note(self, path: str, body: Json) -> None:
         if self._url is None:

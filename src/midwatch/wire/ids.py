@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def sub_run_id(run_id: str, agent: str, started: float) -> str:
+    """Return the run of a sub-agent that says in its environment who it is, where it carries `run_id`: known
+    alike to itself and to its supervisor. `started`: of its first process, in ticks of the system."""
+    return f"{run_id}.{agent.rpartition(':')[2]}.{int(started)}"[:128]
+
+
 def new_id(now_ms: int | None = None, randomness: Callable[[int], bytes] = os.urandom) -> str:
     """Return a UUIDv7 (RFC 9562 section 5.7) as 36 characters; `now_ms` is Unix time. `randomness` returns so
     many random bytes."""

@@ -4,7 +4,8 @@ systemd's own: READY=1, WATCHDOG=1 (a beat), STOPPING=1 (draining), STATUS=text 
 EXTEND_TIMEOUT_USEC=n (a declared long step). Ours, which systemd ignores:
 X_MIDWATCH_CALL=open|done (a model call is under way), X_MIDWATCH_DONE=1 (work is complete,
 the exit that follows is wanted) and X_MIDWATCH_CHILD={JSON} (a sub-agent was started, or has ended:
-`run` with `agent`, `ttl_s`, `memory_bytes`, `outlive`, or `run` with `code`).
+`run` with `agent`, `ttl_s`, `memory_bytes`, `outlive`, and `parent`, the run of the sub-agent that started
+it; or `run` with `code`. With `self` the sender is the sub-agent, and `pid` its process where the kernel does not say it).
 Source: sd_notify(3).
 """
 
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 
 MAX_DATAGRAM_BYTES = 4096
 """Longer datagrams are cut by the receiver; the SDK clips STATUS to fit."""
+
+MAX_DEPTH = 4
+"""How many levels of sub-agents there may be below an agent of the fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Notice:
     call: str | None = None
     child: str | None = None
     """JSON as written; hostile."""
+    sender: int = 0
+    """Who sent `child`, by the kernel's word: a pid; 0 where that is not told."""
 
 
 def encode(notice: Notice) -> bytes:
@@ -53,7 +59,7 @@ def encode(notice: Notice) -> bytes:
     return "\n".join(lines).encode()
 
 
-def decode(datagram: bytes) -> Notice:
+def decode(datagram: bytes, sender: int = 0) -> Notice:
     """Read a datagram; what is malformed in it is ignored, the rest counts."""
     pairs = dict(
         line.split("=", 1)
@@ -70,4 +76,5 @@ def decode(datagram: bytes) -> Notice:
         extend_s=int(extend) / 1_000_000 if extend.isascii() and extend.isdigit() else None,
         call=pairs.get("X_MIDWATCH_CALL"),
         child=pairs.get("X_MIDWATCH_CHILD"),
+        sender=sender,
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from midwatch.core.children import Pileup, expired, named, pile_of
-from midwatch.core.family import processes_of
+from midwatch.core.descent import place
 from midwatch.core.units import show_duration
 from midwatch.supervisor.duty import Duty, Helm
 from midwatch.supervisor.machine.system import Member, Sample
@@ -114,9 +114,8 @@ class Children(Duty):
 
     def _plain(self, run: Run, members: list[Member]) -> list[Member]:
         """Return those that are of no sub-agent with a time of its own."""
-        declared = [run_id for run_id, born in run.kin.items() if born.own_time]
-        spared = {m.pid for run_id in declared for m in processes_of(members, run_id)}
-        return [m for m in members if m.pid not in spared]
+        placed = place(members, run.kin.values())
+        return [m for m in members if m.pid not in placed or not placed[m.pid].own_time]
 
     def _tell_killed(self, run: Run, killed: list[Member], ttl: float) -> None:
         noun = "child" if len(killed) == 1 else "children"

@@ -61,6 +61,8 @@ class FakeProcess:
     pss_bytes: int | None = None
     oom_kills: int | None = None
     """Kills in its own cgroup, told in samples and with its end."""
+    marks: set[str] = field(default_factory=set[str])
+    """What the processes of its sub-agents carry."""
     members: list[Member] = field(default_factory=list[Member])
     """What lives of the run beside its own process, also after the end of that; see `add_member`."""
     turns: Turns | None = None
@@ -256,14 +258,20 @@ class FakeSystem:
         mine.children += 1
         return mine.members[-1]
 
-    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
-        self.belonging.add(run_id)
+    def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
+        others = (of for of in self.launched if of.run_id != process.run_id)
+        if mark in {of.run_id for of in self.launched} or any(mark in o.marks for o in others):
+            return False
+        self._known(process).marks.add(mark)
+        self.belonging.add(mark)
         if outlive:
-            self.outliving.setdefault(process.run_id, set()).add(run_id)
+            self.outliving.setdefault(process.run_id, set()).add(mark)
+        return True
 
-    def parts(self, process: Process, run_id: str) -> None:
-        self.belonging.discard(run_id)
-        self.outliving.get(process.run_id, set()).discard(run_id)
+    def parts(self, process: Process, mark: str) -> None:
+        self._known(process).marks.discard(mark)
+        self.belonging.discard(mark)
+        self.outliving.get(process.run_id, set()).discard(mark)
 
     def kill_member(self, member: Member) -> bool:
         for process in self.launched:

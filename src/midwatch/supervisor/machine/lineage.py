@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
+from midwatch.core.family import claim_of
 from midwatch.supervisor.machine import procfs, stacks, tree
 from midwatch.supervisor.machine.cgroup import Cgroup
 from midwatch.supervisor.machine.meter import inside
@@ -42,7 +43,7 @@ class Lineage:
         self._processes = processes
         self._adopt = adopt
         self._outlive: dict[str, set[str]] = {}
-        """Run ids of sub-agents that are to outlive the run, by run."""
+        """Run ids and names of sub-agents that are to outlive the run, by run."""
         self.hunts: dict[str, tree.Hunt] = {}
         """Those that go on, by run: what names the processes of these is still needed."""
         self._listed: tuple[float, list[int]] = (float("-inf"), [])
@@ -55,16 +56,20 @@ class Lineage:
         self._before = {(entry.pid, entry.started) for entry in seen.values()}
         self._hidden_before = set(children) - seen.keys()
 
-    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
-        self.kin.alias(run_id, process.run_id)
+    def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
+        runs = (known.run_id for known in self._processes.values())
+        if mark in (process.run_id, *runs) or self.kin.is_anothers(mark, process.run_id):
+            return False
+        self.kin.alias(mark, process.run_id)
         if outlive:
-            self._outlive.setdefault(process.run_id, set()).add(run_id)
+            self._outlive.setdefault(process.run_id, set()).add(mark)
         elif process.run_id in self._outlive:
-            self._outlive[process.run_id].discard(run_id)
+            self._outlive[process.run_id].discard(mark)
+        return True
 
-    def parts(self, process: Process, run_id: str) -> None:
-        self.kin.part(run_id)
-        self._outlive.get(process.run_id, set()).discard(run_id)
+    def parts(self, process: Process, mark: str) -> None:
+        self.kin.part(mark)
+        self._outlive.get(process.run_id, set()).discard(mark)
 
     def outliving(self, run_id: str) -> Collection[str]:
         return self._outlive.get(run_id, ())
@@ -226,7 +231,7 @@ class Lineage:
         if entry.session != process.pid and self.kin.owner(entry) != process.run_id:
             return False
         spared = self._outlive.get(process.run_id)
-        return not spared or procfs.run_of(entry.pid) not in spared
+        return not spared or not procfs.is_spared(entry.pid, spared)
 
     def kill_strays(self) -> int:
         """SIGKILL whatever was re-parented to us: it came from a run, also when nothing tells which."""
@@ -280,6 +285,7 @@ class Lineage:
 def members_of(entries: Iterable[Stat]) -> list[Member]:
     """Return processes as the rest of the supervisor knows them."""
     ticks = procfs.uptime_ticks()
+    seen = [(entry, procfs.environ(entry.pid)) for entry in entries]
     return [
         Member(
             pid=entry.pid,
@@ -290,7 +296,8 @@ def members_of(entries: Iterable[Stat]) -> list[Member]:
             state=entry.state,
             age_s=procfs.age_s(entry, ticks),
             rss_bytes=entry.rss_bytes,
-            run_id=procfs.run_of(entry.pid) or "",
+            run_id=env.get(b"MIDWATCH_RUN_ID", b"").decode("utf-8", "replace"),
+            claim=claim_of(env),
         )
-        for entry in entries
+        for entry, env in seen
     ]

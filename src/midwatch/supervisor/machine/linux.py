@@ -222,11 +222,11 @@ class LinuxSystem:
                 return members_of(parted[1])
         return members_of(self._lineage.all_of(process).values())
 
-    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
-        self._lineage.belongs(process, run_id, outlive=outlive)
+    def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
+        return self._lineage.belongs(process, mark, outlive=outlive)
 
-    def parts(self, process: Process, run_id: str) -> None:
-        self._lineage.parts(process, run_id)
+    def parts(self, process: Process, mark: str) -> None:
+        self._lineage.parts(process, mark)
 
     def kill_member(self, member: Member) -> bool:
         return tree.kill(member.pid, int(member.started))

@@ -7,9 +7,10 @@ and more per GiB in the kernel. So it is counted aside, and in turns within a bu
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from midwatch.supervisor.machine import procfs, tree
@@ -34,6 +35,10 @@ PSS_PART: Final = 200
 """A run that takes long is counted so seldom that it takes one such part of a core at most."""
 
 
+MAX_NAMED: Final = 500
+"""Processes with another agent's name that a sample tells of."""
+
+
 class Measured(Protocol):
     @property
     def pid(self) -> int: ...
@@ -55,6 +60,10 @@ class Known:
     pss_took_s: float = 0.0
     asked_at: float | None = None
     """Since when its proportional size is being measured; None: it is not."""
+    names: dict[tuple[int, int], str | None] = field(
+        default_factory=dict[tuple[int, int], str | None]
+    )
+    """By pid and start time, which agent each process says it is."""
 
     def take(self, measured: tuple[int | None, float] | None) -> None:
         self.asked_at = None
@@ -80,7 +89,9 @@ class Meter:
         if not light:
             self._weigh(wanted)
         for process, root, others in wanted:
-            found[process.pid] = _sum(process, root, others, self._of(process))
+            known = self._of(process)
+            named = _named(process, others, known, light=light)
+            found[process.pid] = _sum(process, root, others, known, named)
         return found
 
     def forget(self, pid: int) -> None:
@@ -131,7 +142,31 @@ def _timed(entries: Sequence[Stat]) -> Generator[None, None, tuple[int | None, f
     return found, time.monotonic() - began
 
 
-def _sum(process: Measured, root: Stat, others: list[Stat], known: Known) -> Sample:
+def _named(
+    process: Measured, others: list[Stat], known: Known, *, light: bool
+) -> frozenset[tuple[int, float, str]]:
+    """Return who says that it is another agent than the run's own. The light look reads the environment of
+    newcomers only; the full one reads all anew, for a program that is executed later may have another."""
+    before, known.names = known.names, {}
+    for entry in others:
+        if entry.state in "ZX":
+            continue
+        key = entry.pid, entry.started
+        known.names[key] = before[key] if light and key in before else procfs.agent_of(entry.pid)
+    given = (None, "", process.launch.env.get("MIDWATCH_AGENT", ""))
+    told = (
+        (p, float(s), name) for (p, s), name in known.names.items() if name and name not in given
+    )
+    return frozenset(itertools.islice(told, MAX_NAMED))
+
+
+def _sum(
+    process: Measured,
+    root: Stat,
+    others: list[Stat],
+    known: Known,
+    named: frozenset[tuple[int, float, str]],
+) -> Sample:
     rss = root.rss_bytes + sum(m.rss_bytes for m in others)
     if process.launch.walled:
         own, others = inside(root, others)
@@ -153,6 +188,7 @@ def _sum(process: Measured, root: Stat, others: list[Stat], known: Known) -> Sam
         zombies=zombies,
         pss_bytes=known.pss_bytes,
         oom_kills=kills,
+        named=named,
     )
 
 

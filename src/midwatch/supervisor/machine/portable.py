@@ -14,9 +14,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import psutil
 
+from midwatch.core.family import claim_of
 from midwatch.core.starving import Turns
 from midwatch.supervisor.machine import host, launching
 from midwatch.supervisor.machine.slept import slept
@@ -35,7 +37,7 @@ from midwatch.supervisor.machine.system import (
 
 
 class PortableProcess:
-    __slots__ = ("ended", "files", "launch", "outlet", "pid", "popen", "run_id", "started")
+    __slots__ = ("ended", "files", "launch", "named", "outlet", "pid", "popen", "run_id", "started")
 
     def __init__(self, launch: Launch, popen: subprocess.Popen[bytes], outlet: Outlet) -> None:
         self.launch = launch
@@ -45,6 +47,7 @@ class PortableProcess:
         self.outlet = outlet
         self.ended = False
         self.files = 0
+        self.named: frozenset[tuple[int, float, str]] = frozenset()
         try:
             self.started = psutil.Process(self.pid).create_time()
         except psutil.Error:
@@ -128,7 +131,8 @@ class PortableSystem:
                 self._remember(process, below)
                 if not light:
                     mine.files = max(_files(p) for p in (root, *below))
-                found[process.pid] = _sample(root, below, mine.files)
+                    mine.named = _named(below, mine.launch.env.get("MIDWATCH_AGENT", ""))
+                found[process.pid] = replace(_sample(root, below, mine.files), named=mine.named)
         return found
 
     def turns(self, process: Process | None = None) -> Turns | None:  # noqa: ARG002
@@ -140,11 +144,16 @@ class PortableSystem:
     def members(self, process: Process) -> list[Member]:
         return [m for p in self._of(process) if (m := _member(p)) is not None]
 
-    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
-        self._subs.setdefault(process.run_id, {})[run_id] = outlive
+    def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
+        runs = {process.run_id, *self._subs, *(p.run_id for p in self._processes.values())}
+        others = (subs for run_id, subs in self._subs.items() if run_id != process.run_id)
+        if mark in runs or any(mark in subs for subs in others):
+            return False
+        self._subs.setdefault(process.run_id, {})[mark] = outlive
+        return True
 
-    def parts(self, process: Process, run_id: str) -> None:
-        self._subs.get(process.run_id, {}).pop(run_id, None)
+    def parts(self, process: Process, mark: str) -> None:
+        self._subs.get(process.run_id, {}).pop(mark, None)
 
     def kill_member(self, member: Member) -> bool:
         with contextlib.suppress(psutil.Error):
@@ -244,8 +253,9 @@ class PortableSystem:
 
     def _dying(self, process: Process) -> list[psutil.Process]:
         """Return those that are not to outlive the run."""
-        spared = {run for run, outlive in self._subs.get(process.run_id, {}).items() if outlive}
-        return [p for p in self._of(process) if not spared or _run_of(p) not in spared]
+        subs = self._subs.get(process.run_id, {})
+        spared = {mark.encode() for mark, outlive in subs.items() if outlive}
+        return [p for p in self._of(process) if not spared or not _is_spared(p, spared)]
 
     def _wait(self, process: PortableProcess) -> None:
         code = process.popen.wait()
@@ -305,11 +315,28 @@ def _carrying(run_ids: Collection[str], spool: str | None) -> list[psutil.Proces
     return found
 
 
-def _run_of(process: psutil.Process) -> str:
+def _environ(process: psutil.Process) -> dict[bytes, bytes]:
     try:
-        return process.environ().get("MIDWATCH_RUN_ID", "")
+        found = process.environ()
     except (psutil.Error, OSError):
-        return ""
+        return {}
+    return {k.encode(): os.fsencode(v) for k, v in found.items() if k.startswith("MIDWATCH_")}
+
+
+def _is_spared(process: psutil.Process, spared: Collection[bytes]) -> bool:
+    env = _environ(process)
+    return env.get(b"MIDWATCH_RUN_ID") in spared or env.get(b"MIDWATCH_AGENT") in spared
+
+
+def _named(below: list[psutil.Process], given: str) -> frozenset[tuple[int, float, str]]:
+    """Return who says that it is another agent than the run's own."""
+    found: set[tuple[int, float, str]] = set()
+    for process in below:
+        name = claim_of(_environ(process)).agent
+        if name not in ("", given):
+            with contextlib.suppress(psutil.Error):
+                found.add((process.pid, process.create_time(), name))
+    return frozenset(found)
 
 
 def _kill(process: psutil.Process) -> int:
@@ -353,6 +380,7 @@ def _member(process: psutil.Process) -> Member | None:
         status = process.status()
         zombie = status == psutil.STATUS_ZOMBIE
         name = process.name() if zombie else " ".join(process.cmdline()) or process.name()
+        env = _environ(process)
         return Member(
             pid=process.pid,
             started=process.create_time(),
@@ -362,7 +390,8 @@ def _member(process: psutil.Process) -> Member | None:
             state=_LETTERS.get(status, "S"),
             age_s=max(0.0, time.time() - process.create_time()),
             rss_bytes=0 if zombie else process.memory_info().rss,
-            run_id=_run_of(process),
+            run_id=env.get(b"MIDWATCH_RUN_ID", b"").decode("utf-8", "replace"),
+            claim=claim_of(env),
         )
     except (psutil.Error, OSError):
         return None

@@ -12,6 +12,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from midwatch.core.family import MAX_CLAIM
+
 _TICK_S: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -189,6 +191,23 @@ def run_of(pid: int) -> str | None:
     """Return MIDWATCH_RUN_ID of a process, or None."""
     value = environ(pid).get(b"MIDWATCH_RUN_ID")
     return None if value is None else value.decode("utf-8", "replace")
+
+
+def agent_of(pid: int) -> str | None:
+    """Return MIDWATCH_AGENT of a process, or None: a tenth of the price of `environ`."""
+    data = b"\0" + (read(f"/proc/{pid}/environ", MAX_ENVIRON) or b"")
+    at = data.rfind(b"\0MIDWATCH_AGENT=")
+    if at < 0:
+        return None
+    value = data[at + 16 :].partition(b"\0")[0]
+    return value[:MAX_CLAIM].decode("utf-8", "replace")
+
+
+def is_spared(pid: int, spared: Collection[str]) -> bool:
+    """Tell whether a process carries one of these run ids, or names of agents."""
+    env = environ(pid)
+    said = (env.get(b"MIDWATCH_RUN_ID"), env.get(b"MIDWATCH_AGENT"))
+    return any(value is not None and value.decode("utf-8", "replace") in spared for value in said)
 
 
 def ourselves() -> set[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from midwatch.core.errors import MidwatchError
+from midwatch.core.family import SILENT, Claim
 from midwatch.core.starving import Turns
 
 
@@ -99,6 +100,8 @@ class Sample:
     in turns: with many agents it may be a minute old."""
     oom_kills: int | None = None
     """Kills by the kernel in this run's own cgroup; None without one."""
+    named: frozenset[tuple[int, float, str]] = frozenset()
+    """Who says in its environment that it is another agent than the run was given: pid, start time, name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ class Member:
     rss_bytes: int
     run_id: str = ""
     """MIDWATCH_RUN_ID in its environment: the run's own, a sub-agent's, or none."""
+    claim: Claim = SILENT
+    """What else its environment says of it; hostile text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +252,15 @@ class System(Protocol):
         carries its run id or was once seen below it and went elsewhere."""
         ...
 
-    def belongs(self, process: Process, run_id: str, *, outlive: bool) -> None:
-        """The run has a sub-agent with a run id of its own: its processes are members of the run.
-        `outlive`: neither `kill_tree` nor the end of the run ends them, only the instance's end."""
+    def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
+        """The run has a sub-agent whose processes carry `mark`, a run id of their own or as MIDWATCH_AGENT a
+        name: they are members of the run. `outlive`: neither `kill_tree` nor the end of the run ends them,
+        only the instance's end. False, and nothing is changed, when it is the run id of a run, or of another
+        run's sub-agent."""
         ...
 
-    def parts(self, process: Process, run_id: str) -> None:
-        """Nothing carries that run id any more: what `belongs` said of it is forgotten."""
+    def parts(self, process: Process, mark: str) -> None:
+        """Nothing carries that any more: what `belongs` said of it is forgotten."""
         ...
 
     def kill_member(self, member: Member) -> bool:

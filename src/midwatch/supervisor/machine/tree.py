@@ -50,6 +50,10 @@ class Kin:
         """A sub-agent has a run id of its own, and belongs to this run."""
         self._aliases[run_id] = of
 
+    def is_anothers(self, run_id: str, of: str) -> bool:
+        """Tell whether it names a run, or a sub-agent of another run than `of`."""
+        return run_id in self._marks or run_id in self._of or self._aliases.get(run_id, of) != of
+
     def part(self, run_id: str) -> None:
         """Nothing carries that run id any more."""
         self._aliases.pop(run_id, None)
@@ -170,7 +174,7 @@ class Hunt:
     """
 
     def __init__(self, kin: Kin, run_id: str, spared: Collection[str] = ()) -> None:
-        """`spared`: run ids of sub-agents that live on, with all below them."""
+        """`spared`: run ids or names of sub-agents that live on, with all below them."""
         self._kin = kin
         self._run_id = run_id
         self._mark = kin.mark_of(run_id)
@@ -253,7 +257,7 @@ class Hunt:
 
     def _hold(self, pid: int, started: int | None, is_it: Callable[[int], bool]) -> bool:
         if self._spared and (
-            procfs.run_of(pid) in self._spared or (procfs.hides() and procfs.stat(pid) is None)
+            procfs.is_spared(pid, self._spared) or (procfs.hides() and procfs.stat(pid) is None)
         ):
             return False  # of who is hidden nobody can tell that it is not to be spared
         if not send(pid, signal.SIGSTOP, is_it):
