@@ -1,19 +1,19 @@
 """Versions: what a run was made of, how that differs from what is there now, and when a change is taken back.
 
-Pure. Of an environment only a keyed hash is known: no value leaves the supervisor. An entry is *good* once
-a run of it was stable, or ended its work well; a newer one that fails before that is on trial, and is
-taken back when its `rollback` says so.
+Pure. Of an environment only a keyed hash is known: no value leaves the supervisor. An entry, its env file's
+content and its code are *good* once a run of them was stable, or ended its work well; newer ones that fail
+before that are on trial, and are taken back when `rollback` says so, each where that is possible.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
-from midwatch.core.change import Difference
+from midwatch.core.change import Difference, listed
 from midwatch.core.exits import Verdict
-from midwatch.core.plain import text_of
+from midwatch.core.plain import text_of, texts_of
 from midwatch.core.restart import REFUSED
 
 SHORT: Final = 12
@@ -105,12 +105,19 @@ class Rollback:
 
 
 def judge(
-    verdict: Verdict, *, wanted: bool, proven: bool, good_known: bool, changed: Difference
+    verdict: Verdict,
+    *,
+    wanted: bool,
+    proven: bool,
+    good_known: bool,
+    changed: Difference,
+    code: str = "",
 ) -> Rollback:
-    """Return whether the end of a run takes its entry back to the last good one.
+    """Return whether the end of a run takes back what has changed since the last good one.
 
     `wanted` is the entry's `rollback`, `proven` whether a run of this entry was ever good, `good_known`
-    whether an earlier good entry is kept, `changed` the difference between that and this one.
+    whether an earlier good one is kept, `changed` the difference between that entry and this one, `code`
+    what `code_change` says.
     """
     if not wanted:
         return Rollback(False, "rollback is off")
@@ -122,14 +129,123 @@ def judge(
         return Rollback(False, "this entry was good before")
     if not good_known:
         return Rollback(False, "no good entry from before is known")
-    if not changed:
+    if not changed and not code:
         return Rollback(False, "the last good entry says the same")
-    return Rollback(True, f"{changed.said}, and then: {verdict.reason}")
+    what = ", ".join(words for words in (changed.said if changed else "", code) if words)
+    return Rollback(True, f"{what}, and then: {verdict.reason}")
 
 
-def since_changed(keys: Sequence[str], end: str) -> str:
-    """Return the note that is shown as drift after an entry was taken back."""
-    return (
-        f"the changed entry ({', '.join(keys[:5])}) was taken back after it had failed ({end}); "
-        "change the fleet file again to try anew"
-    )
+def code_change(good: Revision | None, ran: Revision | None) -> str:
+    """Return in words how the code of a run differs from the last good one; empty: not, or not known."""
+    if good is None or ran is None:
+        return ""
+    if good.commit != ran.commit:
+        return f"its code moved from {good.commit[:SHORT]} to {ran.commit[:SHORT]}"
+    if good.dirty is False and ran.dirty:
+        return "its code was edited without a commit"
+    return ""
+
+
+def stays(good: Revision | None) -> str:
+    """Return why the last good code cannot be had again; empty when git may have it."""
+    if good is None:
+        return "which code was good is not known"
+    if good.dirty:
+        return f"the last good run had changes on top of {good.commit[:SHORT]} that nobody kept"
+    if good.dirty is None:
+        return f"whether the last good run had changes on top of {good.commit[:SHORT]} is not known"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Takeback:
+    """What is taken back, and what is not."""
+
+    keys: tuple[str, ...] = ()
+    """Of the entry."""
+    env_file: bool = False
+    """Its content."""
+    code: tuple[str, str] | None = None
+    """From which commit, and to which."""
+    left: tuple[tuple[str, str], ...] = ()
+    """What stays as it is: (what, why)."""
+
+    def __bool__(self) -> bool:
+        return bool(self.keys) or self.env_file or self.code is not None
+
+    @property
+    def said(self) -> str:
+        """Return `its changed entry (command) and its code (from 1234 back to abcd)`."""
+        parts: list[str] = []
+        if self.keys:
+            parts.append(f"its changed entry ({listed(self.keys)})")
+        if self.env_file:
+            parts.append("its env file's content")
+        if self.code is not None:
+            newer, older = (commit[:SHORT] for commit in self.code)
+            back = (
+                f"from {newer} back to {older}"
+                if newer != older
+                else f"back to {older} as committed"
+            )
+            parts.append(f"its code ({back})")
+        return ", ".join(parts[:-1]) + (" and " if parts[:-1] else "") + parts[-1] if parts else ""
+
+    @property
+    def left_said(self) -> str:
+        """Return `its code stays as it is: git does not have abcd any more`; empty when nothing stays."""
+        return "; ".join(f"{what} stays as it is: {why}" for what, why in self.left)
+
+    @property
+    def until(self) -> str:
+        """Return what has to change before the refused one is tried again."""
+        parts = ["the fleet file"] if self.keys else []
+        parts += ["the env file"] if self.env_file else []
+        parts += ["the code"] if self.code is not None else []
+        last = parts.pop() if parts else "the fleet file"
+        return f"{', '.join(parts)} or {last}" if parts else last
+
+    @property
+    def note(self) -> str:
+        """Return what is shown as drift while it is in force, after `… had failed`."""
+        left = f"; {self.left_said}" if self.left else ""
+        return f"{left}; change {self.until} again to try anew"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that travel."""
+        found: dict[str, Any] = {"keys": list(self.keys), "env_file": self.env_file}
+        if self.code is not None:
+            found["code"] = {"from": self.code[0], "to": self.code[1]}
+        if self.left:
+            found["left"] = [{"what": what, "why": why} for what, why in self.left]
+        return found
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Takeback:
+        """Read what `to_json` wrote, bounded."""
+        code: object = data.get("code")
+        commits: tuple[str, str] | None = None
+        if isinstance(code, dict):
+            known = cast("dict[str, Any]", code)
+            newer, older = text_of(known, "from", 64), text_of(known, "to", 64)
+            commits = (newer, older) if newer and older else None
+        left: list[tuple[str, str]] = []
+        there: object = data.get("left")
+        for part in cast("list[Any]", there)[:5] if isinstance(there, list) else []:
+            if isinstance(part, dict):
+                words = cast("dict[str, Any]", part)
+                left.append(
+                    (
+                        text_of(words, "what", 40) or "a part",
+                        text_of(words, "why", 160) or "unknown",
+                    )
+                )
+        keys = tuple(texts_of(data, "keys", 20))
+        return Takeback(keys, data.get("env_file") is True, commits, tuple(left))
+
+
+def since_changed(taken: Takeback, end: str) -> str:
+    """Return the note that is shown as drift after something was taken back."""
+    what = taken.said.removeprefix("its ") or "changed entry"
+    verb = "were" if " and " in what else "was"
+    return f"the {what} {verb} taken back after it had failed ({end}){taken.note}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from midwatch.core.bounds import tasks_of
+from midwatch.supervisor.change.worktree import moved
 from midwatch.supervisor.duty import Helm
 from midwatch.supervisor.machine.system import Caps, Exit, Launch
 from midwatch.supervisor.surroundings import Surroundings
@@ -21,10 +22,11 @@ def launch_of(
     agent = helm.agent
     assert agent.command is not None
     limits = agent.limits
+    placed = around.versions.placed.get(helm.name) if around.versions is not None else None
     launch = Launch(
-        command=agent.command,
+        command=agent.command if placed is None else moved(agent.command, placed),
         env=around.environment(helm.name, agent, run_id),
-        cwd=around.directory(agent),
+        cwd=around.directory(agent) if placed is None else placed.directory,
         run_id=run_id,
         on_output=on_output,
         on_exit=on_exit,

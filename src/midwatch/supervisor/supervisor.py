@@ -23,8 +23,10 @@ from midwatch.supervisor.address import Address
 from midwatch.supervisor.change import lease
 from midwatch.supervisor.change.lease import Leases
 from midwatch.supervisor.change.outfit import Outfit
+from midwatch.supervisor.change.placing import Placing
 from midwatch.supervisor.change.reload import Changes, Source, expand
 from midwatch.supervisor.change.versions import Versions
+from midwatch.supervisor.change.worktree import Worktrees
 from midwatch.supervisor.counter import Counter
 from midwatch.supervisor.datadir import DataDir
 from midwatch.supervisor.journal import ALIVE_EVERY_S, POST, Journal
@@ -157,6 +159,7 @@ class Supervisor:
         self._inherited = dict(os.environ)
         self._following: asyncio.Task[Any] | None = None
         self.versions = Versions(data, self._secret)
+        self.worktrees = Worktrees(data.path)
         self.leases = self._leases(source)
         self.outfit = self._outfit(source)
         self.walls = Walls(
@@ -261,6 +264,8 @@ class Supervisor:
             leases=self.leases,
             walls=self.walls,
             versions=self.versions,
+            entry=self.outfit.entry,
+            check_out=Placing(self.worktrees, self.tasks).ask,
             run_begins=self.board.began,
             run_over=self.board.over,
         )
@@ -482,6 +487,7 @@ class Supervisor:
     def release(self) -> None:
         """Give back files, sockets and threads."""
         self.scales.close()
+        self.worktrees.close()
         self.writer.close()
         self.notices.close()
         self.versions.save()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from midwatch.core.change import Entry
 from midwatch.core.fleet import Agent
 from midwatch.supervisor.change.lease import Leases
+from midwatch.supervisor.change.placing import CheckOut
 from midwatch.supervisor.change.versions import Versions
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.machine.sandbox import Walls
@@ -43,6 +45,10 @@ class Surroundings:
     """None: nobody is walled in."""
     versions: Versions | None = None
     """None: nothing is remembered of what ran."""
+    entry: Callable[[str], Entry | None] = lambda _name: None
+    """What the fleet file that was loaded says of an agent, and its env file as it is now."""
+    check_out: CheckOut | None = None
+    """None: code is not taken back."""
     run_begins: Callable[[str, str], None] = lambda _name, _run_id: None
     run_over: Callable[[str, str, Run | None], None] = lambda _name, _run_id, _run: None
     """For the gateway: which keys are good."""

@@ -29,10 +29,15 @@ class Timers:
         due = self._system.now() + after_s
 
         def ring() -> None:
+            self._timers.pop(name, None)
             stood_still = self._system.now() - due > STOOD_STILL_S
             (late if late is not None and stood_still else act)()
 
         self._timers[name] = self._system.call_at(due, ring)
+
+    def pending(self, name: str) -> bool:
+        """Tell whether it is set and has not rung."""
+        return name in self._timers
 
     def cancel(self, *names: str) -> None:
         """Cancel these; without names, all."""

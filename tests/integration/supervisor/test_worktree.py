@@ -180,17 +180,18 @@ def test_what_nobody_needs_is_removed_unless_an_agent_wrote_there(
     (home.path / "state").mkdir()
     one = trees.place(str(home.path), Revision(first), None)
     two = trees.place(str(home.path), Revision(second), None)
-    assert trees.tidy({one.name, two.name}) == []
+    assert trees.tidy(()) == [], "they have just been asked for"
+    assert trees.tidy({one.name, two.name}, 0) == []
     assert Path(one.worktree).exists()
     (Path(two.worktree) / "report.md").write_text("work")
     (Path(one.worktree) / "state/kept").write_text("through a link, into the checkout")
-    (said,) = trees.tidy(())
+    (said,) = trees.tidy((), 0)
     assert two.worktree in said
     assert not Path(one.worktree).exists()
     assert (home.path / "state/kept").exists()
-    assert trees.tidy(()) == [], "told once"
+    assert trees.tidy((), 0) == [], "told once"
     (Path(two.worktree) / "report.md").unlink()
-    assert trees.tidy(()) == []
+    assert trees.tidy((), 0) == []
     assert not Path(two.worktree).exists()
 
 
@@ -200,7 +201,7 @@ def test_a_file_of_git_that_an_agent_changed_there_is_kept(
     first = home.commit(agent="one")
     placed = trees.place(str(home.path), Revision(first), None)
     (Path(placed.worktree) / "agent").write_text("changed by the agent")
-    assert len(trees.tidy(())) == 1
+    assert len(trees.tidy((), 0)) == 1
 
 
 def test_a_worktree_that_was_not_finished_is_made_anew(home: Repository, trees: Worktrees) -> None:

@@ -1,39 +1,41 @@
-"""rolled-back: a changed entry failed before it was stable, and the last good one runs again."""
+"""rolled-back: what was changed failed before it was stable, and the last good one runs again."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from midwatch.core.change import listed
 from midwatch.core.detection import Facts, Verdict, detector
 from midwatch.core.findings import told
 from midwatch.core.incident import Finding
-from midwatch.core.plain import text_of, texts_of
+from midwatch.core.plain import text_of
 from midwatch.core.recovery import WAKES, recovery
+from midwatch.core.versions import Takeback
 
 KIND: Final = "rolled-back"
 
 
 @detector(KIND, on=("agent.rolled_back", *WAKES))
 def rolled_back(facts: Facts) -> Verdict:
-    """Find an entry that was taken back; say what had changed, and why it did not stay."""
+    """Find what was taken back; say what had changed, why it did not stay, and what could not be taken back."""
     if facts.item.get("kind") != "agent.rolled_back":
         return recovery(facts, KIND)
-    keys, why = texts_of(facts.data, "keys", 20), text_of(facts.data, "reason", 160)
-    what = f"its changed entry ({listed(keys)})" if keys else "its changed entry"
+    taken, why = Takeback.of(facts.data), text_of(facts.data, "reason", 160)
+    what = taken.said or "its changed entry"
+    verb = "were" if " and " in what else "was"
     return Finding(
         kind=KIND,
         agent=facts.agent,
         severity="warning",
         sentence=told(
             facts,
-            f"{what} was taken back" + (f" because it failed: {why}" if why else ""),
-            "the last good one runs again until the fleet file is changed",
+            f"{what} {verb} taken back" + (f" because it failed: {why}" if why else ""),
+            taken.left_said,
+            f"the last good one runs again until {taken.until} is changed",
         ),
         reason="it failed before stable_after, and rollback is on",
         evidence_at=facts.item["at"],
         evidence={
-            "keys": keys,
+            **taken.to_json(),
             "reason": why,
             "end": text_of(facts.data, "end"),
             "run_id": facts.run_id,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from midwatch.core import change
 from midwatch.core.change import Difference, Entry
 from midwatch.core.errors import FleetFileError, MidwatchError
-from midwatch.core.versions import Revision, drift
+from midwatch.core.versions import SHORT, Revision, drift
 
 if TYPE_CHECKING:
     from midwatch.supervisor.change.reload import Changes
@@ -79,10 +79,11 @@ class Drift:
             await versions.woken.wait()
             versions.woken.clear()
             names, versions.fresh = versions.fresh, set()
-            runs = {n: k for n in names if (k := self._house.keepers.get(n)) and k.run is not None}
-            directories = {n: self._house.outfit.directory(k.agent) for n, k in runs.items()}
+            started = {n: k for n in names if (k := self._house.keepers.get(n))}
+            directories = {n: self._house.outfit.place(n, k.agent) for n, k in started.items()}
+            # also of runs that have ended already: the next one is judged by it
             await versions.look(directories.values(), dirty=True)
-            for name, keeper in runs.items():
+            for name, keeper in started.items():
                 self._correct(name, keeper, versions.there(directories[name]))
             await asyncio.sleep(SHARE_S)
 
@@ -96,7 +97,8 @@ class Drift:
 
     async def look(self) -> None:
         """Look once, and tell what has changed since the last time."""
-        await self._house.versions.look(self._directories(running=True), dirty=False)
+        versions = self._house.versions
+        await versions.look(self._directories(running=True), dirty=False)
         remark = await asyncio.to_thread(self._look_at_file)
         if remark is not None and remark != self._told_file:
             self._told_file = remark  # once for each state of the file
@@ -104,6 +106,9 @@ class Drift:
         hashes = await asyncio.to_thread(self._hash_env_files)
         for name, keeper in list(self._house.keepers.items()):
             self._tell(keeper, self._of(name, keeper, hashes.get(name)))
+        wanted = versions.places()
+        for sentence in await asyncio.to_thread(self._house.worktrees.tidy, wanted):
+            self._house.say(f"midwatch: {sentence}")
 
     def loaded(self) -> None:
         """The file was loaded again: what was known of it is over."""
@@ -171,6 +176,17 @@ class Drift:
         if keeper.run is None:
             return drift(None, None, self._by_file(name, None), note) + self._missing(name)
         content, revision = versions.ran_with(name)
+        back = versions.back(name)
+        if back is not None and env_file == back.env_file:
+            env_file = content  # it is known, and was taken back
+        if back is not None and back.code:
+            found = drift(None, None, self._by_file(name, env_file), note) + self._missing(name)
+            there = versions.there(directory)
+            if not back.tried(there) and there is not None:
+                found.append(
+                    f"its code moved to {there.commit[:SHORT]}; midwatch restart {name} tries it"
+                )
+            return found
         differs = env_file is not None and content is not None and env_file != content
         found = drift(revision, versions.there(directory), self._by_file(name, env_file), note)
         if differs and self._by_file(name, env_file) is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from midwatch.core import access, ground
 from midwatch.core.calls.variables import Past, kept_back, past
+from midwatch.core.change import Entry
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Agent, Fleet
 from midwatch.supervisor import environment
@@ -53,15 +54,36 @@ class Outfit:
             watchdog_s=agent.heartbeat.every if agent.liveness in (None, "heartbeat") else None,
             gateway=self._carrier(name, run_id),
         )
-        file = self.env_file(agent)
-        variables: dict[str, str] = {}
-        if file is not None:
-            self._refuse_stranger(file, name, agent)
-            variables = environment.read_env_file(file, name, self.file)
+        variables, content = self._from_file(name, agent)
         env = environment.build(agent, identity, self.inherited, variables)
         self.past[name] = self._past(name, {**variables, **agent.env})
-        self.versions.starting(name, env, None if file is None else _content(file))
+        key = () if identity.gateway is None else (identity.gateway.key,)
+        self.versions.starting(name, env, content, (identity.token, *key))
         return env
+
+    def _from_file(self, name: str, agent: Agent) -> tuple[dict[str, str], bytes | None]:
+        """Return the variables of an agent's env file, and its content. Raises SetupError."""
+        kept = self.versions.env_file(name)
+        if kept is not None:  # the file's failed: the last good content, as it was accepted then
+            text = kept.decode("utf-8-sig", "surrogateescape")
+            return environment.parse_env(text, f"the last good {agent.env_file}"), kept
+        file = self.env_file(agent)
+        if file is None:
+            return {}, None
+        content = _content(file)
+        self.versions.reading(name, content)
+        self._refuse_stranger(file, name, agent)
+        return environment.read_env_file(file, name, self.file), content
+
+    def place(self, name: str, agent: Agent) -> str:
+        """Return where the agent's runs are started: its directory, or the worktree of its last good code."""
+        placed = self.versions.placed.get(name)
+        return self.directory(agent) if placed is None else placed.directory
+
+    def entry(self, name: str) -> Entry | None:
+        """Return what the fleet file that was loaded says of an agent, and its env file as it is now."""
+        agent = self.fleet().agents.get(name)
+        return None if agent is None else Entry(agent, self.env_file_hash(agent))
 
     def _carrier(self, name: str, run_id: str) -> environment.Carrier | None:
         if self.gateway_url is None:

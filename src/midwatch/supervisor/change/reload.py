@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -284,14 +284,20 @@ class Changes:
         self.tell_loaded()
         self._loaded.env_files = {name: entry.env_file for name, entry in entries.items()}
         self.reloads += 1
-        versions = house.versions
-        wanted = {n: replace(e, agent=versions.instead(n, e.agent)[0]) for n, e in entries.items()}
+        wanted = {name: self._in_force(name, entry) for name, entry in entries.items()}
         # who leaves is asked first: an agent that only got another name waits for its lease, and no longer than needed
         steps = sorted(change.plan(before, wanted), key=lambda step: step.do is not Do.STOP)
         done = [self._carry_out(step, agents.get(step.name)) for step in steps]
         house.versions.forget([d.agent for d in done if d.agent not in agents])
         self._drift.loaded()
         return notes, done
+
+    def _in_force(self, name: str, entry: Entry) -> Entry:
+        """Return what is to run where the file says `entry`: what was good, when this was taken back."""
+        versions = self._house.versions
+        agent, note = versions.instead(name, entry.agent, entry.env_file)
+        kept = versions.env_file(name) if note else None
+        return Entry(agent, entry.env_file if kept is None else versions.of_env_file(kept))
 
     def _carry_out(self, step: Step, agent: Agent | None) -> Did:
         keepers, name = self._house.keepers, step.name
@@ -341,6 +347,7 @@ class Changes:
         def gone() -> None:
             self._leaving.pop(name, None)
             keeper.tenure.leave()
+            self._house.versions.placed.pop(name, None)
             self._house.notices.forget(name)
             self._house.journal.hold(name, None, "", self._house.system.wall())
             over.set()

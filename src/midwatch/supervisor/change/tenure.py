@@ -1,23 +1,33 @@
 """What an agent runs as, and by which right: its lease, its version, and the trial of a changed entry.
 
-The keeper asks before a start (is the agent ours?), after one (what was it made of?) and at an end (was
-the entry at fault?). Without leases and versions, as in tests, every answer is yes, nothing, no.
+The keeper asks before a start (is the agent ours, and is its code there?), after one (what was it made
+of?) and at an end (was what has changed at fault?). Without leases and versions, as in tests, every answer
+is yes, nothing, no.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
+from midwatch.core import ground
 from midwatch.core import versions as decisions
+from midwatch.core.change import ENV_FILE_CONTENT
 from midwatch.core.exits import End, Verdict
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import State
+from midwatch.core.versions import SHORT, Revision, Takeback
+from midwatch.supervisor.change.good import Good
 from midwatch.supervisor.change.lease import RETRY_S, Holder
+from midwatch.supervisor.change.placing import Answer
 from midwatch.supervisor.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from midwatch.supervisor.keeper import Keeper
+
+PLACE_S: Final = 60.0
+"""How long a start waits for an earlier revision; longer than git is given for it."""
 
 
 class Tenure:
@@ -31,19 +41,35 @@ class Tenure:
         self._keeper = keeper
         self._around = around
         self._elsewhere: Holder | None = None
+        self._placing = False
+        """Its last good code is being checked out."""
+        self._placed = False
+        """It has just been: the next start need not ask."""
+        self._why = ""
+        """Why it is started when that is done."""
+        self._untold: tuple[Takeback, dict[str, Any], str] | None = None
+        """A rollback whose code is still to be had: what is told of it then."""
+        self._hopeless: dict[str, str] = {}
+        """Commits that could not be had again, and why."""
 
     def choose(self) -> None:
         """At the beginning: an entry that was taken back is not tried again before the file is changed."""
         versions, keeper = self._around.versions, self._keeper
         if versions is None:
             return
-        agent, self.note = versions.instead(keeper.name, keeper.agent)
+        file = self._around.entry(keeper.name)
+        content = None if file is None else file.env_file
+        agent, self.note = versions.instead(keeper.name, keeper.agent, content)
         if self.note:
             keeper.take(agent)
             keeper.say(f"{keeper.name}: {self.note}")
 
     def admitted(self, why: str) -> bool:
-        """Tell whether the agent may be started here; else say who has it, and ask again later."""
+        """Tell whether the agent may be started here and now; else it is started as soon as it may."""
+        return self._leased(why) and self._supplied(why)
+
+    def _leased(self, why: str) -> bool:
+        """Tell whether the agent is ours; else say who has it, and ask again later."""
         leases, keeper = self._around.leases, self._keeper
         if leases is None:
             return True
@@ -78,7 +104,7 @@ class Tenure:
                 return
             if keeper.agent.schedule is None:
                 keeper.start(why if why.endswith(holder) else f"{why}; {holder}")
-            elif self.admitted(why):
+            elif self._leased(why):
                 keeper.between_runs()  # its time is over, and the other one has used it
 
         return start
@@ -101,36 +127,159 @@ class Tenure:
         return versions.started(keeper.name, keeper.agent, directory).to_json()
 
     def proved(self) -> None:
-        """This entry is good."""
+        """What runs is good."""
         if self._around.versions is not None:
             self._around.versions.prove(self._keeper.name, self._keeper.agent)
 
     def judge(self, verdict: Verdict, decision: Decision) -> Decision:
-        """Return what follows the end of a run: the last good entry when the changed one is at fault."""
+        """Return what follows the end of a run: the last good one when what has changed since is at fault."""
         versions, keeper = self._around.versions, self._keeper
         if versions is None or not keeper.agent.rollback:
             return decision
         if verdict.end is End.FINISHED:
             self.proved()
-        good, changed = versions.good(keeper.name), versions.difference(keeper.name, keeper.agent)
+        good, ran = versions.good(keeper.name), versions.ran_with(keeper.name)[1]
+        changed = versions.difference(keeper.name, keeper.agent)
+        code = "" if good is None else decisions.code_change(good.revision, ran)
         found = decisions.judge(
             verdict,
             wanted=keeper.agent.rollback,
-            proven=good == keeper.agent,
+            proven=versions.back(keeper.name) is not None,
             good_known=good is not None,
             changed=changed,
+            code=code,
         )
         if not found.back or good is None:
             return decision
-        self.note = decisions.since_changed(changed.keys, verdict.end)
-        versions.take_back(keeper.name, keeper.agent, self.note)
-        data: dict[str, Any] = {
-            "keys": list(changed.keys),
+        taken = self._takeback(good, ran if code else None, changed.keys)
+        if not taken:
+            keeper.say(f"{keeper.name}: not rolled back: {taken.left_said}")
+            return decision
+        self.note = decisions.since_changed(taken, verdict.end)
+        versions.take_back(keeper.name, keeper.agent, self.note, code=taken.code is not None)
+        told: dict[str, Any] = {
             "end": verdict.end,
             "reason": verdict.reason,
             "stable_after_s": keeper.agent.restart.stable_after,
         }
-        keeper.tell.event("agent.rolled_back", data)
-        keeper.say(f"{keeper.name}: rolled back: {found.reason}")
-        keeper.take(good)
-        return Decision(Next.RESTART, f"{verdict.reason}; rolled back to the last good entry")
+        keeper.take(good.agent)
+        if taken.code is None:
+            self._tell(taken, told, found.reason)
+        else:
+            self._untold = (taken, told, found.reason)
+        return Decision(Next.RESTART, f"{verdict.reason}; rolled back to what was good last")
+
+    def _takeback(self, good: Good, ran: Revision | None, keys: tuple[str, ...]) -> Takeback:
+        """Return what can be taken back. `ran`: the changed code; None: it has not changed."""
+        own = tuple(key for key in keys if key != ENV_FILE_CONTENT)
+        left: list[tuple[str, str]] = []
+        if good.agent.env_file is not None and good.env_file is None:
+            left.append(("its env file's content", "the last good one was not kept"))
+        code: tuple[str, str] | None = None
+        if ran is not None and good.revision is not None:
+            why = decisions.stays(good.revision) or self._hopeless.get(good.revision.commit, "")
+            if not why and self._around.check_out is None:
+                why = "there is no data directory for it"
+            if not why and ground.walled(good.agent) is not None:
+                why = "its walls are built around its own directory"
+            if why:
+                left.append(("its code", why))
+            else:
+                code = (ran.commit, good.revision.commit)
+        return Takeback(own, ENV_FILE_CONTENT in keys, code, tuple(left))
+
+    def _tell(self, taken: Takeback, told: dict[str, Any], reason: str) -> None:
+        keeper = self._keeper
+        keeper.tell.event("agent.rolled_back", {**taken.to_json(), **told})
+        left = f"; {taken.left_said}" if taken.left else ""
+        keeper.say(f"{keeper.name}: rolled back: {reason}{left}")
+
+    # -- code --------------------------------------------------------------------------------
+
+    def _supplied(self, why: str) -> bool:
+        """Tell whether what is to be started is there; an earlier revision is checked out first."""
+        versions, keeper = self._around.versions, self._keeper
+        back = None if versions is None else versions.back(keeper.name)
+        if versions is None or back is None:
+            if versions is not None:
+                versions.placed.pop(keeper.name, None)
+            return True
+        file = self._around.entry(keeper.name)
+        if file is not None and not versions.instead(keeper.name, file.agent, file.env_file)[1]:
+            self._try_anew("its env file was changed")
+            return True
+        good = versions.good(keeper.name)
+        if not back.code or good is None or good.revision is None or self._placed:
+            self._placed = False
+            return True
+        self._why = why
+        keeper.timers.set("start", PLACE_S, lambda: self._go_on("git took too long"))
+        reason = f"its last good code, {good.revision.commit[:SHORT]}, is being checked out"
+        keeper.become(State.STARTING, reason)
+        if not self._placing and self._around.check_out is not None:
+            self._placing = True
+            directory = self._around.directory(good.agent)
+            self._around.check_out(directory, good.revision, back, self._given)
+        return False
+
+    def _given(self, answer: Answer) -> None:
+        """Take the answer, unless somebody decided otherwise meanwhile, or it comes too late."""
+        self._placing = False
+        if self._why and self._keeper.timers.pending("start"):
+            self._keeper.timers.cancel("start")
+            self._go_on(answer)
+
+    def _go_on(self, answer: Answer) -> None:
+        """Start with the code that was had, or without."""
+        versions, keeper = self._around.versions, self._keeper
+        why, self._why = self._why, ""
+        if versions is None or keeper.run is not None:
+            return
+        if answer is None:
+            self._try_anew("its code was changed")
+        elif isinstance(answer, str):
+            self._go_without(answer)
+        else:
+            versions.placed[keeper.name] = answer
+            versions.amend(keeper.name, code=True, place=answer.name)
+            self._placed = True
+            if self._untold is not None:
+                untold, self._untold = self._untold, None
+                self._tell(*untold)
+        keeper.start(why)
+
+    def _go_without(self, why: str) -> None:
+        """The last good code cannot be had: what else was taken back stays so, if anything was."""
+        versions, keeper = self._around.versions, self._keeper
+        assert versions is not None
+        good = versions.good(keeper.name)
+        if good is not None and good.revision is not None:
+            self._hopeless[good.revision.commit] = why
+        untold, self._untold = self._untold, None
+        if untold is None:
+            self.note += f"; its code stays as it is: {why}"
+            versions.amend(keeper.name, code=False, note=self.note)
+            keeper.say(f"{keeper.name}: its last good code cannot be had any more: {why}")
+            return
+        taken, told, reason = untold
+        taken = replace(taken, code=None, left=(*taken.left, ("its code", why)))
+        if taken:
+            self.note = decisions.since_changed(taken, str(told["end"]))
+            versions.amend(keeper.name, code=False, note=self.note)
+            self._tell(taken, told, reason)
+        else:
+            versions.try_anew(keeper.name)
+            self.note = ""
+            keeper.say(f"{keeper.name}: not rolled back: {taken.left_said}")
+
+    def _try_anew(self, why: str) -> None:
+        """What was taken back is another now: it is tried."""
+        versions, keeper = self._around.versions, self._keeper
+        assert versions is not None
+        versions.try_anew(keeper.name)
+        versions.placed.pop(keeper.name, None)
+        self.note, self._untold = "", None
+        keeper.say(f"{keeper.name}: {why} since it was taken back; it is tried anew")
+        file = self._around.entry(keeper.name)
+        if file is not None and file.agent != keeper.agent:
+            keeper.take(file.agent)

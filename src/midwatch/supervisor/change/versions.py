@@ -1,8 +1,8 @@
-"""What runs are made of, and the last good entry of agents that may be rolled back.
+"""What runs are made of, and what was good last of agents that may be rolled back.
 
 Hashes are keyed with the instance's secret: they tell whether two environments are the same, and nothing
 else. What git has checked out is looked up in a worker thread and remembered by directory, so a start
-never waits for it. The last good entries stand in one file, mode 0600; it holds what the fleet file held.
+never waits for it. What was good stands in one file, mode 0600 (`change.good`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from midwatch.core.change import Difference, Entry, compare
 from midwatch.core.fleet import Agent
 from midwatch.core.versions import Revision, Version
 from midwatch.supervisor.change import checkout
+from midwatch.supervisor.change.good import Back, Good, Kept
+from midwatch.supervisor.change.worktree import Placed
 from midwatch.supervisor.datadir import DataDir
 
 FILE: Final = "supervisor/versions"
@@ -34,20 +36,10 @@ _OWN: Final = re.compile(
 
 
 @dataclass(slots=True)
-class Kept:
-    """What is remembered of one agent. Entries are as `Agent.model_dump` gives them."""
-
-    good: Agent | None = None
-    refused: str = ""
-    """Configuration hash of the entry that was taken back; empty: none."""
-    note: str = ""
-    """What is shown about it."""
-
-
-@dataclass(slots=True)
 class _Started:
     environment: str = ""
     env_file: str = ""
+    content: bytes | None = None
     revision: Revision | None = None
 
 
@@ -64,6 +56,8 @@ class Versions:
         self._started: dict[str, _Started] = {}
         self._revisions: dict[str, Revision | None] = {}
         self._kept: dict[str, Kept] = {}
+        self.placed: dict[str, Placed] = {}
+        """Agent → the worktree in which its runs are started instead of its directory."""
         self._saving: asyncio.TimerHandle | None = None
         self._read()
 
@@ -78,20 +72,31 @@ class Versions:
         whole = json.dumps([agent.model_dump(mode="json"), env_file], sort_keys=True)
         return self.keyed(whole.encode())
 
-    def starting(self, name: str, env: Mapping[str, str], env_file: bytes | None) -> None:
-        """Take what the next run of an agent is given."""
-        shared = {k: v for k, v in env.items() if _OWN.fullmatch(k) is None}
+    def reading(self, name: str, env_file: bytes | None) -> None:
+        """Take the env file's content that the next run of an agent is to be given, if it makes sense."""
         started = self._started.setdefault(name, _Started())
-        started.environment = self.keyed(json.dumps(shared, sort_keys=True).encode())
-        started.env_file = self.of_env_file(env_file)
+        started.env_file, started.content = self.of_env_file(env_file), env_file
+
+    def starting(
+        self,
+        name: str,
+        env: Mapping[str, str],
+        env_file: bytes | None,
+        own: Collection[str] = (),
+    ) -> None:
+        """Take what the next run of an agent is given; values of `own` are this run's alone."""
+        self.reading(name, env_file)
+        shared = {k: v for k, v in env.items() if _OWN.fullmatch(k) is None and v not in own}
+        whole = json.dumps(shared, sort_keys=True)
+        self._started[name].environment = self.keyed(whole.encode())
 
     def of_env_file(self, content: bytes | None) -> str:
         return "" if content is None else self.keyed(content)
 
     def started(self, name: str, agent: Agent, directory: str) -> Version:
         """Return the version of the run that has just been started."""
-        known = self._started.setdefault(name, _Started())
-        known.revision = self._revisions.get(directory)
+        known, placed = self._started.setdefault(name, _Started()), self.placed.get(name)
+        known.revision = self._revisions.get(directory) if placed is None else placed.revision
         self.fresh.add(name)
         self.woken.set()
         return Version(self.configuration(agent, known.env_file), known.environment, known.revision)
@@ -129,42 +134,89 @@ class Versions:
                 continue  # what is known says more
             self._revisions[directory] = fresh
 
-    # -- good entries ------------------------------------------------------------------------
+    # -- what was good -----------------------------------------------------------------------
 
-    def good(self, name: str) -> Agent | None:
-        """Return the last entry that was good, where it is kept."""
+    def good(self, name: str) -> Good | None:
+        """Return what was good last, where it is kept."""
         return self._kept.get(name, Kept()).good
 
-    def difference(self, name: str, agent: Agent) -> Difference:
-        """Return what differs between the last good entry and this one."""
+    def back(self, name: str) -> Back | None:
+        """Return what was taken back, while that is in force."""
+        return self._kept.get(name, Kept()).back
+
+    def env_file(self, name: str) -> bytes | None:
+        """Return the env file's content that the next run is given in place of the file's; None: the file's."""
         good = self.good(name)
-        return Difference() if good is None else compare(Entry(good), Entry(agent))
+        return None if good is None or self.back(name) is None else good.env_file
+
+    def difference(self, name: str, agent: Agent) -> Difference:
+        """Return what differs between the last good entry, with its env file, and this one as it was started."""
+        good = self.good(name)
+        if good is None:
+            return Difference()
+        kept = good.env_file is not None
+        started = self._started.get(name)
+        now = started.env_file if started is not None and kept else ""
+        was = self.of_env_file(good.env_file) if now else ""
+        return compare(Entry(good.agent, was), Entry(agent, now))
 
     def prove(self, name: str, agent: Agent) -> None:
-        """Take it that this entry is good. Kept for agents that may be rolled back."""
+        """Take it that what runs is good. Kept for agents that may be rolled back."""
         kept = self._kept.setdefault(name, Kept())
-        if not agent.rollback or kept.good == agent or (kept.refused and kept.good is not None):
+        if not agent.rollback or kept.back is not None:
             return
-        self._kept[name] = Kept(agent)
-        self._save_soon()
+        started = self._started.get(name, _Started())
+        good = Good(agent, started.content, started.revision)
+        if kept.good != good:
+            kept.good = good
+            self._save_soon()
 
-    def take_back(self, name: str, agent: Agent, note: str) -> Agent | None:
-        """Remember that this entry was taken back; return the last good one."""
-        kept = self._kept.setdefault(name, Kept())
-        kept.refused, kept.note = self.configuration(agent, ""), note
+    def take_back(self, name: str, agent: Agent, note: str, *, code: bool = False) -> Good | None:
+        """Remember that what was started last, by this entry, was taken back; return what was good."""
+        kept, started = self._kept.setdefault(name, Kept()), self._started.get(name, _Started())
+        ran = started.revision
+        kept.back = Back(
+            self.configuration(agent, ""), started.env_file, ran.commit if ran else "",
+            bool(ran and ran.dirty), code, "", note,
+        )  # fmt: skip
         self._save_soon()
         return kept.good
 
-    def instead(self, name: str, agent: Agent) -> tuple[Agent, str]:
-        """Return the entry to run where the file says `agent`: the good one when this was taken back."""
-        kept = self._kept.get(name)
-        if kept is None or kept.good is None or not kept.refused or not agent.rollback:
-            return agent, ""
-        if kept.refused != self.configuration(agent, ""):
-            kept.refused = kept.note = ""  # the file was changed again: a new trial
+    def amend(self, name: str, *, code: bool, place: str = "", note: str | None = None) -> None:
+        """Take what became of the code that was to be taken back."""
+        back = self.back(name)
+        if back is not None:
+            back.code, back.place, back.note = code, place, back.note if note is None else note
             self._save_soon()
+
+    def try_anew(self, name: str) -> None:
+        """What was taken back is tried again: it is another now."""
+        if self.back(name) is not None:
+            self._kept[name].back = None
+            self._save_soon()
+
+    def instead(self, name: str, agent: Agent, env_file: str | None = None) -> tuple[Agent, str]:
+        """Return the entry to run where the file says `agent`: the good one when this was taken back.
+
+        `env_file` is the hash of its env file's content as it is now; None: not known.
+        """
+        kept = self._kept.get(name)
+        if kept is None or kept.good is None or kept.back is None or not agent.rollback:
             return agent, ""
-        return kept.good, kept.note
+        fixed = (
+            env_file is not None
+            and kept.good.env_file is not None
+            and env_file != kept.back.env_file
+        )
+        if kept.back.entry != self.configuration(agent, "") or fixed:
+            self.try_anew(name)  # it was changed again: a new trial
+            return agent, ""
+        return kept.good.agent, kept.back.note
+
+    def places(self) -> set[str]:
+        """Return the names of the worktrees that are in use, or will be."""
+        wanted = {k.back.place for k in self._kept.values() if k.back is not None and k.back.code}
+        return {*wanted, *(placed.name for placed in self.placed.values())} - {""}
 
     def forget(self, names: Collection[str]) -> None:
         """Drop what is known of agents that left the fleet file."""
@@ -190,8 +242,7 @@ class Versions:
             return
         for name, value in cast("dict[str, Any]", found).items():
             try:
-                good = Agent.model_validate(value["good"]) if value.get("good") else None
-                self._kept[name] = Kept(good, str(value["refused"]), str(value["note"]))
+                self._kept[name] = Kept.of(value)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # of a version with other keys: not good any more
 
@@ -206,13 +257,9 @@ class Versions:
         self._saving.cancel()
         self._saving = None
         content = {
-            name: {
-                "good": kept.good.model_dump(mode="json") if kept.good else None,
-                "refused": kept.refused,
-                "note": kept.note,
-            }
+            name: kept.to_json()
             for name, kept in self._kept.items()
-            if kept.good is not None or kept.refused
+            if kept.good is not None or kept.back is not None
         }
         try:
             self._data.write(FILE, json.dumps(content).encode() + b"\n")

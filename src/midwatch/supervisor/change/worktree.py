@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -43,6 +44,9 @@ MAX_LISTING: Final = 64 * 1024 * 1024
 
 MAX_LINKS: Final = 1_000
 """Things beside the code that are linked; who has more keeps them in a folder."""
+
+FRESH_S: Final = 300.0
+"""What was asked for within so long is not tidied away: its agent may be about to be started."""
 
 _ABOUT: Final = "about.json"
 _TREE: Final = "tree"
@@ -83,6 +87,7 @@ class Worktrees:
         self._asked: set[subprocess.Popen[bytes]] = set()
         self._closed = False
         self._told: set[str] = set()
+        self._asked_at: dict[str, float] = {}
 
     def close(self) -> None:
         """Let nobody wait for git any more."""
@@ -106,20 +111,23 @@ class Worktrees:
         mark = hashlib.sha256(os.fsencode(f"{tree}\0{objects}")).hexdigest()[:12]
         home = self._folder / f"{mark}-{wanted.commit[:SHORT]}"
         with self._lock:
+            self._asked_at[home.name] = time.monotonic()
             if not self._whole(home, wanted.commit):
                 self._make(home, Path(tree), objects, wanted.commit, instead_of)
         there = os.path.normpath(home / _TREE / inner)
         if not os.path.isdir(there):  # noqa: PTH112
             raise Unavailable(f"{wanted.commit[:SHORT]} has no directory {inner!r}")
-        return Placed(tree, str(home / _TREE), there, Revision(wanted.commit, wanted.branch, False))
+        return Placed(tree, str(home / _TREE), there, Revision(wanted.commit, None, dirty=False))
 
-    def tidy(self, keep: Collection[str]) -> list[str]:
+    def tidy(self, keep: Collection[str], fresh_s: float = FRESH_S) -> list[str]:
         """Remove the worktrees that nobody needs; return sentences about those that hold an agent's files."""
         with self._lock:
             try:
                 homes = [home for home in self._folder.iterdir() if home.name not in keep]
             except OSError:
                 return []
+            young = time.monotonic() - fresh_s
+            homes = [home for home in homes if self._asked_at.get(home.name, -math.inf) <= young]
             said: list[str] = []
             for home in homes:
                 if self._holds_more(home):
