@@ -22,6 +22,7 @@ from midwatch.core.counts import Counts
 from midwatch.core.incident import Incident
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
 from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.reckoning import Reckoned
 from midwatch.core.spans.store import SpanStore
 from midwatch.store.runs import RunStore
 from midwatch.store.small import SmallStore
@@ -54,6 +55,8 @@ class Room:
     scratch: Path
     """Where files stand while they are made and sent; emptied when the hub starts."""
     clock: Callable[[], float]
+    trust_clock: Callable[[], Awaitable[Reckoned]]
+    """Believe the wall clock as it is; return how it is taken now."""
     version: str
     error_page: ErrorPage | None = None
 

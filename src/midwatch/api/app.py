@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from midwatch.api import (
     acts,
+    clock,
     export,
     forget,
     gateway,
@@ -66,6 +67,7 @@ def build(room: Room, routers: Sequence[APIRouter] = ()) -> FastAPI:
         sql.build(room),
         export.build(room),
         forget.build(room),
+        clock.build(room),
         acts.build(room),
         gateway.build(room),
         keys.build(room),

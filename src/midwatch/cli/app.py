@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "sql": "sql",
     "export": "export",
     "forget": "forget",
+    "trust-clock": "trust_clock",
     "migrate": "migrate",
     "prices": "prices",
     "key": "key",

@@ -35,8 +35,9 @@ from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.questions import Questions
 from midwatch.core.times import day_start, zone_of
-from midwatch.core.view import FleetView
+from midwatch.core.view import FORGET_AFTER_S, FleetView
 from midwatch.hub.keeping.guarding import DiskNews
+from midwatch.hub.keeping.trusting import ClockNews
 from midwatch.hub.settings import Settings
 from midwatch.hub.spans import SpanRoom
 from midwatch.hub.together import Together
@@ -101,6 +102,7 @@ class Hub:
             clock,
             small=self._telemetry,
             tell=DiskNews(self._note, self._incidents, clock, SELF),
+            tell_clock=ClockNews(self._note, self._incidents, clock, SELF),
             mine=self._watches,
         )
         self._ingest = IngestApp(self._intake, self._seen)
@@ -147,7 +149,7 @@ class Hub:
             nodes=self._nodes,
             publisher=self._stream,
             make_watch=make,
-            read_anew=self._restore,
+            read_anew=self._restore_all,
             counts=self.counts,
             clock=self.clock,
         )
@@ -181,6 +183,7 @@ class Hub:
             logs=self.settings.data / "logs",
             scratch=_emptied(self._folder / SCRATCH),
             clock=self.clock,
+            trust_clock=self._spans.life.trust.confirm,
             version=version("midwatch"),
             error_page=_error_page,
         )
@@ -211,6 +214,7 @@ class Hub:
         await self._restore()
         self._intake.start()
         await self._spans.start(self._telemetry)
+        await self._recall()
         await self._watch.start()
 
     async def _restore(self) -> None:
@@ -218,6 +222,16 @@ class Hub:
         now = self.clock()
         start = day_start(now, zone_of(self._fleet.timezone))
         self._view.restore(await self._telemetry.histories(now, start), now)
+
+    async def _recall(self) -> None:
+        """Let the view know of agents that send spans alone. Raises StoreError."""
+        now = self.clock()
+        newest = await self._spans.store.newest(round((now - FORGET_AFTER_S) * 1e9))
+        self._view.recall(newest, now)
+
+    async def _restore_all(self) -> None:
+        await self._restore()
+        await self._recall()
 
     async def listen(self) -> list[str]:
         """Open the addresses for telemetry alone, after `start`; return them in words. Raises SetupError."""

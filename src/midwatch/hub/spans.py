@@ -23,6 +23,7 @@ from midwatch.core.view import FleetView
 from midwatch.hub.keeping.guarding import Tell
 from midwatch.hub.keeping.keeper import Small
 from midwatch.hub.keeping.life import Life
+from midwatch.hub.keeping.trusting import TellClock
 from midwatch.hub.listeners import Listeners
 from midwatch.hub.losing import Find, Losing
 from midwatch.hub.olden import move
@@ -63,9 +64,10 @@ class SpanRoom:
         *,
         small: Small | None = None,
         tell: Tell | None = None,
+        tell_clock: TellClock | None = None,
         mine: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`small` keeps beats, events and samples; `tell` hears how the disk is."""
+        """`small` keeps beats, events and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps."""
         self._clock = clock
         self._counts = counts
         self._view = view
@@ -74,7 +76,15 @@ class SpanRoom:
         self.store = stores.spans(self._books)
         self.losing = Losing(self.store, view, find_run, counts, clock)
         self.life = Life(
-            self.store, data / "hub", fleet, counts, clock, small=small, tell=tell, mine=mine
+            self.store,
+            data / "hub",
+            fleet,
+            counts,
+            clock,
+            small=small,
+            tell=tell,
+            tell_clock=tell_clock,
+            mine=mine,
         )
         door = Admission(closed=self.life.closed)
         intake = OtlpIntake(self.store, roster, observer, door, counts, clock)

@@ -47,6 +47,8 @@ SUPERVISOR_KINDS: Final = frozenset(
         "disk.low",
         "disk.full",
         "disk.fine",
+        "clock.jumped",
+        "clock.steady",
         *news.ALL,
     }
 )

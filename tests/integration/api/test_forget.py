@@ -73,3 +73,17 @@ async def test_only_an_admin_may_delete(hub: Any) -> None:
     token = made.json()["token"]
     refused = await hub.client.post("/api/forget", {"sessions": ["s1"]}, token=token)
     assert refused.status == 403
+
+
+async def test_an_admin_says_that_the_clock_is_right_and_nobody_else(hub: Any) -> None:
+    await hub.hub._spans.life.round()
+    known = hub.hub._spans.life.trust.now
+    assert known is not None
+    assert known.believed
+    answer = await hub.client.post("/api/clock/trust")
+    assert answer.status == 200, answer.body
+    assert answer.json()["believed"] is True
+    assert abs(answer.json()["aged"] - hub.hub.clock()) < 60.0
+    made = (await hub.client.post("/api/tokens", {"name": "w", "scopes": ["write", "act"]})).json()
+    refused = await hub.client.ask("POST", "/api/clock/trust", token=made["token"])
+    assert refused.status == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.core.spans.form import Signal
+from midwatch.core.spans.form import START_NS, Signal
 from midwatch.core.spans.keeping import Guarded, Level
+from midwatch.core.spans.reckoning import Reckoned
+from midwatch.core.spans.store import Footprint, Piece
 from midwatch.core.telemetry import AgentKeep, Keep
 from midwatch.hub.keeping.guarding import DiskGuard, DiskNews
 from midwatch.hub.keeping.keeper import Keeper
+from midwatch.hub.keeping.trusting import ClockNews, ClockTrust
 from midwatch.store.memory import SetSpace
 from midwatch.store.spans.memory import MemorySpans
 
@@ -180,3 +184,156 @@ async def test_that_all_is_fine_is_told_only_when_something_was_wrong() -> None:
     await news(fine)
     assert [event["kind"] for event in events] == ["disk.low", "disk.fine"]
     assert events[0]["data"] == {"reason": "low", "free_bytes": 1, "limit_bytes": 2}
+
+
+# -- the clock ---------------------------------------------------------------------------------
+
+YEAR_S = 365 * DAY_S
+
+
+class Clocks:
+    """A wall clock that can be set, and a steady one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.real, self.off, self.boot = NOON_S, 0.0, "b1"
+        self.file = folder / "clock.json"
+        self.counts = Counts()
+        self.told: list[bool] = []
+        self.broken = False
+
+    def wall(self) -> float:
+        return self.real + self.off
+
+    async def tell(self, now: Reckoned) -> None:
+        if self.broken:
+            raise StoreError("told to be broken")
+        self.told.append(now.jumped)
+
+    def trust(self) -> ClockTrust:
+        return ClockTrust(
+            self.file,
+            self.counts,
+            self.wall,
+            self.tell,
+            steady=lambda: self.real - NOON_S,
+            boot=lambda: self.boot,
+        )
+
+
+def keeping(clocks: Clocks, store: MemorySpans, rows: Rows) -> Keeper:
+    return Keeper(
+        store, lambda: KEEP, clocks.counts, clocks.wall, small=rows, trust=clocks.trust()
+    )  # fmt: skip
+
+
+async def held(store: MemorySpans) -> int:
+    return (await store.footprint()).signals[Signal.SPANS].rows
+
+
+@pytest.mark.parametrize("off", [YEAR_S, -YEAR_S])
+async def test_a_jump_of_the_wall_clock_lets_nothing_go(tmp_path: Path, off: float) -> None:
+    clocks, store, rows = Clocks(tmp_path), await filled(), Rows()
+    keeper = keeping(clocks, store, rows)
+    await keeper.round(clocks.wall())
+    assert await held(store) == 2
+    clocks.off = off
+    for _ in range(100):
+        clocks.real += 60.0
+        await keeper.round(clocks.wall())
+    assert await held(store) == 2, "the youngest is two hours old, whatever the wall says"
+    for kind, before, _ in rows.asked:
+        assert before <= clocks.real - KEEP.age_s("", kind), kind
+    assert clocks.told == [False, True]
+    # once it is right again, what is really old goes
+    clocks.off = 0.0
+    clocks.real += DAY_S + 60.0
+    await keeper.round(clocks.wall())
+    assert clocks.told == [False, True, False]
+    assert await held(store) == 1
+
+
+async def test_a_wrong_clock_is_not_believed_after_a_restart_either(tmp_path: Path) -> None:
+    clocks, store = Clocks(tmp_path), await filled()
+    await keeping(clocks, store, Rows()).round(clocks.wall())
+    clocks.off, clocks.boot = YEAR_S, "b2"
+    again = keeping(clocks, store, Rows())
+    await again.round(clocks.wall())
+    assert await held(store) == 2
+    assert clocks.told == [False, True]
+
+
+class Pieces(MemorySpans):
+    """A store that knows the times of what it holds, as those on disks do."""
+
+    async def footprint(self) -> Footprint:
+        times = [row[START_NS] for row in self.shelf.spans]
+        found = await super().footprint()
+        return replace(found, pieces=[Piece(at, at, 1) for at in times])
+
+
+async def test_without_a_memory_what_is_stored_tells_how_late_it_is(tmp_path: Path) -> None:
+    store = Pieces((await filled()).shelf)
+    for written in (None, "torn", "[1]", '{"boot": "b1", "at": "x"}'):
+        clocks = Clocks(tmp_path)
+        if written is None:
+            clocks.file.unlink(missing_ok=True)
+        else:
+            clocks.file.write_text(written)
+        clocks.off = YEAR_S
+        await keeping(clocks, store, Rows()).round(clocks.wall())
+        # by the time of the newest that is stored, the day of the oldest is over
+        assert await held(store) == 2, written
+        assert clocks.told == [True], written
+        assert clocks.counts.value("keeping_failures", "clock") == (written is not None)
+
+
+async def test_a_person_confirms_the_clock_and_what_is_too_old_goes(tmp_path: Path) -> None:
+    clocks, store = Clocks(tmp_path), await filled()
+    trust = clocks.trust()
+    keeper = Keeper(store, lambda: KEEP, clocks.counts, clocks.wall, trust=trust)
+    await keeper.round(clocks.wall())
+    clocks.off = YEAR_S
+    await keeper.round(clocks.wall())
+    assert await held(store) == 2
+    assert (await trust.confirm()).believed
+    await keeper.round(clocks.wall())
+    assert await held(store) == 0
+
+
+async def test_what_cannot_be_told_or_written_is_counted_and_told_later(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "nowhere")
+    trust = clocks.trust()
+    clocks.broken = True
+
+    async def nothing() -> None:
+        return None
+
+    assert await trust.aged(nothing) == NOON_S
+    assert clocks.counts.value("keeping_failures", "clock") == 2
+    clocks.broken = False
+    await trust.aged(nothing)
+    assert clocks.told == [False]
+
+
+async def test_a_jump_is_an_event_and_its_end_one_only_while_its_incident_is_open() -> None:
+    events: list[dict[str, Any]] = []
+
+    async def append(item: dict[str, Any]) -> None:
+        events.append(item)
+
+    book: Any = NoIncidents()
+    news = ClockNews(append, book, lambda: 5.0, "midwatch")
+    even = Reckoned("b", 1.0, 1.0, 1.0)
+    await news(even)
+    assert events == []
+    jumped = Reckoned("b", 1.0, 1.0 + YEAR_S, 1.0, need_s=DAY_S, off_s=YEAR_S)
+    await news(jumped)
+    book.open = [type("Open", (), {"kind": "clock-jump"})()]
+    await news(even)
+    assert [event["kind"] for event in events] == ["clock.jumped", "clock.steady"]
+    assert events[0]["data"] == {
+        "reason": jumped.reason,
+        "off_s": YEAR_S,
+        "need_s": DAY_S,
+        "aged": 1.0,
+    }

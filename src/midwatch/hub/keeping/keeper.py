@@ -15,6 +15,7 @@ from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expires, Expiry, due
 from midwatch.core.spans.store import Proof, Selector, Settled, SpanStore
 from midwatch.core.telemetry import Keep
+from midwatch.hub.keeping.trusting import ClockTrust
 
 SELDOM_S: Final = 3_600.0
 """Distance of what is dear and can wait: rows of `telemetry.duckdb`, and stores that can only drop."""
@@ -61,8 +62,10 @@ class Keeper:
         small: Small | None = None,
         sampling: Sampling | None = None,
         mine: Callable[[], Awaitable[bool]] | None = None,
+        trust: ClockTrust | None = None,
     ) -> None:
-        """`mine` tells whether this hub is the one that does it, where several share a store."""
+        """`mine` tells whether this hub is the one that does it, where several share a store; by `trust` ages are
+        reckoned, without it by the time of each round."""
         self.done = Kept()
         self._store = store
         self._keep = keep
@@ -71,17 +74,20 @@ class Keeper:
         self._small = small
         self._sampling = sampling
         self._mine = mine
+        self._trust = trust
         self._seldom_at = float("-inf")
 
     async def round(self, now: float) -> None:
         """Do all that is due at `now` (Unix seconds). Raises StoreError."""
         if self._mine is not None and not await self._mine():
             return
-        self._note(await self._store.settle(now))
+        # before anything is let go: settling may expire by itself
+        aged = now if self._trust is None else await self._trust.aged(self._newest)
+        self._note(await self._store.settle(aged))
         if self._sampling is not None:
             self._let_go(await self._sampling.round(now))
         keep = self._keep()
-        expiry = due(keep, await self._store.footprint(), now)
+        expiry = due(keep, await self._store.footprint(), aged)
         # at the first round, and when the clock was set back, too
         seldom = not self._seldom_at <= now < self._seldom_at + SELDOM_S
         if isinstance(self._store, Expires):
@@ -89,10 +95,14 @@ class Keeper:
         elif seldom:
             await self._drop(expiry)
         if self._small is not None and seldom:
-            await self._expire_small(self._small, keep, now)
+            await self._expire_small(self._small, keep, aged)
         if seldom:
             self._seldom_at = now
         self.done.rounds += 1
+
+    async def _newest(self) -> float | None:
+        held = await self._store.footprint()
+        return max((piece.to_ns / 1e9 for piece in held.pieces), default=None)
 
     def _note(self, settled: Settled) -> None:
         self.done.sealed += settled.sealed

@@ -18,6 +18,7 @@ from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.forwarding import State as Target
 from midwatch.hub.keeping.guarding import DiskGuard, Tell
 from midwatch.hub.keeping.keeper import Keeper, Small
+from midwatch.hub.keeping.trusting import ClockTrust, TellClock
 from midwatch.store.space import DiskSpace
 from midwatch.store.spans.embedded import EmbeddedSpans
 
@@ -37,11 +38,12 @@ class Life:
         *,
         small: Small | None = None,
         tell: Tell | None = None,
+        tell_clock: TellClock | None = None,
         space: Space | None = None,
         mine: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
-        and samples; `tell` hears how the disk is; `mine` tells whether this hub settles and lets go, where several share a
+        and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps; `mine` tells whether this hub settles and lets go, where several share a
         store. Traces are let go by sampling in the embedded store alone."""
         self._fleet = fleet
         self._counts = counts
@@ -49,6 +51,7 @@ class Life:
         letting = None
         if isinstance(store, EmbeddedSpans):
             letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
+        self.trust = ClockTrust(folder / "clock.json", counts, clock, tell_clock)
         self.keeper = Keeper(
             store,
             lambda: self._fleet.hub.keep,
@@ -57,6 +60,7 @@ class Life:
             small=small,
             sampling=letting,
             mine=mine,
+            trust=self.trust,
         )
         self.guard = DiskGuard(
             folder,
