@@ -56,8 +56,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, told.set)
     serving = server.begin()
     serving.add_done_callback(lambda _: told.set())
-    # what start-up made lives as long as the process; the collector need not look at it again
-    gc.collect()
+    # what start-up made lives as long as the process; the collector need not look at it again, nor now: it would
+    # look for a tenth of a second and find nothing
     gc.freeze()
     gc.set_threshold(GC_YOUNG, 20, 50)
     gc.enable()
