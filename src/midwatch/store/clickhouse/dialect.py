@@ -21,6 +21,9 @@ class ClickHouseWords:
     def any_among(self, column: str, several: str) -> str:
         return f"hasAny({column}, {several})"
 
+    def some(self, several: str, holds: str) -> str:
+        return f"arrayExists(x -> {holds}, {several})"
+
     def holds(self, text: str, sought: str) -> str:
         return f"position(lowerUTF8(ifNull({text}, '')), {sought}) > 0"
 

@@ -29,6 +29,8 @@ class Sources:
 
     spans: str
     parts: str | None = None
+    each: str = "unnest"
+    """What makes a row of each value of a list."""
 
 
 class _Asked(NamedTuple):
@@ -62,7 +64,7 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         key, word = value(name), value(tag)
         yield _Asked(
             f"{say.tag('tags', key)} = {word}",
-            f"len(list_filter(tag_texts, lambda x: {say.tag('x', key)} = {word})) > 0",
+            say.some("tag_texts", f"{say.tag('x', key)} = {word}"),
             "max({})",
         )
     for so, of_span, of_part in (
@@ -76,7 +78,7 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         mark = value(FLAGGED)
         yield _Asked(
             _number(say.holds("evaluations", mark)),
-            f"coalesce(len(list_filter(said_evaluations, lambda x: contains(x.v, {mark}))), 0)",
+            _number(say.some("said_evaluations", say.holds("x.v", mark))),
             "sum({}) > 0" if choice.flagged else "sum({}) = 0",
         )
     if choice.min_duration_s:
@@ -144,7 +146,7 @@ def named(sources: Sources) -> str:
     """Return the text that gives `trace_id, session` of every session that a trace tells of, once."""
     told = f"SELECT trace_id, session FROM {sources.spans} AS s WHERE session IS NOT NULL"
     if sources.parts is not None:
-        told += f" UNION ALL SELECT trace_id, unnest(sessions) AS session FROM {sources.parts} AS p"
+        told += f" UNION ALL SELECT trace_id, {sources.each}(sessions) AS session FROM {sources.parts} AS p"
     return f"SELECT DISTINCT trace_id, session FROM ({told}) AS n"
 
 

@@ -24,6 +24,10 @@ class Dialect(Protocol):
         """Tell whether any of a column's texts is one of several (a bound list)."""
         ...
 
+    def some(self, several: str, holds: str) -> str:
+        """Return the condition that holds when `holds`, in which it is `x`, holds of a value of a list."""
+        ...
+
     def holds(self, text: str, sought: str) -> str:
         """Tell whether a text holds another (a bound one, in lower case), whatever its case."""
         ...
@@ -70,6 +74,9 @@ class DuckDb:
 
     def any_among(self, column: str, several: str) -> str:
         return f"list_has_any({column}, {several})"
+
+    def some(self, several: str, holds: str) -> str:
+        return f"coalesce(len(list_filter({several}, lambda x: {holds})), 0) > 0"
 
     def holds(self, text: str, sought: str) -> str:
         return f"contains(lower({text}), {sought})"
