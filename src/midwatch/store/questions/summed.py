@@ -11,23 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import duckdb
+
 from midwatch.core.sketch import SQL as BUCKET
-from midwatch.core.sketch import Sketch, merged
+from midwatch.core.sketch import Sketch
 from midwatch.core.spans import series as lines
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import Rank, Role, Signal
 from midwatch.core.spans.questions import QUANTILES, By, Metric, Series, Statistic, Window, step_of
-from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S, SKETCHES, Key, Rollup, Sum
+from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S, Key, Rollup, Sum
 from midwatch.core.spans.summary import Summary
 from midwatch.store.questions.costs import OF_TRACES
 from midwatch.store.questions.judged import blobs, counted
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import TRACE_NS
-from midwatch.store.spans.settled import DAYS, HOURS, MINUTES
+from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES, buckets_of, total_of
 
 _NS: Final = 10**9
-_FEW: Final = 8
 _LAST_S: Final = (2**63 - 1) // _NS
 
 
@@ -50,7 +51,7 @@ def series(
         _count_spans(view, rollup, window, metric, by, windows, fresh=summed)
     every = list(rollup.sums().items())
     if summed:
-        every += _kept(view, metric, by, window, agents)
+        every += _kept(view, metric, by, window, statistic, agents)
     return lines.series_of(metric, by, window, statistic, every, agents)
 
 
@@ -82,45 +83,89 @@ def stretches(since_s: int, until_s: int, step_s: float) -> list[tuple[str, int,
     return found
 
 
-def _kept(view: View, metric: Metric, by: By, window: Window, agents: Sequence[str]) -> Iterator[tuple[Key, Sum]]:  # fmt: skip
-    wanted = lines.column_of(by)
-    since_s = window.since_ns // _NS
+def _kept(
+    view: View, metric: Metric, by: By, window: Window, statistic: Statistic, agents: Sequence[str]
+) -> Iterator[tuple[Key, Sum]]:
+    """Yield what was kept, added up by the database to one sum for each step of each line."""
+    step_s = int(step_of(window))
     until_s = min(-(-window.until_ns // _NS), _LAST_S)
-    names = [name for name in lines.needed(metric) if name not in SKETCHES]
-    sketches = [name for name in lines.needed(metric) if name in SKETCHES]
-    shown = [f"sum({name})" for name in names]
-    shown += [f"list({name}) FILTER ({name} IS NOT NULL)" for name in sketches]
-    for kind, first, last in stretches(since_s, until_s, step_of(window)):
-        table = view.other(kind)
-        if table is None:
-            continue
-        given: dict[str, Any] = {"by": wanted, "first": first, "last": last}
-        where = '"by" = $by AND start_s >= $first AND start_s < $last'
-        if agents:
-            where += " AND list_contains($agents::VARCHAR[], agent)"
-            given["agents"] = list(agents)
-        rows = view.cursor.execute(
-            f'SELECT start_s, agent, "group", name, {", ".join(shown)} FROM {table} AS k WHERE {where} GROUP BY ALL',
-            given,
-        ).fetchall()
-        for start_s, agent, group, name, *values in rows:
-            one = Sum()
-            for column, value in zip(names, values, strict=False):
-                setattr(one, column, int(value or 0))
-            for column, found in zip(sketches, values[len(names) :], strict=True):
-                if found:
-                    setattr(one, column, _added(found))
-            yield Key(start_s, agent, group, wanted, name), one
+    asked = stretches(window.since_ns // _NS, until_s, step_s)
+    given: dict[str, Any] = {"by": lines.column_of(by), "step": step_s, "begin": asked[0][1]}
+    where = '"by" = $by'
+    if agents:
+        where += " AND list_contains($agents::VARCHAR[], agent)"
+        given["agents"] = list(agents)
+    line = {"fleet": "''", "group": '"group"'}.get(by, "name")
+    # the window may begin within a step
+    shown = f"greatest(start_s // $step * $step, $begin) AS step, {line} AS line"
+    parts: list[str] = []
+    for kind, first, last in asked:
+        if (table := view.other(kind)) is not None:
+            within = f"{where} AND start_s >= {first} AND start_s < {last}"
+            parts.append(f"FROM {table} AS k WHERE {within}")
+    if not parts:
+        return
+    for at, name, one in _sums(view.cursor, metric, statistic, shown, parts, given):
+        yield _key(at, name, by, agents), one
 
 
-def _added(found: Sequence[bytes]) -> Sketch:
-    """Return the sum of sketches: of a few one by one, of many by an array of all buckets."""
-    if len(found) > _FEW:
-        return merged(found)
-    whole = Sketch()
-    for one in found:
-        whole.merge_bytes(one)
-    return whole
+def _sums(
+    cursor: duckdb.DuckDBPyConnection,
+    metric: Metric,
+    statistic: Statistic,
+    shown: str,
+    parts: Sequence[str],
+    given: Mapping[str, Any],
+) -> Iterator[tuple[int, str, Sum]]:
+    """Yield when a step begins, its line, and no more of the sum than the metric is read from. `shown` is how `step`
+    and `line` are read from the rows of `parts`, each a FROM and a WHERE."""
+
+    def rows(columns: str) -> str:
+        return (
+            "("
+            + " UNION ALL ".join(f"SELECT {shown}, {columns} {part}" for part in parts)
+            + ") AS p"
+        )
+
+    if metric not in QUANTILES:
+        names = lines.needed(metric)
+        added = ", ".join(f"sum({name})" for name in names)
+        for at, line, *values in cursor.execute(
+            f"SELECT step, line, {added} FROM {rows(', '.join(names))} GROUP BY step, line", given
+        ).fetchall():
+            yield at, line, _sum({n: int(v or 0) for n, v in zip(names, values, strict=True)})
+        return
+    total, buckets = total_of(metric.value), buckets_of(metric.value)
+    if statistic == "mean":
+        # how many and how much is all that is asked
+        counted = f"list_sum(list_transform({buckets}, lambda x: x.n))"
+        for at, line, count, much in cursor.execute(
+            f"SELECT step, line, sum({counted}), sum({total}) FROM {rows(f'{buckets}, {total}')} GROUP BY step, line", given
+        ).fetchall():  # fmt: skip
+            if count or much:
+                yield at, line, _sum({metric.value: Sketch({0: int(count or 0)}, int(much or 0))})
+        return
+    each = (
+        f"SELECT step, line, e.b AS b, sum(e.n)::BIGINT AS n FROM (SELECT step, line, unnest({buckets}) AS e"
+        f" FROM {rows(buckets)}) AS u GROUP BY ALL HAVING sum(e.n) <> 0"
+    )
+    for at, line, numbers, counts in cursor.execute(
+        f"SELECT step, line, list(b ORDER BY b), list(n ORDER BY b) FROM ({each}) AS e GROUP BY step, line", given
+    ).fetchall():  # fmt: skip
+        yield at, line, _sum({metric.value: Sketch(dict(zip(numbers, counts, strict=True)))})
+
+
+def _sum(values: Mapping[str, int | Sketch]) -> Sum:
+    made = Sum()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def _key(at: int, line: str, by: By, agents: Sequence[str]) -> Key:
+    """Return the key of a line's sum. Whose it is was asked already: any agent that is asked for stands for all."""
+    group, name = (line, "") if by == "group" else ("", line)
+    return Key(at, agents[0] if agents else "", group, lines.column_of(by), name)
 
 
 # -- what is not ---------------------------------------------------------------------------------

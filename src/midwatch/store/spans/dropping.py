@@ -18,9 +18,9 @@ from midwatch.core.spans.store import Proof
 from midwatch.store.spans.engine import Engine, read_parquet
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.known import VERDICTS
+from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.selecting import Selection
-from midwatch.store.spans.settled import DAYS, HOURS, MINUTES
 
 TOGETHER: Final = 4
 """Segments that are rewritten in one change."""

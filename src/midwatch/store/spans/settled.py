@@ -27,19 +27,13 @@ from midwatch.core.spans.answers import MAX_SHARED, family
 from midwatch.core.spans.counting import Verdict, Why
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.core.spans.form import AGENT, SPAN_ID, TRACE_ID, Row, Signal
-from midwatch.core.spans.rollup import DAY_S, HOUR_S, NUMBERS, SKETCHES, Rollup, Sum, coarser
-from midwatch.core.spans.rollup import Key as RollupKey
-from midwatch.store.spans import sums
+from midwatch.core.spans.rollup import Rollup
+from midwatch.store.spans import minutes, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import FACTS, FAMILY, IDS, IN_CALLS, TELLS, VERDICTS, Apart, Sealed
 from midwatch.store.spans.sealing import Beside
 from midwatch.store.spans.settling import Known, count
 from midwatch.store.spans.shape import COLUMNS
-
-MINUTES: Final = "minutes"
-HOURS: Final = "hours"
-DAYS: Final = "days"
-"""The kinds of segments that hold sums: the same by minute, by hour and by day, so that long times are few rows."""
 
 CHUNK: Final = 10_000
 """Traces that are summed up at one time: their summaries are in memory."""
@@ -95,20 +89,12 @@ class Books:
         sealed = Sealed(view, generation, bounds[0], bounds[1])
         judged = self._judge(cursor, spans, sealed)
         cursor.register("settled_verdicts", _verdict_table(judged.verdicts, generation))
-        rollup = self._add_up(view, generation, spans, sealed, judged)
-        minutes = rollup.sums()
-        hours = coarser(minutes.items(), HOUR_S)
-        days = coarser(hours.items(), DAY_S)
-        for kind, found in ((MINUTES, minutes), (HOURS, hours), (DAYS, days)):
-            cursor.register(f"settled_{kind}", _sum_table(found, generation))
+        tables = self._add_up(view, generation, spans, sealed, judged)
         if judged.cut_off:
             self._cut_off += judged.cut_off
             log.warning("generation %d is counted without all it belongs to: %s", generation, dict(judged.cut_off))  # fmt: skip
         return Beside(
-            tables={
-                VERDICTS: "SELECT * FROM settled_verdicts",
-                **{kind: f"SELECT * FROM settled_{kind}" for kind in (MINUTES, HOURS, DAYS)},
-            }
+            tables={VERDICTS: "SELECT * FROM settled_verdicts", **tables},
         )
 
     # -- verdicts ----------------------------------------------------------------------------
@@ -140,14 +126,16 @@ class Books:
 
     def _add_up(
         self, view: View, generation: int, spans: str, sealed: Sealed, judged: _Judged
-    ) -> Rollup:
+    ) -> Mapping[str, str]:
         cursor, terms = view.cursor, self._terms
         models = cursor.execute(f"SELECT DISTINCT model FROM {spans} WHERE model IS NOT NULL").fetchall()  # fmt: skip
-        windows = terms.windows([row[0] for row in models])
-        rollup = Rollup(terms.groups(), windows, terms.tags())
+        mine = minutes.Terms(terms.groups(), terms.windows([row[0] for row in models]), terms.tags())  # fmt: skip
         fresh = "(SELECT agent, trace_id, span_id, counts FROM settled_verdicts)"
-        counted = sums.counted(spans, fresh)
-        sums.minutes(cursor, counted, rollup, windows)
+        cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE settled_spans AS SELECT {minutes.SPANS} FROM {sums.counted(spans, fresh)}"
+        )
+        # what is not simply added: corrections of what is settled, and traces that go on
+        rollup = Rollup(mine.groups, mine.windows, mine.tags)
         for row in _rows(cursor, sealed.near, judged.before):
             key = row[AGENT], row[TRACE_ID] + row[SPAN_ID]
             rollup.use(row, judged.before[key], -1)
@@ -156,34 +144,45 @@ class Books:
         if replaced is not None:
             for row in cursor.execute(f"SELECT * FROM {sums.counted(replaced)}").fetchall():
                 rollup.add(list(row[:-1]), row[-1], -1)
-        self._add_traces(view, spans, counted, sealed, judged, rollup, replaced)
-        return rollup
+        many = minutes.read_tags(cursor, "settled_spans", mine)
+        self._add_traces(view, spans, sealed, judged, rollup, replaced, many)
+        new = "(SELECT * FROM settled_spans WHERE trace_id NOT IN (SELECT trace_id FROM settled_apart))"
+        return minutes.add_up(cursor, "settled_spans", new, mine, rollup.sums(), generation)
 
     def _add_traces(
         self,
         view: View,
         spans: str,
-        counted: str,
         sealed: Sealed,
         judged: _Judged,
         rollup: Rollup,
         replaced: str | None,
+        many: str,
     ) -> None:
-        """Count traces as a whole: those that are new, and of those that go on the difference."""
+        """Count traces one by one that are not simply new: of those that go on the difference, and those (`many`) of
+        which more is said than a summary keeps. All of them are in `settled_apart` then."""
         cursor = view.cursor
         again = {ids[:16] for _, ids in judged.before}
         rows = cursor.execute(
-            f"SELECT DISTINCT trace_id FROM {sealed.near} WHERE trace_id IN (SELECT trace_id FROM {spans})"
+            f"SELECT DISTINCT trace_id FROM {sealed.near} WHERE trace_id IN (SELECT trace_id FROM settled_spans)"
         ).fetchall()
         again |= {row[0] for row in rows}
         if replaced is not None:
             again |= {row[0] for row in cursor.execute(f"SELECT DISTINCT trace_id FROM {replaced}").fetchall()}  # fmt: skip
+        large = {row[0] for row in cursor.execute(many).fetchall()} - again
         cursor.register("settled_again", _blob_table("trace_id", sorted(again)))
-        going = "trace_id IN (SELECT trace_id FROM settled_again)"
-        for found in _summaries(cursor, f"(SELECT * FROM {counted} WHERE NOT {going})"):
-            rollup.add_trace(found)
+        cursor.register("settled_large", _blob_table("trace_id", sorted(large)))
+        cursor.register("settled_apart", _blob_table("trace_id", sorted(again | large)))
+        if large:
+            fresh = "(SELECT agent, trace_id, span_id, counts FROM settled_verdicts)"
+            chosen = (
+                f"(SELECT * FROM {spans} WHERE trace_id IN (SELECT trace_id FROM settled_large))"
+            )
+            for found in _summaries(cursor, sums.counted(chosen, fresh)):
+                rollup.add_trace(found)
         if not again:
             return
+        going = "trace_id IN (SELECT trace_id FROM settled_again)"
         kept = view.other(VERDICTS)
         older = None if kept is None else _latest(kept)
         old = f"SELECT {COLUMNS[Signal.SPANS]} FROM {sealed.near} WHERE {going}"
@@ -329,25 +328,5 @@ def _verdict_table(verdicts: Mapping[Key, Verdict], generation: int) -> arrow.Ta
             ("session", _TEXT, [one.session for one in said]),
             ("count_trace", _BYTES, [one.trace_id for one in said]),
             ("generation", _INT, [generation] * len(keys)),
-        ]
-    )
-
-
-def _sum_table(sums_: Mapping[RollupKey, Sum], generation: int) -> arrow.Table:
-    found = sorted(sums_.items())
-    turned = list(zip(*(one.to_row() for _, one in found), strict=True))
-    columns = turned if turned else [()] * len((*NUMBERS, *SKETCHES))
-    return _table(
-        [
-            ("start_s", _INT, [key.start_s for key, _ in found]),
-            ("agent", _TEXT, [key.agent for key, _ in found]),
-            ("group", _TEXT, [key.group for key, _ in found]),
-            ("by", _TEXT, [key.by for key, _ in found]),
-            ("name", _TEXT, [key.name for key, _ in found]),
-            *(
-                (name, _BYTES if name in SKETCHES else _INT, values)
-                for name, values in zip((*NUMBERS, *SKETCHES), columns, strict=True)
-            ),
-            ("generation", _INT, [generation] * len(found)),
         ]
     )

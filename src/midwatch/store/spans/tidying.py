@@ -18,6 +18,7 @@ from midwatch.core.spans.form import Signal
 from midwatch.store.spans.engine import Engine, View, read_parquet
 from midwatch.store.spans.known import VERDICTS
 from midwatch.store.spans.letting import WEIGHTS
+from midwatch.store.spans.minutes import STEPS, joined
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.segments import RESOURCES, Segment
 
@@ -26,6 +27,12 @@ MANY: Final = 16
 
 OF_TRACES: Final = frozenset({VERDICTS, WEIGHTS})
 """Kinds whose rows go with their traces."""
+
+SUMS_LARGE: Final = 250_000
+"""Rows of a segment of sums that is left as it is: what was joined once is not joined again and again."""
+
+MOST: Final = 64
+"""Segments that are joined at one time."""
 
 SEALED_LARGE: Final = 1_000_000
 """Rows of a segment that is left as it is when others are joined."""
@@ -44,8 +51,32 @@ class Tidier:
         for each in self._engine.layout.segments:
             if each.rows < SEALED_LARGE:
                 counts[each.kind] = counts.get(each.kind, 0) + 1
-        kinds = {*OF_TRACES, *sums_since_s}
-        await self._rewrite([k for k in sorted(kinds) if counts.get(k, 0) >= MANY], sums_since_s)
+        await self._rewrite([k for k in sorted(OF_TRACES) if counts.get(k, 0) >= MANY], sums_since_s)  # fmt: skip
+        await self._join_sums()
+
+    async def _join_sums(self) -> None:
+        """Make one row of all that small segments of sums say of one step: at a full load a generation ends every few
+        seconds, and a month would have a hundred thousand rows of each of its days."""
+        small: dict[str, list[Segment]] = {}
+        for each in self._engine.layout.segments:
+            if each.kind in STEPS and each.rows < SUMS_LARGE:
+                small.setdefault(each.kind, []).append(each)
+        many = [mine[:MOST] for mine in small.values() if len(mine) >= MANY]
+        if not many:
+            return
+
+        def work(cursor: duckdb.DuckDBPyConnection) -> list[Segment]:
+            shelf, made = self._engine.shelf, list[Segment | None]()
+            for mine in many:
+                table = read_parquet([shelf.path(each) for each in mine])
+                newest = max(each.generation for each in mine)
+                made.append(shelf.write_other(cursor, mine[0].kind, joined(table), self._sealer.next_number(), newest))  # fmt: skip
+            shelf.sync()
+            return [each for each in made if each is not None]
+
+        add = await self._sealer.run(work)
+        gone = [each for mine in many for each in mine]
+        await released(await self._sealer.change("join", add, gone))
 
     async def sweep(self, sums_since_s: Mapping[str, int]) -> None:
         """Write everything anew without what speaks of nothing any more: seldom, it reads a column of all rows."""
@@ -69,7 +100,7 @@ class Tidier:
                         continue
                     table = read_parquet([self._engine.shelf.path(each) for each in mine])
                     stays = _stays(view, kind, since_s)
-                    if len(mine) < MANY and not _goes(cursor, table, stays):
+                    if (len(mine) < MANY or kind in STEPS) and not _goes(cursor, table, stays):
                         continue
                     query = f"SELECT {'DISTINCT ' if kind == RESOURCES else ''}* FROM {table} AS r WHERE {stays}"
                     newest = max(each.generation for each in mine)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from midwatch.core.spans import form
 from midwatch.core.spans.counting import by_default, judge
 from midwatch.core.spans.facts import Fact, Key, fact
 from midwatch.core.spans.form import NO_SPAN, SPANS, Batch, Rank, Role, Row, Signal
-from midwatch.core.spans.rollup import NUMBERS, SKETCHES, Rollup, Sum
 from midwatch.core.spans.rollup import Key as Sums
+from midwatch.core.spans.rollup import Rollup, Sum, coarser, merged
 from midwatch.core.spans.store import Selector
 from midwatch.core.spans.summary import summary_of
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
+from midwatch.store.spans.minutes import COLUMNS, STEPS, joined, read
 from midwatch.store.spans.settled import Books, Terms
 
 LATER = NOON_S + 86_400.0
@@ -82,16 +84,21 @@ def _verdicts(view: View) -> dict[Key, tuple[Any, ...]]:
 
 
 def _minutes(view: View) -> dict[Sums, Sum]:
-    kept = view.other("minutes")
+    return _kept(view, "minutes")
+
+
+def _kept(view: View, kind: str) -> dict[Sums, Sum]:
+    kept = view.other(kind)
     if kept is None:
         return {}
-    rows = view.cursor.execute(
-        f'SELECT start_s, agent, "group", "by", name, {", ".join((*NUMBERS, *SKETCHES))} FROM {kept}'
-    ).fetchall()
-    found: dict[Sums, Sum] = {}
-    for row in rows:
-        found.setdefault(Sums(*row[:5]), Sum()).merge(Sum.from_row(row[5:]))
-    return {key: one for key, one in found.items() if one}
+    rows = [read(row) for row in view.cursor.execute(f"SELECT {COLUMNS} FROM {kept}").fetchall()]
+    found = merged(rows)
+    if kind != "minutes":
+        return found
+    once = [read(row) for row in view.cursor.execute(f"SELECT {COLUMNS} FROM ({joined(kept)}) AS j").fetchall()]  # fmt: skip
+    assert len({key for key, _ in once}) == len(once)
+    assert merged(once) == found, "what is joined says the same"
+    return found
 
 
 def expected(rows: Sequence[Row]) -> tuple[dict[Key, tuple[Any, ...]], dict[Sums, Sum]]:
@@ -128,6 +135,8 @@ async def agrees(store: EmbeddedSpans, rows: Sequence[Row]) -> None:
     told = {key for key, v in verdicts.items() if v[0]}
     assert {k: held[k] for k in told} == {k: verdicts[k] for k in told}
     assert await store.read(_minutes) == minutes
+    for kind, step_s in STEPS.items():
+        assert await store.read(partial(_kept, kind=kind)) == coarser(minutes.items(), step_s)
 
 
 @pytest.mark.parametrize("seed", range(3))

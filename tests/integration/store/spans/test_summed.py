@@ -22,7 +22,8 @@ from midwatch.store.questions.summed import stretches
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.manifest import MemoryManifest
 from midwatch.store.spans.memory import MemorySpans, Shelf
-from midwatch.store.spans.settled import DAYS, HOURS, MINUTES, Books, Terms
+from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES
+from midwatch.store.spans.settled import Books, Terms
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from spans import GROUPS, NOON_NS, NOON_S, WINDOWS, S, batch, call, span

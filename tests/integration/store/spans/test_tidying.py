@@ -10,25 +10,30 @@ from typing import Any
 import pytest
 
 from midwatch.core.counts import Counts
+from midwatch.core.sketch import Sketch, bucket
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expiry
+from midwatch.core.spans.rollup import Key, Sum
 from midwatch.core.spans.store import Selector
 from midwatch.store.spans.embedded import SWEEP_S, Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
+from midwatch.store.spans.minutes import COLUMNS, read
 from midwatch.store.spans.sealing import Beside
+from midwatch.store.spans.settled import Books, Terms
 from midwatch.store.spans.tidying import MANY
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from spans import NOON_NS, NOON_S, batch, span, trace_id
+from spans import NOON_NS, NOON_S, S, batch, span, trace_id
+
+TERMS = Terms(lambda: {"inbox": "support"})
 
 
 def settling(view: View, generation: int, spans: str, contents: str) -> Beside:
-    """Write a verdict for each span that names its session, and a sum for each of its seconds."""
-    del view, contents
+    """Write a verdict for each span that names its session, and its sums."""
     verdicts = f"SELECT agent, trace_id, span_id, session, {generation} AS generation FROM {spans}"
-    sums = f"SELECT start_ns // 1000000000 AS start_s, agent, 1 AS spans FROM {spans}"
-    return Beside(tables={"verdicts": verdicts, "minutes": sums})
+    sums = Books(TERMS)(view, generation, spans, contents).tables
+    return Beside(tables={**sums, "verdicts": verdicts})
 
 
 class House:
@@ -49,6 +54,13 @@ class House:
         def ask(view: View) -> list[Any]:
             found = view.other(kind)
             return [] if found is None else view.cursor.execute(f"FROM {found}").fetchall()
+
+        return await self.store.read(ask)
+
+    async def sums(self, kind: str) -> list[tuple[Key, Sum]]:
+        def ask(view: View) -> list[tuple[Key, Sum]]:
+            rows = view.cursor.execute(f"SELECT {COLUMNS} FROM {view.other(kind)}").fetchall()
+            return [read(row) for row in rows]
 
         return await self.store.read(ask)
 
@@ -73,7 +85,10 @@ async def test_many_small_segments_become_one_and_say_the_same(house: House) -> 
     await house.store.expire(usual(1.0, minutes=0))
     assert house.segments("verdicts") == house.segments("minutes") == 1
     assert sorted(await house.rows("verdicts")) == before
-    assert len(await house.rows("minutes")) == MANY
+    (minute,) = await house.sums("minutes")
+    assert minute[0] == Key(NOON_S // 60 * 60, "inbox", "support", "agent", "inbox")
+    assert (minute[1].spans, minute[1].traces) == (MANY, MANY)
+    assert minute[1].trace_latency == Sketch({bucket(S): MANY}, MANY * S)
 
 
 async def test_what_is_dropped_takes_its_verdicts_with_it_at_once(house: House) -> None:
@@ -97,5 +112,5 @@ async def test_once_a_day_verdicts_resources_and_sums_go_with_what_they_speak_of
     house.now += SWEEP_S
     await house.store.expire(expiry)
     assert [bytes(row[1]) for row in await house.rows("verdicts")] == [trace_id("t2")]
-    assert [row[0] for row in await house.rows("minutes")] == [NOON_S]
+    assert [key.start_s for key, _ in await house.sums("minutes")] == [NOON_S // 60 * 60]
     assert [bytes(row[0]) for row in await house.rows("resources")] == [b"y" * 16]
