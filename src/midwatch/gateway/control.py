@@ -107,6 +107,7 @@ class Control:
             "up_s": round(time.monotonic() - app.began, 1),
             "fleet": settings.fleet.fleet,
             "providers": {n: p.kind.value for n, p in settings.providers.items()},
+            "unserved": app.house.counts["refused.midwatch_no_provider"],
             "problems": [*settings.problems, *self._unkept()],
             "ready": app.not_ready() is None,
             "why_not": app.not_ready(),

@@ -348,6 +348,7 @@ def test_a_bad_snapshot_leaves_the_old_one_in_force(gateway: Running) -> None:
     assert gateway.ask("POST", "/v1/chat/completions", HELLO).status == 200
     gateway.fleet(models={"policy": [{"deny": "not today"}]})
     assert gateway.control("POST", "reload")["status"] == 200
+    assert gateway.control("GET", "state")["unserved"] == 0
     assert (
         "not today" in gateway.ask("POST", "/v1/chat/completions", HELLO).json()["error"]["message"]
     )

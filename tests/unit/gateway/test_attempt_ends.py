@@ -267,3 +267,12 @@ async def test_a_place_that_begins_each_stream_and_breaks_it_off_is_left_alone(
         await house.ask(CHAT)
     out = await house.ask(CHAT)
     assert (out.status, json.loads(out.whole)["error"]["type"]) == (503, "midwatch_no_provider")
+
+
+async def test_a_call_for_which_there_is_no_provider_is_counted_as_the_state_tells_it(
+    tmp_path: Path,
+) -> None:
+    house = gate(tmp_path, chains={}, providers={})
+    out = await house.ask(CHAT)
+    assert (out.status, json.loads(out.whole)["error"]["type"]) == (404, "midwatch_no_provider")
+    assert house.house.counts["refused.midwatch_no_provider"] == 1

@@ -16,6 +16,11 @@ MAX_LINES: Final = 20
 LOW_S: Final = 7_200.0
 """A pool that is forecast to be empty sooner is told."""
 
+_WHERE: Final = (
+    "export OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY before midwatch up, or name providers under"
+    " models.providers"
+)
+
 Json = dict[str, Any]
 
 
@@ -34,26 +39,26 @@ class Overview:
 def overview(state: Mapping[str, Any], health: Mapping[str, Any]) -> Overview:
     """Return how the gateway is."""
     providers = sorted(_record(state.get("providers")))
+    unserved = _count(state.get("unserved"))
     troubles = [
         *_unready(state),
         *_breakers(health),
         *_pools(health),
         *_texts(state.get("problems")),
     ]
-    if not providers:
-        troubles.append(
-            "it has no provider: export OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY before midwatch up, or"
-            " name providers under models.providers"
-        )
+    if not providers and unserved:
+        calls = "a call was" if unserved == 1 else f"{unserved} calls were"
+        troubles.append(f"{calls} refused because it has no provider: {_WHERE}")
     named = ", ".join(providers[:8]) + (" and others" if len(providers) > 8 else "")
     calls = state.get("calls_under_way")
     busy = f", {calls} calls under way" if isinstance(calls, int) and calls > 1 else ""
     held = len(_records(state.get("holds")))
     holds = f", {held} held" if held else ""
-    what = named or "no provider"
     well = "well" if not troubles else f"{len(troubles)} to look at"
+    if not providers and not troubles:  # nobody misses any: a fleet may do without models
+        well = f"well, and nobody has asked for a model; for calls {_WHERE}"
     return Overview(
-        f"{what}: {well}{busy}{holds}",
+        f"{named or 'no provider'}: {well}{busy}{holds}",
         not troubles,
         tuple(troubles[:MAX_LINES]),
         tuple(_texts(state.get("past"))[:MAX_LINES]),
@@ -94,6 +99,10 @@ def _pools(health: Mapping[str, Any]) -> list[str]:
         if 0 < empty < LOW_S:
             found.append(f"all keys of {name} will be used up in {show_duration(empty)}")
     return found
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _seconds(value: object) -> float:

@@ -50,10 +50,29 @@ def test_what_is_wrong_is_said_with_what_it_means() -> None:
     )
 
 
-def test_without_a_provider_it_says_where_keys_are_looked_for() -> None:
-    found = overview({"providers": {}}, {})
-    assert not found.well
+def test_without_a_provider_it_is_well_while_nobody_misses_one() -> None:
+    found = overview({"providers": {}, "ready": True, "unserved": 0}, {})
+    assert (found.well, found.troubles) == (True, ())
+    assert found.headline.startswith(
+        "no provider: well, and nobody has asked for a model; for calls"
+    )
+    assert "OPENAI_API_KEY" in found.headline
+
+
+def test_calls_that_found_no_provider_are_told_with_where_keys_are_looked_for() -> None:
+    found = overview({"providers": {}, "ready": True, "unserved": 3}, {})
+    assert (found.well, found.headline) == (False, "no provider: 1 to look at")
+    assert found.troubles[0].startswith("3 calls were refused because it has no provider: export")
     assert "OPENAI_API_KEY" in found.troubles[0]
+    assert overview({**WELL, "unserved": 3}, {}).well  # a name of a model that is none
+
+
+def test_without_a_provider_what_else_is_wrong_comes_first() -> None:
+    found = overview({"providers": {}, "ready": False, "why_not": "disk full"}, {})
+    assert (found.headline, found.troubles) == (
+        "no provider: 1 to look at",
+        ("it refuses calls: disk full",),
+    )
 
 
 _JSON = st.recursive(
@@ -62,7 +81,17 @@ _JSON = st.recursive(
     max_leaves=10,
 )  # fmt: skip
 _FIELDS = st.sampled_from(
-    ["providers", "holds", "problems", "breakers", "pools", "calls_under_way", "past", "ready"]
+    [
+        "providers",
+        "holds",
+        "problems",
+        "breakers",
+        "pools",
+        "calls_under_way",
+        "past",
+        "ready",
+        "unserved",
+    ]
 )
 
 
