@@ -17,10 +17,10 @@ from midwatch.core.change import ENV_FILE_CONTENT
 from midwatch.core.exits import End, Verdict
 from midwatch.core.restart import Decision, Next
 from midwatch.core.states import State
-from midwatch.core.versions import SHORT, Revision, Takeback
+from midwatch.core.versions import SHORT, Takeback
 from midwatch.supervisor.change.good import Good
 from midwatch.supervisor.change.lease import RETRY_S, Holder
-from midwatch.supervisor.change.placing import Answer
+from midwatch.supervisor.change.placing import Supply
 from midwatch.supervisor.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -151,42 +151,42 @@ class Tenure:
         )
         if not found.back or good is None:
             return decision
-        taken = self._takeback(good, ran if code else None, changed.keys)
-        if not taken:
-            keeper.say(f"{keeper.name}: not rolled back: {taken.left_said}")
+        taken, why = self._takeback(good, changed.keys), self._why_not(good)
+        if not taken and why:
+            keeper.say(f"{keeper.name}: not rolled back: its code stays as it is: {why}")
             return decision
+        looks = good.revision is not None and self._around.check_out is not None
         self.note = decisions.since_changed(taken, verdict.end)
-        versions.take_back(keeper.name, keeper.agent, self.note, code=taken.code is not None)
+        versions.take_back(keeper.name, keeper.agent, self.note, code=looks)
         told: dict[str, Any] = {
             "end": verdict.end,
             "reason": verdict.reason,
             "stable_after_s": keeper.agent.restart.stable_after,
         }
         keeper.take(good.agent)
-        if taken.code is None:
-            self._tell(taken, told, found.reason)
-        else:
+        if looks:  # what is known of its code may be seconds old: it is told when that is seen
             self._untold = (taken, told, found.reason)
+        else:
+            self._tell(taken, told, found.reason)
         return Decision(Next.RESTART, f"{verdict.reason}; rolled back to what was good last")
 
-    def _takeback(self, good: Good, ran: Revision | None, keys: tuple[str, ...]) -> Takeback:
-        """Return what can be taken back. `ran`: the changed code; None: it has not changed."""
+    def _takeback(self, good: Good, keys: tuple[str, ...]) -> Takeback:
+        """Return what is taken back, its code left aside."""
         own = tuple(key for key in keys if key != ENV_FILE_CONTENT)
         left: list[tuple[str, str]] = []
         if good.agent.env_file is not None and good.env_file is None:
             left.append(("its env file's content", "the last good one was not kept"))
-        code: tuple[str, str] | None = None
-        if ran is not None and good.revision is not None:
-            why = decisions.stays(good.revision) or self._hopeless.get(good.revision.commit, "")
-            if not why and self._around.check_out is None:
-                why = "there is no data directory for it"
-            if not why and ground.walled(good.agent) is not None:
-                why = "its walls are built around its own directory"
-            if why:
-                left.append(("its code", why))
-            else:
-                code = (ran.commit, good.revision.commit)
-        return Takeback(own, ENV_FILE_CONTENT in keys, code, tuple(left))
+        return Takeback(own, ENV_FILE_CONTENT in keys, left=tuple(left))
+
+    def _why_not(self, good: Good) -> str:
+        """Return why the last good code cannot be run; empty when it may be had."""
+        if self._around.check_out is None:
+            return "there is no data directory for it"
+        if ground.walled(good.agent) is not None:
+            return "its walls are built around its own directory"
+        why = decisions.stays(good.revision)
+        commit = good.revision.commit if good.revision is not None else ""
+        return why or self._hopeless.get(commit, "")
 
     def _tell(self, taken: Takeback, told: dict[str, Any], reason: str) -> None:
         keeper = self._keeper
@@ -213,64 +213,76 @@ class Tenure:
             self._placed = False
             return True
         self._why = why
-        keeper.timers.set("start", PLACE_S, lambda: self._go_on("git took too long"))
-        reason = f"its last good code, {good.revision.commit[:SHORT]}, is being checked out"
+        late = Supply(None, why="git took too long")
+        keeper.timers.set("start", PLACE_S, lambda: self._go_on(late))
+        reason = f"its last good code, {good.revision.commit[:SHORT]}, is being looked for"
         keeper.become(State.STARTING, reason)
         if not self._placing and self._around.check_out is not None:
             self._placing = True
             directory = self._around.directory(good.agent)
-            self._around.check_out(directory, good.revision, back, self._given)
+            why_not = self._why_not(good)
+            self._around.check_out(directory, good.revision, back, why_not, self._given)
         return False
 
-    def _given(self, answer: Answer) -> None:
+    def _given(self, supply: Supply) -> None:
         """Take the answer, unless somebody decided otherwise meanwhile, or it comes too late."""
         self._placing = False
         if self._why and self._keeper.timers.pending("start"):
             self._keeper.timers.cancel("start")
-            self._go_on(answer)
+            self._go_on(supply)
 
-    def _go_on(self, answer: Answer) -> None:
+    def _go_on(self, supply: Supply) -> None:
         """Start with the code that was had, or without."""
         versions, keeper = self._around.versions, self._keeper
         why, self._why = self._why, ""
         if versions is None or keeper.run is not None:
             return
-        if answer is None:
+        untold, self._untold = self._untold, None
+        if not supply.tried:
             self._try_anew("its code was changed")
-        elif isinstance(answer, str):
-            self._go_without(answer)
-        else:
-            versions.placed[keeper.name] = answer
-            versions.amend(keeper.name, code=True, place=answer.name)
+        elif supply.placed is not None:
+            versions.placed[keeper.name] = supply.placed
             self._placed = True
-            if self._untold is not None:
-                untold, self._untold = self._untold, None
-                self._tell(*untold)
+            self._told(untold, supply)
+        else:
+            versions.placed.pop(keeper.name, None)
+            self._told(untold, supply)
         keeper.start(why)
 
-    def _go_without(self, why: str) -> None:
-        """The last good code cannot be had: what else was taken back stays so, if anything was."""
+    def _told(self, untold: tuple[Takeback, dict[str, Any], str] | None, supply: Supply) -> None:
+        """Keep and tell what was taken back, now that it is known whether its code is."""
         versions, keeper = self._around.versions, self._keeper
         assert versions is not None
         good = versions.good(keeper.name)
-        if good is not None and good.revision is not None:
-            self._hopeless[good.revision.commit] = why
-        untold, self._untold = self._untold, None
+        revision = None if good is None else good.revision
+        place = "" if supply.placed is None else supply.placed.name
+        if supply.why and revision is not None:
+            self._hopeless[revision.commit] = supply.why
         if untold is None:
-            self.note += f"; its code stays as it is: {why}"
-            versions.amend(keeper.name, code=False, note=self.note)
-            keeper.say(f"{keeper.name}: its last good code cannot be had any more: {why}")
+            if supply.why:
+                self.note += f"; its code stays as it is: {supply.why}"
+                keeper.say(
+                    f"{keeper.name}: its last good code cannot be had any more: {supply.why}"
+                )
+            versions.amend(keeper.name, self.note, failed=supply.failed, place=place)
             return
         taken, told, reason = untold
-        taken = replace(taken, code=None, left=(*taken.left, ("its code", why)))
-        if taken:
-            self.note = decisions.since_changed(taken, str(told["end"]))
-            versions.amend(keeper.name, code=False, note=self.note)
-            self._tell(taken, told, reason)
-        else:
+        code = decisions.code_change(revision, supply.failed)
+        if place and revision is not None:
+            failed = supply.failed.commit if supply.failed is not None else ""
+            taken = replace(taken, code=(failed, revision.commit))
+        elif supply.why:
+            taken = replace(taken, left=(*taken.left, ("its code", supply.why)))
+        if not taken:
             versions.try_anew(keeper.name)
             self.note = ""
-            keeper.say(f"{keeper.name}: not rolled back: {taken.left_said}")
+            keeper.say(
+                f"{keeper.name}: not rolled back: {taken.left_said or 'its code is the good one again'}"
+            )
+            return
+        self.note = decisions.since_changed(taken, str(told["end"]))
+        versions.amend(keeper.name, self.note, failed=supply.failed, place=place)
+        self._tell(taken, told, reason if not code or code in reason else f"{code}, {reason}")
 
     def _try_anew(self, why: str) -> None:
         """What was taken back is another now: it is tried."""

@@ -172,21 +172,30 @@ class Versions:
             self._save_soon()
 
     def take_back(self, name: str, agent: Agent, note: str, *, code: bool = False) -> Good | None:
-        """Remember that what was started last, by this entry, was taken back; return what was good."""
+        """Remember that what was started last, by this entry, was taken back; return what was good.
+
+        `code`: its code may be taken back, too; `amend` says what came of that.
+        """
         kept, started = self._kept.setdefault(name, Kept()), self._started.get(name, _Started())
-        ran = started.revision
-        kept.back = Back(
-            self.configuration(agent, ""), started.env_file, ran.commit if ran else "",
-            bool(ran and ran.dirty), code, "", note,
-        )  # fmt: skip
+        entry = self.configuration(agent, "")
+        kept.back = Back(entry, started.env_file, code=code, note=note)
         self._save_soon()
         return kept.good
 
-    def amend(self, name: str, *, code: bool, place: str = "", note: str | None = None) -> None:
-        """Take what became of the code that was to be taken back."""
+    def amend(
+        self,
+        name: str,
+        note: str,
+        *,
+        failed: Revision | None = None,
+        place: str = "",
+    ) -> None:
+        """Take what came of the code: `failed` was replaced by what lies at `place`; empty: it stays."""
         back = self.back(name)
         if back is not None:
-            back.code, back.place, back.note = code, place, back.note if note is None else note
+            back.code, back.place, back.note = bool(place), place, note
+            if place and failed is not None:
+                back.commit, back.edited = failed.commit, bool(failed.dirty)
             self._save_soon()
 
     def try_anew(self, name: str) -> None:
