@@ -89,6 +89,12 @@ def _pools(health: Mapping[str, Any]) -> list[str]:
     for pool in _records(health.get("pools")):
         name = pool.get("provider")
         for key in _records(pool.get("keys")):
+            for model, left in _record(key.get("models")).items():
+                if _seconds(left):
+                    for_s = show_duration(_seconds(left))
+                    found.append(
+                        f"key {key.get('name')} of {name} rests for {model} alone, {for_s}"
+                    )
             if key.get("state") in (None, "active", "missing"):
                 continue  # missing ones are told among the problems
             rests = _seconds(key.get("rests_for_s"))

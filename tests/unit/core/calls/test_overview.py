@@ -28,7 +28,7 @@ def test_what_is_wrong_is_said_with_what_it_means() -> None:
         "pools": [
             {"provider": "openai", "forecast": {"left": 1, "empty_in_s": 600.0}, "keys": [
                 {"name": "a", "state": "quota", "reason": "insufficient_quota", "rests_for_s": 3600.0},
-                {"name": "b", "state": "active"},
+                {"name": "b", "state": "active", "models": {"gpt-4o": 30.0, "gpt-4o-mini": 0}},
                 {"name": "c", "state": "missing", "reason": "env:C leads to no key"},
             ]},
         ],
@@ -40,11 +40,12 @@ def test_what_is_wrong_is_said_with_what_it_means() -> None:
         "problems": ["models.providers.openai: no"],
     }
     found = overview(state, health)
-    assert found.headline == "local, openai: 5 to look at"
+    assert found.headline == "local, openai: 6 to look at"
     assert found.troubles == (
         "it refuses calls: disk full",
         "openai/gpt-4o is passed over, it failed too often (status 503); asked again in 12 seconds",
         "key a of openai is quota for 1 hour: insufficient_quota",
+        "key b of openai rests for gpt-4o alone, 30 seconds",
         "all keys of openai will be used up in 10 minutes",
         "models.providers.openai: no",
     )
