@@ -461,3 +461,16 @@ async def test_what_is_older_goes_by_agent_and_signal_and_nothing_else(place: Pl
     assert held.signals[Signal.CONTENTS].rows == 1
     assert held.signals[Signal.POINTS].rows == 1
     assert not (await store.expire(expiry)).expired, "nothing goes twice"
+
+
+async def test_a_store_knows_the_latest_span_of_each_agent(place: Place) -> None:
+    store, _ = await place.opened()
+    assert dict(await store.newest(0)) == {}
+    await store.append(batch(span("a", start_s=5), span("b", agent="other", start_s=1), span("c", agent="gone")))  # fmt: skip
+    await store.settle(NOON_S + 3600)
+    await store.append(batch(span("d", start_s=2), span("e", agent="other", rank=OPEN, start_s=9)))
+    for _ in range(2):
+        assert dict(await store.newest(NOON_NS + S)) == {"inbox": NOON_NS + 5 * S, "other": NOON_NS + 9 * S}  # fmt: skip
+        assert dict(await store.newest(NOON_NS + 9 * S)) == {"other": NOON_NS + 9 * S}
+        assert "gone" in await store.newest(NOON_NS)
+        await store.settle(NOON_S + 7200)

@@ -33,6 +33,7 @@ from midwatch.api.stream import Stream
 from midwatch.core.counts import Counts
 from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
+from midwatch.core.spans.digest import Seen
 from midwatch.core.spans.questions import Questions
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FORGET_AFTER_S, FleetView
@@ -227,7 +228,8 @@ class Hub:
         """Let the view know of agents that send spans alone. Raises StoreError."""
         now = self.clock()
         newest = await self._spans.store.newest(round((now - FORGET_AFTER_S) * 1e9))
-        self._view.recall(newest, now)
+        for agent, at_ns in newest.items():
+            self._view.see(agent, Seen(newest_ns=at_ns), now)
 
     async def _restore_all(self) -> None:
         await self._restore()

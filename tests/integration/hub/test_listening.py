@@ -77,6 +77,18 @@ def test_strangers_need_no_token_and_agents_of_the_fleet_do(
     assert code == 0, said
 
 
+def test_an_agent_that_sends_spans_alone_is_there_again_after_a_restart(
+    hub_process: Any, addresses: dict[str, str]
+) -> None:
+    export_http(addresses["HTTP"], request("stranger", 1))
+    before = hub_process.ask("GET", "/api/agents/stranger")
+    hub_process.kill()
+    hub_process.start()
+    after = hub_process.ask("GET", "/api/agents/stranger")
+    assert (after["state"], after["since"]) == (before["state"], before["since"])
+    assert before["state"] == "running"
+
+
 def test_an_address_that_is_taken_is_told_by_its_setting(hub_process: Any) -> None:
     file = hub_process.data / "fleet.json"
     with socket.create_server(("127.0.0.1", 0)) as holder:

@@ -169,6 +169,11 @@ class SpanStore(Protocol):
         """Return how many spans are open of each run: what a hub that starts compares with the runs that live."""
         ...
 
+    async def newest(self, since_ns: int) -> Mapping[str, int]:
+        """Return the latest start of each agent's spans, of those that began from then on: who was there before the
+        hub started."""
+        ...
+
     async def drop(self, what: Selector) -> Proof:
         """Remove what is selected from disk, wherever it lies: durable, and not to be found in any file after."""
         ...

@@ -207,6 +207,12 @@ class ClickHouseSpans:
         )
         return {row[0]: row[1] for row in told}
 
+    async def newest(self, since_ns: int) -> Mapping[str, int]:
+        told = await self._asked(
+            f"SELECT agent, max(start_ns) FROM {NAMES[Signal.SPANS]} WHERE start_ns >= {int(since_ns)} GROUP BY agent"
+        )
+        return {row[0]: row[1] for row in told}
+
     # -- what time and people do -------------------------------------------------------------
 
     async def settle(self, now: float) -> Settled:

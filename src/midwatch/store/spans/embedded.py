@@ -36,7 +36,7 @@ from midwatch.store.duck import READ_TIMEOUT_S, READERS, Asked, answered, first_
 from midwatch.store.group import GroupCommit
 from midwatch.store.spans.dropping import Dropper
 from midwatch.store.spans.engine import Engine, Open, View
-from midwatch.store.spans.footprint import footprint_of
+from midwatch.store.spans.footprint import footprint_of, newest_of
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.letting import Letting
 from midwatch.store.spans.manifest import Manifest
@@ -348,6 +348,9 @@ class EmbeddedSpans:
             return runs
 
         return await self._in_writer(count)
+
+    async def newest(self, since_ns: int) -> Mapping[str, int]:
+        return await self.read(lambda view: newest_of(view, since_ns))
 
     # -- settling, dropping ------------------------------------------------------------------
 

@@ -198,6 +198,10 @@ class View:
             Signal.SPANS, found
         ), f"(SELECT * FROM {parts} WHERE trace_id NOT IN ({ids}))"
 
+    def one(self, segment: Segment) -> str:
+        """Return all rows of one segment of the layout as a table function."""
+        return read_parquet([self._shelf.path(segment)])
+
     def hold(self, kind: str) -> tuple[list[Path], list[Pins]]:
         """Return the files of a kind for whoever reads them after the view; they stay until he lets go of the pins."""
         segments = [each for each in self.layout.segments if each.kind == kind]

@@ -47,6 +47,29 @@ def footprint_of(view: View, engine: Engine) -> Footprint:
     )  # fmt: skip
 
 
+def newest_of(view: View, since_ns: int) -> dict[str, int]:
+    """Return the latest start of each agent's spans, of those that began from then on.
+
+    Of segments only those are read in which an agent may have begun something later than what is known of it.
+    """
+    found: dict[str, int] = {}
+
+    def look(rows: str) -> None:
+        for agent, at in view.cursor.execute(
+            f"SELECT agent, max(start_ns) FROM {rows} AS r WHERE start_ns >= {since_ns} GROUP BY agent"
+        ).fetchall():
+            found[agent] = max(found.get(agent, at), at)
+
+    look(view.unsealed(Signal.SPANS, since_ns))
+    spans = [each for each in view.layout.segments if each.kind == Signal.SPANS.value]
+    for each in sorted(spans, key=lambda one: one.to_ns, reverse=True):
+        if each.to_ns < since_ns:
+            break
+        if any(found.get(agent, -1) < each.to_ns for agent in each.agents):
+            look(view.one(each))
+    return found
+
+
 def _sealed(view: View, engine: Engine) -> Iterable[_Part]:
     for segment in view.layout.segments:
         if segment.kind not in set(Signal):

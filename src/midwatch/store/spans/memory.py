@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from midwatch.core.errors import StoreError
 from midwatch.core.spans import form
 from midwatch.core.spans.form import (
+    AGENT,
     CONTENTS,
     DURATION_NS,
     LOGS,
@@ -201,6 +202,14 @@ class MemorySpans:
             if row[RUN_ID] is not None:
                 counts[row[RUN_ID]] = counts.get(row[RUN_ID], 0) + 1
         return counts
+
+    async def newest(self, since_ns: int) -> Mapping[str, int]:
+        await self._turn()
+        found: dict[str, int] = {}
+        for row in self.shelf.spans:
+            if row[START_NS] >= since_ns:
+                found[row[AGENT]] = max(found.get(row[AGENT], since_ns), row[START_NS])
+        return found
 
     async def drop(self, what: Selector) -> Proof:
         await self._turn()
