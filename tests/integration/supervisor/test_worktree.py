@@ -94,6 +94,13 @@ def test_an_earlier_revision_lies_beside_the_checkout_which_is_not_touched(
     )
 
 
+def test_our_own_data_beside_the_code_is_not_linked(home: Repository) -> None:
+    old = home.commit(agent="old")
+    (home.path / "state").mkdir()
+    placed = Worktrees(home.path / "var/midwatch").place(str(home.path), Revision(old), None)
+    assert {p.name for p in Path(placed.worktree).iterdir()} == {".git", "agent", "state"}
+
+
 def test_nothing_that_the_repository_names_is_run(
     home: Repository, trees: Worktrees, tmp_path: Path
 ) -> None:
@@ -138,6 +145,8 @@ def test_a_revision_that_git_has_no_more_is_said(home: Repository, trees: Worktr
     home.commit(agent="old")
     with pytest.raises(Unavailable, match="git does not have ffffffffffff any more"):
         trees.place(str(home.path), Revision("f" * 40), None)
+    with pytest.raises(Unavailable, match="is no commit"):
+        trees.place(str(home.path), Revision("--help"), None)
     with pytest.raises(Unavailable, match="no git repository"):
         trees.place("/", Revision("f" * 40), None)
     assert list((home.path.parent / "data" / worktree.FOLDER).iterdir()) == []

@@ -168,7 +168,8 @@ class Tenure:
             self._untold = (taken, told, found.reason)
         else:
             self._tell(taken, told, found.reason)
-        return Decision(Next.RESTART, f"{verdict.reason}; rolled back to what was good last")
+        then = "what was good last is looked for" if looks else "rolled back to what was good last"
+        return Decision(Next.RESTART, f"{verdict.reason}; {then}")
 
     def _takeback(self, good: Good, keys: tuple[str, ...]) -> Takeback:
         """Return what is taken back, its code left aside."""
@@ -200,13 +201,15 @@ class Tenure:
         """Tell whether what is to be started is there; an earlier revision is checked out first."""
         versions, keeper = self._around.versions, self._keeper
         back = None if versions is None else versions.back(keeper.name)
-        if versions is None or back is None:
-            if versions is not None:
-                versions.placed.pop(keeper.name, None)
+        if versions is None:
+            return True
+        self._why = ""
+        if back is None:
+            versions.placed.pop(keeper.name, None)
             return True
         file = self._around.entry(keeper.name)
         if file is not None and not versions.instead(keeper.name, file.agent, file.env_file)[1]:
-            self._try_anew("its env file was changed")
+            self._try_anew("its entry or its env file was changed")
             return True
         good = versions.good(keeper.name)
         if not back.code or good is None or good.revision is None or self._placed:
@@ -227,6 +230,7 @@ class Tenure:
     def _given(self, supply: Supply) -> None:
         """Take the answer, unless somebody decided otherwise meanwhile, or it comes too late."""
         self._placing = False
+        # a start that was made or planned for another reason meanwhile has taken the question back
         if self._why and self._keeper.timers.pending("start"):
             self._keeper.timers.cancel("start")
             self._go_on(supply)

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+import string
 import subprocess
 import threading
 import time
@@ -100,6 +101,8 @@ class Worktrees:
 
         `instead_of`: the commit that is there now: what it has under version control is not linked. Raises Unavailable.
         """
+        if not wanted.commit or set(wanted.commit) - set(string.hexdigits):
+            raise Unavailable(f"{clean(wanted.commit, 20)!r} is no commit")
         found = checkout.find(Path(directory))
         if found is None:
             raise Unavailable("its directory is in no git repository any more")
@@ -171,7 +174,7 @@ class Worktrees:
                 listing = git.run("ls-tree", "-rz", "--name-only", instead_of, may_fail=True)
                 now |= {os.fsdecode(name) for name in listing.split(b"\0") if name}
             git.run("worktree", "add", "--quiet", "--detach", str(home / _TREE), commit)
-            links = _link(tree, home / _TREE, now)
+            links = _link(tree, home / _TREE, now, os.path.realpath(self._folder.parent))
             about = {"commit": commit, "from": str(tree), "links": links, "files": sorted(tracked)}
             (home / _ABOUT).write_text(json.dumps(about))
         except Unavailable:
@@ -298,8 +301,11 @@ def _refuse_what_we_cannot(git: _Git, commit: str) -> set[str]:
     return names
 
 
-def _link(tree: Path, worktree: Path, tracked: Collection[str]) -> list[str]:
-    """Link what lies in the checkout and is not in git; return the links' names. Raises Unavailable, OSError."""
+def _link(tree: Path, worktree: Path, tracked: Collection[str], data: str) -> list[str]:
+    """Link what lies in the checkout and is not in git, but for our own data; return the links' names.
+
+    Raises Unavailable, OSError.
+    """
     folders = {folder for name in tracked for folder in _above(name)}
     links: list[str] = []
     waiting = [""]
@@ -314,6 +320,8 @@ def _link(tree: Path, worktree: Path, tracked: Collection[str]) -> list[str]:
                 if name in folders:
                     if entry.is_dir(follow_symlinks=False) and there.is_dir():
                         waiting.append(name)
+                    continue
+                if os.path.commonpath((real := os.path.realpath(entry.path), data)) == real:
                     continue
                 if len(links) >= MAX_LINKS:
                     raise Unavailable(f"more than {MAX_LINKS:,} files lie beside its code")
