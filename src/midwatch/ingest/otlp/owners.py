@@ -15,9 +15,14 @@ from typing import Final, NamedTuple, Protocol
 from midwatch.core.access import Caller, Scope
 from midwatch.core.calls.news import SCOPE
 from midwatch.core.fleet import NAME
+from midwatch.wire import limits
+from midwatch.wire.notify import MAX_DEPTH
 
 MAX_NAME: Final = 63
 """Characters of an agent's name, before a colon and behind it."""
+
+MAX_SPELLED: Final = 1_000
+"""Characters of what a service is called that are read."""
 
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -87,17 +92,21 @@ def owner(
 def _spelled(value: object) -> str | None:
     """Return an agent's name: what a service is called, with `-` for what no name has; None for what is none.
 
-    One colon may part a sub-agent from its agent (`inbox:search`); `unknown_service:python` is OpenTelemetry's own
-    word for a service that nobody named.
+    Colons part a sub-agent from its agent (`inbox:search`), down to as many levels as a supervisor follows;
+    `unknown_service:python` is OpenTelemetry's own word for a service that nobody named.
     """
     if not isinstance(value, str):
         return None
-    first, colon, second = value.partition(":")
+    first, *below = value[:MAX_SPELLED].split(":", MAX_DEPTH)
     if first == "unknown_service":
-        first, colon, second = value, "", ""
+        first, below = value, []
     name = _part(first)
-    sub = _part(second) if colon else None
-    return name if name is None or sub is None else f"{name}:{sub}"
+    if name is None:
+        return None
+    for sub in map(_part, below):
+        longer = name if sub is None else f"{name}:{sub}"
+        name = longer if len(longer) <= limits.MAX_NAME else name
+    return name
 
 
 def _part(text: str) -> str | None:

@@ -146,6 +146,9 @@ async def test_without_a_token_nobody_speaks_for_an_agent_of_the_fleet() -> None
     [
         ("inbox", "inbox"),
         ("inbox:search", "inbox:search"),
+        ("inbox:search:fetch", "inbox:search:fetch"),
+        ("inbox:a:b:c:d:e:f", "inbox:a:b:c:d-e-f"),
+        ("inbox:" + ":".join(["y" * 60] * 3), "inbox:" + ":".join(["y" * 60] * 2)),
         ("unknown_service:python", "unknown_service-python"),
         ("shop/cart service", "shop-cart-service"),
         ("x" * 500, "x" * 63),
