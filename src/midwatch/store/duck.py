@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -20,6 +21,9 @@ READ_TIMEOUT_S: Final = 10.0
 INTERRUPT_S: Final = 1.0
 """How long an interrupted question may take to end before it is abandoned."""
 
+CLOSE_S: Final = 5.0
+"""How long it is tried to close a connection that is busy for a moment."""
+
 T = TypeVar("T")
 
 Asked = list[duckdb.DuckDBPyConnection]
@@ -29,6 +33,20 @@ Asked = list[duckdb.DuckDBPyConnection]
 def first_line(error: Exception) -> str:
     """Return what a person needs of DuckDB's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def close(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection from which another thread may be taking a cursor at this moment. Raises duckdb.Error."""
+    deadline = time.monotonic() + CLOSE_S
+    while True:
+        try:
+            connection.close()
+        except duckdb.OperationalError:  # DuckDB refuses instead of waiting
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            return
 
 
 async def answered(

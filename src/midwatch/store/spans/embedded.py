@@ -40,6 +40,8 @@ from midwatch.store.spans.footprint import footprint_of, newest_of
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.letting import Letting
 from midwatch.store.spans.manifest import Manifest
+from midwatch.store.spans.rotating import Due as Due
+from midwatch.store.spans.rotating import Rotation
 from midwatch.store.spans.sealing import Sealer, Settling
 from midwatch.store.spans.selecting import Selection
 from midwatch.store.spans.sifting import Sifted, Sifter, lost
@@ -60,20 +62,6 @@ SWEEP_S: Final = 86_400.0
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """When a generation has had enough."""
-
-    rows: int = 250_000
-    """Spans, contents, points and log records."""
-    log_bytes: int = 128 * 1024 * 1024
-    """Of its log: what a start after a crash replays."""
-    age_s: float = 600.0
-    """On the monotonic clock; one in which nothing is written ends only when it should be smaller."""
-    idle_bytes: int = 1024 * 1024
-    """Of the log of one that holds no rows: what probes and announcements leave behind."""
 
 
 @dataclass(slots=True)
@@ -104,6 +92,7 @@ class EmbeddedSpans:
         self._manifest = manifest
         self._counts = counts
         self._due = due if due is not None else Due()
+        self._rotation = Rotation(self._due, self._rotate, self._unrotated)
         self._keep_s = dict(keep_s or {})
         self._clock = clock
         self._writing = ThreadPoolExecutor(1, "spans-write")
@@ -234,6 +223,7 @@ class EmbeddedSpans:
         with self._engine.pinned() as layout:
             kept = [sifter.sift(cursor, layout, batch, sifted) for batch in group]
             self._add(cursor, sifted)
+        self._rotation.behind(self._engine.layout.hot)
         if sifted.untold:
             log.warning("%d announcements of spans were not kept: too many are open", sifted.untold)
         return kept
@@ -252,9 +242,6 @@ class EmbeddedSpans:
                 raise
             hot.wrote(sifted.writes)
             self._learn(sifted)
-        due = self._due
-        if sum(hot.rows.values()) >= due.rows or hot.log_bytes >= due.log_bytes:
-            self._rotate()
 
     def _learn(self, sifted: Sifted) -> None:
         engine = self._engine
@@ -285,6 +272,17 @@ class EmbeddedSpans:
         if isinstance(error, duckdb.FatalException | duckdb.InternalError | duckdb.IOException):
             log.error("the telemetry store failed and is opened anew: %s", first_line(error))
             self._engine.close()
+
+    def _unrotated(self, error: Exception) -> None:
+        with contextlib.suppress(
+            duckdb.Error
+        ):  # one that cannot be closed is told when it is opened anew
+            if isinstance(error, duckdb.Error):
+                self._recover(error)
+            else:
+                self._engine.close()  # half a rotation may have been done: all is read anew
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._counts.add, "keeping_failures", "rotation")
 
     def _unwritten(self, error: Exception) -> StoreError:
         return StoreError(
@@ -337,6 +335,7 @@ class EmbeddedSpans:
         sifted.closed = set(found)
         if found or runs:
             self._add(cursor, sifted)
+            self._rotation.behind(self._engine.layout.hot)
         return len(found)
 
     async def open_runs(self) -> Mapping[str, int]:
@@ -395,10 +394,7 @@ class EmbeddedSpans:
 
     def _rotate_if_due(self) -> None:
         self._ready()
-        hot, due = self._engine.layout.hot, self._due
-        if time.monotonic() - self._began < due.age_s:
-            return
-        if any(hot.rows.values()) or hot.log_bytes > due.idle_bytes:
+        if self._due.old(self._engine.layout.hot, time.monotonic() - self._began):
             self._rotate()
 
     async def _seal_on(self) -> None:

@@ -24,7 +24,7 @@ import duckdb
 
 from midwatch.core.errors import SetupError
 from midwatch.core.spans.form import AGENT, SPAN_ID, SPANS, TRACE_ID, Row, Signal
-from midwatch.store.duck import first_line
+from midwatch.store.duck import close, first_line
 from midwatch.store.spans.generation import MAX_LOST, NOTHING_NS, Generation, erase
 from midwatch.store.spans.keys import Agents, Key
 from midwatch.store.spans.manifest import Named
@@ -366,7 +366,7 @@ class Engine:
         """Let go of everything; the logs are read at the next start."""
         base, self._base = self._base, None
         if base is not None:
-            base.close()
+            close(base)
 
     # -- layout ------------------------------------------------------------------------------
 
