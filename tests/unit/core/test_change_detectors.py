@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from midwatch.core.detection import Facts
 from midwatch.core.detectors.duplicate_instance import duplicate_instance
 from midwatch.core.detectors.rolled_back import rolled_back
@@ -67,6 +69,51 @@ def test_a_rollback_says_what_changed_and_why_it_did_not_stay() -> None:
         "inbox: its changed entry (command, env) was taken back because it failed: exit code 1: boom; "
         "the last good one runs again until the fleet file is changed"
     )
+
+
+def test_a_rollback_says_what_was_and_what_was_not_taken_back() -> None:
+    old, new = "a" * 40, "b" * 40
+    left = [{"what": "its code", "why": "git is not installed"}]
+    for data, sentence in (
+        (
+            {"code": {"from": new, "to": old}},
+            "its code (from bbbbbbbbbbbb back to aaaaaaaaaaaa) was taken back because it failed: exit code 1; the last"
+            " good one runs again until the code is changed",
+        ),
+        (
+            {"keys": ["command"], "env_file": True, "code": {"from": new, "to": old}},
+            "its changed entry (command), its env file's content and its code (from bbbbbbbbbbbb back to aaaaaaaaaaaa)"
+            " were taken back because it failed: exit code 1; the last good one runs again until the fleet file, the"
+            " env file or the code is changed",
+        ),
+        (
+            {"keys": ["command"], "left": left},
+            "its changed entry (command) was taken back because it failed: exit code 1; its code stays as it is: git is"
+            " not installed; the last good one runs again until the fleet file is changed",
+        ),
+        (
+            {"env_file": True},
+            "its env file's content was taken back because it failed: exit code 1; the last good one runs again until"
+            " the env file is changed",
+        ),
+    ):
+        found = rolled_back.judge(facts("agent.rolled_back", reason="exit code 1", **data))
+        assert isinstance(found, Finding)
+        assert found.sentence == f"inbox: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"code": "x", "left": "y", "env_file": "z", "keys": 7},
+        {"code": {"from": 1}, "left": [None, {"what": {}, "why": 3}] * 99},
+    ],
+)
+def test_a_rollback_that_makes_no_sense_is_still_one_sentence(data: dict[str, Any]) -> None:
+    found = rolled_back.judge(facts("agent.rolled_back", **data))
+    assert isinstance(found, Finding)
+    assert found.sentence.startswith("inbox: its changed entry was taken back")
+    assert len(found.sentence) <= 400
 
 
 def test_hostile_data_is_bounded() -> None:

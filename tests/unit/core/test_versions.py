@@ -8,7 +8,17 @@ import pytest
 
 from midwatch.core.change import Difference
 from midwatch.core.exits import End, Verdict
-from midwatch.core.versions import Revision, Version, drift, judge, shown
+from midwatch.core.versions import (
+    Revision,
+    Takeback,
+    Version,
+    code_change,
+    drift,
+    judge,
+    shown,
+    since_changed,
+    stays,
+)
 
 FAILED = Verdict(End.FAILED, "exit code 1")
 CHANGED = Difference(("command", "env"), True)
@@ -64,3 +74,54 @@ def test_a_version_travels_and_comes_back_bounded() -> None:
     assert found is not None
     assert len(found["revision"]["commit"]) <= 64
     assert found["revision"]["dirty"] is None
+
+
+def test_code_alone_is_reason_enough() -> None:
+    found = judge(FAILED, **{**TRIAL, "changed": Difference(), "code": "its code moved"})
+    assert (found.back, found.reason) == (True, "its code moved, and then: exit code 1")
+    both = judge(FAILED, **{**TRIAL, "code": "its code moved"})
+    assert both.reason == "command, env changed, its code moved, and then: exit code 1"
+
+
+@pytest.mark.parametrize(
+    ("good", "ran", "said"),
+    [
+        (None, Revision("a" * 40), ""),
+        (Revision("a" * 40), None, ""),
+        (Revision("a" * 40, "main", False), Revision("a" * 40, "other", False), ""),
+        (
+            Revision("a" * 40),
+            Revision("b" * 40),
+            "its code moved from aaaaaaaaaaaa to bbbbbbbbbbbb",
+        ),
+        (
+            Revision("a" * 40, dirty=False),
+            Revision("a" * 40, dirty=True),
+            "its code was edited without a commit",
+        ),
+        (Revision("a" * 40, dirty=False), Revision("a" * 40), ""),
+        (Revision("a" * 40, dirty=True), Revision("a" * 40, dirty=True), ""),
+    ],
+)
+def test_what_has_changed_in_code_is_said_only_where_it_is_known(
+    good: Revision | None, ran: Revision | None, said: str
+) -> None:
+    assert code_change(good, ran) == said
+
+
+def test_only_code_that_git_has_can_be_had_again() -> None:
+    assert stays(Revision("a" * 40, dirty=False)) == ""
+    assert all(stays(r) for r in (None, Revision("a" * 40), Revision("a" * 40, dirty=True)))
+
+
+def test_what_is_taken_back_travels_and_reads_well() -> None:
+    taken = Takeback(("command",), True, ("b" * 40, "a" * 40), (("a part", "a reason"),))
+    assert Takeback.of(taken.to_json()) == taken
+    assert since_changed(taken, "failed") == (
+        "the changed entry (command), its env file's content and its code (from bbbbbbbbbbbb back to aaaaaaaaaaaa) were"
+        " taken back after it had failed (failed); a part stays as it is: a reason; change the fleet file, the env file"
+        " or the code again to try anew"
+    )
+    edited = Takeback(code=("a" * 40, "a" * 40))
+    assert edited.said == "its code (back to aaaaaaaaaaaa as committed)"
+    assert not Takeback(left=(("a", "b"),))

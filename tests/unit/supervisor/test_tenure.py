@@ -149,6 +149,12 @@ def test_a_run_says_what_it_was_made_of_and_shows_no_value(make: Any) -> None:
     assert same.environment == first
     assert versions.started("inbox", house.keeper.agent, "/").environment != first
     assert Versions(None, b"another").keyed(b"x") != versions.keyed(b"x")
+    # a key of the gateway is each run's own, under whatever name
+    hashes: set[str] = set()
+    for key in ("k1", "k2"):
+        versions.starting("inbox", {"OPENAI_API_KEY": key, "A": "1"}, None, own=(key,))
+        hashes.add(versions.started("inbox", house.keeper.agent, "/").environment)
+    assert len(hashes) == 1
 
 
 def test_a_changed_identity_gives_the_old_lease_back_and_takes_the_new_one(tmp_path: Path) -> None:
