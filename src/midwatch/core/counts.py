@@ -43,7 +43,10 @@ COUNTERS: Final[dict[str, Counter]] = {
     "watch_slow": Counter("groups for which the answer did not wait for the detectors"),
     "sampled": Counter("spans that sampling let go; their sums stay", "kind"),
     "expired": Counter("rows that retention let go", "kind"),
-    "keeping_failures": Counter("rounds of sealing and expiring that failed", "reason"),
+    "keeping_failures": Counter(
+        "what failed of sealing, expiring, moving old spans, and of looking at disk and clock; it is tried again",
+        "reason",
+    ),
     "sample_failures": Counter(
         "traces that a sampling condition could not judge; they are kept", "rule"
     ),

@@ -1,7 +1,8 @@
 """Spans of a `telemetry.duckdb` from before they had a store of their own: read once, understood as if they came now.
 
-The old table is dropped when all of it is durable in its new place. A hub that is killed meanwhile begins again: what
-is there already stays once.
+What is durable in its new place is removed from the old table, page by page, and the table is dropped with the last. A
+hub that is killed meanwhile goes on where it was: what was moved is not summed again, not even when it has expired
+since. Of the page that was under way, what is there already stays once.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any, Final, cast
 import duckdb
 
 from midwatch.core.access import Caller, Scope
+from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
+from midwatch.core.redact import is_secret
 from midwatch.core.spans.dialect import Attribute, Event, attribute
 from midwatch.core.spans.form import Batch, Row
 from midwatch.core.spans.store import SpanStore
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.otlp.owners import Names, Sender
 from midwatch.ingest.otlp.rows import Known, Rows, resource_of
+from midwatch.ingest.redacting import hidden, redact_batch
 from midwatch.store.telemetry import Telemetry
 
 AGAIN_S: Final = 1.0
@@ -37,6 +41,9 @@ _COLUMNS: Final = (
     "agent, run_id, epoch_us(ts), duration_s, trace_id, span_id, parent_id, name, kind, status, status_message, scope,"
     " attributes, resource, events, links"
 )
+
+_KEY: Final = "concat_ws(chr(10), agent, trace_id, span_id)"
+"""What made a span one, in SQL. Not its row's number: that changes when rows before it are removed."""
 
 log = logging.getLogger(__name__)
 
@@ -57,23 +64,22 @@ async def move(
     telemetry: Telemetry,
     store: SpanStore,
     price: Callable[[Iterable[Row]], None],
+    counts: Counts,
     stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Move old spans; return how many there were. Raises StoreError; then, and when it is `stopped`, the rest is moved
     at the next start."""
     if not await telemetry.read(_is_there):
         return 0
-    moved, unread, after = 0, 0, -1
+    moved = 0
     interpreter = Interpreter()
     while not stopped():
-        found = await telemetry.read(lambda cursor, after=after: _page(cursor, after), 60.0)
+        found = await telemetry.read(_page, 60.0)
         if not found:
             await telemetry.drop("spans")
             log.info("%d spans of before were moved to their own store", moved)
-            if unread:
-                log.warning("%d spans of before could not be understood and are gone", unread)
             break
-        batch = Batch()
+        batch, unread = Batch(), 0
         for row in found:
             try:
                 one = _batch(row[1:], interpreter)
@@ -85,8 +91,12 @@ async def move(
                 continue
             price(one.spans)
             batch.extend(one)
+        counts.add("redacted", "shape", redact_batch(batch))
         moved += await _kept(store, batch, stopped)
-        after = found[-1][0]
+        await telemetry.discard("spans", _KEY, [row[0] for row in found])
+        if unread:
+            counts.add("rejected", "damaged", unread)
+            log.warning("%d spans of before could not be understood and are gone", unread)
     return moved
 
 
@@ -107,10 +117,9 @@ def _is_there(cursor: duckdb.DuckDBPyConnection) -> bool:
     return found is not None
 
 
-def _page(cursor: duckdb.DuckDBPyConnection, after: int) -> list[Any]:
+def _page(cursor: duckdb.DuckDBPyConnection) -> list[Any]:
     return cursor.execute(
-        f"SELECT rowid, {_COLUMNS} FROM spans WHERE rowid > ? ORDER BY rowid LIMIT {PAGE}",  # noqa: S608
-        [after],
+        f"SELECT {_KEY}, {_COLUMNS} FROM spans ORDER BY rowid LIMIT {PAGE}"  # noqa: S608
     ).fetchall()
 
 
@@ -157,7 +166,9 @@ def _list(text: str | None) -> list[dict[str, Any]]:
 
 
 def _attributes(said: Mapping[str, Any]) -> list[Attribute]:
-    return [attribute(key, value) for key, value in said.items()]
+    return [
+        attribute(key, hidden(value) if is_secret(key) else value) for key, value in said.items()
+    ]
 
 
 def _event(said: Mapping[str, Any]) -> Event:

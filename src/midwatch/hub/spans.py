@@ -170,11 +170,13 @@ class SpanRoom:
 
     async def _move(self, before: Telemetry, into: EmbeddedSpans) -> None:
         try:
-            await move(before, into, self._pricer.price, lambda: self._stopped)
+            await move(before, into, self._pricer.price, self._counts, lambda: self._stopped)
         except StoreError as error:
+            self._counts.add("keeping_failures", "moving")
             log.warning("spans of an older version are moved at the next start: %s", error)
         except Exception:
             # what an older version wrote must not keep the hub from working
+            self._counts.add("keeping_failures", "moving")
             log.exception("spans of an older version are not moved")
 
     async def _settle_on(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.core.spans.form import SPANS, Batch, Row
+from midwatch.core.spans.form import ATTRIBUTES, SPAN_ID, SPANS, Batch, Row
 from midwatch.core.spans.store import Kept
 from midwatch.hub import olden
 from midwatch.hub.olden import move
@@ -59,8 +59,8 @@ async def test_old_spans_are_understood_and_their_table_is_gone(tmp_path: Path) 
     shelf, priced = Shelf(), list[Row]()
     telemetry = await opened(path)
     try:
-        assert await move(telemetry, MemorySpans(shelf), priced.extend) == 5
-        assert await move(telemetry, MemorySpans(shelf), priced.extend) == 0
+        assert await move(telemetry, MemorySpans(shelf), priced.extend, Counts()) == 5
+        assert await move(telemetry, MemorySpans(shelf), priced.extend, Counts()) == 0
     finally:
         await telemetry.stop()
     assert len(priced) == 5
@@ -101,8 +101,10 @@ async def test_a_busy_store_and_a_damaged_span_keep_no_other_from_being_moved(
     shelf = Shelf()
     telemetry = await opened(path)
     try:
-        assert await move(telemetry, Busy(shelf), list[Row]().extend) == 3
-        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend) == 0
+        counts = Counts()
+        assert await move(telemetry, Busy(shelf), list[Row]().extend, counts) == 3
+        assert counts.value("rejected", "damaged") == 2
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend, counts) == 0
     finally:
         await telemetry.stop()
     assert len(shelf.spans) == 3
@@ -114,10 +116,57 @@ async def test_a_hub_that_stops_leaves_the_rest_for_its_next_start(tmp_path: Pat
     shelf = Shelf()
     telemetry = await opened(path)
     try:
-        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend, lambda: True) == 0
-        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend) == 5
+        assert (
+            await move(telemetry, MemorySpans(shelf), list[Row]().extend, Counts(), lambda: True)
+            == 0
+        )
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend, Counts()) == 5
     finally:
         await telemetry.stop()
+
+
+async def test_what_was_moved_and_has_expired_since_is_not_moved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(olden, "PAGE", 2)
+    path = tmp_path / "telemetry.duckdb"
+    old_spans(path, 5, 1_790_000_000.0)
+    with duckdb.connect(str(path)) as base:
+        base.execute("UPDATE spans SET trace_id = NULL WHERE span_id LIKE '%2'")
+    first, second, counts = Shelf(), Shelf(), Counts()
+    telemetry = await opened(path)
+    try:
+        # it is stopped behind its first page
+        store = MemorySpans(first)
+        assert (
+            await move(telemetry, store, list[Row]().extend, counts, lambda: bool(first.spans)) == 1
+        )
+        # the next start finds a store in which all of that has expired
+        assert await move(telemetry, MemorySpans(second), list[Row]().extend, counts) == 3
+        assert await move(telemetry, MemorySpans(second), list[Row]().extend, counts) == 0
+    finally:
+        await telemetry.stop()
+    assert not {row[SPAN_ID] for row in first.spans} & {row[SPAN_ID] for row in second.spans}
+    assert counts.value("rejected", "damaged") == 1
+
+
+async def test_secrets_of_before_are_taken_out_on_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.duckdb"
+    old_spans(path, 1, 1_790_000_000.0)
+    said = json.dumps({"note": "sk-proj-" + "a1B2" * 10, "db.password": "horse battery"})
+    with duckdb.connect(str(path)) as base:
+        base.execute("UPDATE spans SET attributes = ?::JSON", [said])
+    shelf, counts = Shelf(), Counts()
+    telemetry = await opened(path)
+    try:
+        assert await move(telemetry, MemorySpans(shelf), list[Row]().extend, counts) == 1
+    finally:
+        await telemetry.stop()
+    assert json.loads(shelf.spans[0][ATTRIBUTES]) == {
+        "note": "sk-proj[redacted]",
+        "db.password": "[redacted]",
+    }
+    assert counts.value("redacted", "shape") == 1
 
 
 async def test_a_hub_moves_them_while_it_works(hub_process: Any) -> None:

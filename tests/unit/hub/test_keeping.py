@@ -130,7 +130,7 @@ class Told:
 
 async def test_the_door_of_telemetry_closes_before_the_disk_is_full_and_opens_again() -> None:
     space, told = SetSpace(500 * MIB, 1000 * MIB), Told()
-    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told, Counts())
     assert guard.closed() is None, "before the first look telemetry is taken"
     for free_mib in (500, 250, 150, 150, 99, 50, 105, 111, 250):
         space.free_bytes = free_mib * MIB
@@ -141,7 +141,7 @@ async def test_the_door_of_telemetry_closes_before_the_disk_is_full_and_opens_ag
 
 async def test_what_could_not_be_told_is_told_with_the_next_look() -> None:
     space, told = SetSpace(150 * MIB, 1000 * MIB), Told()
-    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told, Counts())
     told.broken = True
     with pytest.raises(StoreError):
         await guard.look()
@@ -151,14 +151,32 @@ async def test_what_could_not_be_told_is_told_with_the_next_look() -> None:
     assert told.levels == [Level.LOW]
 
 
+async def test_faults_of_the_guard_are_counted_and_end_nothing() -> None:
+    space, told, counts = SetSpace(150 * MIB, 1000 * MIB), Told(), Counts()
+
+    def broken() -> int:
+        raise RuntimeError("a fault")
+
+    told.broken = True
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told, counts)
+    await guard.start()
+    await guard.stop()
+    assert counts.value("keeping_failures", "disk") == 1
+    guard = DiskGuard(Path("/data"), space, broken, told, counts)
+    await guard.start()
+    await guard.stop()
+    assert counts.value("keeping_failures", "disk") == 2
+
+
 async def test_a_disk_that_cannot_be_looked_at_stays_as_it_was() -> None:
-    space, told = SetSpace(10 * MIB, 1000 * MIB), Told()
-    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told)
+    space, told, counts = SetSpace(10 * MIB, 1000 * MIB), Told(), Counts()
+    guard = DiskGuard(Path("/data"), space, lambda: 100 * MIB, told, counts)
     await guard.look()
     space.broken = True
     await guard.look()
     assert guard.closed() is not None
     assert told.levels == [Level.FULL]
+    assert counts.value("keeping_failures", "disk") == 1
 
 
 class NoIncidents:

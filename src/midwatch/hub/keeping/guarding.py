@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.ports import IncidentBook, Space
 from midwatch.core.spans.keeping import Guarded, Level, guard
@@ -31,7 +32,12 @@ class DiskGuard:
     """Whether telemetry may come in. `closed` is for `ingest.admission`."""
 
     def __init__(
-        self, folder: Path, space: Space, free_bytes: Callable[[], int], tell: Tell
+        self,
+        folder: Path,
+        space: Space,
+        free_bytes: Callable[[], int],
+        tell: Tell,
+        counts: Counts,
     ) -> None:
         """`free_bytes` returns what the fleet file wants left alone; `tell` hears of every change, and of how the
         disk is at the start."""
@@ -41,6 +47,7 @@ class DiskGuard:
         self._space = space
         self._free_bytes = free_bytes
         self._tell = tell
+        self._counts = counts
         self._untold = True
         self._task: asyncio.Task[None] | None = None
 
@@ -55,6 +62,7 @@ class DiskGuard:
         try:
             room = self._space.room(self._folder)
         except StoreError as error:
+            self._counts.add("keeping_failures", "disk")
             log.error("%s", error)  # noqa: TRY400  its words suffice
             return
         self.now = now = guard(room, self._free_bytes(), before.level if before else Level.FINE)
@@ -85,8 +93,10 @@ class DiskGuard:
             await self.look()
         except StoreError as error:
             # it is told with the next look
+            self._counts.add("keeping_failures", "disk")
             log.error("the state of the disk is not told: %s", error)  # noqa: TRY400
         except Exception:  # the top of a long-lived loop: a guard that died would be worse
+            self._counts.add("keeping_failures", "disk")
             log.exception("the disk guard failed")
 
 

@@ -67,6 +67,7 @@ class Life:
             space if space is not None else DiskSpace(),
             lambda: self._fleet.hub.keep.free,
             tell if tell is not None else _untold,
+            counts,
         )
         self._forwarding = Forwarding(folder / "forward", counts, clock)
         self._setting: asyncio.Task[None] | None = None
