@@ -83,7 +83,8 @@ class Agent(Model):
     enabled: bool = True
     """False: known, shown, not started."""
     rollback: bool = False
-    """True: an entry that was changed and fails before `stable_after` is taken back to the last good one."""
+    """True: an entry, env file or code (a git commit) that was changed and fails before `stable_after` is taken back
+    to the last good one."""
 
     @field_validator("command", mode="before")
     @classmethod
