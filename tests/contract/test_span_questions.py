@@ -500,8 +500,67 @@ async def test_all_that_is_known_of_a_span_is_shown(place: Place) -> None:
         "gen_ai.provider.name": "openai", "gen_ai.usage.input_tokens": 100,
         "gen_ai.usage.cache_read.input_tokens": 40, "gen_ai.usage.output_tokens": 20,
     }  # fmt: skip
-    assert found["resource"] == {"attributes": {"service.name": "inbox"}, "schema_url": "https://x/1"}
+    assert found["resource"] == {
+        "attributes": {"service.name": "inbox"},
+        "schema_url": "https://x/1",
+    }
     assert (found["scope"], found["links"][0]["span_id"], found["events"][0]["name"]) == ("lib", "02", "exception")  # fmt: skip
     assert await q.span(trace_id("t").hex(), span_id("b").hex()) is None
     with pytest.raises(BadQuestion):
         await q.span(trace_id("t").hex(), "zz")
+
+
+PAGE = "Customers\n\n  Export CSV  \nName\tCity\tSince\nAnn Lee\tBern\t2019\nBo Day\tRome\t2020\n"
+
+
+async def test_a_wrong_fact_leads_to_the_turn_and_the_result_in_which_it_entered(ask: Any) -> None:
+    def report(name: str, start_s: float, turn: str, state: str) -> tuple[Row, Row]:
+        row = span(
+            name,
+            "t1",
+            role=Role.MEMORY.value,
+            session="s1",
+            turn=turn,
+            start_s=start_s,
+            content_count=1,
+        )
+        return row, content(row, "midwatch.state", state, ContentKind.STATE)
+
+    fetched = span("fetch", "t1", role=Role.TOOL.value, tool="browser", session="s1", turn="3", start_s=20, content_count=1)  # fmt: skip
+    wrote = call("wrote", "t2", session="s1", turn="5", start_s=50, content_count=1)
+    first, told = report("s1", 5, "1", '{"memory":{"customer":{"name":"?"}}}')
+    third, told_third = report(
+        "s3", 30, "3", '{"memory":{"customer":{"name":"Export CSV","since":2019}}}'
+    )
+    fourth, told_fourth = report(
+        "s4", 40, "4", '{"memory":{"customer":{"name":"Export CSV"},"greeting":"Export"}}'
+    )
+    q = await ask(
+        first, fetched, third, fourth, wrote, span("x", "t9", session="other"),
+        contents=[
+            told, told_third, told_fourth, content(fetched, "gen_ai.tool.call.result", PAGE, ContentKind.RESULT),
+            content(wrote, "gen_ai.output.messages", "Dear EXPORT  CSV, hello", ContentKind.OUTPUT),
+        ],
+    )  # fmt: skip
+    found = await q.session("s1", "export csv")
+    assert found is not None
+    changes = {
+        one["number"]: {c["path"]: c for c in one.get("changes", ())} for one in found["items"]
+    }
+    ids = {"trace_id": trace_id("t1").hex(), "span_id": span_id("fetch").hex()}
+    assert changes[2]["memory.customer.name"]["flag"] == {"kind": "header", **ids}
+    assert "flag" not in changes[2]["memory.customer.since"]
+    assert "flag" not in changes[3]["memory.greeting"]
+    trail = found["trail"]
+    assert [(one["turn"], one["where"], one["name"]) for one in trail["sights"]] == [
+        (2, "result", "browser"), (2, "state", "memory.customer.name"), (4, "output", "gpt-4o-mini"),
+    ]  # fmt: skip
+    assert trail["entered"] == trail["sights"][0]
+    assert {name: trail["entered"][name] for name in ids} == ids
+    assert trail["stored"] == trail["sights"][1]
+    nowhere = await q.session("s1", "Nobody")
+    assert nowhere is not None
+    assert (nowhere["trail"]["sights"], nowhere["trail"]["entered"]) == ([], None)
+    for value in (" ", "x" * 201):
+        with pytest.raises(BadQuestion, match="to follow"):
+            await q.session("s1", value)

@@ -146,9 +146,35 @@ class TurnShape(SumsShape):
     changes: list[dict[str, Any]] = Field(default=[])
 
 
+class SightShape(Shape):
+    """A place at which a value was: what a span was told or said, or `state`; then `name` is the path."""
+
+    at: datetime
+    turn: int
+    trace_id: str
+    span_id: str
+    where: str
+    name: str
+    how: Literal["entered", "left"]
+    excerpt: str
+
+
+class TrailShape(Shape):
+    """Where a value was, in the order of time; `entered` is where it came from, `stored` where it became a part of
+    the state. `all_looked_at` is false where there were more contents than are looked at."""
+
+    value: str
+    sights: list[SightShape]
+    more: int
+    entered: SightShape | None
+    stored: SightShape | None
+    all_looked_at: bool
+
+
 class WholeSession(SessionShape):
     outside: int
     items: list[TurnShape]
+    trail: TrailShape | None = None
 
 
 class SeriesShape(Shape):

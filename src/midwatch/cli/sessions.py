@@ -19,6 +19,14 @@ Name = Annotated[
     str | None, typer.Argument(metavar="SESSION", help="This one, with its turns.", show_default=False)
 ]  # fmt: skip
 
+Follow = Annotated[
+    str | None,
+    typer.Option("--follow", metavar="VALUE", help="With SESSION: where this value came from.", show_default=False),
+]  # fmt: skip
+
+SIGHTS = 50
+"""Places at which a value was that are printed."""
+
 CHANGES = 20
 """Changes of one turn that are printed."""
 
@@ -30,6 +38,7 @@ def add(app: typer.Typer) -> None:
 
 def sessions(
     session: Name = None,
+    follow: Follow = None,
     agent: f.Agent = None,
     user: f.User = None,
     model: f.Model = None,
@@ -51,7 +60,7 @@ def sessions(
     """List sessions, those that ended last first; or show one: its turns, and what each changed in its memory."""
     hub = Hub(find(data, url))
     if session is not None:
-        found = record(hub.get(path_of("sessions", session)))
+        found = record(hub.get(path_of("sessions", session), follow=follow))
         if as_json:
             show.document(found)
         else:
@@ -95,6 +104,20 @@ def _print_one(found: dict[str, Any]) -> None:
         show.out(what(turn, head))
         for change in records(turn.get("changes"))[:CHANGES]:
             show.out(f"   {_change(change)}")
+
+    trail = record(found.get("trail"))
+    if trail:
+        show.out(f"Where {show.line(trail.get('value', ''))} was:")
+        for one in records(trail.get("sights"))[:SIGHTS]:
+            came = one == trail.get("entered")
+            show.out(f"{'>' if came else ' '}  {_sight(one)}")
+
+
+def _sight(one: dict[str, Any]) -> str:
+    at = f"turn {number(one.get('turn'))}" if one.get("turn") else "no turn"
+    what_ = f"{show.line(one.get('where', ''))} {show.line(one.get('name', ''))}"
+    left = " (gone)" if one.get("how") == "left" else ""
+    return f"{at}, {what_}{left}, span {show.line(one.get('span_id', ''))}: {show.line(one.get('excerpt', ''))}"
 
 
 def _change(change: dict[str, Any]) -> str:

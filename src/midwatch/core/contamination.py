@@ -302,30 +302,46 @@ class Belief(NamedTuple):
     flag: Flag
 
 
-def believed(state: State, results: Sequence[Saying]) -> list[Belief]:
-    """Return the values of a state that are no facts: labels of a result of the same turn or before, empty places.
+class Heard:
+    """Tools' results and retrieved documents, heard one after the other, and what of them became a fact."""
 
-    `results` are tools' results and retrieved documents, the latest last. Long texts (a scratchpad) are no single
-    value and are not judged; neither are names of the state itself.
-    """
-    by_label: dict[str, Saying] = {}
+    def __init__(self) -> None:
+        self._by_label: dict[str, Saying] = {}
+        self._results: list[Saying] = []
+
+    def hear(self, result: Saying) -> None:
+        """Take in the next result."""
+        self._by_label.update(dict.fromkeys(labels(result.text), result))
+        self._results.append(result)
+
+    def believed(self, state: State) -> list[Belief]:
+        """Return the values of a state that are no facts: labels of what was heard, empty places.
+
+        Long texts (a scratchpad) are no single value and are not judged; neither are names of the state itself.
+        """
+        found: list[Belief] = []
+        for path, value in leaves(state):
+            if not isinstance(value, str) or not 2 <= len(value) <= 80:
+                continue
+            folded, excerpt = fold(value), clean(f"{path}: {value}")
+            result = self._by_label.get(folded)
+            if _PLACEHOLDER.fullmatch(value.strip()) is not None:
+                flag = Flag(Kind.PLACEHOLDER, excerpt, value)
+                found.append(Belief(path, _holder(value, self._results), flag))
+            elif result is not None and _is_shown(folded, path):
+                found.append(Belief(path, result.span, Flag(Kind.HEADER, excerpt, value)))
+            if len(found) >= MAX_FLAGS:
+                break
+        return found
+
+
+def believed(state: State, results: Sequence[Saying]) -> list[Belief]:
+    """Return the values of a state that are no facts, as `Heard` does. `results` are those of the same turn or before,
+    the latest last."""
+    heard = Heard()
     for result in results:
-        by_label.update(dict.fromkeys(labels(result.text), result))
-    found: list[Belief] = []
-    for path, value in leaves(state):
-        if not isinstance(value, str) or not 2 <= len(value) <= 80:
-            continue
-        folded, excerpt = fold(value), clean(f"{path}: {value}")
-        result = by_label.get(folded)
-        if _PLACEHOLDER.fullmatch(value.strip()) is not None:
-            found.append(
-                Belief(path, _holder(value, results), Flag(Kind.PLACEHOLDER, excerpt, value))
-            )
-        elif result is not None and _is_shown(folded, path):
-            found.append(Belief(path, result.span, Flag(Kind.HEADER, excerpt, value)))
-        if len(found) >= MAX_FLAGS:
-            break
-    return found
+        heard.hear(result)
+    return heard.believed(state)
 
 
 def _is_shown(folded: str, path: str) -> bool:

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, Response
 
 from midwatch.core.spans.questions import BadQuestion, Choice, Node, Questions, Tree, Window
+from midwatch.core.spans.turns import MAX_FOLLOWED
 from midwatch.web import render, words
 from midwatch.web.spanpage import flagged, reasons, shown_of
 
@@ -229,11 +230,15 @@ def _add_sessions(router: APIRouter, questions: Questions, frame: Frame, clock: 
 
     # `path`: emitters name sessions as they like
     @router.get("/sessions/{session:path}", response_class=HTMLResponse)
-    async def one(session: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await questions.session(session)
+    async def one(  # pyright: ignore[reportUnusedFunction]
+        session: str, follow: Annotated[str, Query(max_length=MAX_FOLLOWED)] = ""
+    ) -> Response:
+        found = await questions.session(session, follow.strip() or None)
         if found is None:
             return render.problem_page(404, f"No session is named {words.plain(session, 128)!r}.")
-        return render.html("session.html", **await frame(clock()), found=found)
+        return render.html(
+            "session.html", **await frame(clock()), found=found, follow=follow, path=path_of
+        )
 
 
 def path_of(session: str) -> str:

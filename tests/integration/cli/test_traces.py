@@ -30,12 +30,14 @@ def told(hub: FakeHub) -> FakeHub:
     session = {**SUMS, "session": "s/1", "agent": "inbox", "at": ITEM["at"], "last_at": ITEM["at"], "traces": 1, "turns": 1}  # fmt: skip
     change = {"path": "memory.name", "how": "changed", "before": {"text": "Ann"}, "after": {"text": "Export CSV"}}  # fmt: skip
     turn = {**SUMS, "turn": "1", "number": 1, "at": ITEM["at"], "duration_s": 1.5, "traces": [TRACE], "changes": [change]}  # fmt: skip
+    sight = {"at": ITEM["at"], "turn": 1, "trace_id": TRACE, "span_id": "02", "where": "result", "name": "browser", "how": "entered", "excerpt": "Export\x1b[2J CSV"}  # fmt: skip
+    trail = {"value": "Export CSV", "sights": [sight, {**sight, "turn": 0, "how": "left"}], "more": 0, "entered": sight, "stored": None}  # fmt: skip
     hub.routes |= {
         "GET /api/traces": {"items": [ITEM], "next": None},
         f"GET /api/traces/{TRACE}/tree": tree,
         f"GET /api/traces/{TRACE}/spans/01/contents": {"items": [{"kind": "input", "key": "k", "text": "hello\x1b[2J"}], "gone": 1},
         "GET /api/sessions": {"items": [session], "next": None},
-        "GET /api/sessions/s%2F1": {**session, "outside": 0, "items": [turn]},
+        "GET /api/sessions/s%2F1": {**session, "outside": 0, "items": [turn], "trail": trail},
         "POST /api/sql": {"columns": ["agent", "n"], "rows": [["inbox", 3], [None, 1]], "truncated": True},
         "GET /api/export/spans": b"PAR1 and the rest",
     }  # fmt: skip
@@ -76,6 +78,10 @@ def test_sessions_are_listed_and_shown_with_their_turns(
     assert "s/1" in midwatch("sessions", "--data", str(data)).out
     shown = midwatch("sessions", "s/1", "--data", str(data)).out
     assert "~ memory.name: Ann → Export CSV" in shown
+    followed = midwatch("sessions", "s/1", "--follow", "Export CSV", "--data", str(data)).out
+    assert ">  turn 1, result browser, span 02: Export" in followed
+    assert "   no turn, result browser (gone), span 02" in followed
+    assert "\x1b" not in followed
 
 
 def test_sql_prints_a_table_or_rows_as_objects(

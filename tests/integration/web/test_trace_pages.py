@@ -7,7 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from demo_hub import FakeBook, FakeReader
@@ -138,6 +138,21 @@ def test_a_session_shows_what_each_turn_changed(client: TestClient) -> None:
     page = Tags(client.get(PAGES["session"]).text)
     assert page.text.index("Turn 1") < page.text.index("memory.name") < page.text.index("Turn 2")
     assert (page.names.count("del"), page.names.count("ins")) == (1, 2)
+
+
+def test_a_value_is_followed_to_where_it_entered(client: TestClient) -> None:
+    page = Tags(client.get(PAGES["session"]).text)
+    (way,) = [link for link in page.links if link.endswith("follow=Ann")]
+    followed = Tags(client.get(way).text)
+    said = "".join(followed.text.split())
+    assert "Annenteredinturn1,statememory.name." in said
+    assert f"{TRACE}/spans/{span_id('s1').hex()}" in followed.links
+    assert "gone" in followed.text.partition("entered in")[2]
+    hostile = client.get(f"{PAGES['session']}?{urlencode({'follow': EVIL})}")
+    assert Tags(hostile.text).names.count("script") == 1
+    assert "img" not in Tags(hostile.text).names
+    assert "It is in no state" in client.get(f"{PAGES['session']}?follow=nobody").text
+    assert client.get(f"{PAGES['session']}?follow={'x' * 201}").status_code == 422
 
 
 def test_a_span_shows_what_was_said_and_what_is_gone(client: TestClient) -> None:

@@ -292,12 +292,14 @@ class Questions(Protocol):
         """
         ...
 
-    async def session(self, session: str) -> Item | None:
+    async def session(self, session: str, follow: str | None = None) -> Item | None:
         """Return one session with its turns, or None when no span names it.
 
         The item of `sessions`, `lost`, `outside` (spans of no turn), and `items`: its turns in their order, each
         `turn, number, at, duration_s, traces` and the sums of a trace, and where the agent reported its state
-        `reports`, `changes` (`difference.Change`) and `more_changes`.
+        `reports`, `changes` (`difference.Change`, with `flag` where the new value is no fact) and `more_changes`.
+
+        `follow` is a value: `trail` says where it was seen, what it `entered` with and where it was `stored`.
         """
         ...
 

@@ -31,7 +31,7 @@ from midwatch.core.spans.rollup import Rollup
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, columns_of, shown
-from midwatch.core.spans.turns import MAX_SPANS, session_shown
+from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
 from midwatch.store.clickhouse import sql, sums
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.dialect import ClickHouseWords
@@ -109,7 +109,7 @@ class ClickHouseQuestions:
 
         return await self._spans.question(work)
 
-    async def session(self, session: str) -> Item | None:
+    async def session(self, session: str, follow: str | None = None) -> Item | None:
         def work(ask: sums.Ask) -> Item | None:
             value = Values(_SAY)
             mine = choosing.of_session(_sources(), session, value)
@@ -131,7 +131,14 @@ class ClickHouseQuestions:
             ):
                 states.setdefault((bytes.fromhex(trace), bytes.fromhex(span)), []).append(text)
             whole = session_of(session, rows, lambda row: bits[id(row)])
-            return session_shown(whole, states)
+
+            def contents(sought: Sought) -> list[Content]:
+                value = Values(_SAY)
+                text = asking.told(_of_traces(Signal.CONTENTS, traces), sought, _SAY, value)
+                found = ask(text, value.given)
+                return [Content(bytes.fromhex(t), bytes.fromhex(s), kind, text) for t, s, kind, text in found]  # fmt: skip
+
+            return session_shown(whole, states, contents, follow)
 
         return await self._spans.question(work)
 

@@ -9,6 +9,7 @@ from typing import Final
 from midwatch.core.spans.columns import CONTENT_KINDS
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.questions import Window
+from midwatch.core.spans.turns import MAX_CHARACTERS, Sought
 from midwatch.store.questions.dialect import Dialect, Values
 
 AROUND: Final = 60
@@ -59,6 +60,18 @@ def stems(counted: str, trace_id: bytes, value: Values) -> str:
     return (
         f"SELECT {STEMS} FROM {counted} AS s WHERE trace_id = {value(trace_id)}"
         " ORDER BY start_ns, span_id, agent"
+    )
+
+
+def told(contents: str, sought: Sought, say: Dialect, value: Values, where: str = "") -> str:
+    """Return the text that gives contents of a session as `turns.Content`. `where` is a further condition."""
+    kinds = ", ".join(map(str, sought.kinds))
+    if sought.word is not None:
+        where += f" AND {say.holds('text', value(sought.word))}"
+    order = "DESC" if sought.latest else "ASC"
+    return (
+        f"SELECT trace_id, span_id, kind, substr(text, 1, {MAX_CHARACTERS}) FROM {contents} AS c"
+        f" WHERE kind IN ({kinds}){where} ORDER BY start_ns {order}, span_id, place LIMIT {sought.limit}"
     )
 
 

@@ -8,7 +8,7 @@ summed up is read from its sums; the rest (at most what waits to be sealed) is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ from midwatch.core.spans.questions import (
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, shown
-from midwatch.core.spans.turns import MAX_SPANS, session_shown
+from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
 from midwatch.store.questions import asking, choosing, growing, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
@@ -114,7 +114,7 @@ class EmbeddedQuestions:
 
         return await self._spans.read(work)
 
-    async def session(self, session: str) -> Item | None:
+    async def session(self, session: str, follow: str | None = None) -> Item | None:
         def work(view: View) -> Item | None:
             value = Values(_SAY)
             mine = choosing.of_session(_sources(view, Choice()), session, value)
@@ -122,10 +122,13 @@ class EmbeddedQuestions:
             if not traces:
                 return None
             found = _rows(view, traces)
-            states = _states(view, traces, [row for row, _ in found])
+            window = _spoken(row for row, _ in found)
+            states = _states(view, traces, window)
             bits = {id(row): counts for row, counts in found}
             whole = session_of(session, [row for row, _ in found], lambda row: bits[id(row)])
-            return session_shown(whole, states)
+            return session_shown(
+                whole, states, lambda one: _told(view, traces, window, one), follow
+            )
 
         return await self._spans.read(work)
 
@@ -350,13 +353,23 @@ def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
     return [(list(row[:-1]), row[-1]) for row in view.cursor.execute(text).fetchall()]
 
 
-def _states(view: View, traces: Sequence[bytes], rows: Sequence[Row]) -> dict[tuple[bytes, bytes], list[str]]:  # fmt: skip
-    """Return what was reported of the state in these traces, by trace id and span id."""
+def _spoken(rows: Iterable[Row]) -> tuple[int, int]:
+    """Return from when until when contents of these spans began."""
     at = SPANS.at["start_ns"]
-    since, until = (
-        min(row[at] for row in rows) - _SLACK_NS,
-        max(row[at] for row in rows) + _SLACK_NS,
-    )
+    times = [row[at] for row in rows]
+    return min(times) - _SLACK_NS, max(times) + _SLACK_NS
+
+
+def _told(view: View, traces: Sequence[bytes], window: tuple[int, int], sought: Sought) -> list[Content]:  # fmt: skip
+    value = Values(_SAY)
+    where = f" AND start_ns BETWEEN {window[0]} AND {window[1]} AND trace_id IN ({blobs(traces)})"
+    text = asking.told(view.rows(Signal.CONTENTS, *window), sought, _SAY, value, where)
+    return [Content._make(row) for row in _all(view, text, value)]
+
+
+def _states(view: View, traces: Sequence[bytes], window: tuple[int, int]) -> dict[tuple[bytes, bytes], list[str]]:  # fmt: skip
+    """Return what was reported of the state in these traces, by trace id and span id."""
+    since, until = window
     found: dict[tuple[bytes, bytes], list[str]] = {}
     for trace, span, text in view.cursor.execute(
         f"SELECT trace_id, span_id, text FROM {view.rows(Signal.CONTENTS, since, until)} AS c"

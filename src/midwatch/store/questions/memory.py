@@ -76,7 +76,7 @@ from midwatch.core.spans.questions import (
 )
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.tree import Forest, columns_of, shown, stem
-from midwatch.core.spans.turns import session_shown
+from midwatch.core.spans.turns import Content, Sought, session_shown
 from midwatch.core.spans.values import load_all
 from midwatch.store.questions.memory_series import cost_of, observed, series_of
 from midwatch.store.questions.memory_sql import run
@@ -177,7 +177,7 @@ class MemoryQuestions:
         ]
         return _page(items, after, limit, lambda item: (item["last_at"], item["session"]))
 
-    async def session(self, session: str) -> Item | None:
+    async def session(self, session: str, follow: str | None = None) -> Item | None:
         await asyncio.sleep(0)
         rows = [
             row
@@ -188,12 +188,22 @@ class MemoryQuestions:
         if not rows:
             return None
         states: dict[tuple[bytes, bytes], list[str]] = {}
-        for one in self._shelf.rows[Signal.CONTENTS].values():
+        said = list(self._shelf.rows[Signal.CONTENTS].values())
+        for one in said:
             if one[_KIND] == ContentKind.STATE:
                 ids = one[CONTENTS.at["trace_id"]], one[CONTENTS.at["span_id"]]
                 states.setdefault(ids, []).append(one[_TEXT])
         whole = session_of(session, rows, lambda row: ALL if self._counts(row) else 0)
-        return session_shown(whole, states)
+        keys = set(map(key, rows))
+
+        def told(sought: Sought) -> list[Content]:
+            mine = [r for r in said if r[_KIND] in sought.kinds and content_key(r)[:2] in keys]
+            mine = [r for r in mine if sought.word is None or sought.word in r[_TEXT].lower()]
+            mine.sort(key=lambda r: r[CONTENTS.at["start_ns"]], reverse=sought.latest)
+            at = [CONTENTS.at[name] for name in ("trace_id", "span_id", "kind", "text")]
+            return [Content(*(r[place] for place in at)) for r in mine[: sought.limit]]
+
+        return session_shown(whole, states, told, follow)
 
     async def series(
         self,
