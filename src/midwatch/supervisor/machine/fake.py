@@ -230,6 +230,9 @@ class FakeSystem:
                 zombies=p.zombies,
                 pss_bytes=p.pss_bytes,
                 oom_kills=p.oom_kills,
+                named=frozenset(
+                    (m.pid, m.started, m.claim.agent) for m in p.members if m.claim.agent
+                ),
             )
             for process in processes
             if (p := self._living.get(process.pid)) is not None
