@@ -180,7 +180,7 @@ class SampleRule(Model):
     when: str = "true"
     """A condition (CEL) on a whole trace. Names: agent, group, name, session, duration_s, spans, errors, lost,
     calls, tools, tool_errors, side_effects, turns, refusals, input_tokens, output_tokens, cost_usd, outcome,
-    goal_missed, escalated, bad_feedback, models, tool_names, tags."""
+    goal_missed, escalated, flagged, bad_feedback, models, tool_names, tags."""
     keep: Share
     """The share of such traces that is kept."""
 
