@@ -46,7 +46,7 @@ def find(environ: Mapping[str, str], agent: str | None) -> Place | None:
     given, run_id = environ.get("MIDWATCH_AGENT", ""), environ.get("MIDWATCH_RUN_ID", "")
     if not given or not run_id:
         return None
-    if agent and agent != given and own_name(agent) != given.rpartition(":")[2]:
+    if agent and agent != given and not is_called(environ, agent):
         if not _is_below(environ):
             return None
         from midwatch.wire.ids import new_id
@@ -64,6 +64,12 @@ def find(environ: Mapping[str, str], agent: str | None) -> Place | None:
         run_id if started is None else sub_run_id(run_id, given, started),
         introduces=False,
     )
+
+
+def is_called(environ: Mapping[str, str], agent: str) -> bool:
+    """Tell whether the environment is that of the sub-agent of this name, in short or whole."""
+    above, colon, own = environ.get("MIDWATCH_AGENT", "").rpartition(":")
+    return bool(colon) and agent in (own, f"{above}:{own}")
 
 
 def identify(

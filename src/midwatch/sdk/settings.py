@@ -102,10 +102,12 @@ class Settings:
 
     def _introduce(self, environ: Mapping[str, str], agent: str | None) -> None:
         """Be a sub-agent, where this process says that it is one."""
-        from midwatch.sdk.lineage import find
+        from midwatch.sdk.lineage import find, is_called
 
         place = find(environ, agent)
         if place is None:
+            if agent and is_called(environ, agent):
+                self.agent = self.resource["midwatch.agent"] = environ["MIDWATCH_AGENT"]
             return
         self.introduction = place
         self.agent, self.run_id = place.agent[:MAX_AGENT], place.run_id

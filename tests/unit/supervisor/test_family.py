@@ -350,7 +350,7 @@ def test_sub_agents_of_a_sub_agent_are_counted_within_it_and_end_with_it(make: A
         [member(80, "r3", 70, 4000), member(81, "", 80, 3000), member(90, "r4", 70, 50_000)]
     )
     house.system.advance(1.1)
-    sizes = {i["agent"]: i["rss_bytes"] for k, i in house.recorder.items if i.get("rss_bytes")}
+    sizes = {i["agent"]: i["rss_bytes"] for _, i in house.recorder.items if i.get("rss_bytes")}
     assert sizes == {
         "inbox:search": 8000,
         "inbox:search:fetch": 7000,
@@ -389,7 +389,12 @@ def test_a_flood_of_words_about_oneself_costs_one_look(make: Any) -> None:
     claims(house, "inbox:search")
     looks: list[int] = []
     members = house.system.members
-    house.system.members = lambda process: looks.append(1) or members(process)
+
+    def counted(process: Any) -> Any:
+        looks.append(1)
+        return members(process)
+
+    house.system.members = counted
     for number in range(5000):
         text = json.dumps({"self": True, "run": f"x{number}", "agent": "inbox:search"})
         house.keeper.hear(Notice(child=text, sender=70), 70)
