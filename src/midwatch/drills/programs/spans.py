@@ -27,7 +27,9 @@ class Answer:
         return json.loads(self.body)
 
 
-def post(body: bytes, media: str = JSON, path: str = "/v1/traces") -> Answer:
+def post(
+    body: bytes, media: str = JSON, path: str = "/v1/traces", encoding: str = "identity"
+) -> Answer:
     """Send a body; return what came back, if anything did."""
     base = urllib.parse.urlsplit(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
     told = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",")
@@ -35,7 +37,8 @@ def post(body: bytes, media: str = JSON, path: str = "/v1/traces") -> Answer:
     headers = {name.strip(): urllib.parse.unquote(value.strip()) for name, _, value in pairs}
     connection = http.client.HTTPConnection(base.hostname or "", base.port, timeout=PATIENCE_S)
     try:
-        connection.request("POST", path, body, {"content-type": media, **headers})
+        headers = {"content-type": media, "content-encoding": encoding, **headers}
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         return Answer(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read())
     except (OSError, http.client.HTTPException):
