@@ -201,3 +201,18 @@ def test_the_end_of_midwatch_is_not_kept_waiting(begin: Any) -> None:
     trial.answer(Supply(NEW, PLACED))
     trial.house.system.advance(2 * PLACE_S)
     assert len(trial.house.system.launched) == 1
+
+
+def test_what_was_found_of_a_good_run_after_it_was_good_is_kept() -> None:
+    versions, agent = Versions(None, b"secret"), Agent.model_validate(ENTRY)
+    versions.started("inbox", agent, "/")
+    versions.prove("inbox", agent)
+    versions.correct("inbox", OLD)
+    good = versions.good("inbox")
+    assert good is not None
+    assert good.revision == OLD
+    # of the next run, which proved nothing yet, it is not
+    versions.started("inbox", agent, "/")
+    versions.correct("inbox", NEW)
+    assert versions.good("inbox") == good
+    assert versions.code_of("inbox", "/nowhere") == NEW

@@ -89,11 +89,12 @@ class Drift:
 
     def _correct(self, name: str, keeper: Keeper, found: Revision | None) -> None:
         versions = self._house.versions
-        if keeper.run is None or found == versions.ran_with(name)[1]:
+        if keeper.run is None:
             return
+        known = versions.ran_with(name)[1]
         versions.correct(name, found)
-        revision = found.to_json() if found is not None else {}
-        keeper.tell.revision(keeper.run.run_id, revision)
+        if found != known:
+            keeper.tell.revision(keeper.run.run_id, found.to_json() if found is not None else {})
 
     async def look(self) -> None:
         """Look once, and tell what has changed since the last time."""

@@ -138,9 +138,12 @@ class Tenure:
             return decision
         if verdict.end is End.FINISHED:
             self.proved()
-        good, ran = versions.good(keeper.name), versions.ran_with(keeper.name)[1]
+        good = versions.good(keeper.name)
         changed = versions.difference(keeper.name, keeper.agent)
-        code = "" if good is None else decisions.code_change(good.revision, ran)
+        code = ""
+        if good is not None and good.revision is not None and not verdict.expected:
+            ran = versions.code_of(keeper.name, self._around.directory(keeper.agent))
+            code = decisions.code_change(good.revision, ran)
         found = decisions.judge(
             verdict,
             wanted=keeper.agent.rollback,

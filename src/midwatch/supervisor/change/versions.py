@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -41,6 +41,9 @@ class _Started:
     env_file: str = ""
     content: bytes | None = None
     revision: Revision | None = None
+    looked: bool = False
+    """The revision was looked up while this run lived; until then it is what was seen before."""
+    proved: bool = False
 
 
 class Versions:
@@ -97,6 +100,7 @@ class Versions:
         """Return the version of the run that has just been started."""
         known, placed = self._started.setdefault(name, _Started()), self.placed.get(name)
         known.revision = self._revisions.get(directory) if placed is None else placed.revision
+        known.looked = known.proved = False
         self.fresh.add(name)
         self.woken.set()
         return Version(self.configuration(agent, known.env_file), known.environment, known.revision)
@@ -106,10 +110,22 @@ class Versions:
         known = self._started.get(name)
         return (None, None) if known is None else (known.env_file, known.revision)
 
+    def code_of(self, name: str, directory: str) -> Revision | None:
+        """Return what the last run of an agent was made of. Where it ended before anybody had looked, what is
+        checked out now: two small files are read for it, as a start reads more."""
+        known = self._started.get(name)
+        if known is None or known.looked or name in self.placed:
+            return None if known is None else known.revision
+        return checkout.revision(Path(directory)) or known.revision
+
     def correct(self, name: str, revision: Revision | None) -> None:
         """Take what was found about the directory of a run that had been started before it was known."""
-        if (known := self._started.get(name)) is not None:
-            known.revision = revision
+        if (known := self._started.get(name)) is None:
+            return
+        known.revision, known.looked = revision, True
+        good = self.good(name)
+        if known.proved and good is not None and self.back(name) is None:
+            self._keep(name, replace(good, revision=revision))
 
     # -- git ---------------------------------------------------------------------------------
 
@@ -166,7 +182,11 @@ class Versions:
         if not agent.rollback or kept.back is not None:
             return
         started = self._started.get(name, _Started())
-        good = Good(agent, started.content, started.revision)
+        started.proved = True
+        self._keep(name, Good(agent, started.content, started.revision))
+
+    def _keep(self, name: str, good: Good) -> None:
+        kept = self._kept[name]
         if kept.good != good:
             kept.good = good
             self._save_soon()
