@@ -131,6 +131,19 @@ async def test_what_waits_survives_and_numbers_go_on(shop: Shop) -> None:
     assert await outlet.put(b"c") > second
 
 
+async def test_what_waits_can_be_changed_and_taken_out(shop: Shop) -> None:
+    outlet = await shop.open()
+    numbers = [await outlet.put(body) for body in (b"a", b"b", b"", b"c")]
+    await outlet.rewrite(lambda body: None if body == b"b" else body * 2)
+    wanted = [(numbers[0], b"aa"), (numbers[2], b""), (numbers[3], b"cc")]
+    assert list(await outlet.waiting(10)) == wanted
+    assert outlet.backlog().entries == 3
+    outlet = await shop.open()
+    assert list(await outlet.waiting(10)) == wanted
+    assert outlet.backlog().dropped == 0
+    assert await outlet.put(b"d") > numbers[3]
+
+
 async def test_over_the_limit_the_oldest_go_and_are_counted(shop: Shop) -> None:
     outlet = await shop.open()
     for name in (b"a", b"b", b"c"):

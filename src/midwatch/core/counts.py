@@ -55,7 +55,7 @@ COUNTERS: Final[dict[str, Counter]] = {
         "requests to another back-end that were or will be repeated", "target"
     ),
     "forward_dropped": Counter(
-        "spans, points and log records that were not forwarded: no room, or refused",
+        "spans, points and log records that were not forwarded: no room, refused, damaged, or nobody wants them",
         "target",
         loss=True,
     ),

@@ -6,7 +6,7 @@ Implementations are handed in by `midwatch.hub`; tests hand in fakes that pass t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,7 +136,8 @@ class Backlog:
     entries: int
     size_bytes: int
     dropped: int
-    """Entries that were let go, the oldest first, because there was no room for them; an outlet may weigh them."""
+    """Entries that were let go, the oldest first, because there was no room for them, or that were found damaged; an
+    outlet may weigh them."""
 
 
 class Outlet(Protocol):
@@ -149,6 +150,11 @@ class Outlet(Protocol):
 
     async def waiting(self, limit: int) -> Sequence[tuple[int, bytes]]:
         """Return the oldest bodies with their numbers; they stay."""
+        ...
+
+    async def rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
+        """Put what `change` returns in the place of every body that waits, under its number; None removes it. What it
+        was is on the disk no more when this returns."""
         ...
 
     async def sent(self, upto: int) -> None:

@@ -59,6 +59,12 @@ class MemoryOutlet:
         await self._turn()
         return list(self._kept)[:limit]
 
+    async def rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
+        await self._turn()
+        changed = [(number, change(body)) for number, body in self._kept]
+        self._kept.clear()
+        self._kept.extend((number, body) for number, body in changed if body is not None)
+
     async def sent(self, upto: int) -> None:
         await self._turn()
         while self._kept and self._kept[0][0] <= upto:

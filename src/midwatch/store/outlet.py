@@ -29,6 +29,9 @@ FILE_BYTES: Final = 4 * 1024 * 1024
 WEIGHED: Final = 16
 """Bytes of a body that are enough to weigh it."""
 
+SOUGHT: Final = 256
+"""Bodies that may be damaged behind each other, before the rest of a file is given up."""
+
 _HEAD: Final = struct.Struct("<QIII")
 """Number, length, checksum of the body, and checksum of the three before it."""
 
@@ -98,21 +101,33 @@ class DiskOutlet:
                 path.unlink()
 
     def _read(self, path: Path) -> _File:
-        """Return a file's entries up to where it is torn, and cut it there."""
+        """Return a file's entries. A damaged one is left out and counted, those behind it are found again; a torn end
+        is neither: it was never acknowledged."""
         found = _File(path)
-        with path.open("rb") as file:
-            while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                number, length, checksum, own = _HEAD.unpack(head)
-                place = file.tell()
-                if own != zlib.crc32(head[:-4]) or length > self._limit:
+        data = path.read_bytes()
+        at, expected = 0, _first(path)
+        while len(data) - at >= _HEAD.size:
+            if not _is_head(data, at):
+                at = _next_head(data, at + 1, expected)
+                if at < 0:
+                    # at an end that a crash left stand a part of a head, and zeros
+                    rest = data[found.size_bytes :].rstrip(b"\0")
+                    self._dropped += len(rest) >= _HEAD.size
                     break
-                body = file.read(length)
-                if len(body) < length or zlib.crc32(body) != checksum:
-                    break
-                found.last = number
-                found.size_bytes = file.tell()
-                if number > self._sent:
-                    found.entries.append((number, place, length))
+            number, length, checksum, _ = _HEAD.unpack_from(data, at)
+            place = at + _HEAD.size
+            if place + length > len(data):
+                break
+            self._dropped += max(0, number - max(expected, self._sent + 1))
+            at = found.size_bytes = place + length
+            found.last, expected = number, number + 1
+            if _gone(number) == data[place - _HEAD.size : at]:
+                continue
+            if zlib.crc32(data[place:at]) != checksum:
+                torn = at == len(data) and not any(data[place:at])
+                self._dropped += number > self._sent and not torn
+            elif number > self._sent:
+                found.entries.append((number, place, length))
         return found
 
     def _close(self) -> None:
@@ -175,8 +190,7 @@ class DiskOutlet:
             self._files.append(file)
         assert self._writer is not None
         number = self._last + 1
-        head = _HEAD.pack(number, len(body), zlib.crc32(body), 0)[:-4]
-        self._writer.write(head + struct.pack("<I", zlib.crc32(head)) + body)
+        self._writer.write(_head(number, body) + body)
         place = file.size_bytes + _HEAD.size
         file.size_bytes = place + len(body)
         file.entries.append((number, place, len(body)))
@@ -235,6 +249,39 @@ class DiskOutlet:
                     found.append((number, reader.read(length)))
         return found
 
+    async def rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
+        """Put other bodies in the place of those that wait, or none; see `Outlet`."""
+        await self._run(lambda: self._rewrite(change))
+
+    def _rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
+        self._close()  # the next body begins a file
+        for file in list(self._files):
+            data = file.path.read_bytes()
+            waiting = {number: data[at : at + length] for number, at, length in file.entries}
+            made, entries = bytearray(), deque[tuple[int, int, int]]()
+            for number in range(min(_first(file.path), *waiting, file.last), file.last + 1):
+                body = change(waiting[number]) if number in waiting else None
+                if body is None:
+                    made += _gone(number)
+                else:
+                    made += _head(number, body) + body
+                    entries.append((number, len(made) - len(body), len(body)))
+            if bytes(made) != data:
+                self._replace(file, bytes(made), entries)
+        # not even what was sent stays of a file that nothing waits in
+        for file in [each for each in self._files if not each.entries]:
+            self._files.remove(file)
+            self._remove(file)
+
+    def _replace(self, file: _File, data: bytes, entries: deque[tuple[int, int, int]]) -> None:
+        part = file.path.with_suffix(".part")
+        with part.open("wb") as writer:
+            writer.write(data)
+            writer.flush()
+            os.fsync(writer.fileno())
+        part.replace(file.path)
+        file.size_bytes, file.entries = len(data), entries
+
     async def sent(self, upto: int) -> None:
         """Let go of everything up to this number; see `Outlet`."""
         await self._run(lambda: self._let_go(upto))
@@ -277,6 +324,40 @@ class DiskOutlet:
         return StoreError(
             f"the queue in {self._folder} cannot be used: {error.strerror}; see its disk"
         )
+
+
+def _head(number: int, body: bytes) -> bytes:
+    return _checked(_HEAD.pack(number, len(body), zlib.crc32(body), 0)[:-4])
+
+
+def _gone(number: int) -> bytes:
+    """Return what stands in the place of a body that was taken out: no body has this checksum and no length."""
+    return _checked(_HEAD.pack(number, 0, 1, 0)[:-4])
+
+
+def _checked(head: bytes) -> bytes:
+    return head + struct.pack("<I", zlib.crc32(head))
+
+
+def _is_head(data: bytes, at: int) -> bool:
+    end = at + _HEAD.size
+    return data[end - 4 : end] == struct.pack("<I", zlib.crc32(data[at : end - 4]))
+
+
+def _next_head(data: bytes, at: int, expected: int) -> int:
+    """Return where the next head is from there on, by the numbers that may come; -1 when there is none."""
+    for number in range(expected, expected + SOUGHT):
+        wanted, place = struct.pack("<Q", number), at
+        while (place := data.find(wanted, place)) >= 0:
+            if len(data) - place >= _HEAD.size and _is_head(data, place):
+                return place
+            place += 1
+    return -1
+
+
+def _first(path: Path) -> int:
+    """Return the number of the first body that was put into a file."""
+    return int(path.stem) if path.stem.isdecimal() else 0
 
 
 def _settle(waiter: asyncio.Future[int], number: int) -> None:

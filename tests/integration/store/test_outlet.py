@@ -159,3 +159,78 @@ async def test_what_finds_no_room_counts_for_what_it_weighs(
     kept = [body[0] for _, body in await queue.waiting(100)]
     assert 0 < len(kept) < 40
     assert queue.backlog().dropped == sum(range(1, 41)) - sum(kept)
+
+
+async def _three_in_one_file(folder: Path) -> Path:
+    queue = DiskOutlet(folder, MIB)
+    await queue.open()
+    for name in (b"a", b"b", b"c", b"d"):
+        await queue.put(name * 100)
+    await queue.stop()
+    (file,) = folder.glob("*.queue")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("hurt", "left", "dropped"),
+    [
+        (range(20, 25), b"bcd", 1),  # in a body
+        (range(3), b"bcd", 1),  # in a head: how long the body is cannot be known
+        (range(10, 300), b"d", 3),  # over several
+        (range(125, 127), b"acd", 1),  # in a head between others
+        (range(362, 364), b"abc", 1),  # in the head of the last
+        (range(440, 450), b"abc", 1),  # in its body
+    ],
+)
+async def test_damage_takes_and_counts_what_it_hit_and_no_more(
+    queues: list[DiskOutlet], tmp_path: Path, hurt: range, left: bytes, dropped: int
+) -> None:
+    file = await _three_in_one_file(tmp_path)
+    data = bytearray(file.read_bytes())
+    assert len(data) == 4 * 120
+    for at in hurt:
+        data[at] ^= 0xFF
+    file.write_bytes(data)
+    queue = await opened(queues, tmp_path)
+    assert b"".join(body[:1] for _, body in await queue.waiting(10)) == left
+    assert queue.backlog().dropped == dropped
+    assert await queue.put(b"more") == (4 if hurt.start == 362 else 5)
+    await queue.sent(10)
+    # it is not counted again
+    assert (await opened(queues, tmp_path)).backlog().dropped == 0
+
+
+async def test_an_end_that_a_crash_left_is_no_damage(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    file = await _three_in_one_file(tmp_path)
+    for torn in (file.read_bytes()[:-1], file.read_bytes()[:370] + bytes(4_000)):
+        file.write_bytes(torn)
+        queue = await opened(queues, tmp_path)
+        assert b"".join(body[:1] for _, body in await queue.waiting(10)) == b"abc"
+        assert queue.backlog().dropped == 0
+
+
+async def test_what_was_taken_out_is_in_no_file_and_no_loss(
+    queues: list[DiskOutlet], tmp_path: Path
+) -> None:
+    queue = await opened(queues, tmp_path)
+    first = [await queue.put(b"%d-" % at + b"x" * 60) for at in range(12)]
+    await queue.sent(first[1])
+    await queue.rewrite(
+        lambda body: None if body[:2] in (b"4-", b"7-") else body.replace(b"6-", b"six-")
+    )
+    wanted = [b"2", b"3", b"5", b"six", b"8", b"9", b"10", b"11"]
+    assert [body.split(b"-")[0] for _, body in await queue.waiting(99)] == wanted
+    assert [n for n, _ in await queue.waiting(2)] == first[2:4]
+    await queue.put(b"12-")
+    queue = await opened(queues, tmp_path)
+    assert [body.split(b"-")[0] for _, body in await queue.waiting(99)] == [*wanted, b"12"]
+    assert queue.backlog().dropped == 0
+    everything = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"4-x" not in everything
+    assert b"0-x" not in everything.replace(b"10-x", b""), "what was sent is not there either"
+    await queue.rewrite(lambda _: None)
+    assert list(tmp_path.glob("*.queue")) == []
+    assert (queue.backlog().entries, queue.backlog().size_bytes) == (0, 0)
+    assert await queue.put(b"more") > first[-1]

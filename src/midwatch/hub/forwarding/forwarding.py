@@ -278,6 +278,9 @@ class Forwarding:
             weigh=lambda head: max(1, _read(head)[1]),
         )
         await outlet.open()
+        if damaged := outlet.backlog().dropped:
+            log.warning("%d bodies in the queue of %s were damaged and are not sent", damaged, name)
+            self._counts.add("forward_dropped", name, damaged)
         lane = Lane(name, config, outlet, target, self._counts, clock=self._clock)
         self._lanes[name] = lane, outlet
         lane.start()
