@@ -13,7 +13,9 @@ has the idea of relative error; the buckets are those of HdrHistogram).
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from operator import lt
 from typing import Final
 
@@ -104,8 +106,13 @@ class Sketch:
     def merge(self, other: Sketch, weight: int = 1) -> None:
         """Add another sketch; with weight -1 take it back."""
         mine = self.counts
+        if not mine and weight == 1:
+            mine.update(other.counts)
+            self.total += other.total
+            return
+        before = mine.get
         for number, theirs in other.counts.items():
-            count = mine.get(number, 0) + theirs * weight
+            count = before(number, 0) + theirs * weight
             if count:
                 mine[number] = count
             else:
@@ -119,17 +126,13 @@ class Sketch:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share from 0 to 1, got {share!r}")
-        known = sorted((number, count) for number, count in self.counts.items() if count > 0)
-        count = sum(count for _, count in known)
-        if not count:
+        counts = self.counts
+        known = sorted(number for number, count in counts.items() if count > 0)
+        ranks = list(accumulate(map(counts.__getitem__, known)))
+        if not ranks:
             return None
-        rank = max(1, _up(share, count))
-        for number, here in known:
-            rank -= here
-            if rank <= 0:
-                least, most = bounds(number)
-                return (least + most) // 2
-        raise AssertionError("the ranks end within the counts")
+        least, most = bounds(known[bisect_left(ranks, max(1, _up(share, ranks[-1])))])
+        return (least + most) // 2
 
     @property
     def mean(self) -> float | None:

@@ -29,6 +29,7 @@ from midwatch.store.spans.known import TRACE_NS
 from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES, buckets_of, total_of
 
 _NS: Final = 10**9
+_MAX: Final = 2**63 - 1
 _LAST_S: Final = (2**63 - 1) // _NS
 
 
@@ -194,7 +195,7 @@ def _count_spans(
         f"(SELECT * REPLACE ({without}) FROM (SELECT * FROM {rows} AS s"
         f" WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns}))"
     )
-    sums.minutes(view.cursor, mine, rollup, windows if filled else None)
+    sums.minutes(view.cursor, mine, rollup, windows if filled else None, lines.needed(metric))
 
 
 def _step(start_ns: str, window: Window) -> str:
@@ -253,21 +254,33 @@ def _going(view: View, rows: str) -> list[bytes]:
 def _add_by_agent(view: View, rollup: Rollup, window: Window, metric: Metric, rows: str, going: Sequence[bytes]) -> None:  # fmt: skip
     value, there = _VALUES[metric]
     but = f" WHERE trace_id NOT IN ({blobs(going)})" if going else ""
+    mine = counted(view, rows)
     each = (
-        f"SELECT {_step('min(start_ns)', window)} // 60000000000 AS minute,"
-        " arg_min(agent, {p: parent_id IS NOT NULL, s: start_ns, i: span_id}) AS agent,"
-        f" {value} AS value FROM {counted(view, rows)} AS s{but} GROUP BY trace_id"
+        f"SELECT trace_id, min(start_ns) AS first_ns, min(agent) AS agent, max(agent) AS other, {value} AS value"
+        f" FROM {mine} AS s{but} GROUP BY trace_id"
         f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns} AND {there}"
     )
-    sketched = metric in QUANTILES
-    bucket = f"CASE WHEN value < 9223372036854775807 THEN {BUCKET.format('value::BIGINT')} END" if sketched else "0"  # fmt: skip
-    for minute, agent, number, count, total in view.cursor.execute(
-        f"SELECT minute, agent, {bucket} AS bucket, count(*), sum(value) FROM ({each}) AS t GROUP BY ALL"
+    # only where several agents are at work must be looked whose trace it is
+    several = f"SELECT trace_id FROM {mine} AS s GROUP BY trace_id HAVING min(agent) <> max(agent)"
+    whose = (
+        "SELECT trace_id, arg_min(agent, {p: parent_id IS NOT NULL, s: start_ns, i: span_id}) AS agent"
+        f" FROM {mine} AS s WHERE trace_id IN ({several}) GROUP BY trace_id"
+    )
+    found = (
+        f"SELECT {_step('t.first_ns', window)} // 60000000000 AS minute, coalesce(w.agent, t.agent) AS agent, t.value AS value"
+        f" FROM ({each}) AS t LEFT JOIN ({whose}) AS w ON w.trace_id = t.trace_id"
+    )
+    if metric in QUANTILES:
+        bounded = f"SELECT minute, agent, least(greatest(value, 0), {_MAX})::BIGINT AS v FROM ({found}) AS f"
+        buckets = f"SELECT minute, agent, {BUCKET.format('v')} AS b, count(*) AS n, sum(v) AS total FROM ({bounded}) AS v GROUP BY ALL"
+        for minute, agent, sketch in sums.sketches(view.cursor, "minute, agent", buckets):
+            rollup.put((minute, agent, None, None, None), _sum({metric.value: sketch}))
+        return
+    for minute, agent, count, total in view.cursor.execute(
+        f"SELECT minute, agent, count(*), sum(value) FROM ({found}) AS t GROUP BY ALL"
     ).fetchall():
         one = Sum()
-        if sketched:
-            setattr(one, metric.value, Sketch({number: count}, int(total)))
-        elif metric is Metric.GOAL_COMPLETION:
+        if metric is Metric.GOAL_COMPLETION:
             one.judged, one.goals = count, int(total)
         else:
             one.traces, one.escalated = count, int(total)

@@ -56,7 +56,7 @@ _TOOL_OVER: Final = f"{_TOOL} AND rank <> {Rank.OPEN.value}"
 _PAID: Final = f"counts & {MONEY} <> 0"
 _TOLD: Final = f"counts & {TOKENS} <> 0"
 
-_OF_SPANS: Final[Mapping[str, str]] = {
+OF_SPANS: Final[Mapping[str, str]] = {
     "spans": "count(*)",
     "errors": f"count(*) FILTER (status = {_ERROR})",
     "calls": f"count(*) FILTER (counts & {CALL} <> 0)",
@@ -70,8 +70,10 @@ _OF_SPANS: Final[Mapping[str, str]] = {
     "cost_nusd": f"coalesce(sum(cost_nusd) FILTER ({_PAID}), 0)",
     "priced": f"count(cost_nusd) FILTER ({_PAID})",
 }
+"""Numbers of a `Sum` that spans have, and how rows with `counts` are added up to them."""
+
 _OF_TRACES: Final = ("traces", "judged", "goals", "escalated")
-assert (*_OF_SPANS, *_OF_TRACES) == NUMBERS, "sums have the numbers of a `Sum`"
+assert (*OF_SPANS, *_OF_TRACES) == NUMBERS, "sums have the numbers of a `Sum`"
 
 _NAME: Final = 'agent, "by", name'
 _BUCKET: Final = "sketch, b, n, total"
@@ -152,7 +154,7 @@ def add_up(
     cursor.register("settled_groups", _texts(("agent", "group"), sorted(terms.groups.items())))
     numbers = " UNION ALL BY NAME ".join(
         [
-            *_split("settled_sources", ", ".join(_OF_SPANS), "settled_tags USING (tags)"),
+            *_split("settled_sources", ", ".join(OF_SPANS), "settled_tags USING (tags)"),
             *_split(_TRACE_NUMBERS, ", ".join(_OF_TRACES), "settled_said USING (trace_id)"),
             f"SELECT {_PLACE}, {_NUMBERS} FROM settled_more",
         ]
@@ -189,7 +191,7 @@ def _make(cursor: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
 
 
 def _sources(counted: str) -> str:
-    numbers = ", ".join(f"{text} AS {name}" for name, text in _OF_SPANS.items())
+    numbers = ", ".join(f"{text} AS {name}" for name, text in OF_SPANS.items())
     return (
         f"SELECT start_ns // {_MINUTE_NS} * {MINUTE_S} AS start_s, agent, model, provider, tags, {numbers}"
         f" FROM {counted} AS c GROUP BY ALL"

@@ -12,8 +12,8 @@ differs, not with each span.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final, cast
 
 import duckdb
 
@@ -24,6 +24,7 @@ from midwatch.core.spans.facts import ALL, CALL, CALLS, MONEY, TOKENS
 from midwatch.core.spans.form import CostFrom, Rank, Role
 from midwatch.core.spans.rollup import MILLION, Place, Rollup, Sum
 from midwatch.core.spans.summary import Said, Share, Summary
+from midwatch.store.spans.minutes import OF_SPANS
 
 _CALLS: Final = ", ".join(str(int(role)) for role in sorted(CALLS))
 _ERROR: Final = 2
@@ -57,44 +58,27 @@ def minutes(
     spans: str,
     into: Rollup,
     windows: Mapping[str, int] | None = None,
+    names: Collection[str] | None = None,
 ) -> None:
     """Count the spans into a rollup, as `Rollup.add` does; traces are counted by `add_trace`.
 
-    `windows` is model → tokens of its context.
+    `windows` is model → tokens of its context; `names` are the columns of a sum that are asked for, None for all.
     """
-    tool_over = f"role = {Role.TOOL.value} AND rank <> {Rank.OPEN.value}"
-    rows = cursor.execute(
-        f"""SELECT {_SOURCE}, count(*), count(*) FILTER (status = {_ERROR}),
-            count(*) FILTER (counts & {CALL} <> 0), count(*) FILTER (counts & {TOKENS} <> 0),
-            count(*) FILTER ({tool_over}), count(*) FILTER ({tool_over} AND status = {_ERROR}),
-            {_sums()}
-        FROM {spans} GROUP BY ALL"""
-    ).fetchall()
-    for (
-        *source,
-        spans_,
-        errors,
-        calls,
-        told,
-        tools,
-        failed,
-        given,
-        cached,
-        made,
-        cost,
-        priced,
-    ) in rows:
-        into.put(
-            cast("Place", tuple(source)),
-            Sum(
-                spans=spans_, errors=errors, calls=calls, told=told, tools=tools, tool_errors=failed,
-                input_tokens=int(given), cached_tokens=int(cached), output_tokens=int(made), cost_nusd=int(cost),
-                priced=priced,
-            ),
-        )  # fmt: skip
-    for source, sketch in _sketches(cursor, spans, "first_token_ns", "first_token_ns IS NOT NULL"):
-        into.put(source, Sum(first_token=sketch))
-    if windows:
+    numbers = [name for name in OF_SPANS if names is None or name in names]
+    if numbers:
+        shown = ", ".join(OF_SPANS[name] for name in numbers)
+        rows = cursor.execute(
+            f"SELECT {_SOURCE}, {shown} FROM {spans} AS m GROUP BY ALL"
+        ).fetchall()
+        for row in rows:
+            one = Sum()
+            for name, value in zip(numbers, row[5:], strict=True):
+                setattr(one, name, int(value))
+            into.put(cast("Place", row[:5]), one)
+    if names is None or "first_token" in names:
+        for source, sketch in _sketches(cursor, spans, "first_token_ns", "first_token_ns IS NOT NULL"):  # fmt: skip
+            into.put(source, Sum(first_token=sketch))
+    if windows and (names is None or "context_fill" in names):
         cases = " ".join(f"WHEN {_quoted(m)} THEN {int(w)}" for m, w in windows.items() if w > 0)
         fill = f"(input_tokens * {MILLION} // (CASE model {cases} END))"
         told = f"counts & {CALL | TOKENS} = {CALL | TOKENS} AND {fill} IS NOT NULL"
@@ -113,17 +97,23 @@ def _sums() -> str:
 
 def _sketches(
     cursor: duckdb.DuckDBPyConnection, spans: str, value: str, where: str
-) -> Iterable[tuple[Place, Sketch]]:
+) -> Iterator[tuple[Place, Sketch]]:
+    each = (
+        f"SELECT {_SOURCE}, {BUCKET.format(value)} AS b, count(*) AS n, sum(greatest({value}, 0)) AS total"
+        f" FROM {spans} AS m WHERE {where} GROUP BY ALL"
+    )
+    for *source, sketch in sketches(cursor, "minute, agent, model, provider, tags", each):
+        yield cast("Place", tuple(source)), sketch
+
+
+def sketches(cursor: duckdb.DuckDBPyConnection, key: str, each: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the columns of the key and the sketch of each key. `each` is a query of key, bucket `b`, its count `n`
+    and the `total` of its values."""
     rows = cursor.execute(
-        f"SELECT {_SOURCE}, {BUCKET.format(value)} AS bucket, count(*), sum(greatest({value}, 0))"
-        f" FROM {spans} WHERE {where} GROUP BY ALL"
+        f"SELECT {key}, list(b ORDER BY b), list(n ORDER BY b), sum(total) FROM ({each}) AS e GROUP BY {key}"
     ).fetchall()
-    found: dict[Place, Sketch] = {}
-    for *source, number, count, total in rows:
-        found.setdefault(cast("Place", tuple(source)), Sketch()).merge(
-            Sketch({number: count}, int(total))
-        )
-    return found.items()
+    for *place, numbers, counts, total in rows:
+        yield *place, Sketch(dict(zip(numbers, counts, strict=True)), int(total))
 
 
 def _quoted(text: str) -> str:
