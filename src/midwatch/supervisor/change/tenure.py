@@ -156,8 +156,8 @@ class Tenure:
             return decision
         taken, why = self._takeback(good, changed.keys), self._why_not(good)
         if not taken and why:
-            keeper.say(f"{keeper.name}: not rolled back: its code stays as it is: {why}")
-            return decision
+            left = f"not rolled back: its code stays as it is: {why}"
+            return replace(decision, reason=f"{decision.reason}; {left}")
         looks = good.revision is not None and self._around.check_out is not None
         self.note = decisions.since_changed(taken, verdict.end)
         versions.take_back(keeper.name, keeper.agent, self.note, code=looks)
