@@ -14,11 +14,12 @@ from typing import Any, Final, cast
 
 from midwatch.core.contamination import NAME as CONTAMINATION
 from midwatch.core.contamination import Flag, flags_of
+from midwatch.web import words
 
 MAX_SHOWN: Final = 300
 """Attributes, events or links of one span that its page shows; it says how many more there are."""
 
-MAX_VALUE: Final = 4_000
+MAX_VALUE: Final = 2_000
 """Characters of one value."""
 
 _OWN: Final = (
@@ -29,6 +30,10 @@ _OWN: Final = (
     "parent_id", "dialect",
 )  # fmt: skip
 """Columns that the page's head shows, in this order."""
+
+_TIMES: Final = {"duration_s": "took", "first_token_s": "first token after"}
+_SILENT: Final = ("unset", "unspecified", "ended")
+"""Words of columns that say nothing."""
 
 _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 
@@ -99,7 +104,7 @@ def shown_of(item: Mapping[str, Any]) -> Shown:
     }
     scope = {name: item[name] for name in ("scope", "scope_version") if item.get(name)}
     return Shown(
-        known=_entries({name: item[name] for name in _OWN if item.get(name) is not None}),
+        known=_known(item),
         original=groups(original),
         more=max(0, len(original) - MAX_SHOWN),
         events=[_happened(one, item) for one in events[:MAX_SHOWN]],
@@ -111,6 +116,24 @@ def shown_of(item: Mapping[str, Any]) -> Shown:
         judged=[one for one in judged if one.get("name") != CONTAMINATION][:MAX_SHOWN],
         flags=flagged(item),
     )  # fmt: skip
+
+
+def _known(item: Mapping[str, Any]) -> list[Entry]:
+    """Return what columns say, in words; what says nothing is left out."""
+    found: list[Entry] = []
+    for name in _OWN:
+        value = item.get(name)
+        if value is None or value in _SILENT:
+            continue
+        if name in _TIMES:
+            found.append(Entry(_TIMES[name], words.span(value)))
+        elif name == "cost_usd":
+            found.append(Entry("cost", words.money(value)))
+        elif name.endswith("_tokens"):
+            found.append(Entry(name.replace("_", " "), words.count(value)))
+        else:
+            found.append(entry(name.replace("_", " "), value))
+    return found
 
 
 def flagged(span: Mapping[str, Any]) -> list[str]:

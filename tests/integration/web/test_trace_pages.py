@@ -166,7 +166,7 @@ def test_a_span_shows_all_that_its_sender_wrote_in_groups_that_fold(client: Test
     page = Tags(answer.text)
     # by the first word of their names: the hostile one, http, long, raw; an event, two links, the scope
     assert page.names.count("details") == 4 + 1 + 2 + 1
-    for text in ("http.status 200", '{"$bytes": "AAE="}', "and 5,000 more characters", "-1.0"):
+    for text in ("http.status 200", '{"$bytes": "AAE="}', "and 7,000 more characters", "-1.0"):
         assert text in page.text
     assert "/traces/0a/spans/0b" in page.links
     assert f"/api{TRACE}/spans/{span_id('web').hex()}" in page.links
