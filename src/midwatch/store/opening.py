@@ -100,7 +100,7 @@ class HubStores:
         from midwatch.store.clickhouse.client import ClickHouse
         from midwatch.store.clickhouse.spans import ClickHouseSpans
 
-        return ClickHouseSpans(ClickHouse(self._clickhouse), self._counts, clock=self._clock)
+        return ClickHouseSpans(ClickHouse(self._clickhouse), self._counts)
 
     def questions(
         self, spans: SpanStore, groups: Groups, windows: Windows, beside: Beside

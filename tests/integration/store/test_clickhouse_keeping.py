@@ -32,7 +32,7 @@ def server() -> Iterator[ClickHouseServer]:
 
 @pytest.fixture
 async def store(server: ClickHouseServer) -> AsyncIterator[ClickHouseSpans]:
-    made = ClickHouseSpans(ClickHouse(server.fresh()), Counts())
+    made = ClickHouseSpans(ClickHouse(server.fresh()), Counts(), lag_s=0.0)
     await made.open()
     yield made
     await made.stop()

@@ -17,6 +17,8 @@ from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import NEVER, Expiry
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.schema import NAMES, TIME
+from midwatch.store.clickhouse.settling import mark_dirty
+from midwatch.store.clickhouse.traces import TRACES
 
 CHANGE_S: Final = 300.0
 """How long it may take to remove rows: the server writes the parts anew that hold them."""
@@ -41,10 +43,23 @@ def expire(client: ClickHouse, expiry: Expiry) -> dict[Signal, int]:
         asked = _old(client, signal, expiry)
         if asked is None:
             continue
-        rows = sum(_from_day(client, NAMES[signal], day, *asked) for day in _days(client, signal, *asked))  # fmt: skip
+        days = _days(client, signal, *asked)
+        if days and signal is Signal.SPANS:
+            mark_dirty(client, _traces(asked[1]), asked[1])
+        rows = sum(_from_day(client, NAMES[signal], day, *asked) for day in days)
         if rows:
             went[signal] = rows
     return went
+
+
+def _traces(values: Mapping[str, Any]) -> str:
+    """Return the query of the kept traces that lose spans, or may."""
+    parts = ["(first_ns < {usual:Int64} AND arrayExists(a -> a NOT IN {others:Array(String)}, agents))"]  # fmt: skip
+    parts += [
+        f"(has(agents, {{agent{number}:String}}) AND first_ns < {{at{number}:Int64}})"
+        for number in range(len(values["others"]))
+    ]
+    return f"SELECT trace_id FROM {TRACES} WHERE {' OR '.join(parts)}"
 
 
 def _from_day(client: ClickHouse, table: str, day: str, where: str, values: Mapping[str, Any]) -> int:  # fmt: skip

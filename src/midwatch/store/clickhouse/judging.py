@@ -1,17 +1,13 @@
-"""Counting once over ClickHouse: verdicts on what was stored since the last look, together with what it depends on.
+"""Counting once over ClickHouse: verdicts on what a slice holds, together with what it depends on.
 
-The rules are `core.spans.counting`'s, what to fetch `store.spans.settling`'s. Nothing is summed here: questions add up
-spans by the verdicts in force. A look may be repeated, and may be taken by another hub: it gives the same.
+The rules are `core.spans.counting`'s, what to fetch `store.spans.settling`'s.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.calls.news import SCOPE as GATEWAY
@@ -20,29 +16,19 @@ from midwatch.core.spans.counting import Verdict, Why
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.core.spans.form import Signal
 from midwatch.store.clickhouse.client import ClickHouse
-from midwatch.store.clickhouse.rows import encode
 from midwatch.store.clickhouse.schema import NAMES
-from midwatch.store.spans.known import ANSWER_NS, IN_CALLS, TELLS
-from midwatch.store.spans.settling import Time, count
-
-AT_ONCE: Final = 50_000
-"""Spans of one look."""
-
-LOOKS: Final = 4
-"""Looks of one round of settling: after a flood the rest waits for the next one."""
-
-BACK_MS: Final = 10_000
-"""How far a look goes back behind the last one: an insert may be seen later than its time."""
-
-LOOK_S: Final = 60.0
-"""How long one question of a look may take."""
+from midwatch.store.clickhouse.slices import LOOK_S, Slice
+from midwatch.store.clickhouse.traces import TRACES
+from midwatch.store.spans.known import ANSWER_NS, IN_CALLS, TELLS, TRACE_NS
+from midwatch.store.spans.settling import Counted, Time, count
 
 IDS_AT_ONCE: Final = 10_000
 
 _SPANS: Final = f"{NAMES[Signal.SPANS]} FINAL"
 _FACTS: Final = ", ".join(f"`{name}`" for name in Fact._fields)
 _FAMILY: Final = "splitByChar(':', agent)[1]"
-_COLUMNS: Final = ["agent", "trace_id", "span_id", "counts", "why", "owner", "session", "count_trace", "told"]  # fmt: skip
+VERDICT: Final = ["agent", "trace_id", "span_id", "counts", "why", "owner", "session", "count_trace", "told"]  # fmt: skip
+"""The columns of `midwatch_verdicts`."""
 
 _IDS_AT: Final = tuple(Fact._fields.index(name) for name in ("trace_id", "span_id", "parent_id"))
 
@@ -62,11 +48,13 @@ def _listed(ids: Collection[bytes]) -> Iterator[str]:
 
 
 class Stored:
-    """`settling.Known` over everything that is stored, for spans that began from `since_ns` to `until_ns`."""
+    """`settling.Known` over what was stored by then, for spans that began from `since_ns` to `until_ns`."""
 
-    def __init__(self, client: ClickHouse, since_ns: int, until_ns: int) -> None:
+    def __init__(self, client: ClickHouse, since_ns: int, until_ns: int, upto_ms: int) -> None:
         self._client = client
-        self._close = f"start_ns BETWEEN {since_ns - ANSWER_NS} AND {until_ns + ANSWER_NS}"
+        stored = f"stored_ms <= {upto_ms} AND start_ns BETWEEN"
+        self.close = f"{stored} {since_ns - ANSWER_NS} AND {until_ns + ANSWER_NS}"
+        self._near = f"{stored} {since_ns - TRACE_NS} AND {until_ns + TRACE_NS}"
 
     def _ask(self, sql: str, values: Mapping[str, Any] | None = None) -> list[list[Any]]:
         return self._client.ask(sql, values, timeout_s=LOOK_S).rows
@@ -74,14 +62,16 @@ class Stored:
     def of_traces(self, traces: Collection[bytes]) -> Iterable[Fact]:
         for some in _listed(traces):
             yield from _facts(
-                self._ask(f"SELECT {_FACTS} FROM {_SPANS} WHERE trace_id IN ({some})")
+                self._ask(
+                    f"SELECT {_FACTS} FROM {_SPANS} WHERE {self._near} AND trace_id IN ({some})"
+                )
             )
 
     def traces_of(self, names: Collection[str]) -> Iterable[bytes]:
         rows = self._ask(
             "SELECT id, groupUniqArray(trace_id) FROM (SELECT trace_id,"
             " arrayJoin([call_id, response_id, first_response_id]) AS id"
-            f" FROM {_SPANS} WHERE {self._close} AND {IN_CALLS})"
+            f" FROM {_SPANS} WHERE {self.close} AND {IN_CALLS})"
             f" WHERE id IN {{names:Array(String)}} GROUP BY id HAVING uniqExact(trace_id) <= {MAX_SHARED}",
             {"names": sorted(names)},
         )
@@ -92,7 +82,7 @@ class Stored:
         carried = {
             row[0]
             for row in self._ask(
-                f"SELECT DISTINCT {_FAMILY} FROM {_SPANS} WHERE {self._close} AND scope = '{GATEWAY}' AND {IN_CALLS}"
+                f"SELECT DISTINCT {_FAMILY} FROM {_SPANS} WHERE {self.close} AND scope = '{GATEWAY}' AND {IN_CALLS}"
             )
         }
         asked: dict[str, list[Time]] = {}
@@ -103,7 +93,7 @@ class Stored:
             return ()
         rows = self._ask(
             f"SELECT DISTINCT {_FAMILY} AS family, trace_id, start_ns, start_ns + ifNull(duration_ns, 0)"
-            f" FROM {_SPANS} WHERE {self._close} AND {TELLS} AND family IN {{families:Array(String)}}",
+            f" FROM {_SPANS} WHERE {self.close} AND {TELLS} AND family IN {{families:Array(String)}}",
             {"families": sorted(asked)},
         )
         return {
@@ -124,45 +114,45 @@ class Stored:
         return found
 
 
-def judge_new(client: ClickHouse, stopped: Callable[[], bool]) -> Counter[str]:
-    """Keep verdicts on what was stored since the last look; return, by reason, what could not be followed to its end.
+def judge(client: ClickHouse, new: Slice, since_ns: int, until_ns: int) -> Counted:
+    """Return what a slice changes; its spans began from `since_ns` to `until_ns`. Raises StoreError.
 
-    Raises StoreError. What is not done when `stopped` says so is done by the next look.
+    It may be asked again, here or in another hub: until the slice is committed it gives the same.
     """
-    cut_off: Counter[str] = Counter()
-    mark = client.ask("SELECT max(upto_ms) FROM midwatch_settled").rows[0][0] or 0
-    now = client.ask("SELECT toUnixTimestamp64Milli(now64(3))").rows[0][0]
-    after: tuple[int, str] = (mark - BACK_MS, "")
-    for _ in range(LOOKS):
-        if stopped():
-            break
-        rows = client.ask(
-            f"SELECT stored_ms, span_id, {_FACTS} FROM {_SPANS} WHERE stored_ms <= {{now:Int64}}"
-            " AND (stored_ms, span_id) > ({at:Int64}, {span:String})"
-            f" ORDER BY stored_ms, span_id LIMIT {AT_ONCE}",
-            {"now": now, "at": after[0], "span": after[1]},
-            timeout_s=LOOK_S,
-        ).rows
-        if rows:
-            cut_off += _judge(client, list(_facts(row[2:] for row in rows)))
-            after = rows[-1][0], rows[-1][1]
-        done = len(rows) < AT_ONCE
-        upto = now if done else after[0]
-        line = encode([1, max(mark, upto)])
-        client.insert("midwatch_settled", ["one", "upto_ms"], [line], uuid.uuid4().hex)
-        if done:
-            break
-    return cut_off
+    known = Stored(client, since_ns, until_ns, new.upto_ms)
+    rows = client.ask(
+        f"SELECT {_FACTS} FROM {_SPANS} WHERE {new.where} AND trace_id IN ({_hard(new, known.close)})",
+        timeout_s=LOOK_S,
+    ).rows
+    return count(list(_facts(rows)), known)
 
 
-def _judge(client: ClickHouse, fresh: list[Fact]) -> Counter[str]:
-    since = min(one.start_ns for one in fresh)
-    until = max(one.start_ns for one in fresh)
-    counted = count(fresh, Stored(client, since, until))
-    told = time.time_ns()
-    lines = [
-        encode([agent, ids[:16], ids[16:], v.counts, v.why, v.owner, v.session, v.trace_id, told])
-        for (agent, ids), v in counted.change.verdicts.items()
+def _hard(new: Slice, close: str) -> str:
+    """Return the query of those traces of a slice that must be judged span by span: of most, what calls say of
+    themselves is all there is, and counts by default. As `store.spans.settled` chooses them."""
+    mine = f"(SELECT * FROM {_SPANS} WHERE {new.where})"
+    ids = (
+        "(SELECT DISTINCT trace_id, span_id, id FROM (SELECT trace_id, span_id,"
+        f" arrayJoin([call_id, response_id, first_response_id]) AS id FROM {{}} AS r WHERE {IN_CALLS}) AS n"
+        " WHERE id IS NOT NULL AND id <> '')"
+    )
+    before = f"(SELECT * FROM {_SPANS} WHERE {close} AND stored_ms <= {new.from_ms})"
+    carried = f"SELECT {_FAMILY} FROM {_SPANS} WHERE {close} AND scope = '{GATEWAY}' AND {IN_CALLS}"
+    parts = [
+        # somebody but a call tells usage, or has a name of its own, to which usage belongs
+        f"SELECT trace_id FROM {mine} AS s WHERE NOT ({IN_CALLS}) AND ({TELLS} OR ifNull(agent_name <> agent, 0))",
+        # calls that have anything below them
+        f"SELECT m.trace_id FROM {mine} AS m INNER JOIN (SELECT trace_id, span_id FROM {mine} AS s WHERE {IN_CALLS}) AS p"
+        " ON p.trace_id = m.trace_id AND p.span_id = assumeNotNull(m.parent_id) WHERE m.parent_id IS NOT NULL",
+        # several agents at work
+        f"SELECT trace_id FROM {mine} AS s GROUP BY trace_id HAVING min(agent) <> max(agent)",
+        # an answer that several spans tell of, here or before
+        f"SELECT trace_id FROM {ids.format(mine)} AS i WHERE id IN (SELECT id FROM {ids.format(mine)} AS j GROUP BY id"
+        f" HAVING count() BETWEEN 2 AND {MAX_SHARED})",
+        f"SELECT trace_id FROM {ids.format(mine)} AS i WHERE id IN (SELECT id FROM {ids.format(before)} AS k)",
+        # a trace that began before
+        f"SELECT trace_id FROM {TRACES} WHERE trace_id IN (SELECT trace_id FROM {mine} AS s)",
+        # what a gateway carried is matched by its time, too
+        f"SELECT trace_id FROM {mine} AS s WHERE {_FAMILY} IN ({carried})",
     ]
-    client.insert("midwatch_verdicts", _COLUMNS, lines, uuid.uuid4().hex)
-    return counted.cut_off
+    return " UNION ALL ".join(parts)

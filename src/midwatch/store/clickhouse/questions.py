@@ -27,22 +27,23 @@ from midwatch.core.spans.questions import (
     Tree,
     Window,
 )
-from midwatch.core.spans.rollup import Rollup
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, columns_of, shown
 from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
-from midwatch.store.clickhouse import sql, sums
+from midwatch.store.clickhouse import sql, sums, traces
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.dialect import ClickHouseWords
+from midwatch.store.clickhouse.recent import Recent
 from midwatch.store.clickhouse.rows import SELECT, back
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.spans import ClickHouseSpans
+from midwatch.store.clickhouse.summed import series
+from midwatch.store.clickhouse.traces import counted
 from midwatch.store.questions import asking, choosing
-from midwatch.store.questions.costs import OF_TRACES, cost_of
+from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import Values
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
-from midwatch.store.spans.sums import BY_DEFAULT
 
 _SAY: Final = ClickHouseWords()
 
@@ -80,13 +81,14 @@ class ClickHouseQuestions:
 
         def work(ask: sums.Ask) -> Page:
             value = Values(_SAY)
+            recent = Recent.ask(ask)
             text = choosing.traces(
-                choice, _sources(), _SAY, value, _found(choice, value),
+                choice, _sources(recent), _SAY, value, _found(choice, value),
                 None if place is None else (place[0], place[1]), limit,
             )  # fmt: skip
             rows = ask(text, value.given)
             chosen = [bytes.fromhex(row[0]) for row in rows[:limit]]
-            found = _summaries(ask, chosen)
+            found = _summaries(ask, recent, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
             return Page([trace_item(trace, found[trace]) for trace in chosen], more)
 
@@ -97,13 +99,14 @@ class ClickHouseQuestions:
 
         def work(ask: sums.Ask) -> Page:
             value = Values(_SAY)
+            sources = _sources(recent := Recent.ask(ask))
             text = choosing.sessions(
-                choice, _sources(), _SAY, value, _found(choice, value),
+                choice, sources, _SAY, value, _found(choice, value),
                 None if place is None else (place[0], place[1]), limit,
             )  # fmt: skip
             rows = ask(text, value.given)
             chosen = [row[0] for row in rows[:limit]]
-            found = _of_sessions(ask, chosen)
+            found = _of_sessions(ask, recent, sources, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
             return Page([session_item(name, found[name]) for name in chosen], more)
 
@@ -112,12 +115,13 @@ class ClickHouseQuestions:
     async def session(self, session: str, follow: str | None = None) -> Item | None:
         def work(ask: sums.Ask) -> Item | None:
             value = Values(_SAY)
-            mine = choosing.of_session(_sources(), session, value)
-            traces = [bytes.fromhex(row[0]) for row in ask(mine, value.given)]
-            if not traces:
+            recent = Recent.ask(ask)
+            mine = choosing.of_session(_sources(recent), session, value)
+            several = [bytes.fromhex(row[0]) for row in ask(mine, value.given)]
+            if not several:
                 return None
             told = ask(
-                f"SELECT {_BRIEF}, s.counts FROM {counted(_of_traces(Signal.SPANS, traces))} AS s"
+                f"SELECT {_BRIEF}, s.counts FROM {counted(recent.rows_of(ask, several))} AS s"
                 f" ORDER BY start_ns DESC LIMIT {MAX_SPANS}",
                 {},
             )
@@ -125,7 +129,7 @@ class ClickHouseQuestions:
             bits = {id(row): one[-1] for row, one in zip(rows, told, strict=True)}
             states: dict[tuple[bytes, bytes], list[str]] = {}
             for trace, span, text in ask(
-                f"SELECT trace_id, span_id, text FROM {_of_traces(Signal.CONTENTS, traces)} AS c"
+                f"SELECT trace_id, span_id, text FROM {recent.rows_of(ask, several, Signal.CONTENTS)} AS c"
                 f" WHERE kind = {ContentKind.STATE.value} ORDER BY place",
                 {},
             ):
@@ -134,8 +138,8 @@ class ClickHouseQuestions:
 
             def contents(sought: Sought) -> list[Content]:
                 value = Values(_SAY)
-                text = asking.told(_of_traces(Signal.CONTENTS, traces), sought, _SAY, value)
-                found = ask(text, value.given)
+                rows = recent.rows_of(ask, several, Signal.CONTENTS)
+                found = ask(asking.told(rows, sought, _SAY, value), value.given)
                 return [Content(bytes.fromhex(t), bytes.fromhex(s), kind, text) for t, s, kind, text in found]  # fmt: skip
 
             return session_shown(whole, states, contents, follow)
@@ -260,24 +264,9 @@ class ClickHouseQuestions:
     ) -> Series:
         lines.series_of(metric, by, window, statistic, (), agents)  # is it a question at all?
         groups, windows = self._groups(), self._windows()
-        tags = (by[4:],) if by.startswith("tag:") else ()
-
-        def work(ask: sums.Ask) -> Series:
-            rollup = Rollup(groups, windows, tags)
-            if metric in OF_TRACES:
-                began = (
-                    f"(SELECT * FROM {counted(rows_of(Signal.SPANS))} AS s WHERE trace_id IN (SELECT trace_id"
-                    f" FROM {rows_of(Signal.SPANS)} AS r GROUP BY trace_id"
-                    f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns}))"
-                )
-                for found in sums.summaries(ask, began, {}).values():
-                    rollup.add_trace(found)
-            else:
-                mine = counted(rows_of(Signal.SPANS, window.since_ns, window.until_ns))
-                sums.minutes(ask, mine, rollup, windows)
-            return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
-
-        return await self._spans.question(work)
+        return await self._spans.question(
+            lambda ask: series(ask, metric, by, window, statistic, agents, groups, windows)
+        )
 
     async def cost(
         self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
@@ -326,17 +315,8 @@ def rows_of(
     return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL{holding})"
 
 
-def counted(rows: str) -> str:
-    """Return span rows with what each counts for: by the verdicts that settling kept, and else by default."""
-    verdicts = "(SELECT agent, trace_id, span_id, counts AS kept, 1 AS judged FROM midwatch_verdicts FINAL)"
-    return (
-        f"(SELECT s.*, if(v.judged = 1, v.kept, {BY_DEFAULT}) AS counts FROM {rows} AS s LEFT JOIN {verdicts} AS v"
-        " ON v.agent = s.agent AND v.trace_id = s.trace_id AND v.span_id = s.span_id)"
-    )
-
-
-def _sources() -> choosing.Sources:
-    return choosing.Sources(counted(rows_of(Signal.SPANS)))
+def _sources(recent: Recent) -> choosing.Sources:
+    return choosing.Sources(counted(recent.rows), recent.kept, each="arrayJoin")
 
 
 def _found(choice: Choice, value: Values) -> str | None:
@@ -349,28 +329,34 @@ def _found(choice: Choice, value: Values) -> str | None:
     )  # fmt: skip
 
 
-def _summaries(ask: sums.Ask, traces: Sequence[bytes]) -> dict[bytes, Summary]:
-    if not traces:
+def _summaries(ask: sums.Ask, recent: Recent, chosen: Sequence[bytes]) -> dict[bytes, Summary]:
+    """Return what these traces come to: as it is kept, and of those that go on from their spans."""
+    if not chosen:
         return {}
-    return sums.summaries(ask, counted(_of_traces(Signal.SPANS, traces)), {})
+    listed = ", ".join(f"'{trace.hex()}'" for trace in chosen)
+    where = f"trace_id IN ({listed})"
+    if recent.since_ns is not None:
+        where += f" AND trace_id NOT IN ({recent.fresh})"
+    found = dict(traces.read(ask, where, {}))
+    going = [trace for trace in chosen if trace not in found]
+    if going:
+        found |= sums.summaries(ask, counted(recent.rows_of(ask, going)), {})
+    return found
 
 
-def _of_traces(signal: Signal, traces: Sequence[bytes]) -> str:
-    listed = ", ".join(f"'{trace.hex()}'" for trace in traces)
-    return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL WHERE trace_id IN ({listed}))"
-
-
-def _of_sessions(ask: sums.Ask, chosen: Sequence[str]) -> dict[str, Summary]:
+def _of_sessions(
+    ask: sums.Ask, recent: Recent, sources: choosing.Sources, chosen: Sequence[str]
+) -> dict[str, Summary]:
     found = {name: Summary() for name in chosen}
     if not chosen:
         return found
     value = Values(_SAY)
     among = _SAY.among("session", value(list(chosen)))
     pairs = ask(
-        f"SELECT trace_id, session FROM ({choosing.named(_sources())}) AS n WHERE {among}",
+        f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {among}",
         value.given,
     )
-    parts = _summaries(ask, sorted({bytes.fromhex(trace) for trace, _ in pairs}))
+    parts = _summaries(ask, recent, sorted({bytes.fromhex(trace) for trace, _ in pairs}))
     for trace, session in pairs:
         found[session].merge(parts[bytes.fromhex(trace)])
     return found

@@ -20,7 +20,7 @@ from midwatch.core.spans.form import TABLES, Signal, Table, Type
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES
 from midwatch.store.columns import Table as Items
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when a table changes in a way that an older hub cannot read."""
 
 NAMES: Final = {
@@ -321,7 +321,6 @@ def statements() -> list[str]:
             "(trace_id, span_id, agent)",
             "told",
         ),
-        _keyed("midwatch_settled", "one UInt8, upto_ms Int64", "one", "upto_ms"),
         _keyed("midwatch_lost", "run_id String, at_ns Int64, told UInt64", "run_id", "told"),
         _keyed("midwatch_probe", "holder String, written Int64", "holder", "written"),
     ]

@@ -1,8 +1,8 @@
 """Which rows of a commit are new: what the tables hold of them already is asked for once, for all batches together.
 
-A span that comes again has the same start, so that only what lies in the batches' own time is searched; open and lost
-ones are searched whatever their time. Two hubs that are given the same row in the same moment both keep it: it has the
-same key in the table, which keeps one.
+A span that comes again may say another start: what is searched is the time of the batches and of their traces, as
+far as these are settled, and whatever is not settled, open or lost. Two hubs that are given the same row in the same
+moment both keep it: it has the same key in the table, which keeps one, and where it has not, settling leaves one.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -35,6 +35,8 @@ from midwatch.core.spans.store import Kept
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.rows import GONE, Lines
 from midwatch.store.clickhouse.schema import NAMES, TIME
+from midwatch.store.clickhouse.slices import APPLIED
+from midwatch.store.clickhouse.traces import TRACES
 
 IDS_AT_ONCE: Final = 20_000
 """Ids that one question asks for."""
@@ -151,9 +153,14 @@ class Sifter:
         times = [row[START_NS] for row in rows]
         found: dict[Key, Was] = {}
         for some in _some({row[TRACE_ID].hex() for row in rows}):
+            # what is settled of a trace lies within what is kept of it; what is not was stored of late
+            kept = f"FROM {TRACES} WHERE trace_id IN ({some})"
+            low = f"least({min(times)}, (SELECT ifNull(minOrNull(first_ns), {min(times)}) {kept}))"
+            high = f"greatest({max(times)}, (SELECT ifNull(maxOrNull(last_start_ns), {max(times)}) {kept}))"
             found |= _found(
                 self._client,
-                f"trace_id IN ({some}) AND (start_ns BETWEEN {min(times)} AND {max(times)} OR rank < 2)",
+                f"trace_id IN ({some}) AND (start_ns BETWEEN {low} AND {high} OR rank < 2"
+                f" OR stored_ms > (SELECT max(upto_ms) FROM {APPLIED}))",
             )
         return found
 

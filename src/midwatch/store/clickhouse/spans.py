@@ -21,16 +21,15 @@ from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.spans.form import Batch, Rank, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
-from midwatch.store.clickhouse import expiring, schema
+from midwatch.store.clickhouse import expiring, minutes, schema, settling, traces
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
 from midwatch.store.clickhouse.expiring import CHANGE_S
 from midwatch.store.clickhouse.footprint import footprint_of, size_by_part
-from midwatch.store.clickhouse.judging import BACK_MS, judge_new
 from midwatch.store.clickhouse.probing import probe
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES
 from midwatch.store.clickhouse.selecting import Selection
-from midwatch.store.clickhouse.sifting import Key, Sifter, Was, gone
+from midwatch.store.clickhouse.sifting import Key, Sifter
 from midwatch.store.clickhouse.sql import views
 from midwatch.store.clickhouse.sums import Ask
 from midwatch.store.group import GroupCommit
@@ -41,8 +40,9 @@ COMMIT_S: Final = 0.1
 READERS: Final = 4
 """Questions of one hub that are asked at the same time."""
 
-DOUBLE_S: Final = 1_800.0
-"""How far back settling looks for spans that two hubs stored under different names or starts."""
+LAG_S: Final = 10.0
+"""What was stored is settled so much later: until then an insert may be seen later than its time, and two hubs that were
+given one span at one time may not know it."""
 
 MUCH: Final = 1_000_000
 """Rows from which on they are not counted each time that somebody asks."""
@@ -67,12 +67,15 @@ class ClickHouseSpans:
         counts: Counts,
         *,
         keep_s: Mapping[Signal, float] | None = None,
-        clock: Callable[[], float] = time.time,
+        terms: settling.Terms | None = None,
+        lag_s: float = LAG_S,
     ) -> None:
+        """`lag_s`: how long what was stored waits until it is settled."""
         self._client = client
         self._counts = counts
         self._keep_s = dict(keep_s or {})
-        self._clock = clock
+        self._terms = settling.Terms() if terms is None else terms
+        self._lag_s = lag_s
         self._holder = uuid.uuid4().hex
         self._writing = ThreadPoolExecutor(1, "spans-write")
         self._reading = ThreadPoolExecutor(READERS, "spans-read")
@@ -216,39 +219,26 @@ class ClickHouseSpans:
     # -- what time and people do -------------------------------------------------------------
 
     async def settle(self, now: float) -> Settled:
-        def work() -> int:
-            self._part_doubles(now)
-            open_ = f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL WHERE rank = 0"
-            return self._client.ask(open_).rows[0][0]
+        def work() -> tuple[settling.Round, int]:
+            done = settling.settle(
+                self._client, self._terms, round(self._lag_s * 1e3), lambda: self._stopped
+            )
+            left = (
+                f"SELECT count() FROM {NAMES[Signal.SPANS]} FINAL"
+                " WHERE rank = 0 OR stored_ms > (SELECT max(upto_ms) FROM midwatch_applied)"
+            )
+            return done, self._client.ask(left).rows[0][0]
 
-        left = await self._in_tidier(work)
-        cut_off = await self._in_tidier(lambda: judge_new(self._client, lambda: self._stopped))
-        for reason, number in cut_off.items():
+        done, left = await self._in_tidier(work)
+        for reason, number in done.cut_off.items():
             self._counts.add("uncounted", reason, number)
         if not self._keep_s:
-            return Settled(left=left)
+            return Settled(sealed=done.spans, left=left)
         usual = {signal: round((now - kept) * 1e9) for signal, kept in self._keep_s.items()}
-        done = await self.expire(Expiry(usual))
-        return Settled(expired=done.expired, freed_bytes=done.freed_bytes, left=left)
-
-    def _part_doubles(self, now: float) -> None:
-        """Leave one row of each span that two hubs were given at once under different names or starts."""
-        table, since = NAMES[Signal.SPANS], round((now - DOUBLE_S) * 1e9)
-        mark = "(SELECT max(upto_ms) FROM midwatch_settled)"
-        told = self._client.ask(
-            "SELECT agent, trace_id, span_id, arrayReverseSort(groupArray((rank, name, start_ns)))"
-            f" FROM {table} FINAL WHERE start_ns > {since} AND (trace_id, span_id) IN (SELECT trace_id, span_id"
-            f" FROM {table} WHERE start_ns > {since} AND stored_ms > {mark} - {BACK_MS})"
-            " GROUP BY 1, 2, 3 HAVING count() > 1 LIMIT 10000",
-            timeout_s=CHANGE_S,
+        gone = await self.expire(Expiry(usual))
+        return Settled(
+            sealed=done.spans, expired=gone.expired, freed_bytes=gone.freed_bytes, left=left
         )
-        lines = Lines({})
-        made = [
-            gone(lines, (agent, bytes.fromhex(trace + span)), Was(*was))
-            for agent, trace, span, rows in told.rows
-            for was in rows[1:]
-        ]
-        self._client.insert(NAMES[Signal.SPANS], COLUMNS[Signal.SPANS], made, uuid.uuid4().hex)
 
     async def expire(self, expiry: Expiry) -> Settled:
         """Let go of what is too old; see `keeping.Expires`."""
@@ -261,6 +251,7 @@ class ClickHouseSpans:
         def work() -> Settled:
             before = self._size()
             went = expiring.expire(self._client, expiry)
+            settling.mend(self._client)
             return Settled(expired=went, freed_bytes=max(0, before - self._size()) if went else 0)
 
         return await self._in_tidier(work)
@@ -272,10 +263,14 @@ class ClickHouseSpans:
         def work() -> Proof:
             size = self._size()
             found = {s: self._count(s, chosen.rows(s), chosen.values) for s in sorted(what.signals)}
+            if found.get(Signal.SPANS):
+                mine = f"SELECT trace_id FROM {NAMES[Signal.SPANS]} FINAL WHERE {chosen.rows(Signal.SPANS)}"
+                settling.mark_dirty(self._client, mine, chosen.values)
             # spans last: they say which contents and log records are chosen
             for signal in sorted(found, key=_ORDER.index):
                 if found[signal]:
                     expiring.delete(self._client, NAMES[signal], chosen.rows(signal), chosen.values)
+            settling.mend(self._client)
             left = {s: self._count(s, chosen.rows(s), chosen.values) for s in found}
             return Proof(found, left, max(0, size - self._size()))
 
@@ -345,7 +340,7 @@ def prepare(client: ClickHouse) -> None:
         client.run(schema.MARKS)
         told = client.ask("SELECT max(version) FROM midwatch_schema").rows[0][0]
         if told < schema.VERSION:
-            for statement in (*schema.statements(), *views(client.database)):
+            for statement in (*schema.statements(), *_own(), *views(client.database)):
                 client.run(statement)
             client.insert(
                 "midwatch_schema", ["one", "version"], [encode([1, schema.VERSION])], "first"
@@ -359,3 +354,8 @@ def prepare(client: ClickHouse) -> None:
             f"{client.where} was written by a newer Midwatch (schema {told}, this one knows {schema.VERSION}): "
             "install that version again, or give hubs of this version another database"
         )
+
+
+def _own() -> list[str]:
+    settings = schema.SETTINGS
+    return [traces.table(settings), minutes.table(settings), *settling.tables(settings)]

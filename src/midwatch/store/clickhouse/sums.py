@@ -23,7 +23,7 @@ _SAY: Final = ClickHouseWords()
 _CALLED, _TOLD, _PAID = (_SAY.has("counts", bit) for bit in (CALL, TOKENS, MONEY))
 _TOOL: Final = f"role = {Role.TOOL.value}"
 
-_BUCKET: Final = (
+BUCKET: Final = (
     "if({0} < 128, greatest(0, {0}),"
     " (toInt64(floor(log2({0}))) - 6) * 64 + bitShiftRight({0}, greatest(0, toInt64(floor(log2({0}))) - 6)))"
 )
@@ -57,8 +57,16 @@ _SOURCE: Final = "intDiv(start_ns, 60000000000) AS minute, agent, model, provide
 _BY_SOURCE: Final = "GROUP BY minute, agent, model, provider, tags"
 
 
-def minutes(ask: Ask, spans: str, into: Rollup, windows: Mapping[str, int]) -> None:
-    """Count the spans into a rollup, as `Rollup.add` does; traces are counted by `add_trace`."""
+def minutes(
+    ask: Ask,
+    spans: str,
+    into: Rollup,
+    windows: Mapping[str, int] | None = None,
+    *,
+    first_token: bool = False,
+) -> None:
+    """Count the spans into a rollup, as `Rollup.add` does; traces are counted by `add_trace`. Sketches only where they
+    are asked for: `windows` are the tokens of models' contexts."""
     over = f"{_TOOL} AND rank <> {Rank.OPEN.value}"
     for row in ask(
         f"SELECT {_SOURCE}, count(), countIf(status = {_ERROR}), countIf({_CALLED}), countIf({_TOLD}),"
@@ -74,9 +82,10 @@ def minutes(ask: Ask, spans: str, into: Rollup, windows: Mapping[str, int]) -> N
             ),
         )  # fmt: skip
     where = "first_token_ns IS NOT NULL"
-    for source, sketch in _sketches(ask, spans, "assumeNotNull(first_token_ns)", where, {}):
-        into.put(source, Sum(first_token=sketch))
-    known = {model: window for model, window in windows.items() if window > 0}
+    if first_token:
+        for source, sketch in _sketches(ask, spans, "assumeNotNull(first_token_ns)", where, {}):
+            into.put(source, Sum(first_token=sketch))
+    known = {model: window for model, window in (windows or {}).items() if window > 0}
     if known:
         value = Values(_SAY)
         cases = " ".join(f"model = {value(model)}, {window}," for model, window in known.items())
@@ -91,7 +100,7 @@ def _sketches(
 ) -> Iterable[tuple[Place, Sketch]]:
     inner = f"SELECT {_SOURCE}, {number} AS number FROM {spans} AS s WHERE {where}"
     rows = ask(
-        f"SELECT minute, agent, model, provider, tags, {_BUCKET.format('number')} AS bucket, count(),"
+        f"SELECT minute, agent, model, provider, tags, {BUCKET.format('number')} AS bucket, count(),"
         f" sum(toInt128(greatest(number, 0))) FROM ({inner}) AS n {_BY_SOURCE}, bucket",
         values,
     )

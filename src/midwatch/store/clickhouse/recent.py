@@ -1,0 +1,72 @@
+"""Where questions look: kept traces, and the spans of those of which something was stored after the last settled slice."""
+
+# ruff: noqa: S608  names of tables and columns are ours
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from midwatch.core.spans.form import Signal
+from midwatch.store.clickhouse.rows import SELECT
+from midwatch.store.clickhouse.schema import NAMES
+from midwatch.store.clickhouse.slices import APPLIED
+from midwatch.store.clickhouse.traces import TRACES, Ask
+
+_ALL = NAMES[Signal.SPANS]
+
+
+def spans_where(where: str) -> str:
+    """Return the spans for which a condition holds, each once, as a query in parentheses."""
+    return f"(SELECT {SELECT[Signal.SPANS]} FROM {_ALL} FINAL WHERE {where})"
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What is not settled. Every trace is told of by one of `rows` and `kept`."""
+
+    upto_ms: int
+    """The last millisecond that is settled; 0 when nothing is."""
+    since_ns: int | None
+    """No span of a trace of which something was stored since began before; None when nothing was stored."""
+
+    @classmethod
+    def ask(cls, ask: Ask) -> Recent:
+        """Look."""
+        upto_ms = ask(f"SELECT max(upto_ms) FROM {APPLIED}", {})[0][0]
+        fresh = f"SELECT trace_id FROM {_ALL} WHERE stored_ms > {upto_ms}"
+        first_ns, kept_ns = ask(
+            f"SELECT (SELECT minOrNull(start_ns) FROM {_ALL} WHERE stored_ms > {upto_ms}),"
+            f" (SELECT minOrNull(first_ns) FROM {TRACES} WHERE trace_id IN ({fresh}))",
+            {},
+        )[0]
+        return cls(upto_ms, first_ns if kept_ns is None else min(first_ns, kept_ns))
+
+    @property
+    def fresh(self) -> str:
+        """The query of the traces of which something was stored since."""
+        return f"SELECT trace_id FROM {_ALL} WHERE stored_ms > {self.upto_ms}"
+
+    @property
+    def rows(self) -> str:
+        """All spans of those traces."""
+        if self.since_ns is None:
+            return spans_where("0")
+        return spans_where(f"start_ns >= {self.since_ns} AND trace_id IN ({self.fresh})")
+
+    @property
+    def kept(self) -> str:
+        """The other traces, as they are kept."""
+        but = "" if self.since_ns is None else f" WHERE trace_id NOT IN ({self.fresh})"
+        return f"(SELECT * FROM {TRACES} FINAL{but})"
+
+    def rows_of(self, ask: Ask, chosen: Collection[bytes], signal: Signal = Signal.SPANS) -> str:
+        """Return the rows of these traces: of kept ones where they lie, and of the others where they may."""
+        listed = ", ".join(f"'{trace.hex()}'" for trace in chosen)
+        where = f"trace_id IN ({listed})"
+        low, high, found = ask(
+            f"SELECT min(first_ns), max(last_start_ns), uniqExact(trace_id) FROM {TRACES} WHERE {where}", {}
+        )[0]  # fmt: skip
+        if found == len(set(chosen)) and self.since_ns is None:
+            where += f" AND start_ns BETWEEN {low} AND {high}"
+        return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL WHERE {where})"

@@ -1,0 +1,157 @@
+"""Sums on ClickHouse: the same as row by row, and the same once more, whoever settles and however often."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from midwatch.core.counts import Counts
+from midwatch.core.errors import StoreError
+from midwatch.core.spans.questions import Choice, Metric, Window
+from midwatch.store.clickhouse import settling
+from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.questions import ClickHouseQuestions
+from midwatch.store.clickhouse.settling import Terms
+from midwatch.store.clickhouse.spans import ClickHouseSpans
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from clickhouse import ClickHouseServer, clickhouse
+from spans import NOON_NS, NOON_S, WINDOWS, S, batch, call, span
+
+DAY = Window(NOON_NS - 3_600 * S, NOON_NS + 82_800 * S)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ClickHouseServer]:
+    with clickhouse() as running:
+        yield running
+
+
+@pytest.fixture
+async def hubs(server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]:
+    """Two hubs over one database; the second waits before it settles, as hubs do."""
+    address, terms = server.fresh(), Terms(lambda _: WINDOWS, lambda: ("customer",))
+    made = [
+        ClickHouseSpans(ClickHouse(address), Counts(), terms=terms, lag_s=0.0),
+        ClickHouseSpans(ClickHouse(address), Counts(), terms=terms),
+    ]
+    for store in made:
+        await store.open()
+    yield made
+    for store in made:
+        await store.stop()
+
+
+async def rows(store: ClickHouseSpans, sql: str) -> list[list[Any]]:
+    return await store.question(lambda ask: ask(sql, {}))
+
+
+def some(first: int, last: int) -> list[Any]:
+    """Return spans of several minutes, agents, models and tags."""
+    return [
+        call(
+            f"c{n}", f"t{n // 3}", start_s=n * 7, agent=("inbox", "search")[n // 3 % 2], status=(n % 5 and 1) or 2,
+            model=("gpt-4o-mini", "other")[n % 2], tags='{"customer":"acme","more":"x"}' if n % 3 else None,
+            first_token_ns=n * 1_000_000, outcome="done" if n % 3 == 0 else None,
+        )
+        for n in range(first, last)
+    ]  # fmt: skip
+
+
+async def answers(store: ClickHouseSpans) -> dict[str, Any]:
+    questions = ClickHouseQuestions(store, dict, lambda: WINDOWS)
+    asked = [
+        (Metric.SPANS, "agent"), (Metric.COST, "model"), (Metric.FIRST_TOKEN, "tag:customer"),
+        (Metric.CONTEXT_FILL, "model"), (Metric.TRACE_LATENCY, "tag:customer"),
+    ]  # fmt: skip
+    found: dict[str, Any] = {f"{m} {by}": await questions.series(m, by, DAY) for m, by in asked}
+    odd = Window(NOON_NS + 3 * S, NOON_NS + 250 * S)
+    found["odd"] = await questions.series(Metric.TOKENS, "fleet", odd)
+    found["traces"] = (await questions.traces(Choice(), None, 100)).items
+    return found
+
+
+async def test_sums_say_the_same_as_rows_whatever_is_settled(hubs: list[ClickHouseSpans]) -> None:
+    one, _ = hubs
+    await one.append(batch(*some(0, 50)))
+    assert (await one.settle(NOON_S)).sealed == 50
+    assert (await one.settle(NOON_S)).sealed == 0
+    # traces that go on, one that is open, and another slice
+    await one.append(batch(*some(50, 60), span("o", "t3", rank=0, start_s=2)))
+    mixed = await answers(one)
+    await one.settle(NOON_S)
+    settled = await answers(one)
+    assert settled == mixed
+    assert await rows(one, "SELECT sum(spans) FROM midwatch_minutes") == [[60]]
+    for table in ("midwatch_minutes", "midwatch_traces", "midwatch_applied"):
+        await rows_without(one, table)
+    assert await answers(one) == settled
+
+
+async def rows_without(store: ClickHouseSpans, table: str) -> None:
+    await store.with_client(lambda client: client.run(f"TRUNCATE TABLE {table}"))
+
+
+@pytest.mark.parametrize("where", ["commit", "_apply", "mark_applied"])
+async def test_a_hub_that_dies_while_it_settles_leaves_nothing_counted_twice_or_not(
+    hubs: list[ClickHouseSpans], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = hubs
+    two._lag_s = 0.0
+    await one.append(batch(*some(0, 20)))
+    before = await answers(one)
+
+    def dead(*_: Any, **__: Any) -> None:
+        raise StoreError("the hub is dead")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(settling, where, dead)
+        with pytest.raises(StoreError, match="dead"):
+            await one.settle(NOON_S)
+    assert await answers(two) == before
+    await two.settle(NOON_S)
+    assert await answers(two) == before
+    # the first one is back, and finds nothing to do
+    assert (await one.settle(NOON_S)).sealed == 0
+    assert await answers(one) == before
+
+
+async def test_what_is_judged_anew_changes_the_sums_by_the_difference(
+    hubs: list[ClickHouseSpans],
+) -> None:
+    one, two = hubs
+    two._lag_s = 0.0
+    await one.append(batch(call("outer")))
+    await one.settle(NOON_S)
+    tokens = ClickHouseQuestions(one).series
+    assert (await tokens(Metric.TOKENS, "fleet", DAY)).whole == {"fleet": 120}
+    # the provider's own call within the framework's: it alone counts, and comes later, to another hub
+    await two.append(batch(call("inner", parent="outer", start_s=1)))
+    await two.settle(NOON_S)
+    assert (await tokens(Metric.TOKENS, "fleet", DAY)).whole == {"fleet": 120}
+    assert (await tokens(Metric.SPANS, "fleet", DAY)).whole == {"fleet": 2}
+    assert await rows(one, "SELECT sum(input_tokens), count() FROM midwatch_minutes") == [[100, 4]]
+
+
+async def test_what_was_just_stored_is_not_settled_yet(hubs: list[ClickHouseSpans]) -> None:
+    _, slow = hubs
+    await slow.append(batch(span("a")))
+    done = await slow.settle(NOON_S)
+    assert (done.sealed, done.left) == (0, 1)
+
+
+async def test_kept_traces_lose_what_is_removed(hubs: list[ClickHouseSpans]) -> None:
+    from midwatch.core.spans.store import Selector
+
+    one, _ = hubs
+    await one.append(batch(*some(0, 6), span("x", "t0", agent="other")))
+    await one.settle(NOON_S)
+    await one.drop(Selector(agents=frozenset({"inbox"})))
+    questions = ClickHouseQuestions(one)
+    found = (await questions.traces(Choice(), None, 10)).items
+    assert sorted((item["agent"], item["spans"]) for item in found) == [("other", 1), ("search", 3)]
+    assert await rows(one, "SELECT count() FROM midwatch_dirty") == [[0]]
