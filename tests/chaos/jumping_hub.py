@@ -1,28 +1,58 @@
-"""A hub whose clock is what a file says beside the machine's: `python jumping_hub.py FILE [arguments of midwatch.hub]`.
+"""A hub whose clocks are what a file says beside the machine's: `jumping_hub.py FILE LINE [arguments of midwatch.hub]`.
 
-The clock is set before anything is imported, so that whoever keeps `time.time` keeps this one.
+In FILE are seconds that the wall clock is ahead, and seconds that all clocks are: time that went by. LINE is an open
+socket on which somebody wants to be asked before each fsync, or -1. The clocks are set before anything is imported, so
+that whoever keeps `time.time` keeps this one.
 """
 
 import contextlib
 import runpy
+import selectors
+import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-_real, _file = time.time, Path(sys.argv[1])
-_read_at, _offset = 0.0, 0.0
+import disks
+
+LOOK_S = 0.05
+
+_real, _monotonic, _file = time.time, time.monotonic, Path(sys.argv[1])
+_read_at, _wall, _gone_by = float("-inf"), 0.0, 0.0
+
+
+def _look() -> None:
+    global _read_at, _wall, _gone_by
+    now = _monotonic()
+    if now - _read_at >= LOOK_S:
+        _read_at = now
+        with contextlib.suppress(OSError, ValueError):  # not there yet: as before
+            _wall, _gone_by = map(float, _file.read_text().split())
 
 
 def _jumping() -> float:
-    global _read_at, _offset
-    now = _real()
-    if not 0 <= now - _read_at < 0.05:
-        _read_at = now
-        with contextlib.suppress(OSError, ValueError):  # not there yet: as before
-            _offset = float(_file.read_text())
-    return now + _offset
+    _look()
+    return _real() + _wall + _gone_by
 
 
-time.time = _jumping
-sys.argv = ["midwatch.hub", *sys.argv[2:]]
+def _passing() -> float:
+    _look()
+    return _monotonic() + _gone_by
+
+
+class Waking(selectors.DefaultSelector):
+    """Looks at the clock now and then: time that goes by at once would be slept through."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        return super().select(LOOK_S if timeout is None else min(timeout, LOOK_S))
+
+
+time.time, time.monotonic = _jumping, _passing
+selectors.DefaultSelector = Waking
+line = int(sys.argv[2])
+if line >= 0:
+    with socket.socket(fileno=line) as asked:
+        disks.ask_before_syncing(asked)
+sys.argv = ["midwatch.hub", *sys.argv[3:]]
 runpy.run_module("midwatch.hub", run_name="__main__")
