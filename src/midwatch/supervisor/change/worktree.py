@@ -49,6 +49,9 @@ MAX_LINKS: Final = 1_000
 FRESH_S: Final = 300.0
 """What was asked for within so long is not tidied away: its agent may be about to be started."""
 
+AGAIN_S: Final = 3600.0
+"""How often it is looked whether one that holds an agent's files still does."""
+
 _ABOUT: Final = "about.json"
 _TREE: Final = "tree"
 _UNLINKED: Final = frozenset({".git", "__pycache__"})
@@ -87,7 +90,8 @@ class Worktrees:
         self._lock = threading.Lock()
         self._asked: set[subprocess.Popen[bytes]] = set()
         self._closed = False
-        self._told: set[str] = set()
+        self._held: dict[str, float] = {}
+        """Folders that hold an agent's files, and when that was seen."""
         self._asked_at: dict[str, float] = {}
 
     def close(self) -> None:
@@ -129,19 +133,20 @@ class Worktrees:
                 homes = [home for home in self._folder.iterdir() if home.name not in keep]
             except OSError:
                 return []
-            young = time.monotonic() - fresh_s
-            homes = [home for home in homes if self._asked_at.get(home.name, -math.inf) <= young]
-            said: list[str] = []
+            now, said = time.monotonic(), list[str]()
             for home in homes:
-                if self._holds_more(home):
-                    if home.name not in self._told:
-                        self._told.add(home.name)
-                        said.append(
-                            f"{str(home / _TREE)!r} is used no more and holds files that an agent wrote while its"
-                            " earlier code ran there; take what you need, and remove it"
-                        )
+                asked, seen = (at.get(home.name, -math.inf) for at in (self._asked_at, self._held))
+                if now - asked < fresh_s or (fresh_s and now - seen < AGAIN_S):
                     continue
-                shutil.rmtree(home, ignore_errors=True)
+                if not self._holds_more(home):
+                    shutil.rmtree(home, ignore_errors=True)
+                    continue
+                self._held[home.name] = now
+                if seen == -math.inf:
+                    said.append(
+                        f"{str(home / _TREE)!r} is used no more and holds files that an agent wrote while its"
+                        " earlier code ran there; take what you need, and remove it"
+                    )
             return said
 
     # -- making ------------------------------------------------------------------------------
