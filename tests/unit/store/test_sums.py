@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pytest
-from tests.spans import call, span
+from tests.spans import call, span, trace_id
 
 from midwatch.core.calls.news import SCOPE as GATEWAY
 from midwatch.core.spans.counting import by_default
 from midwatch.core.spans.facts import ALL, MONEY, fact
 from midwatch.core.spans.form import SPANS, Rank, Role, Row, Type
-from midwatch.core.spans.rollup import Rollup
+from midwatch.core.spans.rollup import Key, Rollup, Sum, coarser, merged
 from midwatch.core.spans.summary import summary_of
+from midwatch.store.spans import minutes as at
 from midwatch.store.spans.sums import counted, minutes, summaries
 
 GROUPS = {"inbox": "support"}
@@ -121,3 +122,57 @@ def test_nothing_comes_to_nothing(cursor: duckdb.DuckDBPyConnection) -> None:
     minutes(cursor, counted("spans"), into, {})
     assert into.sums() == {}
     assert summaries(cursor, counted("spans")) == {}
+
+
+def kept(cursor: duckdb.DuckDBPyConnection, kind: str, more: Mapping[Key, Sum]) -> dict[Key, Sum]:
+    """Return the sums of a kind as they are written down, and look whether they can be joined."""
+    terms = at.Terms(GROUPS, WINDOWS, ("customer",))
+    mine = counted("spans")
+    at.read_tags(cursor, mine, terms)
+    cursor.execute(f"CREATE OR REPLACE TABLE kept AS {at.add_up(cursor, mine, mine, terms, more, 7)[kind]}")  # fmt: skip
+    found = read(cursor, "kept")
+    if kind != at.MINUTES:
+        return found
+    twice = merged([*found.items(), *found.items()])
+    assert read(cursor, f"({at.joined('(FROM kept UNION ALL FROM kept)')})") == twice
+    return found
+
+
+def read(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[Key, Sum]:
+    rows = cursor.execute(f"SELECT {at.COLUMNS} FROM {table} AS t").fetchall()
+    found = [at.read(row) for row in rows]
+    assert len({key for key, _ in found}) == len(found)
+    return {key: one for key, one in found if one}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_sums_as_they_are_kept_are_those_made_row_by_row(
+    cursor: duckdb.DuckDBPyConnection, seed: int
+) -> None:
+    rows = some(150, seed)
+    fill(cursor, rows)
+    one, less = Rollup(GROUPS, WINDOWS), Rollup(GROUPS, WINDOWS)
+    traces: dict[bytes, list[Row]] = {}
+    for row in rows:
+        one.add(row, default(row))
+        traces.setdefault(row[SPANS.at["trace_id"]], []).append(row)
+    for several in traces.values():
+        one.add_trace(summary_of(several, default))
+    for row in rows[:20]:
+        for each in (one, less):
+            each.add(row, default(row), -1)
+    for kind, step_s in at.STEPS.items():
+        assert kept(cursor, kind, less.sums()) == coarser(one.sums().items(), step_s)
+
+
+def test_traces_that_say_more_than_a_summary_keeps_are_named(
+    cursor: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = [call(f"m{n}", "models", model=f"model-{n}") for n in range(33)]
+    rows += [span(f"t{n}", "tags", tags=f'{{"tag-{n}":"x","tag-{n + 40}":"y"}}') for n in range(17)]
+    rows += [span(f"s{n}", "same", tags='{"customer":"x"}') for n in range(40)]
+    rows += [call(f"f{n}", "few", model=f"model-{n}") for n in range(32)]
+    fill(cursor, rows)
+    many = at.read_tags(cursor, counted("spans"), at.Terms({}, {}, ("customer",)))
+    found = {bytes(row[0]) for row in cursor.execute(many).fetchall()}
+    assert found == {trace_id("models"), trace_id("tags")}
