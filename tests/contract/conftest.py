@@ -33,6 +33,9 @@ for deed in sys.argv[1].split(";"):
     elif verb == "ignore": signal.signal(getattr(signal, "SIG" + rest), signal.SIG_IGN)
     elif verb == "fork": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     elif verb == "escape": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    elif verb == "name":
+        env = {**os.environ, "MIDWATCH_AGENT": rest}
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=env)
     elif verb == "close": os.close(1); os.close(2)
     elif verb == "ask": print("read " + input("name? "), flush=True)
     elif verb == "daemon":

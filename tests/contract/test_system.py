@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from midwatch.core.family import Claim
 from midwatch.supervisor.machine.fake import FakeSystem
 from midwatch.supervisor.machine.system import Exit, StartError
 from midwatch.wire.ids import new_id
@@ -125,6 +126,52 @@ async def test_a_sub_agent_that_may_outlive_its_run_is_spared(ground: Ground) ->
         if not isinstance(ground.system, FakeSystem):
             sub_agent.kill()
             sub_agent.wait()
+
+
+async def test_a_sub_agent_that_outlives_its_run_may_be_known_by_its_name(ground: Ground) -> None:
+    process = ground.launch("fork; print up; live")
+    await ground.until(lambda: b"up" in ground.output)
+    name = f"inbox:{new_id()}"
+    if isinstance(ground.system, FakeSystem):
+        assert ground.system.belongs(process, name, outlive=True)
+        assert ground.system.outliving[process.run_id] == {name}
+        return
+    env = {**os.environ, "MIDWATCH_RUN_ID": process.run_id, "MIDWATCH_AGENT": name}
+    with subprocess.Popen(["sleep", "600"], env=env, start_new_session=True) as kept:
+        try:
+            await ground.until(lambda: kept.pid in carriers(process.run_id))
+            assert ground.system.belongs(process, name, outlive=True)
+            ground.system.kill_tree(process)
+            await ground.until(lambda: bool(ground.exits))
+            await ground.until(lambda: ground.system.kill_tree(process) == 0)
+            assert carriers(process.run_id) == [kept.pid]
+        finally:
+            kept.kill()
+
+
+async def test_a_run_is_nobodys_sub_agent(ground: Ground) -> None:
+    one, other = ground.launch("live"), ground.launch("live")
+    sub = new_id()
+    assert ground.system.belongs(one, sub, outlive=False)
+    assert ground.system.belongs(one, sub, outlive=True)  # said again
+    for mark, of in ((sub, other), (one.run_id, other), (one.run_id, one)):
+        assert not ground.system.belongs(of, mark, outlive=False)
+
+
+async def test_a_sample_tells_who_says_that_it_is_another_agent(ground: Ground) -> None:
+    if isinstance(ground.system, FakeSystem):
+        process = ground.launch("live")
+        ground.system.add_member(process, claim=Claim("inbox:search"))
+    else:
+        process = ground.launch("name inbox:search; live")
+
+    def named() -> set[str]:
+        sample = ground.system.sample([process]).get(process.pid)
+        return {name for _, _, name in sample.named} if sample else set()
+
+    await ground.until(lambda: named() == {"inbox:search"})
+    (member,) = [m for m in ground.system.members(process) if m.claim.agent]
+    assert member.claim == Claim("inbox:search")
 
 
 @pytest.mark.parametrize("parted", [False, True], ids=["lives", "has parted"])

@@ -194,7 +194,7 @@ def run_of(pid: int) -> str | None:
 
 
 def agent_of(pid: int) -> str | None:
-    """Return MIDWATCH_AGENT of a process, or None: a tenth of the price of `environ`."""
+    """Return MIDWATCH_AGENT of a process, or None: half of the price of `environ`."""
     data = b"\0" + (read(f"/proc/{pid}/environ", MAX_ENVIRON) or b"")
     at = data.rfind(b"\0MIDWATCH_AGENT=")
     if at < 0:
