@@ -18,7 +18,8 @@ import disks
 
 LOOK_S = 0.05
 
-_real, _monotonic, _file = time.time, time.monotonic, Path(sys.argv[1])
+_real, _monotonic, _kind = time.time, time.monotonic, time.clock_gettime
+_file = Path(sys.argv[1])
 _read_at, _wall, _gone_by = float("-inf"), 0.0, 0.0
 
 
@@ -41,6 +42,11 @@ def _passing() -> float:
     return _monotonic() + _gone_by
 
 
+def _of_kind(kind: int) -> float:
+    _look()
+    return _kind(kind) + _gone_by + (_wall if kind == time.CLOCK_REALTIME else 0.0)
+
+
 class Waking(selectors.DefaultSelector):
     """Looks at the clock now and then: time that goes by at once would be slept through."""
 
@@ -48,7 +54,8 @@ class Waking(selectors.DefaultSelector):
         return super().select(LOOK_S if timeout is None else min(timeout, LOOK_S))
 
 
-time.time, time.monotonic = _jumping, _passing
+time.time, time.monotonic, time.clock_gettime = _jumping, _passing, _of_kind
+time.time_ns = lambda: round(_jumping() * 1e9)
 selectors.DefaultSelector = Waking
 line = int(sys.argv[2])
 if line >= 0:
