@@ -135,21 +135,6 @@ async def test_a_content_of_a_log_record_may_come_before_its_span(place: Place) 
     assert [one["text"] for one in found.items] == ["early", "late"]
 
 
-@pytest.mark.parametrize("settled", [False, True])
-async def test_an_ended_span_that_comes_again_with_another_start_or_name_is_one(
-    place: Place, settled: bool
-) -> None:
-    store, questions = await place.opened()
-    await store.append(batch(span("a"), span("b", parent="a", start_s=2)))
-    if settled:
-        await store.settle(NOON_S + 86_400.0)
-    kept = await store.append(
-        batch(span("a", start_s=-5_000), span("b", parent="a", start_s=9_000, name="other"))
-    )
-    assert (kept.new, kept.replaced, kept.duplicates) == (0, 0, 2)
-    assert [i["name"] for i in await items(questions)] == ["a", "b"]
-
-
 # -- open, lost, ended ------------------------------------------------------------------------
 
 

@@ -118,3 +118,15 @@ async def test_a_size_lets_the_oldest_days_go_and_then_the_oldest_hours(
     # more than yesterday has must go: the morning too, and noon stays
     await store.expire(due(Keep(spans=None, size=held.size_bytes - held.pieces[0].size_bytes - 1), held, NOON_S))  # fmt: skip
     assert set(await names(store)) == {"noon"}
+
+
+async def test_sums_outlive_their_spans_and_go_by_months(store: ClickHouseSpans) -> None:
+    await store.append(batch(span("a", "t1", start_s=-100 * DAY_S), span("b", "t2")))
+    await store.settle(NOON_S)
+    spans = "SELECT sum(spans) FROM midwatch_minutes"
+    await store.expire(due(Keep(), await store.footprint(), NOON_S))
+    assert await names(store) == ["b"]
+    assert await rows(store, spans) == [[2]]
+    assert await rows(store, "SELECT count() FROM midwatch_traces FINAL") == [[1]]
+    await store.expire(due(Keep(sums=40 * DAY_S), await store.footprint(), NOON_S))
+    assert await rows(store, spans) == [[1]]

@@ -155,3 +155,17 @@ async def test_kept_traces_lose_what_is_removed(hubs: list[ClickHouseSpans]) -> 
     found = (await questions.traces(Choice(), None, 10)).items
     assert sorted((item["agent"], item["spans"]) for item in found) == [("other", 1), ("search", 3)]
     assert await rows(one, "SELECT count() FROM midwatch_dirty") == [[0]]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_an_ended_span_that_comes_again_with_another_start_or_name_is_one(
+    hubs: list[ClickHouseSpans], settled: bool
+) -> None:
+    one, two = hubs
+    await one.append(batch(span("a"), span("b", parent="a", start_s=2)))
+    if settled:
+        await one.settle(NOON_S)
+    again = [span("a", start_s=-5_000), span("b", parent="a", start_s=9_000, name="other")]
+    kept = await two.append(batch(*again))
+    assert (kept.new, kept.replaced, kept.duplicates) == (0, 0, 2)
+    assert await rows(one, "SELECT name FROM otel_traces FINAL ORDER BY name") == [["a"], ["b"]]

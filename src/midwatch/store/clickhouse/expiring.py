@@ -16,6 +16,7 @@ from typing import Any, Final
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import NEVER, Expiry
 from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.minutes import MINUTES
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.settling import mark_dirty
 from midwatch.store.clickhouse.traces import TRACES
@@ -49,7 +50,22 @@ def expire(client: ClickHouse, expiry: Expiry) -> dict[Signal, int]:
         rows = sum(_from_day(client, NAMES[signal], day, *asked) for day in days)
         if rows:
             went[signal] = rows
+    _expire_sums(client, expiry)
     return went
+
+
+def _expire_sums(client: ClickHouse, expiry: Expiry) -> None:
+    """Let go of months of minutes as whole: there are no sums by hour and day here, so that they stay as long as these."""
+    since_s = expiry.sums_since_s.get("days")
+    if since_s is None:
+        return
+    told = client.ask(
+        "SELECT DISTINCT partition FROM system.parts WHERE active AND database = currentDatabase()"
+        f" AND table = '{MINUTES}' AND partition < toString(toYYYYMM(toDateTime({{since:Int64}}, 'UTC')))",
+        {"since": max(0, since_s)},
+    )
+    for (month,) in told.rows:
+        client.run(f"ALTER TABLE {MINUTES} DROP PARTITION {int(month)}", timeout_s=CHANGE_S)
 
 
 def _traces(values: Mapping[str, Any]) -> str:
