@@ -73,7 +73,7 @@ class SpanRoom:
         self._view = view
         self._models: set[str] = set()
         self._books = Books(Terms(self.groups, self.windows, lambda: self._fleet.hub.tags))
-        self.store = stores.spans(self._books)
+        self.store = stores.spans(self._books, self.windows, lambda: self._fleet.hub.tags)
         self.losing = Losing(self.store, view, find_run, counts, clock)
         self.life = Life(
             self.store,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
@@ -36,6 +36,8 @@ STATE: Final = "state.db"
 
 Groups = Callable[[], Mapping[str, str]]
 Windows = Callable[[], Mapping[str, int]]
+ModelWindows = Callable[[Collection[str]], Mapping[str, int]]
+Tags = Callable[[], Collection[str]]
 
 
 class OpenedSpans(SpanStore, Protocol):
@@ -90,17 +92,20 @@ class HubStores:
 
         return ClickHouseItems(ClickHouse(self._clickhouse), self._counts, self._clock)
 
-    def spans(self, settling: Settling) -> OpenedSpans:
-        """Return the store of spans. `settling` is for the embedded one."""
+    def spans(self, settling: Settling, windows: ModelWindows, tags: Tags) -> OpenedSpans:
+        """Return the store of spans. `settling` is for the embedded one; the other one settles by `windows`, the tokens
+        of models' contexts, and the names of `tags`."""
         if self._clickhouse is None:
             manifest = StateManifest(self.state)
             return EmbeddedSpans(
                 self._folder / "spans", manifest, self._counts, settling=settling, clock=self._clock
             )
         from midwatch.store.clickhouse.client import ClickHouse
+        from midwatch.store.clickhouse.settling import Terms
         from midwatch.store.clickhouse.spans import ClickHouseSpans
 
-        return ClickHouseSpans(ClickHouse(self._clickhouse), self._counts)
+        terms = Terms(windows, tags)
+        return ClickHouseSpans(ClickHouse(self._clickhouse), self._counts, terms=terms)
 
     def questions(
         self, spans: SpanStore, groups: Groups, windows: Windows, beside: Beside
