@@ -21,6 +21,11 @@ class Pace:
         self._refill(now)
         return max(0.0, (1.0 - self._left) * self.interval_s)
 
+    def is_full(self, now: float) -> bool:
+        """Tell whether so little has been done that a whole burst may be taken now."""
+        self._refill(now)
+        return self._left >= self.burst
+
     def step(self, now: float) -> None:
         """Take a step, whether or not it was waited for."""
         self._refill(now)

@@ -39,3 +39,13 @@ def test_no_stretch_of_time_has_more_steps_than_promised(rests: list[float], bur
     for first, start in enumerate(taken):
         for last in range(first, len(taken)):
             assert last - first + 1 <= burst + (taken[last] - start) / 0.2 + 1e-6
+
+
+def test_it_is_full_when_a_whole_burst_may_be_taken_and_not_before() -> None:
+    pace = Pace(0.25, burst=2)
+    assert pace.is_full(0.0)
+    pace.step(0.0)
+    assert [pace.is_full(at) for at in (0.0, 0.125, 0.25, 9.0)] == [False, False, True, True]
+    pace.step(9.0)
+    pace.step(9.0)
+    assert [pace.is_full(at) for at in (9.25, 9.5)] == [False, True]

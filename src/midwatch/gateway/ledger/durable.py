@@ -379,7 +379,7 @@ class DurableLedger:
         if not self._orders and not self._stopping:
             self._sleep(self._pause if self._kept else None)
         if not self._awaited:
-            self._sleep(LINGER_S)
+            self._linger(pace)
         pause = pace.pause(self._clock())
         if pause > 0 and len(self._orders) < CROWD and not self._stopping:
             self._pause_for(pause)
@@ -391,6 +391,9 @@ class DurableLedger:
         if self._orders:
             self._awaited = True  # the rest of a crowd: do not linger
         return [ask for ask in batch if not (ask.gone and isinstance(ask.order, Reserve))]
+
+    def _linger(self, pace: Pace) -> None:  # noqa: ARG002  a process of its own looks at it
+        self._sleep(LINGER_S)
 
     def _sleep(self, at_most_s: float | None) -> None:
         """Wait until somebody waits for an answer; without a bound, until there is anything to do."""
