@@ -23,7 +23,7 @@ from midwatch.core.incident import Incident
 from midwatch.core.ports import DeliveryBook, FleetReader, IncidentBook
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.reckoning import Reckoned
-from midwatch.core.spans.store import SpanStore
+from midwatch.core.spans.store import Proof, Selector, SpanStore
 from midwatch.store.runs import RunStore
 from midwatch.store.small import SmallStore
 from midwatch.store.tokens import TokenStore
@@ -43,6 +43,8 @@ class Room:
     cost: Callable[[str, float | None, tzinfo], Awaitable[dict[str, Any]]]
     """By what, since when, whose days."""
     questions: Questions
+    forget: Callable[[Selector], Awaitable[tuple[Proof, int]]]
+    """Delete from the store and from what waits for other back-ends; the proof, and how many no longer wait."""
     tokens: TokenStore
     callers: Callers
     login: Login

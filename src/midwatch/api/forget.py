@@ -46,22 +46,24 @@ class ProofShape(BaseModel):
     after: dict[Signal, int]
     complete: bool
     freed_bytes: int
+    queued: int
+    """Spans, points and log records that waited to be sent on, and do no longer."""
 
 
 def build(room: Room) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["admin"])
-    working: set[asyncio.Task[Any]] = set()
+    working: set[asyncio.Future[Any]] = set()
 
     @router.post("/api/forget")
     async def forget(order: Order) -> ProofShape:  # pyright: ignore[reportUnusedFunction]
-        """Delete telemetry from every file, and return what was found before and after. What was forwarded to other
-        back-ends, and the gateway's ledger, are not touched."""
-        task = asyncio.create_task(room.spans.drop(_selector(order)))
+        """Delete telemetry from every file and from what waits for other back-ends, and return what was found before
+        and after. What other back-ends have already, and the gateway's ledger, are not touched."""
+        task = asyncio.ensure_future(room.forget(_selector(order)))
         # whoever asked may go away: what was begun is done to its end
         working.add(task)
         task.add_done_callback(working.discard)
-        proof = await asyncio.shield(task)
+        proof, queued = await asyncio.shield(task)
         log.info(
             "telemetry was deleted on request: %s", {s.value: n for s, n in proof.before.items()}
         )
@@ -70,6 +72,7 @@ def build(room: Room) -> APIRouter:
             after=dict(proof.after),
             complete=proof.complete,
             freed_bytes=proof.freed_bytes,
+            queued=queued,
         )
 
     return router

@@ -58,7 +58,7 @@ def forget(
     tag.
 
     It is gone from every file when this returns; the proof is what is found before and after. Exit code 1 when
-    anything is left. The gateway's ledger, and what went on to other back-ends, stay.
+    anything is left. What waits to be sent on goes, too; the gateway's ledger, and what went on to other back-ends, stay.
     """
     tags = dict(_tag(one) for one in tag or ())
     order: dict[str, Any] = {
@@ -128,6 +128,9 @@ def _say(proof: dict[str, Any]) -> None:
         (name, f"{before[name]:,}", f"{after.get(name, 0):,}") for name in SIGNALS if name in before
     ]
     show.columns(rows)
+    queued = proof.get("queued")
+    if isinstance(queued, int) and queued:
+        show.note(f"{queued:,} that waited to be sent on went, too.")
     freed = proof.get("freed_bytes")
     if isinstance(freed, int) and freed:
         show.note(f"{freed:,} bytes were given back to the disk.")

@@ -59,6 +59,10 @@ COUNTERS: Final[dict[str, Counter]] = {
         "target",
         loss=True,
     ),
+    "forward_forgotten": Counter(
+        "spans, points and log records that midwatch forget took out of the queue of another back-end",
+        "target",
+    ),
     "hub_messages_lost": Counter(
         "messages between hubs that were not told or not heard; what they are about is read anew",
         "reason",

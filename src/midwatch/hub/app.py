@@ -157,6 +157,7 @@ class Hub:
 
     def _room(self, deliveries: DeliveryStore) -> api.Room:
         """Return what the API needs of its neighbours."""
+        questions = self._questions()
         return Room(
             reader=self._view,
             book=self._incidents,
@@ -166,7 +167,8 @@ class Hub:
             telemetry=self._telemetry,
             spans=self._spans.store,
             cost=partial(self._stores.cost, self._spans.store),
-            questions=self._questions(),
+            questions=questions,
+            forget=partial(self._spans.life.forget, questions=questions),
             tokens=self._tokens,
             callers=self._callers,
             login=self.login,

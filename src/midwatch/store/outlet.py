@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -251,25 +252,31 @@ class DiskOutlet:
 
     async def rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
         """Put other bodies in the place of those that wait, or none; see `Outlet`."""
-        await self._run(lambda: self._rewrite(change))
+        for file in await self._run(self._closed_files):
+            # one after another: what is put meanwhile waits for one of them at most
+            await self._run(partial(self._rewrite, file, change))
 
-    def _rewrite(self, change: Callable[[bytes], bytes | None]) -> None:
+    def _closed_files(self) -> list[_File]:
         self._close()  # the next body begins a file
-        for file in list(self._files):
-            data = file.path.read_bytes()
-            waiting = {number: data[at : at + length] for number, at, length in file.entries}
-            made, entries = bytearray(), deque[tuple[int, int, int]]()
-            for number in range(min(_first(file.path), *waiting, file.last), file.last + 1):
-                body = change(waiting[number]) if number in waiting else None
-                if body is None:
-                    made += _gone(number)
-                else:
-                    made += _head(number, body) + body
-                    entries.append((number, len(made) - len(body), len(body)))
-            if bytes(made) != data:
-                self._replace(file, bytes(made), entries)
+        return list(self._files)
+
+    def _rewrite(self, file: _File, change: Callable[[bytes], bytes | None]) -> None:
+        if file not in self._files:
+            return  # there was no room for it
+        data = file.path.read_bytes()
+        waiting = {number: data[at : at + length] for number, at, length in file.entries}
+        made, entries = bytearray(), deque[tuple[int, int, int]]()
+        for number in range(min(_first(file.path), *waiting, file.last), file.last + 1):
+            body = change(waiting[number]) if number in waiting else None
+            if body is None:
+                made += _gone(number)
+            else:
+                made += _head(number, body) + body
+                entries.append((number, len(made) - len(body), len(body)))
+        if bytes(made) != data:
+            self._replace(file, bytes(made), entries)
         # not even what was sent stays of a file that nothing waits in
-        for file in [each for each in self._files if not each.entries]:
+        if not file.entries:
             self._files.remove(file)
             self._remove(file)
 

@@ -198,3 +198,48 @@ async def test_what_a_hub_stores_goes_on_once_and_a_back_end_that_is_down_refuse
     (request,) = [wire.Request.FromString(gzip.decompress(b)) for _, _, b in back_end.came]
     assert b"once" in request.groups[0]
     assert len(request.groups) == 1
+
+
+async def test_what_is_forgotten_waits_for_nobody_any_more(
+    back_end: BackEnd, tmp_path: Path
+) -> None:
+    word, other = "heliotrope-7714", "another-word-4411"
+    data = tmp_path / "data"
+    prepare(data, "inbox")
+    fleet = json.loads((data / "fleet.json").read_text())
+    forward = {"tempo": {"url": back_end.url, "compression": "none"}}
+    (data / "fleet.json").write_text(json.dumps({**fleet, "hub": {"forward": forward}}))
+    back_end.status = 503
+    hub = Hub(Settings(data, "127.0.0.1", 8700, "here", frozenset()))
+    await hub.start()
+    try:
+        client = AsgiClient(hub.asgi)
+        now = time.time_ns()
+        times = {"startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now)}
+        for number, (session, said) in enumerate([("s1", word), ("s2", other)], 1):
+            spans = [
+                {"traceId": f"{number:032x}", "spanId": f"{number * 10 + at:016x}", "name": "chat", **times, "attributes": attributes}
+                for at, attributes in enumerate(
+                    [otlp.attributes({"session.id": session}), otlp.attributes({"gen_ai.input.messages": said})]
+                )
+            ]  # fmt: skip
+            body = otlp.wrap(spans, {"service.name": "inbox"}, "test")
+            sent = await client.ask("POST", "/v1/traces", body, headers={"content-type": "application/json"})  # fmt: skip
+            assert sent.status == 200, sent.body
+        queue = data / "hub" / "forward" / "tempo"
+        assert any(word.encode() in path.read_bytes() for path in queue.iterdir())
+        answer = (await client.ask("POST", "/api/forget", {"sessions": ["s1"]})).json()
+        assert (answer["complete"], answer["queued"]) == (True, 2)
+        assert hub.counts.value("forward_forgotten", "tempo") == 2
+        for path in (data / "hub").rglob("*"):
+            assert not path.is_file() or word.encode() not in path.read_bytes(), path
+        back_end.came.clear()
+        back_end.status = 200
+        async with asyncio.timeout(DEADLINE_S):
+            while hub.counts.value("forwarded", "tempo") < 2:
+                await asyncio.sleep(0.02)
+    finally:
+        await hub.stop()
+    sent_on = b"".join(body for _, _, body in back_end.came)
+    assert other.encode() in sent_on
+    assert word.encode() not in sent_on

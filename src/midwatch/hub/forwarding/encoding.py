@@ -33,6 +33,8 @@ class Body(NamedTuple):
     items: int
     """Spans, points or log records in it."""
     data: bytes
+    whose: tuple[tuple[str, str | None], ...] = ()
+    """Agent and run of each group of the request."""
 
 
 class Encoder:
@@ -70,14 +72,20 @@ class Encoder:
             groups.setdefault(tuple(row[place] for place in at), []).append(data)
             count, size = count + 1, size + len(data)
             if size >= MAX_BODY:
-                yield Body(signal, count, self._request(batch, groups))
+                yield self._body(signal, count, batch, groups)
                 groups, count, size = {}, 0, 0
         if count:
-            yield Body(signal, count, self._request(batch, groups))
+            yield self._body(signal, count, batch, groups)
+
+    def _body(
+        self, signal: Signal, count: int, batch: Batch, groups: Mapping[tuple[Any, ...], list[bytes]]
+    ) -> Body:  # fmt: skip
+        whose = tuple((agent, run_id) for _, _, _, agent, run_id in groups)
+        return Body(signal, count, self._request(batch, groups), whose)
 
     def _request(self, batch: Batch, groups: Mapping[tuple[Any, ...], list[bytes]]) -> bytes:
         request = wire.Request()
-        for (resource_id, scope, version, agent), items in groups.items():
+        for (resource_id, scope, version, agent, _), items in groups.items():
             text = batch.resources.get(resource_id, "{}") if resource_id is not None else "{}"
             resource, url, scope_attributes, scope_url = _resource(text, agent)
             inner = wire.Scope(attributes=scope_attributes)
@@ -98,12 +106,13 @@ class Encoder:
         return cast("bytes", request.SerializeToString())
 
 
-_From = tuple[int, int, int, int]
-_SPAN_FROM: Final = (form.RESOURCE_ID, form.SCOPE, form.SCOPE_VERSION, form.AGENT)
+_From = tuple[int, int, int, int, int]
+_SPAN_FROM: Final = (form.RESOURCE_ID, form.SCOPE, form.SCOPE_VERSION, form.AGENT, form.RUN_ID)
 _L: Final = LOGS.at
 _P: Final = POINTS.at
-_LOG_FROM: Final = (_L["resource_id"], _L["scope"], _L["scope_version"], _L["agent"])
-_POINT_FROM: Final = (_P["resource_id"], _P["scope"], _P["scope_version"], _P["agent"])
+_NAMES: Final = ("resource_id", "scope", "scope_version", "agent", "run_id")
+_LOG_FROM: Final = cast("_From", tuple(_L[name] for name in _NAMES))
+_POINT_FROM: Final = cast("_From", tuple(_P[name] for name in _NAMES))
 _C_AGENT, _C_TRACE, _C_SPAN = (form.CONTENTS.at[n] for n in ("agent", "trace_id", "span_id"))
 
 

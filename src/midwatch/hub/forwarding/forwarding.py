@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +23,17 @@ from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.ports import Backlog, Outlet
 from midwatch.core.spans.form import TABLES, Batch, Signal
+from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import ForwardTarget
 from midwatch.hub.forwarding.encoding import MAX_BODY, Body, Encoder
+from midwatch.hub.forwarding.forgetting import Forgetting
 from midwatch.hub.forwarding.pacing import Answer, Then, step
+from midwatch.hub.forwarding.queued import SIGNALS, Queued, weight
 from midwatch.hub.forwarding.target import HttpTarget, Target
 from midwatch.store.outlet import DiskOutlet
 
 TOGETHER: Final = 64
 """Bodies that go in one request, as long as they are small."""
-
-SIGNALS: Final = (Signal.SPANS, Signal.POINTS, Signal.LOGS)
-
-_HEAD: Final = struct.Struct("<BI")
-"""Signal and number of items, before a body in the queue."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +78,8 @@ class Lane:
         self._signals = frozenset(config.signals)
         self._dropped = outlet.backlog().dropped
         self._more = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Whose holder alone takes out of the queue."""
         self._task: asyncio.Task[None] | None = None
 
     # -- in ----------------------------------------------------------------------------------
@@ -116,9 +115,8 @@ class Lane:
         return await asyncio.to_thread(work)
 
     async def _keep(self, body: Body) -> None:
-        head = _HEAD.pack(SIGNALS.index(body.signal), body.items)
         try:
-            await self._outlet.put(head + body.data)
+            await self._outlet.put(Queued(*body[:2], body.whose, body.data).record())
         except StoreError as error:
             log.error("not forwarded to %s: %s", self.state.name, error)  # noqa: TRY400  words suffice
             self._counts.add("forward_dropped", self.state.name, body.items)
@@ -168,6 +166,16 @@ class Lane:
 
     async def send_once(self) -> float | None:
         """Send the oldest that waits; return how long to wait then, or None when nothing waits. Raises StoreError."""
+        async with self._turn:
+            return await self._send()
+
+    async def forget(self, work: Callable[[bytes], bytes | None]) -> None:
+        """Change what waits by `work`, once what is being sent has been. Raises StoreError."""
+        async with self._turn:
+            await self._outlet.rewrite(work)
+            self.state = replace(self.state, backlog=self._outlet.backlog())
+
+    async def _send(self) -> float | None:
         waiting = await self._outlet.waiting(TOGETHER)
         if not waiting:
             return None
@@ -209,23 +217,16 @@ def _gathered(waiting: Sequence[tuple[int, bytes]]) -> tuple[int, Signal | None,
     parts: list[bytes] = []
     upto, items, size = 0, 0, 0
     for number, body in waiting:
-        signal, count = _read(body)
+        queued = Queued.read(body)
+        signal = queued.signal if queued is not None else None
         if parts and (signal is not first or size + len(body) > MAX_BODY):
             break
-        if signal is None:
+        if queued is None:
             return (number, None, 0, b"") if not parts else (upto, first, items, b"".join(parts))
         first = signal
-        parts.append(body[_HEAD.size :])
-        upto, items, size = number, items + count, size + len(body)
+        parts.append(queued.data)
+        upto, items, size = number, items + queued.items, size + len(body)
     return upto, first, items, b"".join(parts)
-
-
-def _read(body: bytes) -> tuple[Signal | None, int]:
-    """Return a queued body's signal and number of items; None for what another version wrote."""
-    if len(body) < _HEAD.size:
-        return None, 0
-    head: tuple[int, int] = _HEAD.unpack_from(body)
-    return (SIGNALS[head[0]] if head[0] < len(SIGNALS) else None), head[1]
 
 
 class Forwarding:
@@ -275,7 +276,7 @@ class Forwarding:
         outlet = DiskOutlet(
             self._folder / _folder_name(name),
             config.queue,
-            weigh=lambda head: max(1, _read(head)[1]),
+            weigh=weight,
         )
         await outlet.open()
         if damaged := outlet.backlog().dropped:
@@ -295,6 +296,27 @@ class Forwarding:
             ):  # a row that cannot be written as OTLP must not refuse facts that are stored
                 self._counts.add("forward_dropped", lane.state.name, len(batch))
                 log.exception("%d items are not forwarded to %s", len(batch), lane.state.name)
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether anything waits for any target."""
+        return any(outlet.backlog().entries for _, outlet in self._lanes.values())
+
+    async def forget(self, what: Selector, traces: set[bytes]) -> int:
+        """Delete from every queue what is selected; return how many items went. `traces` are those that the store
+        chooses. Raises StoreError."""
+        removed = 0
+        order = Forgetting(what, traces)
+        lanes = list(self._lanes.items())
+        for _, (lane, _) in lanes:
+            await lane.forget(order.learn)
+        for name, (lane, _) in lanes:
+            before = order.removed
+            await lane.forget(order.change)
+            if order.removed > before:
+                self._counts.add("forward_forgotten", name, order.removed - before)
+            removed = order.removed
+        return removed
 
     async def stop(self) -> None:
         """Send no more; what waits is sent after the next start."""

@@ -13,7 +13,9 @@ from midwatch.core.fleet import Fleet
 from midwatch.core.ports import Space
 from midwatch.core.spans.form import Batch
 from midwatch.core.spans.keeping import Guarded
-from midwatch.core.spans.store import SpanStore
+from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.store import Proof, Selector, SpanStore
+from midwatch.hub.forwarding.forgetting import traces_of
 from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.forwarding import State as Target
 from midwatch.hub.keeping.guarding import DiskGuard, Tell
@@ -45,6 +47,7 @@ class Life:
         """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
         and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps; `mine` tells whether this hub settles and lets go, where several share a
         store. Traces are let go by sampling in the embedded store alone."""
+        self._store = store
         self._fleet = fleet
         self._counts = counts
         self._clock = clock
@@ -89,6 +92,19 @@ class Life:
     async def see(self, fresh: Batch) -> None:
         """Take what was stored for the first time; it is queued for other back-ends when this returns."""
         await self._forwarding.see(fresh)
+
+    async def forget(self, what: Selector, questions: Questions) -> tuple[Proof, int]:
+        """Delete what is selected from the store and from what waits for other back-ends; return the store's proof,
+        and how many items no longer wait. Raises StoreError."""
+        queued, waits = 0, self._forwarding.waits
+        traces = await traces_of(questions, what) if waits else set[bytes]()
+        if waits:
+            queued = await self._forwarding.forget(what, traces)
+        proof = await self._store.drop(what)
+        # what came while the store was at it
+        if self._forwarding.waits:
+            queued += await self._forwarding.forget(what, traces)
+        return proof, queued
 
     async def start(self) -> None:
         """Look at the disk, and begin to forward."""

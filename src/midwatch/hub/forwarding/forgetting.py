@@ -1,0 +1,207 @@
+"""Deleting reaches what waits for other back-ends, too: item by item, by the same selector as in the store.
+
+What waits is OTLP, read here as if it came in now; whose it was stands before each body. A trace is chosen when any of
+its spans says so, in a queue or in the store. What a target took already, or is taking in this moment, is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from midwatch.core.access import Caller, Scope
+from midwatch.core.spans import form
+from midwatch.core.spans.form import LOGS, POINTS, Batch, Row, Signal
+from midwatch.core.spans.questions import Choice, Questions
+from midwatch.core.spans.store import Selector
+from midwatch.core.spans.understanding import Interpreter
+from midwatch.hub.forwarding.encoding import Encoder
+from midwatch.hub.forwarding.queued import Queued
+from midwatch.ingest.otlp import wire
+from midwatch.ingest.otlp.owners import Sender
+from midwatch.ingest.otlp.protobuf import Protobuf
+from midwatch.ingest.otlp.rows import Rows
+
+PAGE: Final = 500
+"""Traces that are asked for at one time."""
+
+
+async def traces_of(questions: Questions, what: Selector) -> set[bytes]:
+    """Return the traces that the store chooses by what only spans know. Raises StoreError."""
+    found: set[bytes] = set()
+    if what.by_trace:
+        choice = Choice(
+            sessions=tuple(what.sessions), users=tuple(what.users), tags=dict(what.tags)
+        )
+        after: str | None = None
+        while True:
+            page = await questions.traces(choice, after, PAGE)
+            found.update(bytes.fromhex(item["trace_id"]) for item in page.items)
+            after = page.next
+            if after is None:
+                break
+    return found
+
+
+class Everybody:
+    """Names for what was taken before: everybody is known."""
+
+    def knows(self, name: str) -> bool:
+        del name
+        return True
+
+    def in_fleet(self, name: str) -> bool:
+        del name
+        return True
+
+
+class Forgetting:
+    """One order to delete. `learn` sees every body first, then `change` changes each."""
+
+    def __init__(self, what: Selector, traces: set[bytes]) -> None:
+        """`traces` are those that the store chooses."""
+        self.removed = 0
+        """Spans, points and log records that were taken out."""
+        self._what = what
+        self._traces = traces
+        self._interpreter = Interpreter()
+        self._protobuf = Protobuf()
+        self._encoder = Encoder()
+
+    def learn(self, record: bytes) -> bytes:
+        """Take note of the traces that a body chooses; return it as it is."""
+        queued = Queued.read(record)
+        if self._what.by_trace and queued is not None and queued.signal is Signal.SPANS:
+            for one in self._each(queued):
+                for row in one.batch.spans:
+                    if _says(self._what, row):
+                        self._traces.add(row[form.TRACE_ID])
+        return record
+
+    def change(self, record: bytes) -> bytes | None:
+        """Return a body without what is deleted; None when nothing is left."""
+        queued = Queued.read(record)
+        signal = queued.signal if queued is not None else None
+        gone = signal in self._what.signals
+        # contents are a part of what is sent on
+        bare = Signal.CONTENTS in self._what.signals and signal in (Signal.SPANS, Signal.LOGS)
+        if queued is None or not (gone or bare):
+            return record
+        request, whose = wire.Request(), list[tuple[str, str | None]]()
+        changed, items = False, 0
+        for one in self._each(queued):
+            kept = one.item
+            if self._meets(queued.signal, one):
+                changed = True
+                kept = b"" if gone else self._bare(queued.signal, one.batch, one.item)
+            if not kept:
+                self.removed += 1
+                continue
+            items += 1
+            request.groups.append(one.alone(kept))
+            whose.append((one.agent, one.run_id))
+        if not changed:
+            return record
+        if not items:
+            return None
+        return Queued(queued.signal, items, tuple(whose), request.SerializeToString()).record()
+
+    def _bare(self, signal: Signal, batch: Batch, item: bytes) -> bytes:
+        for body in self._encoder.bodies(batch, signal, with_contents=False):
+            group = wire.Group.FromString(wire.Request.FromString(body.data).groups[0])
+            return bytes(wire.ScopeGroup.FromString(group.scopes[0]).items[0])
+        return item
+
+    def _each(self, queued: Queued) -> Iterator[_One]:
+        for raw, (agent, run_id) in zip(
+            wire.Request.FromString(queued.data).groups, queued.whose, strict=True
+        ):
+            group = wire.Group.FromString(raw)
+            for scoped in group.scopes:
+                scope = wire.ScopeGroup.FromString(scoped)
+                for item in scope.items:
+                    one = _One(agent, run_id, group, scope, bytes(item))
+                    self._understand(queued.signal, one)
+                    yield one
+
+    def _understand(self, signal: Signal, one: _One) -> None:
+        caller = Caller("the hub", frozenset({Scope.NODE, Scope.WRITE}), one.agent, one.run_id)
+        rows = Rows(Sender(caller), Everybody(), self._interpreter, _time_of(signal, one.item))
+        request = wire.Request(groups=[one.alone(one.item)])
+        self._protobuf.read(signal, request.SerializeToString(), rows)
+        one.batch = rows.batch
+
+    def _meets(self, signal: Signal, one: _One) -> bool:
+        what = self._what
+        if what.agents and one.agent not in what.agents:
+            return False
+        if what.runs and one.run_id not in what.runs:
+            return False
+        row = next(iter(one.batch.rows(signal)), None)
+        trace, time_ns = _facts(signal, row)
+        if what.by_trace and trace not in self._traces:
+            return False
+        if what.traces and trace not in what.traces:
+            return False
+        return what.before_ns is None or (time_ns is not None and time_ns < what.before_ns)
+
+
+class _One:
+    """One item of a body, with what stands around it."""
+
+    def __init__(
+        self, agent: str, run_id: str | None, group: Any, scope: Any, item: bytes
+    ) -> None:  # fmt: skip
+        self.agent = agent
+        self.run_id = run_id
+        self.item = item
+        self.batch = Batch()
+        self._group = group
+        self._scope = scope
+
+    def alone(self, item: bytes) -> bytes:
+        """Return the group with nothing but this item."""
+        scope = wire.ScopeGroup(
+            scope=self._scope.scope, items=[item], schema_url=self._scope.schema_url
+        )
+        group = wire.Group(
+            resource=self._group.resource,
+            scopes=[scope.SerializeToString()],
+            schema_url=self._group.schema_url,
+        )
+        return bytes(group.SerializeToString())
+
+
+def _says(what: Selector, row: Row) -> bool:
+    import json
+
+    if what.sessions and row[form.SESSION] not in what.sessions:
+        return False
+    if what.users and row[form.USER] not in what.users:
+        return False
+    tags: dict[str, Any] = json.loads(row[form.TAGS]) if what.tags and row[form.TAGS] else {}
+    return all(tags.get(name) == value for name, value in what.tags.items())
+
+
+def _facts(signal: Signal, row: Row | None) -> tuple[bytes | None, int | None]:
+    if row is None:
+        return None, None
+    if signal is Signal.SPANS:
+        return row[form.TRACE_ID], row[form.START_NS]
+    if signal is Signal.LOGS:
+        return row[LOGS.at["trace_id"]], row[LOGS.at["time_ns"]]
+    return None, row[POINTS.at["time_ns"]]
+
+
+def _time_of(signal: Signal, item: bytes) -> float:
+    """Return when something was, so that it is taken as if it came then."""
+    if signal is Signal.SPANS:
+        return wire.Span.FromString(item).start / 1e9
+    if signal is Signal.LOGS:
+        return wire.Log.FromString(item).time / 1e9
+    metric = wire.Metric.FromString(item)
+    for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
+        if raw := getattr(metric, kind):
+            for point in wire.Data.FromString(raw).points:
+                return wire.Number.FromString(point).time / 1e9
+    return 0.0
