@@ -564,3 +564,31 @@ async def test_a_wrong_fact_leads_to_the_turn_and_the_result_in_which_it_entered
     for value in (" ", "x" * 201):
         with pytest.raises(BadQuestion, match="to follow"):
             await q.session("s1", value)
+
+
+async def test_repeats_are_one_line_and_lines_sum_up_what_is_below(ask: Any) -> None:
+    tools = [span(f"t{n}", parent="root", name="search", role=Role.TOOL.value, start_s=n, status=2 * (n == 4)) for n in range(1, 8)]  # fmt: skip
+    q = await ask(
+        span("root", role=Role.AGENT.value), *tools,
+        call("c", parent="t6", start_s=8, cost_nusd=2**62), call("d", parent="t7", start_s=9, cost_nusd=2**62),
+        span("o", parent="root", start_s=20, rank=Rank.OPEN.value, duration_ns=None),
+    )  # fmt: skip
+    tree = await q.tree(trace_id("t").hex(), None, None, 10)
+    lines = [
+        (n.span["name"], n.alike, n.children, n.below.spans, n.below.errors) for n in tree.nodes
+    ]
+    assert lines == [
+        ("root", 1, 8, 11, 1), ("search", 3, 0, 3, 0), ("search", 1, 0, 1, 1), ("search", 3, 2, 5, 0), ("o", 1, 0, 1, 0),
+    ]  # fmt: skip
+    below = tree.nodes[0].below
+    assert (below.calls, below.tools, below.open, below.input_tokens, below.cached_tokens) == (
+        2,
+        7,
+        1,
+        200,
+        80,
+    )
+    # what does not fit is the most that does
+    assert below.cost_nusd == tree.nodes[3].below.cost_nusd == 2**63 - 1
+    assert tree.nodes[3].end_ns == NOON_NS + 10 * S
+    assert (tree.total, tree.first_ns, tree.last_ns) == (11, NOON_NS, NOON_NS + 20 * S)
