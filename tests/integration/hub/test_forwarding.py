@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 import sys
 import threading
 import time
@@ -119,6 +121,52 @@ async def test_refusals_redirects_and_partial_success_are_told(back_end: BackEnd
     partial = wire.Partial(rejected=3, message=b"too old").SerializeToString()
     back_end.status, back_end.answer = 200, wire.Response(partial=partial).SerializeToString()
     assert (await target.send(Signal.SPANS, b"x")).rejected == 3
+
+
+class Dripping(threading.Thread):
+    """A back-end that says a byte now and then, and never comes to an end."""
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__()
+        self.head = head
+        self.ended, self.over = threading.Event(), threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError), self.listener.accept()[0] as one:
+            one.sendall(self.head)
+            while not self.over.wait(0.02):
+                one.sendall(b"x")
+        self.ended.set()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [(b"HTTP/1.1 20", 0), (b"HTTP/1.1 200 OK\r\nx-slow: ", 200), (b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n", 200)],
+)  # fmt: skip
+async def test_a_target_that_drips_its_answer_holds_nobody_up(
+    head: bytes, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    server = Dripping(head)
+    server.start()
+    try:
+        target = HttpTarget(ForwardTarget(url=server.url, timeout=0.5, compression="none"), {})
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await target.send(Signal.SPANS, b"x")
+        assert answer.status == status
+        if not status:
+            assert answer.reason == "no answer within 0.5 s"
+        # the connection is gone, and with it the thread that read from it
+        assert await asyncio.to_thread(server.ended.wait, DEADLINE_S)
+    finally:
+        server.over.set()
+        server.listener.close()
+        server.join()
 
 
 async def test_a_target_that_is_not_there_is_told_without_its_address() -> None:

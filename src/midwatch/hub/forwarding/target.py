@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import logging
 import os
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +26,9 @@ from midwatch.hub.forwarding.pacing import Answer
 from midwatch.ingest.otlp import wire
 
 PATHS: Final = {Signal.SPANS: "/v1/traces", Signal.POINTS: "/v1/metrics", Signal.LOGS: "/v1/logs"}
+
+CUT_S: Final = 1.0
+"""How long a request whose connection was cut may take to end."""
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer that are read."""
@@ -61,17 +68,40 @@ class HttpTarget:
         }
         if config.compression != "none":
             self._headers["content-encoding"] = config.compression
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._thread = ThreadPoolExecutor(1, "forward")
+        """Of this target alone: a name server that hangs keeps nobody else waiting."""
 
     async def send(self, signal: Signal, data: bytes) -> Answer:
-        return await asyncio.to_thread(self._post, self._url + PATHS[signal], data)
+        # the limit of each step would let one that drips its answer go on for ever: this one is of the whole
+        line = _Line()
+        loop = asyncio.get_running_loop()
+        posting = loop.run_in_executor(
+            self._thread, self._post, self._url + PATHS[signal], data, line
+        )
+        try:
+            await asyncio.wait([posting], timeout=self._timeout_s)
+            if not posting.done():
+                line.cut()
+                await asyncio.wait([posting], timeout=CUT_S)
+        except asyncio.CancelledError:
+            line.cut()
+            raise
+        if posting.done():
+            answer = posting.result()
+            if answer.status or not line.is_cut:
+                return answer
+        posting.cancel()  # one that has not begun never does
+        return Answer(0, f"no answer within {self._timeout_s:g} s")
 
-    def _post(self, url: str, data: bytes) -> Answer:
+    def _post(self, url: str, data: bytes, line: _Line) -> Answer:
+        if line.is_cut:
+            return Answer(0, "given up before it began")
         request = urllib.request.Request(  # noqa: S310  the fleet file takes http and https alone
             url, data=self._pack(data), headers=self._headers, method="POST"
         )
+        opener = urllib.request.build_opener(_NoRedirect, _Http(line), _Https(line))
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
+            with opener.open(request, timeout=self._timeout_s) as answer:
                 return Answer(answer.status, rejected=_rejected(answer.read(MAX_ANSWER)))
         except urllib.error.HTTPError as error:
             with error:
@@ -81,6 +111,62 @@ class HttpTarget:
             # the reason alone: the address may hold what should not stand in a log
             why = getattr(error, "reason", None) or error
             return Answer(0, f"no answer: {type(error).__name__}: {why}"[:200])
+
+
+class _Line:
+    """The connection of one request, which can be cut from another thread."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+
+    def hold(self, made: socket.socket) -> None:
+        """Take note of a connection. Raises TimeoutError when it is too late for it."""
+        with self._lock:
+            self._sockets.append(made)
+            if self.is_cut:
+                raise TimeoutError("given up")
+
+    def cut(self) -> None:
+        """End what is under way: whoever reads or writes there has an error at once."""
+        with self._lock:
+            self.is_cut = True
+            for each in self._sockets:
+                with contextlib.suppress(OSError):  # it is closed already
+                    each.shutdown(socket.SHUT_RDWR)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, line: _Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        line = self._line
+
+        class Held(http.client.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                line.hold(self.sock)
+
+        return self.do_open(Held, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, line: _Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        line = self._line
+
+        class Held(http.client.HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                line.hold(self.sock)
+
+        return self.do_open(Held, req)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
