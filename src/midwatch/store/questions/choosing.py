@@ -105,6 +105,11 @@ def _told(sources: Sources, asked: Sequence[_Asked]) -> str:
     return told
 
 
+def times(sources: Sources) -> str:
+    """Return the text that gives `trace_id, first_ns, last_ns` of all that is told of every trace."""
+    return _told(sources, ())
+
+
 def _holding(choice: Choice, asked: Sequence[_Asked], value: Values) -> list[str]:
     window = choice.window
     holding = [one.holds.replace("{}", f"f{n}") for n, one in enumerate(asked)]

@@ -319,7 +319,12 @@ def _summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int
                 found.setdefault(trace, Summary()).merge(part)
     if again:
         every = view.rows(Signal.SPANS, since_ns, until_ns + 1)
-        found |= sums.summaries(view.cursor, judged(view, every, sorted(again)))
+        ids = blobs(sorted(again))
+        # they are looked at eight times; all that is not sealed would be, too
+        view.cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE summed_now AS SELECT {_BRIEF} FROM {every} AS s WHERE trace_id IN ({ids})"
+        )
+        found |= sums.summaries(view.cursor, judged(view, "summed_now", sorted(again)))
     return found
 
 
@@ -333,7 +338,10 @@ def _of_sessions(
     text = f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {_SAY.among('session', value(list(chosen)))}"
     pairs = _all(view, text, value)
     traces = sorted({trace for trace, _ in pairs})
-    whole = _summaries(view, traces, -(2**63), 2**63 - 2)
+    since, until = view.cursor.execute(
+        f"SELECT min(first_ns), max(last_ns) FROM ({choosing.times(sources)}) AS t WHERE trace_id IN ({blobs(traces)})"
+    ).fetchall()[0]
+    whole = _summaries(view, traces, since, until)
     for trace, session in pairs:
         found[session].merge(whole[trace])
     return found
