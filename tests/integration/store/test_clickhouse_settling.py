@@ -102,7 +102,9 @@ async def test_a_hub_that_dies_while_it_settles_leaves_nothing_counted_twice_or_
 ) -> None:
     one, two = hubs
     two._lag_s = 0.0
-    await one.append(batch(*some(0, 20)))
+    await one.append(batch(*some(0, 10)))
+    await one.settle(NOON_S)
+    await one.append(batch(*some(10, 20)))
     before = await answers(one)
 
     def dead(*_: Any, **__: Any) -> None:

@@ -1,7 +1,7 @@
 """What spans come to by minute, kept: one addition for each settled slice, so that series read no spans.
 
-A slice's rows carry its attempt. They are in force from the moment in which the slice is committed with that attempt
-(`slices`), all at once, and those of an attempt that was not are never seen: a slice is counted once, however often
+A slice's rows carry its attempt. They are in force from the moment in which the slice that was committed with that attempt
+is applied (`slices`), all at once, and those of an attempt that was not committed are never seen: a slice is counted once, however often
 and by however many hubs it was tried. Nothing in here changes: what is judged anew later is a difference in a later slice.
 """
 
@@ -130,13 +130,15 @@ def _sketch(number: str, where: str, weight: int) -> list[str]:
 
 # -- reading -----------------------------------------------------------------------------------------
 
-IN_FORCE: Final = (
-    f"(slice, attempt) IN (SELECT slice, argMin(attempt, told) FROM {SLICES} GROUP BY slice)"
+_IN_FORCE: Final = (
+    "slice <= {upto:UInt64} AND"
+    f" (slice, attempt) IN (SELECT slice, argMin(attempt, told) FROM {SLICES} GROUP BY slice)"
 )
 
 
 def read(
     ask: Ask,
+    upto: int,
     first: int,
     last: int,
     step: int,
@@ -144,7 +146,8 @@ def read(
     wanted: Sequence[str],
     agents: Sequence[str] = (),
 ) -> Iterable[tuple[Place, Sum]]:
-    """Yield sums of the minutes since 1970 from `first` to before `last`, put together by `step` minutes.
+    """Yield sums of the minutes since 1970 from `first` to before `last`, put together by `step` minutes, of what is
+    settled up to the slice `upto`.
 
     `split` says which of model, provider and tags are told apart, `wanted` which of NUMBERS and sketches are read.
     """
@@ -161,7 +164,7 @@ def read(
     if not shown:
         return
     where = "minute >= {first:Int64} AND minute < {last:Int64}"
-    values: dict[str, Any] = {"first": first, "last": last}
+    values: dict[str, Any] = {"first": first, "last": last, "upto": upto}
     if agents:
         where += " AND agent IN {agents:Array(String)}"
         values["agents"] = list(agents)
@@ -170,7 +173,7 @@ def read(
     at = f"greatest(intDiv(minute, {step}) * {step}, {{first:Int64}}) AS at"
     rows = ask(
         f"SELECT {at}, agent, {', '.join(by)}, {', '.join(shown)} FROM {MINUTES}"
-        f" WHERE {where} AND {IN_FORCE} GROUP BY {groups}",
+        f" WHERE {where} AND {_IN_FORCE} GROUP BY {groups}",
         values,
     )
     for row in rows:

@@ -25,6 +25,8 @@ def spans_where(where: str) -> str:
 class Recent:
     """What is not settled. Every trace is told of by one of `rows` and `kept`."""
 
+    slice_: int
+    """The last slice that is settled, or 0: minutes are in force up to it."""
     upto_ms: int
     """The last millisecond that is settled; 0 when nothing is."""
     since_ns: int | None
@@ -33,14 +35,14 @@ class Recent:
     @classmethod
     def ask(cls, ask: Ask) -> Recent:
         """Look."""
-        upto_ms = ask(f"SELECT max(upto_ms) FROM {APPLIED}", {})[0][0]
+        number, upto_ms = ask(f"SELECT max(slice), max(upto_ms) FROM {APPLIED}", {})[0]
         fresh = f"SELECT trace_id FROM {_ALL} WHERE stored_ms > {upto_ms}"
         first_ns, kept_ns = ask(
             f"SELECT (SELECT minOrNull(start_ns) FROM {_ALL} WHERE stored_ms > {upto_ms}),"
             f" (SELECT minOrNull(first_ns) FROM {TRACES} WHERE trace_id IN ({fresh}))",
             {},
         )[0]
-        return cls(upto_ms, first_ns if kept_ns is None else min(first_ns, kept_ns))
+        return cls(number, upto_ms, first_ns if kept_ns is None else min(first_ns, kept_ns))
 
     @property
     def fresh(self) -> str:

@@ -4,8 +4,8 @@
     2. part        leave one row of each span that two hubs were given at once under two names or starts
     3. judge       `core.spans.counting`, with what was settled before
     4. add         minutes of the new spans, and differences of older ones that are judged anew
-    5. commit      one row: from here on these minutes are in force, and no others of this slice ever are
-    6. apply       verdicts, and the traces that have anything of it; may be repeated
+    5. commit      one row: from here on these minutes count, and no others of this slice ever do
+    6. apply       verdicts, and the traces that have anything of it; may be repeated. Then all of it is in force
 
 Spans that are open or lost are in no minute: what may still end is summed while it is asked for.
 """

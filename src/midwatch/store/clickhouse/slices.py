@@ -1,7 +1,7 @@
 """Slices: what was stored from one millisecond of the server's clock to another, settled as one.
 
 A slice begins where the one before it ends. It is committed by its row, which says with which attempt of several; what that
-attempt wrote is in force then. Then it is applied: verdicts and traces are written, which may be repeated. Slices end some
+attempt wrote counts. Then it is applied: verdicts and traces are written, which may be repeated, and it is in force. Slices end some
 seconds before now, so that every insert in them is seen, and of two hubs that were given one span at one time the same
 row is seen by whoever settles.
 """

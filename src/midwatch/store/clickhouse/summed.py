@@ -74,7 +74,8 @@ def _count_spans(
         split += ["tags"] if by.startswith("tag:") else []
         # steps are whole minutes: what is of one step is added up by the database
         step = max(1, int(step_of(window)) // MINUTE_S)
-        for place, one in minutes.read(ask, first, last, step, split, lines.needed(metric), agents):
+        wanted, upto = lines.needed(metric), recent.slice_
+        for place, one in minutes.read(ask, upto, first, last, step, split, wanted, agents):
             rollup.put(place, one)
         rows = _beside(recent, since_ns, until_ns, first * _MINUTE_NS, last * _MINUTE_NS)
     else:
