@@ -14,7 +14,7 @@ from midwatch.core.calls.news import SCOPE as GATEWAY
 from midwatch.core.spans.counting import by_default
 from midwatch.core.spans.facts import ALL, MONEY, fact
 from midwatch.core.spans.form import SPANS, Rank, Role, Row, Type
-from midwatch.core.spans.rollup import Key, Rollup, Sum, coarser, merged
+from midwatch.core.spans.rollup import SKETCHES, Key, Rollup, Sum, coarser, merged
 from midwatch.core.spans.summary import summary_of
 from midwatch.store.spans import minutes as at
 from midwatch.store.spans.sums import counted, minutes, summaries
@@ -176,3 +176,15 @@ def test_traces_that_say_more_than_a_summary_keeps_are_named(
     many = at.read_tags(cursor, counted("spans"), at.Terms({}, {}, ("customer",)))
     found = {bytes(row[0]) for row in cursor.execute(many).fetchall()}
     assert found == {trace_id("models"), trace_id("tags")}
+
+
+def test_sums_that_were_kept_before_sketches_had_columns_have_their_numbers(
+    cursor: duckdb.DuckDBPyConnection,
+) -> None:
+    fill(cursor, [call("a", "t")])
+    whole = kept(cursor, at.MINUTES, {})
+    gone = ", ".join(name for n in SKETCHES for name in (at.total_of(n), at.buckets_of(n)))
+    cursor.execute(f"CREATE TABLE old AS SELECT * EXCLUDE ({gone}), 'x'::BLOB AS trace_latency FROM kept")  # fmt: skip
+    found = read(cursor, f"({at.joined(at.known('old'))})")
+    assert {key: one.spans for key, one in found.items()} == {key: one.spans for key, one in whole.items()}  # fmt: skip
+    assert not any(one.trace_latency for one in found.values())

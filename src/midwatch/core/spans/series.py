@@ -122,7 +122,10 @@ def series_of(
         name = line_of(by, key)
         if name is not None:
             step = int(key.start_s // step_s)
-            lines.setdefault(name, {}).setdefault(step, Sum()).merge(one)
+            steps = lines.setdefault(name, {})
+            if step not in steps:
+                steps[step] = Sum()
+            steps[step].merge(one)
     wholes = {name: _whole(steps.values()) for name, steps in lines.items()}
     _fold(metric, lines, wholes)
     shown = {name: _line(metric, statistic, steps) for name, steps in lines.items()}

@@ -26,7 +26,7 @@ from midwatch.store.questions.judged import blobs, counted
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import TRACE_NS
-from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES, buckets_of, total_of
+from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES, buckets_of, known, total_of
 
 _NS: Final = 10**9
 _MAX: Final = 2**63 - 1
@@ -103,7 +103,7 @@ def _kept(
     for kind, first, last in asked:
         if (table := view.other(kind)) is not None:
             within = f"{where} AND start_s >= {first} AND start_s < {last}"
-            parts.append(f"FROM {table} AS k WHERE {within}")
+            parts.append(f"FROM {known(table)} AS k WHERE {within}")
     if not parts:
         return
     for at, name, one in _sums(view.cursor, metric, statistic, shown, parts, given):

@@ -309,6 +309,15 @@ def _whole(kind: str, generation: int) -> str:
     )
 
 
+def known(table: str) -> str:
+    """Return these sums with all sketches' columns: files from before buckets were columns have numbers alone."""
+    none = ", ".join(
+        f"NULL::DECIMAL(38, 0) AS {total_of(name)}, NULL::STRUCT(b SMALLINT, n BIGINT)[] AS {buckets_of(name)}"
+        for name in SKETCHES
+    )
+    return f"(SELECT * FROM {table} UNION ALL BY NAME SELECT {none} WHERE false)"
+
+
 # -- put together ----------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from midwatch.core.spans.form import Signal
 from midwatch.store.spans.engine import Engine, View, read_parquet
 from midwatch.store.spans.known import VERDICTS
 from midwatch.store.spans.letting import WEIGHTS
-from midwatch.store.spans.minutes import STEPS, joined
+from midwatch.store.spans.minutes import STEPS, joined, known
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.segments import RESOURCES, Segment
 
@@ -70,7 +70,7 @@ class Tidier:
             for mine in many:
                 table = read_parquet([shelf.path(each) for each in mine])
                 newest = max(each.generation for each in mine)
-                made.append(shelf.write_other(cursor, mine[0].kind, joined(table), self._sealer.next_number(), newest))  # fmt: skip
+                made.append(shelf.write_other(cursor, mine[0].kind, joined(known(table)), self._sealer.next_number(), newest))  # fmt: skip
             shelf.sync()
             return [each for each in made if each is not None]
 
