@@ -310,6 +310,20 @@ class DiskOutlet:
         part.write_text(str(self._sent))
         part.replace(self._folder / "sent")
 
+    async def clear(self) -> int:
+        """Remove the queue from the disk, with its folder; return for how much what waited counts. Only `stop` may
+        follow. Raises StoreError."""
+        return await self._run(self._clear)
+
+    def _clear(self) -> int:
+        self._close()
+        weight = sum(map(self._weight, self._files))
+        self._files.clear()
+        for path in self._folder.iterdir():
+            path.unlink()
+        self._folder.rmdir()
+        return weight
+
     def backlog(self) -> Backlog:
         """Return what waits now."""
         files = list(self._files)

@@ -21,7 +21,8 @@ from tests.integration.conftest import AsgiClient, prepare
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError
-from midwatch.core.spans.form import Signal
+from midwatch.core.spans.form import SPANS, Signal
+from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import ForwardTarget
 from midwatch.hub.app import Hub
 from midwatch.hub.forwarding.forwarding import Forwarding
@@ -291,3 +292,72 @@ async def test_what_is_forgotten_waits_for_nobody_any_more(
     sent_on = b"".join(body for _, _, body in back_end.came)
     assert other.encode() in sent_on
     assert word.encode() not in sent_on
+
+
+WEEK_S = 7 * 86_400.0
+
+
+async def waiting_for_nobody(folder: Path, counts: Counts, name: str = "old/tempo") -> Forwarding:
+    """Return a forwarding that has named a target no more since just now; three spans wait for it."""
+    made = Forwarding(folder, counts)
+    await made.set({name: ForwardTarget(url="http://127.0.0.1:1", timeout=0.5)})
+    for number in range(3):
+        await made.see(batch(span(f"n{number}", f"t{number}")))
+    await made.set({})
+    return made
+
+
+async def test_the_queue_of_a_target_that_is_named_no_more_goes_after_a_week(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = Counts()
+    forwarding = await waiting_for_nobody(tmp_path, counts)
+    await forwarding.sweep(1_000.0)
+    assert "names old/tempo no more" in caplog.text
+    await forwarding.stop()
+    # a restart forgets nothing
+    again = Forwarding(tmp_path, counts)
+    await again.sweep(1e12)
+    assert list(tmp_path.iterdir()), "before the fleet file is read nothing is known"
+    await again.set({})
+    await again.sweep(1_000.0 + WEEK_S - 1.0)
+    assert list(tmp_path.iterdir())
+    assert counts.total("forward_dropped") == 0
+    await again.sweep(1_000.0 + WEEK_S)
+    assert list(tmp_path.iterdir()) == []
+    assert counts.value("forward_dropped", "old/tempo") == 3
+    assert "3 items that waited for it are gone" in caplog.text
+    await again.stop()
+
+
+async def test_a_target_that_is_named_again_has_what_waited_and_its_week_anew(
+    tmp_path: Path,
+) -> None:
+    counts = Counts()
+    forwarding = await waiting_for_nobody(tmp_path, counts)
+    await forwarding.sweep(1_000.0)
+    await forwarding.set({"old/tempo": ForwardTarget(url="http://127.0.0.1:1", timeout=0.5)})
+    assert forwarding.states[0].backlog.entries == 3
+    await forwarding.set({})
+    await forwarding.sweep(1_000.0 + WEEK_S)
+    await forwarding.sweep(900.0 + WEEK_S)  # the clock went back: its week begins then
+    await forwarding.sweep(899.0 + 2 * WEEK_S)
+    assert list(tmp_path.iterdir())
+    # one that is named and cannot be set up keeps its queue
+    broken = ForwardTarget(url="http://x", headers={"a-key": "env:NOT_SET_ANYWHERE"})
+    await forwarding.set({"old/tempo": broken})
+    await forwarding.sweep(1e12)
+    assert counts.total("forward_dropped") == 0
+    await forwarding.stop()
+
+
+async def test_what_waits_for_nobody_is_forgotten_too(tmp_path: Path) -> None:
+    counts = Counts()
+    forwarding = await waiting_for_nobody(tmp_path, counts)
+    assert forwarding.waits
+    traces = frozenset({span("n1", "t1")[SPANS.at["trace_id"]]})
+    assert await forwarding.forget(Selector(traces=traces), set()) == 1
+    assert await forwarding.forget(Selector(agents=frozenset({"inbox"})), set()) == 2
+    assert counts.value("forward_forgotten", "old/tempo") == 3
+    assert list(tmp_path.rglob("*.queue")) == []
+    await forwarding.stop()

@@ -10,8 +10,10 @@ At least once: after a crash a request may be sent again; back-ends know spans b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -246,6 +248,10 @@ class Forwarding:
         self._make = make
         self._encoder = Encoder()
         self._lanes: dict[str, tuple[Lane, DiskOutlet]] = {}
+        self._named: frozenset[str] | None = None
+        """Targets of the fleet file; None before it was read."""
+        self._queues = asyncio.Lock()
+        """Whose holder alone opens and closes queues: none is ever open twice."""
 
     @property
     def states(self) -> list[State]:
@@ -255,21 +261,27 @@ class Forwarding:
     async def set(self, targets: Mapping[str, ForwardTarget]) -> None:
         """Forward to these from now on. One that cannot be set up is left out, and told of in the log.
 
-        The queue of a target that is no longer named stays on the disk: named again, it goes on.
+        The queue of a target that is no longer named stays on the disk for a week: named again, it goes on.
         """
+        async with self._queues:
+            self._named = frozenset(targets)
+            await self._close(targets)
+            for name, config in targets.items():
+                if name in self._lanes:
+                    continue
+                try:
+                    await self._add(name, config)
+                except (SetupError, StoreError) as error:
+                    log.error("nothing is forwarded to %s: %s", name, error)  # noqa: TRY400  its words suffice
+
+    async def _close(self, targets: Mapping[str, ForwardTarget]) -> None:
+        """Close what is not, or not like this, among the targets."""
         for name in list(self._lanes):
             lane, outlet = self._lanes[name]
             if targets.get(name) != lane.config:
                 del self._lanes[name]
                 await lane.stop()
                 await outlet.stop()
-        for name, config in targets.items():
-            if name in self._lanes:
-                continue
-            try:
-                await self._add(name, config)
-            except (SetupError, StoreError) as error:
-                log.error("nothing is forwarded to %s: %s", name, error)  # noqa: TRY400  its words suffice
 
     async def _add(self, name: str, config: ForwardTarget) -> None:
         target = self._make(config)
@@ -279,6 +291,8 @@ class Forwarding:
             weigh=weight,
         )
         await outlet.open()
+        with contextlib.suppress(OSError):  # as long as it is named, nobody reads it
+            (self._folder / _folder_name(name) / "unnamed").unlink(missing_ok=True)
         if damaged := outlet.backlog().dropped:
             log.warning("%d bodies in the queue of %s were damaged and are not sent", damaged, name)
             self._counts.add("forward_dropped", name, damaged)
@@ -299,28 +313,101 @@ class Forwarding:
 
     @property
     def waits(self) -> bool:
-        """Tell whether anything waits for any target."""
-        return any(outlet.backlog().entries for _, outlet in self._lanes.values())
+        """Tell whether anything may wait for any target."""
+        return bool(self._idle()) or any(o.backlog().entries for _, o in self._lanes.values())
 
     async def forget(self, what: Selector, traces: set[bytes]) -> int:
         """Delete from every queue what is selected; return how many items went. `traces` are those that the store
         chooses. Raises StoreError."""
-        removed = 0
         order = Forgetting(what, traces)
-        lanes = list(self._lanes.items())
-        for _, (lane, _) in lanes:
-            await lane.forget(order.learn)
-        for name, (lane, _) in lanes:
-            before = order.removed
-            await lane.forget(order.change)
-            if order.removed > before:
-                self._counts.add("forward_forgotten", name, order.removed - before)
-            removed = order.removed
-        return removed
+        async with self._queues:
+            await self._forget(order)
+        return order.removed
+
+    async def _forget(self, order: Forgetting) -> None:
+        idle = {name: await _opened(folder) for name, folder in self._idle().items()}
+        try:
+            rewriting = {name: queue.rewrite for name, queue in idle.items()}
+            rewriting |= {name: lane.forget for name, (lane, _) in self._lanes.items()}
+            for rewrite in rewriting.values():
+                await rewrite(order.learn)
+            for name, rewrite in rewriting.items():
+                before = order.removed
+                await rewrite(order.change)
+                if order.removed > before:
+                    self._counts.add("forward_forgotten", name, order.removed - before)
+        finally:
+            for queue in idle.values():
+                await queue.stop()
 
     async def stop(self) -> None:
         """Send no more; what waits is sent after the next start."""
-        await self.set({})
+        async with self._queues:
+            await self._close({})
+
+    # -- queues without a target -------------------------------------------------------------
+
+    async def sweep(self, now: float) -> None:
+        """Let go of queues whose targets have not been named for UNNAMED_S, at `now` (Unix seconds); what is in them
+        is counted. Raises StoreError."""
+        async with self._queues:
+            for name, folder in self._idle().items():
+                await self._sweep(name, folder, now)
+
+    async def _sweep(self, name: str, folder: Path, now: float) -> None:
+        mark = folder / "unnamed"
+        try:
+            if self._named is None:
+                return
+            if name in self._named:
+                mark.unlink(missing_ok=True)  # only its set-up failed
+                return
+            since = _time_in(mark)
+            if since is None or since > now:
+                mark.write_text(f"{now}\n")
+                log.warning(
+                    "hub.forward names %s no more: what waits for it is removed after a week, unless it is named again", name
+                )  # fmt: skip
+                return
+        except OSError as error:
+            raise StoreError(f"the queue in {folder} cannot be used: {error.strerror}") from None
+        if now - since >= UNNAMED_S:
+            queue = await _opened(folder)
+            try:
+                items = await queue.clear()
+            finally:
+                await queue.stop()
+            log.warning("hub.forward has not named %s for a week: %d items that waited for it are gone", name, items)  # fmt: skip
+            if items:
+                self._counts.add("forward_dropped", name, items)
+
+    def _idle(self) -> dict[str, Path]:
+        """Return the queues on the disk that no lane has open, by their targets."""
+        if not self._folder.is_dir():
+            return {}
+        open_ = {_folder_name(name) for name in self._lanes}
+        return {
+            _name_of(path.name): path
+            for path in sorted(self._folder.iterdir())
+            if path.is_dir() and path.name not in open_
+        }
+
+
+UNNAMED_S: Final = 7 * 86_400.0
+"""How long the queue of a target stays that the fleet file names no more."""
+
+
+async def _opened(folder: Path) -> DiskOutlet:
+    queue = DiskOutlet(folder, 2**62, weigh=weight)
+    await queue.open()
+    return queue
+
+
+def _time_in(mark: Path) -> float | None:
+    try:
+        return float(mark.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _folder_name(name: str) -> str:
@@ -328,3 +415,8 @@ def _folder_name(name: str) -> str:
     return "".join(
         c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}%" for c in name
     )
+
+
+def _name_of(folder: str) -> str:
+    """Return the target whose queue a folder is."""
+    return re.sub("%([0-9a-f]{1,6})%", lambda found: chr(min(int(found[1], 16), 0x10FFFF)), folder)

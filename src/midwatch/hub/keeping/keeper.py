@@ -82,7 +82,7 @@ class Keeper:
         if self._mine is not None and not await self._mine():
             return
         # before anything is let go: settling may expire by itself
-        aged = now if self._trust is None else await self._trust.aged(self._newest)
+        aged = now if self._trust is None else await self._trust.aged(self.newest)
         self._note(await self._store.settle(aged))
         if self._sampling is not None:
             self._let_go(await self._sampling.round(now))
@@ -100,7 +100,8 @@ class Keeper:
             self._seldom_at = now
         self.done.rounds += 1
 
-    async def _newest(self) -> float | None:
+    async def newest(self) -> float | None:
+        """Return the time of the newest that is stored (Unix seconds), if anything is. Raises StoreError."""
         held = await self._store.footprint()
         return max((piece.to_ns / 1e9 for piece in held.pieces), default=None)
 
