@@ -94,7 +94,7 @@ frameworks: $(DEV) ## run the newest agent frameworks through the gateway, and p
 	@$(BIN)/python tests/emitters/install.py --home $(EMITTERS)
 	@$(BIN)/python tests/emitters/through.py --home $(EMITTERS)
 
-# C=tests/chaos/test_telemetry_audit.py chooses one of them; those of telemetry take six minutes.
+# C=tests/chaos/test_telemetry_audit.py chooses one of them; the two of telemetry take five minutes.
 C ?= tests/chaos
 
 chaos: $(DEV) ## the chaos tests in their full length: minutes of kill -9; C=... chooses

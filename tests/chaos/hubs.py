@@ -42,8 +42,7 @@ class Hub:
         self.port = 0
         self.latency_s = (0.0, 0.0)
         """How long each fsync takes at the least and at the most, beside what it takes."""
-        self.synced_late = 0
-        """How many fsyncs were made to wait, of processes that are gone."""
+        self._synced_late = 0
         self.last_words: list[str] = []
         self._dice = random.Random(0)
         self._slow: SlowDisk | None = None
@@ -95,6 +94,11 @@ class Hub:
                 self.last_words = [*self.last_words[-20:], line]
 
     @property
+    def synced_late(self) -> int:
+        """How many fsyncs were made to wait."""
+        return self._synced_late + (self._slow.waited if self._slow is not None else 0)
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -109,7 +113,7 @@ class Hub:
             self._process = None
         if self._slow is not None:
             self._slow.join()
-            self.synced_late += self._slow.waited
+            self._synced_late += self._slow.waited
             self._slow = None
 
     def remove(self) -> None:
