@@ -244,8 +244,11 @@ async def test_a_daemon_of_a_sub_agent_is_still_of_it(house: House) -> None:
 
     (demon,) = await house.until(escaped, "its daemon")
     os.kill(await house.pid("inbox:demon"), 9)
-    await house.until(lambda: house.events("run.ended", "inbox:demon") or alive(demon), "a look")
-    await asyncio.sleep(0)
+
+    def of_it() -> set[int]:
+        return {pid for kin in run.kin.values() for pid, _ in kin.known}
+
+    await house.until(lambda: of_it() == {demon}, "only the daemon is left of it")
     assert alive(demon)
     assert len(house.events("run.started", "inbox:demon")) == 1
     assert house.events("run.ended", "inbox:demon") == []
