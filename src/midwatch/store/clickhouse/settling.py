@@ -14,6 +14,7 @@ Spans that are open or lost are in no minute: what may still end is summed while
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -41,8 +42,8 @@ from midwatch.store.clickhouse.slices import (
 from midwatch.store.clickhouse.traces import TRACES
 from midwatch.store.spans.known import TRACE_NS
 
-SLICES_AT_ONCE: Final = 8
-"""Slices of one round of settling; after a flood the rest waits for the next one."""
+ROUND_S: Final = 60.0
+"""How long one round of settling goes on with another slice; after a flood the rest waits for the next one."""
 
 DOUBLES: Final = 10_000
 """Spans under several names or starts that are parted at one time."""
@@ -110,9 +111,8 @@ def settle(client: ClickHouse, terms: Terms, lag_ms: int, stopped: Callable[[], 
     done = Round()
     mend(client)
     last = _finish(client)
-    for _ in range(SLICES_AT_ONCE):
-        if stopped():
-            break
+    began = time.monotonic()
+    while not stopped() and time.monotonic() - began < ROUND_S:
         new = following(client, last, lag_ms)
         if new is None:
             break
