@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from midwatch.core.detection import Facts, Verdict, load
+from midwatch.core.fleet import Agent
 from midwatch.core.incident import Clear, Finding
 
 NOW = 1_750_000_000.0
@@ -12,7 +13,7 @@ def verdict(kind: str, reason: str, agent: str = "midwatch") -> Verdict:
     item = {"id": "i", "agent": agent, "at": NOW, "kind": kind, "data": {"reason": reason}}
     (asked,) = [one for one in load().values() if kind in one.on]
     assert asked.kind == "clock-jump"
-    return asked.judge(Facts(agent, item, NOW))
+    return asked.judge(Facts(agent, item, NOW, Agent(command=["x"])))
 
 
 def test_a_clock_that_jumped_is_a_warning_until_it_goes_evenly_again() -> None:

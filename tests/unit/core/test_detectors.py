@@ -191,13 +191,6 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             (),
         ),
         (
-            _event("clock.jumped", agent="midwatch", reason="the clock is a year ahead"),
-            "clock-jump",
-            "warning",
-            "midwatch: the clock is a year ahead",
-            (),
-        ),
-        (
             _event(
                 "supervisor.lost",
                 agent="midwatch",
@@ -493,13 +486,6 @@ def test_the_heartbeat_of_the_fleet_file_is_what_is_told() -> None:
     assert isinstance(verdict, Finding)
     assert "no beat for 16 seconds, one is due every 5 seconds" in verdict.sentence
     assert verdict.reason.startswith("no beat for 3 intervals of 5 s")
-
-
-def test_a_clock_that_goes_evenly_again_ends_its_incident() -> None:
-    facts = _facts(_event("clock.steady", agent="midwatch", reason="it goes evenly"))
-    assert _verdicts(facts) == {
-        "clock-jump": Clear("clock-jump", "midwatch", "it goes evenly", NOW)
-    }
 
 
 def test_room_on_the_disk_ends_its_incident() -> None:
