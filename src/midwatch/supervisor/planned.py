@@ -3,7 +3,7 @@
 At most one per `restart.cooldown`, whatever asked for it: a restart that did not help is not tried
 again and again. Runs of a schedule are never restarted so; their work would be done twice. A cycle is
 given its time: as long as a hang is given, twice the longest that this run has had, and whatever it
-declares (a step, an open call).
+declares (a step, an open call). Who has no cycles is given the end of what is open at that moment.
 """
 
 from __future__ import annotations
@@ -61,13 +61,16 @@ class Planned:
                 helm.end(run, Wish.PLANNED, reason, grace_s=helm.agent.limits.stop_grace)
 
         self._go = go
-        has_cycles = run.evidence.beat is not None
-        helm.become(State.DRAINING, reason + ("; restarted after this cycle" if has_cycles else ""))
-        if has_cycles:
+        if run.evidence.beat is not None:
+            helm.become(State.DRAINING, f"{reason}; restarted after this cycle")
             patience_s = liveness.patience_of(helm.agent.heartbeat)
             helm.timers.set("planned", max(patience_s, 2 * self._longest_s), self._insist)
         else:
-            go()
+            waits = self._until(run, helm.system.now()) is not None
+            helm.become(
+                State.DRAINING, reason + ("; restarted after what is open" if waits else "")
+            )
+            self._insist()
         return True
 
     def _insist(self) -> None:
@@ -76,17 +79,32 @@ class Planned:
         if self._go is None or helm.run is None:
             return
         now = helm.system.now()
-        found = liveness.judge("heartbeat", helm.agent.heartbeat, helm.run.evidence, now)
-        if found.hung or found.look_at is None:
+        until = self._until(helm.run, now)
+        if until is None:
             self._go()
         else:
-            helm.timers.set("planned", max(found.look_at - now, SOON_S), self._insist)
+            helm.timers.set("planned", max(until - now, SOON_S), self._insist)
+
+    def _until(self, run: Run, now: float) -> float | None:
+        """Return when to look again at a run that is not to be cut short now; None when it may be.
+
+        Between two calls is as good a moment as there is for who has no cycles.
+        """
+        evidence = run.evidence
+        if evidence.beat is not None:
+            return liveness.judge("heartbeat", self._helm.agent.heartbeat, evidence, now).look_at
+        if evidence.step_until is not None and evidence.step_until > now:
+            return evidence.step_until
+        opened = evidence.call_open
+        return None if opened is None or now - opened >= liveness.MAX_CALL_S else now + SOON_S
 
     def heard(self, notice: Notice) -> None:
-        """A beat is the end of a cycle."""
-        if not notice.beat:
-            return
+        """A beat is the end of a cycle, and the end of a call of a moment without."""
         run, now = self._helm.run, self._helm.system.now()
+        if not notice.beat:
+            if notice.call == "done" and run is not None and run.evidence.beat is None:
+                self._insist()
+            return
         began = self._beat if self._beat is not None or run is None else run.started
         if began is not None:
             self._longest_s = max(self._longest_s, now - began)

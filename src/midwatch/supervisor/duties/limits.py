@@ -68,7 +68,7 @@ class Limits(Duty):
         self._needs_told.clear()
         for soft in self._soft.values():
             soft.begin(run.started)
-            if self._entry is not self.helm.agent:
+            if self._entry != self.helm.agent:
                 soft.forget()
         self._entry = self.helm.agent
         if limits.memory is not None:
