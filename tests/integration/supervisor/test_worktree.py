@@ -152,13 +152,30 @@ def test_a_revision_that_git_has_no_more_is_said(home: Repository, trees: Worktr
     assert list((home.path.parent / "data" / worktree.FOLDER).iterdir()) == []
 
 
+def test_a_directory_that_git_has_nothing_of_is_not_taken_back(
+    home: Repository, trees: Worktrees, tmp_path: Path
+) -> None:
+    """It would be the directory of today behind a link, or whatever a committed link names."""
+    old = home.commit(agent="old")
+    (home.path / "mine").mkdir()
+    with pytest.raises(Unavailable, match="'mine' is not under version control there"):
+        trees.place(str(home.path / "mine"), Revision(old), None)
+    (home.path / "part").symlink_to(tmp_path)
+    home.git("add", "part")
+    linked = home.commit(agent="linked")
+    home.git("rm", "-q", "part")
+    now = home.commit(part__code="code")
+    with pytest.raises(Unavailable, match="'part' is not under version control there"):
+        trees.place(str(home.path / "part"), Revision(linked), now)
+
+
 def test_git_that_takes_too_long_is_ended(
     home: Repository, trees: Worktrees, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     old = home.commit(agent="old")
     slow = tmp_path / "bin/git"
     slow.parent.mkdir()
-    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.write_text("#!/bin/sh\nsleep 600\ntrue\n")  # as `git worktree` has a git of its own
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(worktree, "GIT_S", 0.2)
@@ -220,6 +237,18 @@ def test_a_worktree_that_was_not_finished_is_made_anew(home: Repository, trees: 
     (Path(placed.worktree) / "agent").write_text("half")
     assert trees.place(str(home.path), Revision(first), None) == placed
     assert (Path(placed.worktree) / "agent").read_text() == "one"
+
+
+def test_files_of_an_agent_outlive_a_torn_record(home: Repository, trees: Worktrees) -> None:
+    first = home.commit(agent="one")
+    placed = trees.place(str(home.path), Revision(first), None)
+    (Path(placed.worktree).parent / "about.json").write_text("{")
+    (Path(placed.worktree) / "report.md").write_text("work")
+    assert trees.place(str(home.path), Revision(first), None) == placed
+    assert not (Path(placed.worktree) / "report.md").exists()
+    (kept,) = Path(placed.worktree).parents[1].glob("*/tree/report.md")
+    (said,) = trees.tidy({placed.name}, 0)
+    assert str(kept.parent) in said
 
 
 def test_a_command_that_names_files_of_the_checkout_runs_those_of_the_worktree(

@@ -15,7 +15,9 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
+import signal
 import string
 import subprocess
 import threading
@@ -98,7 +100,7 @@ class Worktrees:
         """Let nobody wait for git any more."""
         self._closed = True
         for asked in list(self._asked):
-            asked.kill()
+            _kill(asked)
 
     def place(self, directory: str, wanted: Revision, instead_of: str | None) -> Placed:
         """Return where `wanted`, an earlier revision of a directory's code, is checked out; make it when it is not.
@@ -124,6 +126,9 @@ class Worktrees:
         there = os.path.normpath(home / _TREE / inner)
         if not os.path.isdir(there):  # noqa: PTH112
             raise Unavailable(f"{wanted.commit[:SHORT]} has no directory {inner!r}")
+        if not Path(os.path.realpath(there)).is_relative_to(os.path.realpath(home / _TREE)):
+            # linked as a whole, because git has nothing of it, or a link that somebody committed
+            raise Unavailable(f"its directory {inner!r} is not under version control there")
         return Placed(tree, str(home / _TREE), there, Revision(wanted.commit, None, dirty=False))
 
     def tidy(self, keep: Collection[str], fresh_s: float = FRESH_S) -> list[str]:
@@ -163,7 +168,7 @@ class Worktrees:
         program = shutil.which("git")
         if program is None:
             raise Unavailable("git is not installed")
-        shutil.rmtree(home, ignore_errors=True)  # one that was not finished
+        self._set_aside(home)
         deadline = time.monotonic() + GIT_S
         repository = home / "repository"
         git = _Git(self, program, repository, deadline)
@@ -189,6 +194,19 @@ class Worktrees:
             shutil.rmtree(home, ignore_errors=True)
             why = getattr(error, "strerror", None) or str(error)
             raise Unavailable(f"it could not be checked out: {clean(why)}") from error
+
+    def _set_aside(self, home: Path) -> None:
+        """Make room where one was not finished. The git of a supervisor that was killed may still be writing
+        into it, and where its record is torn it may hold an agent's files."""
+        aside = home.with_name(f"{home.name}.{secrets.token_hex(4)}")
+        try:
+            home.rename(aside)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Unavailable(f"it could not be checked out: {clean(str(error))}") from error
+        if not self._holds_more(aside):
+            shutil.rmtree(aside, ignore_errors=True)
 
     def _holds_more(self, home: Path) -> bool:
         """Tell whether somebody wrote into a worktree; what was not finished holds nothing."""
@@ -228,11 +246,11 @@ class Worktrees:
         with stacks.STARTING:  # the supervisor reaps strangers: this one is waited for here
             asked = subprocess.Popen(
                 command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=subprocess.PIPE, process_group=0,
             )  # fmt: skip
             stacks.WAITED.add(asked.pid)
         self._asked.add(asked)
-        limit = threading.Timer(max(0.0, deadline - time.monotonic()), asked.kill)
+        limit = threading.Timer(max(0.0, deadline - time.monotonic()), _kill, (asked,))
         limit.start()
         try:
             with asked:
@@ -240,7 +258,7 @@ class Worktrees:
                 assert asked.stderr is not None
                 said = asked.stdout.read(most + 1)
                 if len(said) > most:
-                    asked.kill()
+                    _kill(asked)
                     raise Unavailable("it has too many files to be checked out")
                 wrong = asked.stderr.read(4096)
         finally:
@@ -250,6 +268,13 @@ class Worktrees:
         if asked.returncode < 0:
             raise Unavailable("git took too long" if not self._closed else "Midwatch stops")
         return asked.returncode, said, wrong
+
+
+def _kill(asked: subprocess.Popen[bytes]) -> None:
+    """End git and the gits that it started, which hold its pipes."""
+    if asked.returncode is None:  # not reaped: the group is still this one
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(asked.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
