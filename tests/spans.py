@@ -160,6 +160,21 @@ async def seen(
         await store.stop()
 
 
+@pytest.fixture
+async def ask(seen: tuple[Place, bool]) -> Any:
+    """Return a function that keeps rows and returns the questions."""
+    place, settled = seen
+
+    async def keep(*rows: Row, **more: Any) -> Any:
+        store, questions = await place.opened()
+        await store.append(batch(*rows, **more))
+        if settled:
+            await store.settle(NOON_S + 86_400.0)
+        return questions
+
+    return keep
+
+
 @pytest.fixture(params=sorted(PLACES))
 async def place(
     request: pytest.FixtureRequest, clickhouse_server: ClickHouseServer, tmp_path: Path
