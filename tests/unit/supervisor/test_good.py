@@ -34,6 +34,11 @@ def test_whatever_is_kept_comes_back(
         assert Kept.of(kept.to_json()) == kept
 
 
+def test_what_nobody_was_told_of_yet_is_not_kept() -> None:
+    waits = Kept(Good(AGENT), Back("hash", code=True, note="taken back"))
+    assert Kept.of(waits.to_json()) == Kept(Good(AGENT))
+
+
 def test_a_file_of_an_older_version_is_read() -> None:
     old = {"good": AGENT.model_dump(mode="json"), "refused": "hash", "note": "taken back"}
     assert Kept.of(old) == Kept(Good(AGENT), Back("hash", note="taken back"))

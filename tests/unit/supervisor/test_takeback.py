@@ -128,6 +128,30 @@ def test_an_entry_is_taken_back_also_when_its_code_cannot_be_and_both_are_said(b
     assert trial.keeper.tenure.note.endswith("change the fleet file again to try anew")
 
 
+def test_good_code_that_is_gone_later_takes_nothing_back_any_more(begin: Any) -> None:
+    """As when its worktree was removed: what runs then is what failed, and has to prove itself as ever."""
+    trial = begin()
+    trial.answer(Supply(NEW, PLACED))
+    trial.house.system.advance(5.0)
+    assert len(trial.asked) == 2
+    trial.answer(Supply(NEW, why="git does not have it"))
+    assert trial.versions.back("inbox") is None
+    assert (trial.directory, trial.keeper.tenure.note) == ("/", "")
+    trial.house.system.advance(300.0)
+    assert (len(trial.asked), trial.keeper.state) == (2, State.PARKED)
+
+
+def test_an_entry_stays_taken_back_when_its_code_is_gone_later(begin: Any) -> None:
+    trial = begin(command=["agent", "-v"])
+    trial.answer(Supply(NEW, PLACED))
+    trial.house.system.end(trial.house.process, code=1)
+    trial.house.system.advance(20.0)
+    trial.answer(Supply(NEW, why="git does not have it"))
+    assert trial.house.process.launch.command == ENTRY["command"]
+    assert trial.versions.back("inbox") is not None
+    assert trial.keeper.tenure.note.endswith("its code stays as it is: git does not have it")
+
+
 def test_code_that_has_not_changed_stays_without_a_word(begin: Any) -> None:
     trial = begin(command=["agent", "-v"], ran=OLD)
     trial.answer(Supply(OLD))

@@ -44,6 +44,12 @@ class Back:
     note: str = ""
     """What is shown about it."""
 
+    @property
+    def pending(self) -> bool:
+        """Its code is being looked for, and nothing of it is told. Not kept: a supervisor that dies now
+        leaves to the next one a trial, not a decision that nobody was told of."""
+        return self.code and not self.place
+
     def tried(self, there: Revision | None) -> bool:
         """Tell whether the code that is there now is what failed."""
         if there is None or not self.commit:
@@ -69,7 +75,7 @@ class Kept:
                 found["env_file"] = good.env_file.decode("utf-8", "surrogateescape")
             if good.revision is not None:
                 found["revision"] = good.revision.to_json()
-        if back is not None:
+        if back is not None and not back.pending:
             found |= {
                 "refused": back.entry, "refused_env_file": back.env_file, "refused_commit": back.commit,
                 "refused_edited": back.edited, "code": back.code, "place": back.place, "note": back.note,

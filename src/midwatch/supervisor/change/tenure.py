@@ -271,6 +271,10 @@ class Tenure:
                 keeper.say(
                     f"{keeper.name}: its last good code cannot be had any more: {supply.why}"
                 )
+                if versions.code_alone(keeper.name):  # then nothing is taken back any more
+                    versions.try_anew(keeper.name)
+                    self.note = ""
+                    return
             versions.amend(keeper.name, self.note, failed=supply.failed, place=place)
             return
         taken, told, reason = untold

@@ -218,6 +218,14 @@ class Versions:
                 back.commit, back.edited = failed.commit, bool(failed.dirty)
             self._save_soon()
 
+    def code_alone(self, name: str) -> bool:
+        """Tell whether entry and env file that were taken back are those that were good."""
+        good, back = self.good(name), self.back(name)
+        if good is None or back is None:
+            return False
+        same = good.env_file is None or back.env_file == self.of_env_file(good.env_file)
+        return same and back.entry == self.configuration(good.agent, "")
+
     def try_anew(self, name: str) -> None:
         """What was taken back is tried again: it is another now."""
         if self.back(name) is not None:
