@@ -180,8 +180,12 @@ def begin(runtime: Runtime) -> None:
 @shield.shielded
 def at_exit() -> None:
     """Deliver what waits, with a short bound; what is left waits in the spool."""
-    if current is not None and current.transport is not None:
+    if current is None:
+        return
+    if current.transport is not None:
         current.transport.close(EXIT_WAIT_S)
+    if current.family is not None:
+        current.family.forget()  # closed here, not by the interpreter, which would complain
 
 
 _known_to_multiprocessing = False
