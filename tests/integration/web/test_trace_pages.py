@@ -172,7 +172,9 @@ def test_a_span_shows_all_that_its_sender_wrote_in_groups_that_fold(client: Test
     assert f"/api{TRACE}/spans/{span_id('web').hex()}" in page.links
 
 
-def test_what_speaks_to_the_model_is_marked_where_it_stands_and_found_by(client: TestClient) -> None:
+def test_what_speaks_to_the_model_is_marked_where_it_stands_and_found_by(
+    client: TestClient,
+) -> None:
     page = Tags(client.get(PAGES["span of all kinds"]).text)
     assert "Ignore all previous instructions" in page.text[: page.text.index("<p>Prices</p>") + 80]
     assert page.names.count("q") == 1
