@@ -239,7 +239,9 @@ class Summary:
         """Hear evaluations, as the column holds them. Flags stand apart: many of them leave feedback its place."""
         if FLAGGED in text:
             said = cast("list[dict[str, Any]]", json.loads(text))
-            self.flag(str(one.get("label", "other")) for one in said if one.get("name") == CONTAMINATION)
+            self.flag(
+                str(one.get("label", "other")) for one in said if one.get("name") == CONTAMINATION
+            )
             said = [one for one in said if one.get("name") != CONTAMINATION]
             if not said:
                 return
