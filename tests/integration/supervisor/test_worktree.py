@@ -134,6 +134,10 @@ def test_what_git_alone_would_not_check_out_as_it_was_is_refused(
     filtered = home.commit(agent="old")
     with pytest.raises(Unavailable, match="filter of git's"):
         trees.place(str(home.path), Revision(filtered), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worktree, "MAX_ATTRIBUTES", 0)
+        with pytest.raises(Unavailable, match=r"more than 0 files named \.gitattributes"):
+            trees.place(str(home.path), Revision(filtered), None)
     home.git("rm", "-q", ".gitattributes")
     home.git("update-index", "--add", "--cacheinfo", f"160000,{filtered},inner")
     inner = home.commit(agent="new")

@@ -45,6 +45,9 @@ MAX_BYTES: Final = 1024 * 1024 * 1024
 MAX_LISTING: Final = 64 * 1024 * 1024
 """Of git's list of a revision's files."""
 
+MAX_ATTRIBUTES: Final = 100
+"""Files of a revision that may ask for a filter; each is read by a git of its own."""
+
 MAX_LINKS: Final = 1_000
 """Things beside the code that are linked; who has more keeps them in a folder."""
 
@@ -323,7 +326,9 @@ def _refuse_what_we_cannot(git: _Git, commit: str) -> set[str]:
         raise Unavailable(
             f"it is too large to be checked out ({len(names):,} files, {total:,} bytes)"
         )
-    for digest in attributes[:100]:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise Unavailable(f"it has more than {MAX_ATTRIBUTES} files named .gitattributes")
+    for digest in set(attributes):
         if b"filter=" in git.run("cat-file", "blob", digest):
             raise Unavailable(
                 "some of its files need a filter of git's (such as LFS), and none is run"
