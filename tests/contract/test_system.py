@@ -93,6 +93,8 @@ async def test_a_member_of_a_run_is_told_and_can_be_killed_alone(ground: Ground)
     process = ground.launch("fork; print up; live")
     await ground.until(lambda: b"up" in ground.output)
     (member,) = ground.system.members(process)
+    (seen,) = ground.system.members(process, certain=False)
+    assert (seen.pid, seen.started, seen.claim) == (member.pid, member.started, member.claim)
     assert (member.parent, member.state in "RSD", member.rss_bytes > 0) == (process.pid, True, True)
     assert 0 <= member.age_s < DEADLINE_S
     stranger = replace(member, started=member.started + 1)

@@ -390,9 +390,9 @@ def test_a_flood_of_words_about_oneself_costs_one_look(make: Any) -> None:
     looks: list[int] = []
     members = house.system.members
 
-    def counted(process: Any) -> Any:
+    def counted(process: Any, **how: Any) -> Any:
         looks.append(1)
-        return members(process)
+        return members(process, **how)
 
     house.system.members = counted
     for number in range(5000):
@@ -402,3 +402,34 @@ def test_a_flood_of_words_about_oneself_costs_one_look(make: Any) -> None:
     assert len(looks) == 1
     assert len(house.recorder.events("run.started", "inbox:search")) == 1
     assert withheld(house)["sub_agents_too_many"] == 4900
+
+
+def test_who_goes_on_talking_does_not_put_off_the_look_at_its_limits(make: Any) -> None:
+    house = begun(make, member(70), ttl_s=5)
+    for number in range(90):  # fewer than are kept waiting
+        text = json.dumps({"self": True, "run": f"x{number}", "agent": "inbox:other"})
+        house.keeper.hear(Notice(child=text, sender=70), 70)
+        house.system.advance(0.09)
+    assert [e["end"] for e in house.recorder.events("run.ended", "inbox:search")] == ["wall-clock"]
+
+
+def test_a_sub_agent_does_not_end_its_limits_by_its_own_word(make: Any) -> None:
+    house = begun(make, member(70), ttl_s=5)
+    house.system.advance(1.1)
+    text = json.dumps({"run": "r2", "code": 0})
+    house.keeper.hear(Notice(child=text, sender=70), 70)
+    assert house.recorder.events("run.ended", "inbox:search") == []
+    assert withheld(house) == {"sub_agents_malformed": 1}
+    house.keeper.hear(Notice(child=text, sender=house.process.pid), house.process.pid)
+    assert house.recorder.events("run.ended", "inbox:search")[0]["end"] == "finished"
+
+
+def test_a_sub_agent_that_a_hasty_look_does_not_show_is_looked_for(make: Any) -> None:
+    house = begun(make, member(70))
+    members = house.system.members
+    house.system.members = lambda process, *, certain=True: members(process) if certain else []
+    house.system.advance(10)
+    assert house.recorder.events("run.ended", "inbox:search") == []
+    house.process.members.clear()
+    house.system.advance(4)
+    assert len(house.recorder.events("run.ended", "inbox:search")) == 1

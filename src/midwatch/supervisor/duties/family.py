@@ -87,6 +87,8 @@ class Family(Duty):
         """With so many it is looked which of them may be forgotten."""
         self._timer: Timer | None = None
         self._looks = 0
+        self._certain = False
+        """Something new was said: a look comes at once, and at this agent's run alone."""
         self._waiting: list[tuple[Born, int, float]] = []
         """What was said of sub-agents and needs a look at the processes: with the pid of who spoke, and when."""
         self._named: frozenset[tuple[int, float, str]] = frozenset()
@@ -113,7 +115,11 @@ class Family(Duty):
         said = read_child(notice.child, self.helm.name)
         if isinstance(said, Ended):
             kin = self._kin.get(said.run_id)
-            if kin is not None:
+            if kin is None:
+                return
+            if notice.sender and any(pid == notice.sender for pid, _ in kin.known):
+                self._slight(run, Slight.MALFORMED)  # its limits are not its own to end
+            else:
                 self._end(kin, said.code)
         elif said is None:
             self._slight(run, Slight.MALFORMED)
@@ -220,30 +226,46 @@ class Family(Duty):
     # -- looking -----------------------------------------------------------------------------
 
     def _again(self, after_s: float = LOOK_S) -> None:
-        system = self.helm.system
+        now = self.helm.system.now()
         wanted = self._kin or self._waiting or after_s < LOOK_S
-        self._timer = system.call_at(system.now() + after_s, self._look) if wanted else None
+        # all families look at the same time: one view of all runs serves them
+        due = now + after_s if after_s < LOOK_S else (now // LOOK_S + 1) * LOOK_S
+        self._timer = self.helm.system.call_at(due, self._look) if wanted else None
 
     def _soon(self) -> None:
         """Look at once, and at whatever else is said until then."""
+        if self._certain:
+            return  # it comes; who goes on talking does not put it off
         if self._timer is not None:
             self._timer.cancel()
+        self._certain = True
         self._again(SOON_S)
 
     def _look(self) -> None:
         """Find each sub-agent's processes, and new ones; hold each to its limits; notice its end."""
         self._looks += 1
+        certain, self._certain = self._certain, False
         runs = {kin.run.run_id: kin.run for kin in self._kin.values()}
         if self.helm.run is not None:
             runs[self.helm.run.run_id] = self.helm.run
         seen: set[tuple[int, float]] = set()
         for run in runs.values():
-            members = self.helm.system.members(run.process)
-            living = [m for m in members if m.state not in ("Z", "X")]
+            living = self._living(run, certain=certain)
+            if not certain and self._misses(run, living):
+                living = self._living(run, certain=True)
             self._look_at(run, living)
             seen |= {(m.pid, m.started) for m in living}
         self._refused &= seen
         self._again()
+
+    def _living(self, run: Run, *, certain: bool) -> list[Member]:
+        members = self.helm.system.members(run.process, certain=certain)
+        return [m for m in members if m.state not in ("Z", "X")]
+
+    def _misses(self, run: Run, living: Sequence[Member]) -> bool:
+        """Tell whether nothing is seen of one of its sub-agents."""
+        shown = {kin.born.run_id for kin in self._place(run, living).values()}
+        return any(kin.run is run and kin.born.run_id not in shown for kin in self._kin.values())
 
     def _look_at(self, run: Run, living: Sequence[Member]) -> None:
         while self._adopt(run, living, self._place(run, living)):

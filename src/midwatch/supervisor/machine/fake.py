@@ -249,7 +249,7 @@ class FakeSystem:
         self.behind_until = max(self.behind_until, self._now + seconds)
         return began and any(p.launch.agent for p in self._living.values())
 
-    def members(self, process: Process) -> list[Member]:
+    def members(self, process: Process, *, certain: bool = True) -> list[Member]:  # noqa: ARG002
         return list(self._known(process).members)
 
     def add_member(self, process: Process, name: str = "child", **changes: Any) -> Member:

@@ -31,6 +31,7 @@ from midwatch.supervisor.machine.cgroup import Cgroup, Cgroups, take
 from midwatch.supervisor.machine.child import LinuxProcess, unwrap
 from midwatch.supervisor.machine.lineage import Lineage, members_of
 from midwatch.supervisor.machine.meter import Meter, proportional
+from midwatch.supervisor.machine.overview import Overview
 from midwatch.supervisor.machine.procfs import Stat
 from midwatch.supervisor.machine.sharing import WEAKEST, Sharing, turns
 from midwatch.supervisor.machine.slept import slept
@@ -92,6 +93,7 @@ class LinuxSystem:
         self._oom_count = 0
         self._processes: dict[int, LinuxProcess] = {}
         self._lineage = Lineage(self._processes, salt or os.urandom(8), adopt=adopt)
+        self._overview = Overview(self._lineage, self._processes)
         self._aside = Aside(loop, "midwatch-meter", self.counters)
         self._meter = Meter(self._aside)
         self._sharing = Sharing(loop)
@@ -214,13 +216,17 @@ class LinuxSystem:
 
     # -- the tree of a run -------------------------------------------------------------------
 
-    def members(self, process: Process) -> list[Member]:
+    def members(self, process: Process, *, certain: bool = True) -> list[Member]:
         mine = self._processes.get(process.pid)
+        parted = None
         if mine is not None and mine is process:
+            if not certain and (found := self._overview.members(mine.run_id)) is not None:
+                return found
             parted = self._lineage.parted(mine)
-            if parted is not None:
-                return members_of(parted[1])
-        return members_of(self._lineage.all_of(process).values())
+        left = self._lineage.all_of(process).values() if parted is None else parted[1]
+        found = members_of(left)
+        self._overview.learn(found)
+        return found
 
     def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
         return self._lineage.belongs(process, mark, outlive=outlive)

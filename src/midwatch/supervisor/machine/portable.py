@@ -141,7 +141,7 @@ class PortableSystem:
     def give_way(self, seconds: float) -> bool:  # noqa: ARG002
         return False  # nice cannot be taken back without privilege, and there is nothing else
 
-    def members(self, process: Process) -> list[Member]:
+    def members(self, process: Process, *, certain: bool = True) -> list[Member]:  # noqa: ARG002
         return [m for p in self._of(process) if (m := _member(p)) is not None]
 
     def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:

@@ -247,9 +247,10 @@ class System(Protocol):
         itself. Tells whether that changes anything."""
         ...
 
-    def members(self, process: Process) -> list[Member]:
+    def members(self, process: Process, *, certain: bool = True) -> list[Member]:
         """Return what lives of the run beside its own process, zombies included: below it, and what
-        carries its run id or was once seen below it and went elsewhere."""
+        carries its run id or was once seen below it and went elsewhere. Where it need not be `certain`,
+        as it was a moment ago and perhaps without some of those: cheap for who looks at many runs."""
         ...
 
     def belongs(self, process: Process, mark: str, *, outlive: bool) -> bool:
