@@ -64,7 +64,7 @@ class Planned:
         if run.evidence.beat is not None:
             helm.become(State.DRAINING, f"{reason}; restarted after this cycle")
             patience_s = liveness.patience_of(helm.agent.heartbeat)
-            helm.timers.set("planned", max(patience_s, 2 * self._longest_s), self._insist)
+            self._wait(max(patience_s, 2 * self._longest_s))
         else:
             waits = self._until(run, helm.system.now()) is not None
             helm.become(
@@ -78,12 +78,19 @@ class Planned:
         helm = self._helm
         if self._go is None or helm.run is None:
             return
+        if helm.state is State.SUSPENDED:  # it stays as it is until somebody resumes it
+            self._wait(liveness.patience_of(helm.agent.heartbeat))
+            return
         now = helm.system.now()
         until = self._until(helm.run, now)
         if until is None:
             self._go()
         else:
-            helm.timers.set("planned", max(until - now, SOON_S), self._insist)
+            self._wait(max(until - now, SOON_S))
+
+    def _wait(self, pause_s: float) -> None:
+        # late: we, or the host, stood still, and so did the cycle
+        self._helm.timers.set("planned", pause_s, self._insist, late=lambda: self._wait(pause_s))
 
     def _until(self, run: Run, now: float) -> float | None:
         """Return when to look again at a run that is not to be cut short now; None when it may be.
@@ -109,7 +116,7 @@ class Planned:
         if began is not None:
             self._longest_s = max(self._longest_s, now - began)
         self._beat = now
-        if self._go is not None:
+        if self._go is not None and self._helm.state is not State.SUSPENDED:
             self._go()
 
     def over(self) -> None:

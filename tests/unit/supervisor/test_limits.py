@@ -184,68 +184,6 @@ def test_a_person_who_starts_it_or_a_changed_entry_gives_restarts_another_chance
     assert len(house.system.launched) == 6
 
 
-def test_a_cycle_that_takes_long_is_not_cut_short(make: Any) -> None:
-    house = make(limits={"memory": GIB}, heartbeat={"every": 60, "missed": 2}, liveness="process")
-    house.keeper.begin(resumed=False)
-    steady(house.process, 0.0)
-    live(house, 420 / HOUR, change=steady)
-    house.keeper.hear(Notice(beat=True))
-    live(house, 410 / HOUR, change=steady)  # asked for at 600 s, in the middle of the next one
-    assert house.keeper.state is State.DRAINING
-    assert len(house.system.launched) == 1
-    assert house.process.signals == []
-    house.keeper.hear(Notice(beat=True))
-    house.system.advance(1.0)
-    assert len(house.system.launched) == 2
-
-
-def test_a_declared_step_is_waited_for(make: Any) -> None:
-    house = make(limits={"memory": GIB}, heartbeat={"every": 60, "missed": 2})
-    house.keeper.begin(resumed=False)
-    house.keeper.hear(Notice(beat=True))
-    house.keeper.hear(Notice(extend_s=2400.0))
-    live(house, 2300 / HOUR, change=steady)
-    assert house.keeper.state is State.DRAINING
-    assert house.process.signals == []
-    live(house, 400 / HOUR, change=steady)
-    assert len(house.system.launched) == 2
-    assert house.events("run.ended")[0]["end"] == "planned-restart"
-
-
-@pytest.mark.parametrize(
-    ("opens", "ends"),
-    [
-        (Notice(call="open"), Notice(call="done")),
-        (Notice(extend_s=1300.0), None),
-    ],
-    ids=["call", "step"],
-)
-def test_who_never_beats_is_not_cut_short_in_a_call_or_a_step(
-    make: Any, opens: Notice, ends: Notice | None
-) -> None:
-    house = make(limits={"memory": GIB}, liveness="process")
-    house.keeper.begin(resumed=False)
-    steady(house.process, 0.0)
-    house.keeper.hear(opens)
-    live(house, 1200 / HOUR, change=steady)
-    assert house.keeper.state is State.DRAINING
-    assert house.process.signals == []
-    if ends is not None:
-        house.keeper.hear(ends)
-    house.system.advance(110.0)
-    assert len(house.system.launched) == 2
-    assert house.events("run.ended")[0]["end"] == "planned-restart"
-
-
-def test_a_call_that_never_ends_holds_no_restart_for_ever(make: Any) -> None:
-    house = make(limits={"memory": GIB}, liveness="process")
-    house.keeper.begin(resumed=False)
-    steady(house.process, 0.0)
-    house.keeper.hear(Notice(call="open"))
-    live(house, 1.1, change=steady)
-    assert len(house.system.launched) == 2
-
-
 def test_planned_restarts_keep_their_cooldown(make: Any) -> None:
     rules = {"when": "failure", "attempts": 3, "backoff": (1.0, 8.0), "cooldown": HOUR}
     house = make(limits={"memory": GIB}, restart=rules)
