@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.fleet import Agent
+from midwatch.supervisor.duties import family
 from midwatch.supervisor.environment import Identity, build
 from midwatch.supervisor.journal import Journal
 from midwatch.supervisor.keeper import Keeper
@@ -139,7 +140,9 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setattr(family, "LOOK_S", 0.2)
+    monkeypatch.setattr(family, "MISSING_S", 0.4)
     one = House(tmp_path)
     yield one
     await one.close()
@@ -159,13 +162,13 @@ async def test_a_child_whose_environment_names_it_is_a_sub_agent_with_limits_of_
     keeper = house.start(
         """
         start("sleep", "600")
-        start("sh", "-c", "sleep 600 & wait", name="inbox:search", MIDWATCH_TTL="3s")
+        start("sh", "-c", "sleep 600 & wait", name="inbox:search", MIDWATCH_TTL="1s")
         """
     )
     born = await house.born("inbox:search")
     assert keeper.run is not None
     assert (born["parent"], born["parent_run_id"]) == ("inbox", keeper.run.run_id)
-    assert (born["ttl_s"], born.get("rss_limit_bytes"), born["outlive"]) == (3.0, None, False)
+    assert (born["ttl_s"], born.get("rss_limit_bytes"), born["outlive"]) == (1.0, None, False)
     assert born["run_id"].startswith(f"{keeper.run.run_id}.search.")
     pid = await house.pid("inbox:search")
     entry = procfs.stat(pid)
@@ -266,7 +269,7 @@ async def test_a_program_that_begins_under_another_name_is_a_sub_agent(house: Ho
         mw.init()
         code = '''
         import midwatch as mw, time
-        mw.init(agent="search", ttl_s=4)
+        mw.init(agent="search", ttl_s=1)
         while True:
             mw.beat()
             time.sleep(0.05)
@@ -279,7 +282,7 @@ async def test_a_program_that_begins_under_another_name_is_a_sub_agent(house: Ho
         """
     )
     search, fetch = await house.born("inbox:search"), await house.born("inbox:fetch")
-    assert (search["parent"], search["ttl_s"], fetch.get("ttl_s")) == ("inbox", 4.0, None)
+    assert (search["parent"], search["ttl_s"], fetch.get("ttl_s")) == ("inbox", 1.0, None)
     ended = await house.over("inbox:search")
     assert ended["end"] == "wall-clock"
     assert keeper.run is not None
