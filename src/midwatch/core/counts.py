@@ -40,6 +40,10 @@ COUNTERS: Final[dict[str, Counter]] = {
     "uncounted": Counter(
         "earlier spans that were left out when usage was counted once", "reason", loss=True
     ),
+    "values_folded": Counter(
+        "values of models, providers and tags that are summed as `other`: an agent's day had 200 of their kind",
+        "by",
+    ),
     "watch_slow": Counter("groups for which the answer did not wait for the detectors"),
     "sampled": Counter("spans that sampling let go; their sums stay", "kind"),
     "expired": Counter("rows that retention let go", "kind"),

@@ -242,7 +242,7 @@ class HubListen(Model):
         list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]],
         Field(max_length=16),
     ] = ["customer", "task", "version", "environment"]
-    """Tags that sums are split by. Of each the 200 most used values are told apart."""
+    """Tags that sums are split by. Of each an agent's first 200 values of a day are told apart, the others are `other`."""
 
     @field_validator("tags")
     @classmethod

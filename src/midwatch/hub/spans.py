@@ -187,6 +187,8 @@ class SpanRoom:
             await self.life.round()
             for reason, n in self._books.taken():
                 self._counts.add("uncounted", reason, n)
+            for by, n in self._books.folded():
+                self._counts.add("values_folded", by, n)
 
 
 def _host(address: str) -> str:

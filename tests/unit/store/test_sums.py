@@ -14,8 +14,19 @@ from midwatch.core.calls.news import SCOPE as GATEWAY
 from midwatch.core.spans.counting import by_default
 from midwatch.core.spans.facts import ALL, MONEY, fact
 from midwatch.core.spans.form import SPANS, Rank, Role, Row, Type
-from midwatch.core.spans.rollup import SKETCHES, Key, Rollup, Sum, coarser, merged
+from midwatch.core.spans.questions import OTHER
+from midwatch.core.spans.rollup import (
+    DAY_S,
+    MAX_VALUES,
+    SKETCHES,
+    Key,
+    Rollup,
+    Sum,
+    coarser,
+    merged,
+)
 from midwatch.core.spans.summary import summary_of
+from midwatch.store.spans import bounding
 from midwatch.store.spans import minutes as at
 from midwatch.store.spans.sums import counted, minutes, summaries
 
@@ -124,12 +135,14 @@ def test_nothing_comes_to_nothing(cursor: duckdb.DuckDBPyConnection) -> None:
     assert summaries(cursor, counted("spans")) == {}
 
 
-def kept(cursor: duckdb.DuckDBPyConnection, kind: str, more: Mapping[Key, Sum]) -> dict[Key, Sum]:
+def kept(
+    cursor: duckdb.DuckDBPyConnection, kind: str, more: Mapping[Key, Sum], days: str | None = None
+) -> dict[Key, Sum]:
     """Return the sums of a kind as they are written down, and look whether they can be joined."""
     terms = at.Terms(GROUPS, WINDOWS, ("customer",))
     mine = counted("spans")
     at.read_tags(cursor, mine, terms)
-    cursor.execute(f"CREATE OR REPLACE TABLE kept AS {at.add_up(cursor, mine, mine, terms, more, 7)[kind]}")  # fmt: skip
+    cursor.execute(f"CREATE OR REPLACE TABLE kept AS {at.add_up(cursor, mine, mine, terms, more, 7, days)[kind]}")  # fmt: skip
     found = read(cursor, "kept")
     if kind != at.MINUTES:
         return found
@@ -188,3 +201,48 @@ def test_sums_that_were_kept_before_sketches_had_columns_have_their_numbers(
     found = read(cursor, f"({at.joined(at.known('old'))})")
     assert {key: one.spans for key, one in found.items()} == {key: one.spans for key, one in whole.items()}  # fmt: skip
     assert not any(one.trace_latency for one in found.values())
+
+
+def test_values_beyond_a_days_bound_are_one_and_nothing_is_lost(
+    cursor: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = [call(f"c{n}", f"t{n}", start_s=n, model=f"m{n:04}") for n in range(MAX_VALUES + 50)]
+    rows += [call("more", "t", model="m0240"), call("again", "t", model="other")]
+    # another day and another agent have values of their own
+    rows += [call("next", "u", start_s=DAY_S, model="x"), call("hers", "v", agent="search", model="y")]  # fmt: skip
+    fill(cursor, rows)
+    days = named(kept(cursor, at.DAYS, {}))
+    assert at_most(days) == MAX_VALUES
+    assert bounding.counted(cursor) == {"model": 50}
+    assert days["inbox", "m0240"] == 2
+    assert days["inbox", OTHER] == 51
+    assert (days["inbox", "x"], days["search", "y"]) == (1, 1)
+    assert sum(days.values()) == len(rows)
+    for kind in (at.MINUTES, at.HOURS):
+        assert named(kept(cursor, kind, {})) == days
+    # the same day goes on: what was told apart stays so, what is new finds no room, corrections go where values went
+    cursor.execute("CREATE TABLE before AS FROM kept WITH NO DATA")
+    kept(cursor, at.DAYS, {})
+    cursor.execute("INSERT INTO before FROM kept")
+    less = Rollup(GROUPS, WINDOWS)
+    less.add(next(row for row in rows if row[SPANS.at["model"]] == "m0249"), ALL, -1)
+    cursor.execute("DELETE FROM spans")
+    fill(cursor, [call("one", "w", model="m0007"), call("two", "w", start_s=1, model="new")])
+    after = named(kept(cursor, at.DAYS, less.sums(), "(FROM before)"))
+    assert after == {
+        ("inbox", "m0007"): 1
+    }  # what is new, less what is corrected, is none of the others
+    assert bounding.counted(cursor) == {"model": 2}
+
+
+def named(sums: Mapping[Key, Sum]) -> dict[tuple[str, str], int]:
+    """Return calls by agent and model."""
+    found: dict[tuple[str, str], int] = {}
+    for key, one in sums.items():
+        if key.by == "model":
+            found[key.agent, key.name] = found.get((key.agent, key.name), 0) + one.calls
+    return found
+
+
+def at_most(days: Mapping[tuple[str, str], int]) -> int:
+    return len({name for agent, name in days if agent == "inbox"} - {OTHER, "x"})

@@ -35,7 +35,6 @@ from midwatch.core.spans.form import (
     Role,
     Row,
 )  # fmt: skip
-from midwatch.core.spans.questions import OTHER
 from midwatch.core.spans.summary import Summary, tags_of
 
 MINUTE_S: Final = 60
@@ -43,7 +42,7 @@ HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
 
 MAX_VALUES: Final = 200
-"""Values of a model, a provider or a tag in one step; the others are one value, OTHER."""
+"""Values of the model, the provider or a tag that are told apart of an agent in one day; the others are OTHER."""
 
 TAGS_COUNTED: Final = ("customer", "task", "version", "environment")
 """Tags that are counted by unless the fleet file names others."""
@@ -300,33 +299,3 @@ def merged(parts: Iterable[tuple[Key, Sum]]) -> dict[Key, Sum]:
 def coarser(parts: Iterable[tuple[Key, Sum]], step_s: int) -> dict[Key, Sum]:
     """Return sums by a wider step: minutes as hours, hours as days."""
     return merged((key._replace(start_s=key.start_s // step_s * step_s), one) for key, one in parts)
-
-
-def bounded(sums: Mapping[Key, Sum], most: int = MAX_VALUES) -> tuple[dict[Key, Sum], int]:
-    """Return the sums with `most` values of each model, provider and tag in each step, and how many went to OTHER.
-
-    Those with most spans and traces stay, of equal ones the first by name. Agents stay: the hub bounds them.
-    """
-    sizes: dict[tuple[int, str], dict[str, int]] = {}
-    for key, one in sums.items():
-        if key.by != "agent":
-            names = sizes.setdefault((key.start_s, key.by), {})
-            names[key.name] = names.get(key.name, 0) + one.spans + one.traces
-    stay: dict[tuple[int, str], set[str]] = {}
-    folded = 0
-    for step, names in sizes.items():
-        if len(names) > most:
-            ordered = sorted(names, key=lambda name: (name == OTHER, -names[name], name))
-            stay[step] = set(ordered[: most - 1])
-            folded += len(names) - len(stay[step]) - (OTHER in names)
-    if not folded:
-        return dict(sums), 0
-    return merged(
-        (
-            key
-            if key.name in stay.get((key.start_s, key.by), (key.name,))
-            else key._replace(name=OTHER),
-            one,
-        )
-        for key, one in sums.items()
-    ), folded

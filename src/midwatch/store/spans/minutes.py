@@ -2,7 +2,8 @@
 
     1. spans are added up by source     minute, agent, model, provider, tags
     2. traces by what each of them says (`traces_said`)
-    3. both are split by agent, model, provider and each tag that is counted, and added up again
+    3. both are split by agent, model, provider and each tag that is counted, as many values as `bounding` lets, and
+       added up again
     4. minutes become hours, hours days
 
 No span, trace or sum is ever a Python object: a generation of 250,000 spans that says a tag of its own in each trace
@@ -28,6 +29,7 @@ from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import Rank, Role
 from midwatch.core.spans.rollup import DAY_S, HOUR_S, MILLION, MINUTE_S, NUMBERS, SKETCHES, Key, Sum
 from midwatch.core.spans.summary import MAX_NAMES, tags_of
+from midwatch.store.spans.bounding import VALUES, bound, folded
 
 MINUTES: Final = "minutes"
 HOURS: Final = "hours"
@@ -140,11 +142,12 @@ def add_up(
     terms: Terms,
     more: Mapping[Key, Sum],
     generation: int,
+    days: str | None = None,
 ) -> dict[str, str]:
     """Add up spans, and those of whole traces, and what is corrected; return by kind the query of the sums.
 
     `counted` and `traces` are rows as `sums.counted` gives them, as queries in parentheses; `read_tags` comes first.
-    Tables are made on this cursor, in its transaction.
+    `days` are the sums by day that are kept: what names they have stay, see `bounding`. Tables are made on this cursor, in its transaction.
     """
     _make(cursor, "settled_sources", _sources(counted))
     _make(cursor, "settled_traces", traces_said(traces))
@@ -167,7 +170,11 @@ def add_up(
         ]
     )
     # numbers stand for names from here on: what is grouped and joined are whole numbers, not texts
-    _make(cursor, "settled_names", f"SELECT row_number() OVER () AS id, * FROM (SELECT DISTINCT {_NAME} FROM ({numbers}) AS n)")  # fmt: skip
+    named = VALUES
+    if bound(cursor, numbers, days):
+        numbers, buckets = folded(numbers), folded(buckets)
+        named = f"({folded(f'SELECT day AS start_s, {_NAME} FROM {VALUES}')})"
+    _make(cursor, "settled_names", f"SELECT row_number() OVER () AS id, * FROM (SELECT DISTINCT {_NAME} FROM {named} AS n)")  # fmt: skip
     numbers, buckets = (f"({rows}) AS r JOIN settled_names USING ({_NAME})" for rows in (numbers, buckets))  # fmt: skip
     found: dict[str, str] = {}
     for kind, step_s in STEPS.items():

@@ -28,7 +28,7 @@ from midwatch.core.spans.counting import Verdict, Why
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.core.spans.form import AGENT, SPAN_ID, TRACE_ID, Row, Signal
 from midwatch.core.spans.rollup import Rollup
-from midwatch.store.spans import minutes, sums
+from midwatch.store.spans import bounding, minutes, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import FACTS, FAMILY, IDS, IN_CALLS, TELLS, VERDICTS, Apart, Sealed
 from midwatch.store.spans.sealing import Beside
@@ -65,6 +65,7 @@ class _Judged:
     verdicts: dict[Key, Verdict] = field(default_factory=dict[Key, Verdict])
     before: dict[Key, int] = field(default_factory=dict[Key, int])
     cut_off: Counter[str] = field(default_factory=Counter[str])
+    folded: Counter[str] = field(default_factory=Counter[str])
 
 
 class Books:
@@ -73,11 +74,18 @@ class Books:
     def __init__(self, terms: Terms | None = None) -> None:
         self._terms = Terms() if terms is None else terms
         self._cut_off: Counter[str] = Counter()
+        self._folded: Counter[str] = Counter()
 
     def taken(self) -> list[tuple[str, int]]:
         """Return by reason, since it was asked last, how often a bound kept something from being counted with what it
         belongs to. From any thread."""
         found, self._cut_off = self._cut_off, Counter()
+        return sorted(found.items())
+
+    def folded(self) -> list[tuple[str, int]]:
+        """Return by what they are of (`model`, `tag:customer`), since it was asked last, how many values were summed as
+        OTHER because their day had enough. From any thread."""
+        found, self._folded = self._folded, Counter()
         return sorted(found.items())
 
     def __call__(self, view: View, generation: int, spans: str, contents: str) -> Beside:
@@ -90,6 +98,7 @@ class Books:
         judged = self._judge(cursor, spans, sealed)
         cursor.register("settled_verdicts", _verdict_table(judged.verdicts, generation))
         tables = self._add_up(view, generation, spans, sealed, judged)
+        self._folded += judged.folded
         if judged.cut_off:
             self._cut_off += judged.cut_off
             log.warning("generation %d is counted without all it belongs to: %s", generation, dict(judged.cut_off))  # fmt: skip
@@ -147,7 +156,10 @@ class Books:
         many = minutes.read_tags(cursor, "settled_spans", mine)
         self._add_traces(view, spans, sealed, judged, rollup, replaced, many)
         new = "(SELECT * FROM settled_spans WHERE trace_id NOT IN (SELECT trace_id FROM settled_apart))"
-        return minutes.add_up(cursor, "settled_spans", new, mine, rollup.sums(), generation)
+        kept = view.other(minutes.DAYS)
+        made = minutes.add_up(cursor, "settled_spans", new, mine, rollup.sums(), generation, kept)
+        judged.folded += bounding.counted(cursor)
+        return made
 
     def _add_traces(
         self,

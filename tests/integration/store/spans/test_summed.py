@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Role
-from midwatch.core.spans.questions import Choice, Metric, Window
-from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S
+from midwatch.core.spans.questions import OTHER, Choice, Metric, Window
+from midwatch.core.spans.rollup import DAY_S, HOUR_S, MAX_VALUES, MINUTE_S
 from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.memory import MemoryQuestions
 from midwatch.store.questions.summed import stretches
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
+from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
 from midwatch.store.spans.memory import MemorySpans, Shelf
 from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES
@@ -111,3 +112,38 @@ async def test_sums_of_what_is_settled_and_of_what_is_not_give_what_rows_give(
         assert list(map(dict, got)) == list(map(dict, wanted))
     finally:
         await store.stop()
+
+
+async def test_a_tag_with_a_value_of_its_own_in_every_call_does_not_make_sums_grow(
+    tmp_path: Path,
+) -> None:
+    books = Books(Terms(lambda: GROUPS, lambda _: WINDOWS, lambda: ("customer",)))
+    store = EmbeddedSpans(tmp_path, MemoryManifest(), Counts(), due=Due(age_s=0.0), settling=books)
+    await store.open()
+    try:
+        for part in range(3):
+            many = range(part * 150, part * 150 + 150)
+            await store.append(
+                batch(*(call(f"{n}", f"t{n}", tags=f'{{"customer":"c{n:03}"}}') for n in many))
+            )
+            # two traces that were there go on: their sums are changed where they were counted
+            await store.append(batch(*(call(f"{n}/{part}", f"t{n}", start_s=1, tags=f'{{"customer":"c{n:03}"}}') for n in (1, 299))))  # fmt: skip
+            await store.settle(NOON_S + 9 * 86_400.0)
+        assert books.folded() == [("tag:customer", 100 + 150)]
+        assert books.folded() == []
+
+        def look(view: View) -> list[Any]:
+            return view.cursor.execute(
+                "SELECT name, sum(spans)::INT, sum(traces)::INT, sum(input_tokens)::INT"
+                f" FROM {view.other(DAYS)} AS d WHERE \"by\" = 'tag:customer' GROUP BY name ORDER BY name"
+            ).fetchall()
+
+        found = await store.read(look)
+    finally:
+        await store.stop()
+    assert len(found) == MAX_VALUES + 1
+    spans, traces, tokens = (sum(row[at] for row in found) for at in (1, 2, 3))
+    assert (spans, traces, tokens) == (456, 450, 45_600)
+    assert found[1] == ("c001", 4, 1, 400)
+    assert min(row[2] for row in found) > 0
+    assert found[-1][0] == OTHER

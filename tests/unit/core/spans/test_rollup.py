@@ -19,11 +19,9 @@ from midwatch.core.spans.questions import MAX_LINES, BadQuestion, Metric, Window
 from midwatch.core.spans.rollup import (
     DAY_S,
     HOUR_S,
-    MAX_VALUES,
     Key,
     Rollup,
     Sum,
-    bounded,
     coarser,
     merged,
 )
@@ -251,20 +249,6 @@ def test_the_sums_of_hours_and_days_are_those_of_their_minutes() -> None:
             series_of(metric, "agent", MONTH, "p95", minutes.items()).whole
         )
     assert sum(one.spans for key, one in days.items() if key.by == "agent") == len(rows)
-
-
-def test_values_beyond_the_bound_are_one_and_nothing_is_lost() -> None:
-    rows = [call(f"c{n}", f"t{n}", model=f"m{n:04}") for n in range(MAX_VALUES + 50)]
-    rows += [call("more", "t", model="m0240"), call("again", "t", model="other")]
-    sums = rollup(rows).sums()
-    kept, folded = bounded(sums)
-    names = {key.name: one.calls for key, one in kept.items() if key.by == "model"}
-    assert len(names) == MAX_VALUES
-    assert folded == 51
-    assert names["m0240"] == 2
-    assert sum(names.values()) == len(rows)
-    assert bounded(kept) == (kept, 0)
-    assert bounded(dict(reversed(sums.items()))) == (kept, folded)
 
 
 def test_a_series_shows_gaps_as_none_and_bounds_its_lines() -> None:
