@@ -106,8 +106,9 @@ def _hung(data: Mapping[str, Any]) -> Cause:
 
 
 def _wall_clock(data: Mapping[str, Any]) -> Cause:
-    ran = number_of(data, "duration_s")
-    length = f" ({show_duration(ran)})" if ran else ""
+    # a sub-agent's own; of an agent's run that was told at its limit already
+    bound = number_of(data, "ttl_s") or number_of(data, "duration_s")
+    length = f" ({show_duration(bound)})" if bound else ""
     return Cause(f"reached its time limit{length}", f"reaching its time limit{length}")
 
 

@@ -150,6 +150,13 @@ def _only(facts: Facts, wake: str | None = None) -> Finding:
             (),
         ),
         (
+            _ended("wall-clock", duration_s=64, ttl_s=60, next="stop"),
+            "wall-clock-over",
+            "critical",
+            "prices: reached its time limit (1 minute); not restarted",
+            ("stop",),
+        ),
+        (
             _ended("wall-clock", duration_s=86_400, next="stop"),
             "wall-clock-over",
             "critical",

@@ -277,7 +277,7 @@ class Family(Duty):
             kin.known = {(m.pid, m.started) for m in own}
             if own:
                 self._take(kin, own, [m for m in living if _is_of(placed.get(m.pid), kin)], now)
-            elif now - kin.seen >= MISSING_S:
+            elif kin.wish is not None or now - kin.seen >= MISSING_S:  # or we know why
                 self._end(kin, None)
         run.strangers = frozenset(
             pid for pid, kin in placed.items() if kin.born.itself or kin.born.claimed
@@ -435,6 +435,7 @@ class Family(Duty):
             "parent": self._parent(kin)[0],
             "rss_bytes": kin.rss_bytes,
             "rss_limit_bytes": kin.born.memory_bytes,
+            "ttl_s": kin.born.ttl_s,
             "expected": verdict.expected,
             "next": Next.STOP,  # its parent may start another
         }
