@@ -15,8 +15,8 @@ from midwatch.api.answers import Room
 from midwatch.api.choices import Several, Since, tags_of, window_of
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Selector
-from midwatch.store.exporting import Format, export
-from midwatch.store.opening import embedded
+from midwatch.store.exporting import Format
+from midwatch.store.opening import export
 from midwatch.wire.problem import Refusal
 
 AT_ONCE: Final = 4
@@ -86,9 +86,7 @@ def build(room: Room) -> APIRouter:
         await free.acquire()
         folder = Path(tempfile.mkdtemp(prefix="export-", dir=room.scratch))
         try:
-            done = await export(
-                embedded(room.spans), signal, folder / f"{signal}.{how}", how, window, what
-            )
+            done = await export(room.spans, signal, folder / f"{signal}.{how}", how, window, what)
             answer = _Sent(
                 done.path,
                 media_type=_TYPES[how],

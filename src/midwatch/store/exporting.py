@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.columns import Column
 from midwatch.core.spans.form import TABLES, Signal, Type
@@ -75,7 +77,7 @@ async def export(
             return _write_parquet(view, signal, rows, part) if how is Format.PARQUET else _write_lines(view, signal, rows, part)  # fmt: skip
 
         count = await store.read(work, EXPORT_TIMEOUT_S)
-        size = await asyncio.to_thread(_put, part, to)
+        size = await asyncio.to_thread(put, part, to)
         return Exported(to, count, size)
     except OSError as error:
         raise StoreError(f"cannot export to {to}: {error.strerror}; give another path") from None
@@ -85,7 +87,8 @@ async def export(
             await store.read(lambda view: _forget(view, selection))
 
 
-def _put(part: Path, to: Path) -> int:
+def put(part: Path, to: Path) -> int:
+    """Move a whole file to its place; return its bytes. Raises OSError."""
     part.replace(to)
     return to.stat().st_size
 
@@ -116,8 +119,13 @@ def _rows(view: View, signal: Signal, window: Window, selection: Selection | Non
 
 
 def _write_parquet(view: View, signal: Signal, rows: str, path: Path) -> int:
-    copy(view.cursor, f"SELECT {published(signal)} FROM ({rows})", path, ROW_GROUP[signal])
-    found = view.cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(path)]).fetchone()
+    return write_parquet(view.cursor, signal, f"SELECT {published(signal)} FROM ({rows})", path)
+
+
+def write_parquet(cursor: duckdb.DuckDBPyConnection, signal: Signal, query: str, path: Path) -> int:
+    """Write what a query gives of a signal's rows to a file and sync it; return how many rows it has."""
+    copy(cursor, query, path, ROW_GROUP[signal])
+    found = cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(path)]).fetchone()
     return found[0] if found else 0
 
 
@@ -127,13 +135,14 @@ def _write_lines(view: View, signal: Signal, rows: str, path: Path) -> int:
     with path.open("w", encoding="utf-8") as file:
         while several := found.fetchmany(_CHUNK):
             count += len(several)
-            file.writelines(_lines(table.item(row) for row in several))
+            file.writelines(lines(table.item(row) for row in several))
         file.flush()
         os.fsync(file.fileno())
     return count
 
 
-def _lines(items: Iterable[dict[str, Any]]) -> Iterable[str]:
+def lines(items: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Yield items of `form.Table` as lines of JSON."""
     for item in items:
         for name, value in item.items():
             # JSON has no such numbers; OTLP writes them as words, too

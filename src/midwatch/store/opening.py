@@ -13,10 +13,12 @@ from typing import Any, Final, Protocol
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.ports import Bus, Lease
-from midwatch.core.spans.questions import Questions
-from midwatch.core.spans.store import SpanStore
+from midwatch.core.spans.form import Signal
+from midwatch.core.spans.questions import Questions, Window
+from midwatch.core.spans.store import Selector, SpanStore
 from midwatch.core.telemetry import Stores as Wanted
-from midwatch.store import spending
+from midwatch.store import exporting, spending
+from midwatch.store.exporting import Exported, Format
 from midwatch.store.leases import StateLease
 from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.recorded import Fetch, recorded
@@ -135,15 +137,26 @@ class HubStores:
         return await self.small.cost(by, since, zone)
 
 
-def embedded(spans: SpanStore) -> EmbeddedSpans:
-    """Return the store when it is the embedded one. Raises StoreError: files are made of that alone."""
+async def export(
+    spans: SpanStore,
+    signal: Signal,
+    to: Path,
+    how: Format,
+    window: Window | None = None,
+    what: Selector | None = None,
+) -> Exported:
+    """Write one signal's rows to a file; see `exporting.export`: the file is the same from either store.
+
+    Raises StoreError, also of a store that keeps nothing on a disk.
+    """
     if isinstance(spans, EmbeddedSpans):
-        return spans
-    raise StoreError(
-        "telemetry is on ClickHouse, which writes files itself: "
-        "clickhouse-client --query 'SELECT … FROM otel_traces FINAL INTO OUTFILE … FORMAT Parquet'",
-        permanent=True,
-    )
+        return await exporting.export(spans, signal, to, how, window, what)
+    from midwatch.store.clickhouse import exporting as of_clickhouse
+    from midwatch.store.clickhouse.spans import ClickHouseSpans
+
+    if isinstance(spans, ClickHouseSpans):
+        return await of_clickhouse.export(spans, signal, to, how, window, what)
+    raise StoreError(f"{type(spans).__name__} writes no files", permanent=True)
 
 
 def _shared(address: str, state: StateDb) -> Shared:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
@@ -34,6 +34,9 @@ QUESTION_S: Final = 10.0
 
 PACKED_BYTES: Final = 64 * 1024
 """Bodies from this size on are packed."""
+
+PART_BYTES: Final = 256 * 1024
+"""Of an answer that may be of any length, what is held at one time."""
 
 LATE_S: Final = 1.0
 """How much longer than the server we wait: its answer says more than ours."""
@@ -115,6 +118,49 @@ class ClickHouse:
             # an error in the middle of an answer stands in its body
             raise self._error(body, 0) from None
 
+    def parts(
+        self,
+        sql: str,
+        values: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        settings: Mapping[str, str],
+    ) -> Generator[bytes]:
+        """Yield the answer to a SELECT with a FORMAT, however long it is, in pieces of PART_BYTES. Raises StoreError.
+
+        It has a connection of its own, which goes with the iterator; `close` ends it from any thread. What was yielded
+        is the whole answer when the iterator ends, and the server had come through with it before the first piece.
+        """
+        given = {
+            "max_execution_time": f"{timeout_s:g}",
+            "cancel_http_readonly_queries_on_client_close": "1",
+            **settings,
+            **{f"param_{name}": bound(value) for name, value in values.items()},
+        }
+        until = time.monotonic() + timeout_s + LATE_S
+        connection = self._made()
+        try:
+            _connect(connection, timeout_s + LATE_S)
+            connection.request("POST", self._path(given), sql.encode(), self._headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                code = int(answer.headers.get("X-ClickHouse-Exception-Code") or 0)
+                raise self._error(answer.read(PART_BYTES), code)
+            while part := answer.read(PART_BYTES):
+                yield part
+                _in_time(until)
+            # a body that ends too soon is no error of `read` with a size
+            if answer.length:
+                raise http.client.IncompleteRead(b"", answer.length)
+        except TimeoutError:
+            raise StoreError(
+                f"no whole answer in {timeout_s:.0f} s from {self.where}; ask for less"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreError(f"lost {self.where} before its whole answer: {error}") from None
+        finally:
+            self._end(connection)
+
     def run(self, sql: str, values: Mapping[str, Any] | None = None, *, timeout_s: float = QUESTION_S) -> None:  # fmt: skip
         """Run a statement that returns nothing and may be repeated. Raises StoreError."""
         given = {
@@ -154,6 +200,10 @@ class ClickHouse:
         """Close all connections; a statement that runs is lost."""
         with self._lock:
             for connection in self._all:
+                with contextlib.suppress(OSError):
+                    if connection.sock is not None:
+                        # who waits for it hears of it: closing alone would not tell a thread that reads
+                        connection.sock.shutdown(socket.SHUT_RDWR)
                 connection.close()
             self._all.clear()
 
@@ -167,20 +217,12 @@ class ClickHouse:
         if len(body) >= PACKED_BYTES:
             body = gzip.compress(body, 1)
             headers["Content-Encoding"] = "gzip"
-        # the answer begins only when the statement is through: its status then says how it went
-        path = "/?" + urlencode(
-            {"wait_end_of_query": "1", **given, "database": database or self.database}
-        )
+        path = self._path(given, database)
         for fresh in (False, True):
             connection = self._connection(fresh=fresh)
             rested = connection.sock is not None
             try:
-                if connection.sock is None:
-                    connection.timeout = CONNECT_S
-                    connection.connect()
-                    assert connection.sock is not None
-                    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sock.settimeout(timeout_s)
+                _connect(connection, timeout_s)
                 connection.request("POST", path, body, headers)
                 answer = connection.getresponse()
                 told = answer.read()
@@ -197,6 +239,12 @@ class ClickHouse:
             raise self._error(told, int(answer.headers.get("X-ClickHouse-Exception-Code") or 0))
         raise AssertionError("the second turn returns or raises")
 
+    def _path(self, given: Mapping[str, str], database: str | None = None) -> str:
+        # the answer begins only when the statement is through: its status then says how it went
+        return "/?" + urlencode(
+            {"wait_end_of_query": "1", **given, "database": database or self.database}
+        )
+
     def _error(self, told: bytes, code: int) -> StoreError:
         text = told[-2000:].decode(errors="replace").strip()
         at = text.find("DB::Exception: ")
@@ -210,6 +258,10 @@ class ClickHouse:
         kept: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
         if kept is not None and not fresh:
             return kept
+        made = self._kept.connection = self._made()
+        return made
+
+    def _made(self) -> http.client.HTTPConnection:
         made = (
             http.client.HTTPSConnection(
                 self._host, self._port, timeout=CONNECT_S, context=ssl.create_default_context()
@@ -217,17 +269,34 @@ class ClickHouse:
             if self._url.scheme == "https"
             else http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_S)
         )
-        self._kept.connection = made
         with self._lock:
             self._all.add(made)
         return made
 
     def _forget(self, connection: http.client.HTTPConnection) -> None:
+        self._kept.connection = None
+        self._end(connection)
+
+    def _end(self, connection: http.client.HTTPConnection) -> None:
         with contextlib.suppress(OSError):
             connection.close()
-        self._kept.connection = None
         with self._lock:
             self._all.discard(connection)
+
+
+def _connect(connection: http.client.HTTPConnection, timeout_s: float) -> None:
+    """Connect it, unless it is; then its operations have so long."""
+    if connection.sock is None:
+        connection.timeout = CONNECT_S
+        connection.connect()
+        assert connection.sock is not None
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sock.settimeout(timeout_s)
+
+
+def _in_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise TimeoutError
 
 
 def _who(url: SplitResult) -> dict[str, str]:

@@ -75,7 +75,9 @@ class Selection:
         if self._what.users:
             says.append("user IN {users:Array(String)}")
         says += [
-            f"JSONExtractString(ifNull(tags, ''), {{tag{n}:String}}) = {{value{n}:String}}"
+            # what is not there is read as an empty text, which a tag may be
+            f"JSONHas(ifNull(tags, ''), {{tag{n}:String}})"
+            f" AND JSONExtractString(ifNull(tags, ''), {{tag{n}:String}}) = {{value{n}:String}}"
             for n in range(len(self._what.tags))
         ]
         return f"({direct} AND trace_id IN (SELECT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}))"

@@ -40,6 +40,9 @@ COMMIT_S: Final = 0.1
 READERS: Final = 4
 """Questions of one hub that are asked at the same time."""
 
+EXPORTERS: Final = 2
+"""Files that one hub has made at the same time: apart from questions, which do not wait for them."""
+
 LAG_S: Final = 10.0
 """What was stored is settled so much later: until then an insert may be seen later than its time, and two hubs that were
 given one span at one time may not know it."""
@@ -81,6 +84,7 @@ class ClickHouseSpans:
         self._reading = ThreadPoolExecutor(READERS, "spans-read")
         # apart from the writing one: what is removed may take minutes, and nobody's spans wait for it
         self._tidying = ThreadPoolExecutor(1, "spans-tidy")
+        self._exporting = ThreadPoolExecutor(EXPORTERS, "spans-export")
         self._group = GroupCommit[Batch, Kept](
             "spans", self._write, self._writing, counts, interval_s=COMMIT_S
         )
@@ -107,6 +111,7 @@ class ClickHouseSpans:
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
         self._tidying.shutdown(wait=False)
+        self._exporting.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     # -- writing -----------------------------------------------------------------------------
@@ -287,6 +292,12 @@ class ClickHouseSpans:
     async def with_client(self, work: Callable[[ClickHouse], T]) -> T:
         """Return what `work` makes of the database, in a reading thread. Raises StoreError."""
         return await self._in_reader(lambda: work(self._client))
+
+    async def in_exporter(self, work: Callable[[ClickHouse], T]) -> T:
+        """Return what `work` makes of the database in minutes, in a thread for that. Raises StoreError."""
+        self._alive()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._exporting, work, self._client)
 
     async def _asked(self, sql: str) -> list[list[Any]]:
         return await self._in_reader(lambda: self._client.ask(sql).rows)
