@@ -268,9 +268,9 @@ class Family(Duty):
         return any(kin.run is run and kin.born.run_id not in shown for kin in self._kin.values())
 
     def _look_at(self, run: Run, living: Sequence[Member]) -> None:
-        while self._adopt(run, living, self._place(run, living)):
-            pass  # whoever is new may have others below it
         placed = self._place(run, living)
+        while self._adopt(run, living, placed):  # whoever is new may have others below it
+            placed = self._place(run, living)
         now = self.helm.system.now()
         for kin in [kin for kin in self._kin.values() if kin.run is run]:
             own = [m for m in living if placed.get(m.pid) is kin]
