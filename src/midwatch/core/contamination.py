@@ -98,7 +98,7 @@ _RULES: Final[tuple[tuple[Kind, str], ...]] = (
     (Kind.INSTRUCTION, r"\b(?:your )?new (?:system )?(?:instructions?|task|objective) (?:is|are|:)|\bnew (?:system )?instructions?\s*:"),
     (Kind.ROLE, r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>"),
     (Kind.ROLE, r"</?(?:system|system-reminder|system_prompt|assistant_response|tool_result|function_results)>"),
-    (Kind.ROLE, r"(?:^|\n)\s*#{2,4} ?(?:system|instruction|assistant)s?\s*:"),
+    (Kind.ROLE, r"(?:^|\n)[^\S\n]{0,40}#{2,4} ?(?:system|instruction|assistant)s?\s{0,40}:"),
     (Kind.SECRECY, r"\b(?:do not|don't|never|without)\b (?:tell|telling|inform|informing|mention(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify|notifying|show(?:ing)?)\b[^.\n]{0,30}?\b(?:the |your )?(?:user|operator|human|person you)\b"),
     (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b[^\n]{{0,20}}?(?:https?:|[\w.+-]+@|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b)"),
 )  # fmt: skip
@@ -166,9 +166,11 @@ def kinds_of(text: str) -> list[Kind]:
 
 def _as_read(text: str) -> str:
     """Return a text as the model reads it, whether written in look-alikes, as entities, or with unseen letters in
-    between."""
+    between. Never longer than MAX_LOOKED: one letter may stand for eighteen."""
     plain = unescape(text) if "&" in text else text
-    return plain if plain.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", plain))
+    if not plain.isascii():
+        plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", plain))
+    return plain[:MAX_LOOKED]
 
 
 def _possible(plain: str) -> Iterator[tuple[Kind, re.Pattern[str]]]:

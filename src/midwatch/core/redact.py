@@ -26,12 +26,15 @@ _SHAPES: Final = (
     # whatever a header bears; a digit, because in prose the word is followed by words
     rb"(?:(?<=[Bb]earer )|(?<=BEARER ))(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}[A-Za-z0-9._~+/=-]*",
     # the whole key, also one whose end is missing; in JSON its lines end in a written \\n, in JSON within JSON in \\\\n
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]|\\+[nr])*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
+    # possessive: what is tried again costs a hundred bytes of memory for each byte that an agent writes
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]++|\\++[nr])*+(?:-----END [A-Z ]*PRIVATE KEY-----)?",
 )
 
 _ANY: Final = b"(?:" + b"|".join(_SHAPES) + b")"
-_SECRET: Final = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + _ANY + rb"|((?<=\\)[nrt])" + _ANY + b")")
-"""Where a word begins; the `n` of a line end that is written as in JSON belongs to no word."""
+_SECRET: Final = re.compile(
+    rb"(?<![A-Za-z0-9_-])(?:" + _ANY + rb"|((?<=\\)(?:[nrtbf]|u[0-9A-Fa-f]{4}))" + _ANY + b")"
+)
+"""Where a word begins; what spells a sign as in JSON (`\\n`, `\\u003c`) belongs to no word."""
 
 KEEP: Final = 7
 """Characters that stay, enough to recognise `sk-proj`."""
@@ -46,7 +49,7 @@ def redact(data: bytes) -> tuple[bytes, int]:
 
 
 def _shown(match: re.Match[bytes]) -> bytes:
-    return match[0][: KEEP + (match[1] is not None)] + b"[redacted]"
+    return match[0][: KEEP + len(match[1] or b"")] + b"[redacted]"
 
 
 LEAST: Final = 8
@@ -77,9 +80,15 @@ _CLASSES: Final = bytes(
     ord("x") if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-_") else 0
     for byte in range(256)
 )
-_NEAR: Final = re.compile(b"(?:b?.)??" + _ANY, re.DOTALL)
+_NEAR: Final = re.compile(b"(?:b?.|u[0-9A-Fa-f]{4})??" + _ANY, re.DOTALL)
 """A shape where a run begins, or right behind what only looks like its first letters: the length of a text in
-protobuf, before it the tag of a log record's event, in JSON the `n` of `\\n`."""
+protobuf, before it the tag of a log record's event, in JSON the `n` of `\\n` and the `u003c` of `\\u003c`."""
+
+_SHAPE: Final = re.compile(_ANY)
+_TAGGED: Final = re.compile(
+    rb"b[A-Za-z0-9_-](?=sk-|AIza|gh[pousr]_|github_pat_|xox|AKIA|ASIA|hf_|gsk_|glpat-|[rs]k_live_|mw[rntk]_|eyJ)"
+)
+"""How one begins within a run: that tag and a length are letters, and so was the last byte of the field before."""
 
 _SPELLED: Final = re.compile(rb"\\u00[2-7]")
 
@@ -92,9 +101,10 @@ def hints(data: bytes) -> bool:
     runs = data.translate(_CLASSES)
     at = runs.find(_RUN)
     while at >= 0:
-        if _NEAR.match(data, at):
-            return True
         end = runs.find(b"\0", at + len(_RUN))
+        tagged = _TAGGED.finditer(data, at, end if end >= 0 else len(data))
+        if _NEAR.match(data, at) or any(_SHAPE.match(data, one.end()) for one in tagged):
+            return True
         at = runs.find(_RUN, end) if end >= 0 else -1
     return False
 
@@ -126,10 +136,14 @@ _NAMES: Final = frozenset(
         "refreshtoken",
         "authtoken",
         "bearertoken",
+        "apitoken",
+        "idtoken",
+        "sessiontoken",
+        "secretaccesskey",
     ]
 )
 _ENDS: Final = (
-    "api_key", "_apikey", "_password", "_passphrase", "_secret", "secret_key", "private_key", "_access_key",
+    "api_key", "apikey", "api_token", "id_token", "_password", "_passphrase", "_secret", "secret_key", "private_key", "_access_key",
     "access_token", "refresh_token", "auth_token", "bearer_token", "session_token", "_authorization",
 )  # fmt: skip
 

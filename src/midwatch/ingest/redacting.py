@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from midwatch.core.redact import HIDDEN, hints, hints_json, hints_names, is_secret, redact
 from midwatch.core.spans.columns import Type
 from midwatch.core.spans.form import TABLES, Batch
+from midwatch.core.spans.limits import MAX_KEY
 from midwatch.core.spans.values import Value
 
 _TEXTS: Final = frozenset({Type.TEXT, Type.WORD, Type.JSON})
@@ -81,8 +82,19 @@ def redact_item(item: dict[str, Any]) -> tuple[int, int]:
     return found[0], found[1]
 
 
+def _cleaned_names(inner: dict[str, Any], found: list[int]) -> dict[str, Any]:
+    """Return an object without secrets in its values and in its names; of names that become one the first stays."""
+    made: dict[str, Any] = {}
+    for name, value in inner.items():
+        clean, number = redact_text(name)
+        found[0] += number
+        made.setdefault(clean, _cleaned(name, value, found))
+    return made
+
+
 def _cleaned(name: str, value: Any, found: list[int]) -> Any:
-    if is_secret(name):
+    # names are remembered there, and one may be as long as the item
+    if is_secret(name[-MAX_KEY:]):
         shown = hidden(value)
         found[1] += shown != value
         return shown
@@ -91,8 +103,7 @@ def _cleaned(name: str, value: Any, found: list[int]) -> Any:
         found[0] += number
         return clean
     if isinstance(value, dict):
-        inner = cast("dict[str, Any]", value)
-        return {key: _cleaned(key, one, found) for key, one in inner.items()}
+        return _cleaned_names(cast("dict[str, Any]", value), found)
     if isinstance(value, list):
         return [_cleaned("", one, found) for one in cast("list[Any]", value)]
     return value

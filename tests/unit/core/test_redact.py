@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,33 @@ def test_every_kind_of_secret_is_hinted_at_and_taken_out() -> None:
         assert redact(secret.encode())[1] == 1, secret
 
 
+@pytest.mark.parametrize("secret", [one for one in SECRETS if not one.startswith(("Bear", "BEAR"))])
+def test_a_log_records_event_behind_bytes_that_look_like_letters_is_hinted_at(secret: str) -> None:
+    # of 128 bytes and more the length has a byte that is no letter
+    text = secret[:100].encode()
+    assert hints(b"span-idb" + bytes([len(text)]) + text)
+
+
+@pytest.mark.parametrize("before", ["\\n", "\\f", "\\u003c", "\\\\u0026"])
+def test_a_secret_behind_a_sign_that_json_spells_is_found(before: str) -> None:
+    text = before + "sk-" + "a1" * 20
+    assert hints(text.encode())
+    assert redact_text(text) == before + "sk-a1a1[redacted]"
+
+
+def test_a_private_key_without_an_end_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        for inside in (b"A", b"\\n", b"A\\\\n"):
+            text = b"-----BEGIN PRIVATE KEY-----" + inside * (1_000_000 // len(inside))
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            assert redact(text) == (b"-----BE[redacted]", 1)
+            assert tracemalloc.get_traced_memory()[1] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "text",
     ["chatcmpl-0123456789abcdef0123", "7f0c1a9e-0d2b-4c55-9e0e-1f2a3b4c5d6e", "task-" + "a" * 40, "sk-" + "a" * 12],
@@ -131,7 +159,8 @@ def test_json_that_spells_its_letters_is_looked_at_closely() -> None:
     [
         "authorization", "http.request.header.Authorization", "http.request.header.x-api-key", "openai.api_key",
         "clientSecret", "client_secret", "db.password", "PASSWORD", "Set-Cookie", "aws_secret_access_key",
-        "oauth.refresh_token", "x-goog-api-key",
+        "oauth.refresh_token", "x-goog-api-key", "openaiApiKey", "credentials.secretAccessKey", "sessionToken", "api-token",
+        "id_token",
     ],
 )  # fmt: skip
 def test_what_is_called_like_a_secret_is_one(name: str) -> None:
