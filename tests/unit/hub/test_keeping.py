@@ -289,9 +289,13 @@ class Pieces(MemorySpans):
         return replace(found, pieces=[Piece(at, at, 1) for at in times])
 
 
+NO_TIME = '{"boot": "b1", "at": NaN, "wall": Infinity, "steady": 0}'
+HUGE = f'{{"boot": "b1", "at": 1{"0" * 400}, "wall": 0, "steady": 0}}'
+
+
 async def test_without_a_memory_what_is_stored_tells_how_late_it_is(tmp_path: Path) -> None:
     store = Pieces((await filled()).shelf)
-    for written in (None, "torn", "[1]", '{"boot": "b1", "at": "x"}'):
+    for written in (None, "torn", "[1]", '{"boot": "b1", "at": "x"}', NO_TIME, HUGE):
         clocks = Clocks(tmp_path)
         if written is None:
             clocks.file.unlink(missing_ok=True)
@@ -316,6 +320,20 @@ async def test_a_person_confirms_the_clock_and_what_is_too_old_goes(tmp_path: Pa
     assert (await trust.confirm()).believed
     await keeper.round(clocks.wall())
     assert await held(store) == 0
+
+
+async def test_what_a_person_confirmed_while_the_store_was_asked_holds(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path)
+    clocks.off = YEAR_S
+    trust = clocks.trust()
+
+    async def meanwhile() -> float:
+        await trust.confirm()
+        return NOON_S
+
+    assert await trust.aged(meanwhile) == clocks.wall()
+    assert trust.now is not None
+    assert trust.now.believed
 
 
 async def test_what_cannot_be_told_or_written_is_counted_and_told_later(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -42,6 +43,13 @@ def boot() -> str:
         return ""
 
 
+def _time(said: Any) -> float:
+    found = float(said)
+    if not math.isfinite(found):
+        raise ValueError(f"{found} is no time")
+    return found
+
+
 class ClockTrust:
     """The time by which ages are reckoned. `aged` once before each round."""
 
@@ -74,6 +82,8 @@ class ClockTrust:
         before = self.now if self.now is not None else self._read()
         # asked for first: between the two clocks nothing may take its time
         last = await newest() if before is None else None
+        # meanwhile somebody may have confirmed it
+        before = self.now if self.now is not None else before
         self.now = now = look(before, self._boot, self._clock(), self._steady(), last)
         await self._changed(now)
         return now.aged
@@ -104,11 +114,11 @@ class ClockTrust:
     def _read(self) -> Reckoned | None:
         try:
             said: dict[str, Any] = json.loads(self._file.read_text())
-            numbers = {k: float(v) for k, v in said.items() if k != "boot"}
+            numbers = {k: _time(v) for k, v in said.items() if k != "boot"}
             found = Reckoned(str(said["boot"]), **numbers)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError) as error:
             self._counts.add("keeping_failures", "clock")
             log.warning(
                 "%s is not used: %s; what is stored tells how late it is", self._file, error
