@@ -36,8 +36,8 @@ from midwatch.store.spans.shape import ROW_GROUP
 SORT_BYTES: Final = 256 * 1024 * 1024
 """What the server holds of rows that it sorts; more goes through its disk."""
 
-COPY_BYTES: Final = 256 * 1024 * 1024
-"""What copying a Parquet file may take here."""
+COPY_BYTES: Final = 192 * 1024 * 1024
+"""What copying a Parquet file may take here: as much as the embedded store may."""
 
 _SETTINGS: Final = {
     "max_bytes_before_external_sort": str(SORT_BYTES),
