@@ -91,6 +91,29 @@ async def test_a_span_is_stored_once_after_a_restart_and_a_settling(place: Place
     assert len(await items(questions)) == 2
 
 
+@pytest.mark.parametrize("settled", [False, True])
+async def test_an_ended_span_that_comes_again_with_another_start_is_one(
+    place: Place, settled: bool
+) -> None:
+    store, questions = await place.opened()
+    row = span("a", content_count=1)
+    await store.append(batch(row, span("b", parent="a", start_s=2), contents=[content(row, "k", "hello")]))  # fmt: skip
+    if settled:
+        await store.settle(NOON_S + 86_400.0)
+    for start_s in (-5_000, 9_000):
+        again = span("a", start_s=start_s, content_count=1)
+        more = span(f"c{start_s}", parent="a", start_s=3)
+        await store.append(batch(again, more, contents=[content(again, "k", "changed")]))
+        await store.settle(NOON_S + 86_400.0)
+    found = {item["name"]: item["start_ns"] for item in await items(questions)}
+    assert sorted(found) == ["a", "b", "c-5000", "c9000"]
+    assert len(await items(questions)) == 4
+    assert found["a"] == NOON_NS
+    texts = await questions.contents(T, row[form.SPAN_ID].hex())
+    assert texts is not None
+    assert [one["text"] for one in texts.items] == ["hello"]
+
+
 async def test_agents_cannot_take_each_others_ids(place: Place) -> None:
     store, questions = await place.opened()
     await store.append(batch(span("a")))

@@ -420,6 +420,8 @@ class EmbeddedSpans:
             self._since.sealed += done.rows
             if done.unsettled:
                 self._counts.add("uncounted", "generation")
+            if done.repeated:
+                self._counts.add("duplicates", "span", done.repeated)
             self._since.sampled += done.sampled
             self._since.freed_bytes += done.freed_bytes
 

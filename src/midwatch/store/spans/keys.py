@@ -50,6 +50,11 @@ class Fingerprints:
         at = bisect_left(self._numbers, number)
         return at < len(self._numbers) and self._numbers[at] == number
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The array itself, of 64-bit numbers."""
+        return self._numbers
+
     @classmethod
     def read(cls, path: Path) -> Fingerprints:
         """Map a file that `write` made. Raises StoreError when it is none."""

@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 import duckdb
@@ -28,6 +28,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.store.duck import first_line
+from midwatch.store.spans import repeated
 from midwatch.store.spans.engine import Engine, View, hiding, read_parquet
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import fingerprint
@@ -79,6 +80,8 @@ class Beside:
     tables: Mapping[str, str] = field(default_factory=dict[str, str])
     """Kind → query: rows that are written as segments of that kind, in the same step."""
     sampled: int = 0
+    repeated: int = 0
+    """Rows that were sealed before, with another start."""
 
 
 class Settling(Protocol):
@@ -97,6 +100,7 @@ class Done:
 
     rows: int = 0
     sampled: int = 0
+    repeated: int = 0
     freed_bytes: int = 0
     unsettled: bool = False
     """Settling failed: there are neither verdicts nor sums."""
@@ -184,7 +188,7 @@ class Sealer:
         spans -= sum(segment.rows for segment in remove)
         unsettled = generation.number in self._given_up
         self._given_up.discard(generation.number)
-        return Done(max(0, spans), beside.sampled, before, unsettled)
+        return Done(max(0, spans), beside.sampled, beside.repeated, before, unsettled)
 
     def _write(
         self, cursor: duckdb.DuckDBPyConnection, generation: Generation
@@ -195,6 +199,8 @@ class Sealer:
         generations = self._engine.layout.generations
         if any(each.hides for each in generations):
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
+        if again := repeated.find(cursor, shelf, generation, self._engine.layout.segments):
+            rows |= {s: repeated.without(rows[s]) for s in (Signal.SPANS, Signal.CONTENTS)}
         beside = Beside()
         with contextlib.ExitStack() as held:
             if (
@@ -218,7 +224,7 @@ class Sealer:
             made = self._write_all(cursor, generation, rows, beside)
         rewritten, remove = self._without_hidden(cursor, generation)
         shelf.sync()
-        return [*made, *rewritten], remove, beside
+        return [*made, *rewritten], remove, replace(beside, repeated=again)
 
     def _write_all(
         self,

@@ -89,6 +89,10 @@ class Shelf:
                 self._mapped.popitem(last=False)
         return found
 
+    def read_prints(self, segment: Segment) -> Fingerprints:
+        """Return the same, mapped for the caller alone: gone from memory with it. Raises StoreError."""
+        return Fingerprints.read(_keys_of(self.path(segment)))
+
     def pins(self, segment: Segment) -> Pins:
         """Return who reads it; made when first asked for."""
         found = self._pins.get(segment.number)
