@@ -2,8 +2,8 @@
 
 A row that arrives is looked for where its time lies: all of what is sealed cannot be asked twenty thousand times a
 second. Whoever sends a span again with another start is therefore found out when the generation is sealed, with all
-its rows at one time: their fingerprints are joined with those beside the segments, a few bytes for each row, whatever
-its time. As on arrival a fingerprint says "perhaps", and the rows themselves are looked up. What was sealed stays.
+its rows at one time: their fingerprints are joined with those beside the segments of the days before and
+after, since spans of one trace begin within a day of each other. As on arrival a fingerprint says "perhaps", and the rows themselves are looked up. What was sealed stays.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -19,6 +19,7 @@ import duckdb
 from midwatch.core.spans.form import Signal
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import Fingerprints
+from midwatch.store.spans.known import TRACE_NS
 from midwatch.store.spans.segments import Segment, Shelf, quoted
 from midwatch.store.spans.shape import FINGERPRINT
 
@@ -39,7 +40,12 @@ def find(cursor: duckdb.DuckDBPyConnection, shelf: Shelf, generation: Generation
     """
     spans = f"{generation.name}.{Signal.SPANS.value}"
     cursor.execute(f"CREATE OR REPLACE TEMP TABLE {REPEATED} AS SELECT {_IDS} FROM {spans} LIMIT 0")
-    sealed = [each for each in segments if each.kind == Signal.SPANS.value]
+    first, last = generation.bounds[Signal.SPANS]
+    sealed = [
+        each
+        for each in segments
+        if each.kind == Signal.SPANS.value and each.reaches(first - TRACE_NS, last + TRACE_NS)
+    ]
     if not sealed or not generation.rows[Signal.SPANS]:
         return 0
     cursor.execute(
