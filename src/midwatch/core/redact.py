@@ -102,9 +102,11 @@ def hints(data: bytes) -> bool:
     at = runs.find(_RUN)
     while at >= 0:
         end = runs.find(b"\0", at + len(_RUN))
-        tagged = _TAGGED.finditer(data, at, end if end >= 0 else len(data))
-        if _NEAR.match(data, at) or any(_SHAPE.match(data, one.end()) for one in tagged):
+        if _NEAR.match(data, at):
             return True
+        for one in _TAGGED.finditer(data, at, end if end >= 0 else len(data)):
+            if _SHAPE.match(data, one.end()):
+                return True
         at = runs.find(_RUN, end) if end >= 0 else -1
     return False
 

@@ -12,6 +12,7 @@ import pytest
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
+from midwatch.core.fleet import Fleet
 from midwatch.core.spans.form import START_NS, Signal
 from midwatch.core.spans.keeping import Guarded, Level
 from midwatch.core.spans.reckoning import Reckoned
@@ -19,6 +20,7 @@ from midwatch.core.spans.store import Footprint, Piece
 from midwatch.core.telemetry import AgentKeep, Keep
 from midwatch.hub.keeping.guarding import DiskGuard, DiskNews
 from midwatch.hub.keeping.keeper import Keeper
+from midwatch.hub.keeping.life import Life
 from midwatch.hub.keeping.trusting import ClockNews, ClockTrust
 from midwatch.store.memory import SetSpace
 from midwatch.store.spans.memory import MemorySpans
@@ -334,6 +336,21 @@ async def test_what_a_person_confirmed_while_the_store_was_asked_holds(tmp_path:
     assert await trust.aged(meanwhile) == clocks.wall()
     assert trust.now is not None
     assert trust.now.believed
+
+
+async def test_the_clock_of_a_hub_that_does_not_settle_goes_on_too(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path)
+
+    async def another_does() -> bool:
+        return False
+
+    life = Life(MemorySpans(), tmp_path, Fleet(agents={}), Counts(), clocks.wall, mine=another_does)
+    life.trust = clocks.trust()
+    for _ in range(2):
+        clocks.real += 60.0
+        await life.round()
+        assert life.trust.now is not None
+        assert life.trust.now.aged == clocks.real
 
 
 async def test_what_cannot_be_told_or_written_is_counted_and_told_later(tmp_path: Path) -> None:
