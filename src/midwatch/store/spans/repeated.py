@@ -2,8 +2,9 @@
 
 A row that arrives is looked for where its time lies: all of what is sealed cannot be asked twenty thousand times a
 second. Whoever sends a span again with another start is therefore found out when the generation is sealed, with all
-its rows at one time: their fingerprints are joined with those beside the segments of the days before and
-after, since spans of one trace begin within a day of each other. As on arrival a fingerprint says "perhaps", and the rows themselves are looked up. What was sealed stays.
+its rows at one time: their fingerprints are joined with those beside the segments of the days before and after, since
+spans of one trace begin within a day of each other. As on arrival a fingerprint says "perhaps", and the rows
+themselves are looked up. What was sealed stays.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
