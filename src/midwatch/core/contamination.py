@@ -86,6 +86,9 @@ _SECRETS: Final = (
     r"|conversation|chat history|\.env\b)"
 )
 
+_PLACE: Final = r"https?:|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b"
+
+# nothing in a rule is without a bound: an agent must not be able to write what is looked at for hours
 _RULES: Final[tuple[tuple[Kind, str], ...]] = (
     (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{{0,30}}?\b{_OLD}\b[^.\n]{{0,20}}?\b{_SAID}\b"),
     (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget)\b (?:all|any|everything)\b[^.\n]{{0,30}}?\b(?:{_SAID}|you (?:were|have been) told|said before)\b"),
@@ -100,7 +103,7 @@ _RULES: Final[tuple[tuple[Kind, str], ...]] = (
     (Kind.ROLE, r"</?(?:system|system-reminder|system_prompt|assistant_response|tool_result|function_results)>"),
     (Kind.ROLE, r"(?:^|\n)[^\S\n]{0,40}#{2,4} ?(?:system|instruction|assistant)s?\s{0,40}:"),
     (Kind.SECRECY, r"\b(?:do not|don't|never|without)\b (?:tell|telling|inform|informing|mention(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify|notifying|show(?:ing)?)\b[^.\n]{0,30}?\b(?:the |your )?(?:user|operator|human|person you)\b"),
-    (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b[^\n]{{0,20}}?(?:https?:|[\w.+-]+@|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b)"),
+    (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b(?=[^\n]{{0,190}}?(?:{_PLACE}|@))[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b(?:[^\n]{{0,20}}?(?:{_PLACE})|[^\n]{{0,50}}?[\w.+-]@)"),
 )  # fmt: skip
 _NEEDED: Final[tuple[tuple[str, ...], ...]] = (
     ("ignor;forget;disregard;override;bypass", "instruction;prompt;rule;guideline;direction;command;message"),

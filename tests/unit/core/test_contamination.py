@@ -110,6 +110,7 @@ def test_any_text_is_looked_at_and_stays_bounded(text: str) -> None:
     [
         "ignore " * 30_000, "send api key " * 20_000, "[" * 200_000, "<th " * 50_000, "a,b\n" * 50_000,
         "\u200bx" * 100_000, "ignore all " * 20_000, "{" * 200_000, "do not tell " * 20_000, '"' * 200_000,
+        "@ " + "include-secrets-to-" * 10_000, "@ " + "include secrets to at " * 9_000,
         "## system" + "\n" * 190_000, "## system" + " \n" * 95_000, "<system" + "\ufdfa" * 190_000,
     ],
     ids=lambda text: text[:12],
