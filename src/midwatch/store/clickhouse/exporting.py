@@ -106,7 +106,7 @@ def _write_lines(
     table, count = TABLES[signal], 0
     parts = client.parts(text, values, timeout_s=EXPORT_TIMEOUT_S, settings=_SETTINGS)
     with part.open("w", encoding="utf-8") as file, closing(parts):
-        for several in _whole(parts):
+        for several in whole(parts):
             made = [table.item(back(signal, json.loads(line))) for line in several]
             count += len(made)
             file.writelines(lines(made))
@@ -115,7 +115,7 @@ def _write_lines(
     return count
 
 
-def _whole(parts: Iterable[bytes]) -> Iterator[list[bytes]]:
+def whole(parts: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Yield the lines of pieces that end anywhere. Raises StoreError when the last one has no end."""
     rest: list[bytes] = []
     for part in parts:
