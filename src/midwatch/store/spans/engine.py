@@ -308,6 +308,8 @@ class Engine:
                 "auto_checkpoint_skip_wal_threshold": "1000000000000",
                 "checkpoint_on_detach": "DISABLED",
                 "autoinstall_known_extensions": False,
+                # else what a question or a sealing took stays with the process: the allocator gives it back by itself
+                "allocator_background_threads": True,
                 "preserve_insertion_order": False,
                 "parquet_metadata_cache": True,
             },
