@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class HubProcess:
         with urllib.request.urlopen(request, timeout=30) as answer:
             told = answer.read()
             kind = answer.headers["content-type"]
-        return json.loads(told) if "json" in kind else told.decode()
+        return json.loads(told) if kind.startswith("application/json") else told.decode()
 
     @property
     def watches(self) -> bool:
@@ -214,6 +215,9 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
         told = client.ask("SELECT id, count() FROM midwatch_beats FINAL WHERE agent = 'prices' GROUP BY 1")  # fmt: skip
     found = {trace: (count, ids) for trace, count, ids in stored.rows}
     assert {found.get(trace) for trace in load.traces} == {(8, 8)}
+    lines = others[1].ask("GET", "/api/export/spans?format=jsonl&agent=inbox").splitlines()
+    exported = Counter(json.loads(line)["trace_id"] for line in lines)
+    assert {exported[trace] for trace in load.traces} == {8}
     assert load.beats <= {beat for beat, _ in told.rows}
     assert {count for _, count in told.rows} == {1}
     _each_incident_once(stores["state"])

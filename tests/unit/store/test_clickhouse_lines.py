@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.errors import StoreError
@@ -19,12 +19,14 @@ def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
     return [text[a:b] for a, b in pairwise(places)]
 
 
+@settings(deadline=None)
 @given(LINES, st.lists(st.integers(0, 500), max_size=20))
 def test_wherever_pieces_end_the_lines_are_the_same(lines: list[bytes], cuts: list[int]) -> None:
     text = b"".join(line + b"\n" for line in lines)
     assert [line for several in whole(pieces(text, cuts)) for line in several] == lines
 
 
+@settings(deadline=None)
 @given(LINES, st.lists(st.integers(0, 500), max_size=20))
 def test_a_line_without_an_end_is_an_error(lines: list[bytes], cuts: list[int]) -> None:
     text = b"".join(line + b"\n" for line in lines) + b"["
