@@ -176,3 +176,23 @@ async def test_what_another_version_queued_stays_as_it_is() -> None:
     one = Queued(Signal.LOGS, 7, (("inbox", None), ("a", "r")), b"data")
     assert Queued.read(one.record()) == one
     assert weight(one.record()[:16]) == 7
+
+
+@pytest.mark.parametrize(
+    ("what", "gone"),
+    [
+        ({"traces": frozenset({trace_id("t1")})}, 1),
+        ({"before_ns": 2**62}, 2),
+        ({"traces": frozenset({trace_id("t1")}), "signals": frozenset({Signal.CONTENTS})}, 1),
+    ],
+)
+async def test_what_would_be_refused_now_is_deleted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, what: dict[str, Any], gone: int
+) -> None:
+    house = House()
+    await house.keep(span("a1", "t1"), span("a2", "t2"))
+    with monkeypatch.context() as patched:
+        # as a span whose mended bytes made it larger than what may come in
+        patched.setattr(Rows, "fits", lambda _, size: size < 0)
+        assert await house.forget(**what) == gone
+    assert (await house.left())["spans"] == ["a2"][: 2 - gone]

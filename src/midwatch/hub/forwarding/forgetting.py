@@ -93,7 +93,7 @@ class Forgetting:
             kept = one.item
             if self._meets(queued.signal, one):
                 changed = True
-                kept = b"" if gone else self._bare(queued.signal, one.batch, one.item)
+                kept = b"" if gone else self._bare(queued.signal, one.batch)
             if not kept:
                 self.removed += 1
                 continue
@@ -106,11 +106,11 @@ class Forgetting:
             return None
         return Queued(queued.signal, items, tuple(whose), request.SerializeToString()).record()
 
-    def _bare(self, signal: Signal, batch: Batch, item: bytes) -> bytes:
+    def _bare(self, signal: Signal, batch: Batch) -> bytes:
         for body in self._encoder.bodies(batch, signal, with_contents=False):
             group = wire.Group.FromString(wire.Request.FromString(body.data).groups[0])
             return bytes(wire.ScopeGroup.FromString(group.scopes[0]).items[0])
-        return item
+        return b""  # what cannot be told apart from its contents goes with them
 
     def _each(self, queued: Queued) -> Iterator[_One]:
         for raw, (agent, run_id) in zip(
@@ -138,7 +138,8 @@ class Forgetting:
         if what.runs and one.run_id not in what.runs:
             return False
         row = next(iter(one.batch.rows(signal)), None)
-        trace, time_ns = _facts(signal, row)
+        # none of what would be refused now: mended bytes may have made it larger than what comes in may be
+        trace, time_ns = _plain(signal, one.item) if row is None else _facts(signal, row)
         if what.by_trace and trace not in self._traces:
             return False
         if what.traces and trace not in what.traces:
@@ -183,9 +184,7 @@ def _says(what: Selector, row: Row) -> bool:
     return all(tags.get(name) == value for name, value in what.tags.items())
 
 
-def _facts(signal: Signal, row: Row | None) -> tuple[bytes | None, int | None]:
-    if row is None:
-        return None, None
+def _facts(signal: Signal, row: Row) -> tuple[bytes | None, int | None]:
     if signal is Signal.SPANS:
         return row[form.TRACE_ID], row[form.START_NS]
     if signal is Signal.LOGS:
@@ -193,15 +192,22 @@ def _facts(signal: Signal, row: Row | None) -> tuple[bytes | None, int | None]:
     return None, row[POINTS.at["time_ns"]]
 
 
-def _time_of(signal: Signal, item: bytes) -> float:
-    """Return when something was, so that it is taken as if it came then."""
+def _plain(signal: Signal, item: bytes) -> tuple[bytes | None, int | None]:
+    """Return trace and time (ns) of an item as it stands there."""
     if signal is Signal.SPANS:
-        return wire.Span.FromString(item).start / 1e9
+        span = wire.Span.FromString(item)
+        return bytes(span.trace_id), span.start
     if signal is Signal.LOGS:
-        return wire.Log.FromString(item).time / 1e9
+        log = wire.Log.FromString(item)
+        return bytes(log.trace_id), log.time
     metric = wire.Metric.FromString(item)
     for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
         if raw := getattr(metric, kind):
             for point in wire.Data.FromString(raw).points:
-                return wire.Number.FromString(point).time / 1e9
-    return 0.0
+                return None, wire.Number.FromString(point).time
+    return None, None
+
+
+def _time_of(signal: Signal, item: bytes) -> float:
+    """Return when something was, so that it is taken as if it came then."""
+    return (_plain(signal, item)[1] or 0) / 1e9
