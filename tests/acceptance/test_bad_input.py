@@ -345,7 +345,8 @@ DATABASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "state of a newer version": (
         _newer_state,
         r"\S+/hub/state\.db was written by a newer Midwatch \(revision '9999', this one knows up to "
-        r"'\w+'\): install that version again, or give another --data directory",
+        r"'(\w+)'\): install that version again, there take it back with 'midwatch migrate --to \1', or give another "
+        r"--data directory",
     ),
     "telemetry of a newer version": (
         _newer_telemetry,

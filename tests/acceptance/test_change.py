@@ -60,6 +60,7 @@ def test_versions_and_drift_are_shown(instance: Instance, midwatch: Callable[...
     assert instance.wait(lambda: inbox()["version"]["revision"] is not None, DEADLINE_S)
     version = inbox()["version"]
     assert version["revision"]["commit"] == "a" * 40
+    assert instance.wait(lambda: instance.get("/api/runs?agent=inbox&limit=1")["items"], DEADLINE_S)
     (run,) = instance.get("/api/runs?agent=inbox&limit=1")["items"]
     assert run["configuration"] == version["configuration"]
     assert run["environment"] == version["environment"]

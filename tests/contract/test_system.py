@@ -92,6 +92,8 @@ async def test_timers_come_in_time_and_can_be_cancelled(ground: Ground) -> None:
 async def test_a_member_of_a_run_is_told_and_can_be_killed_alone(ground: Ground) -> None:
     process = ground.launch("fork; print up; live")
     await ground.until(lambda: b"up" in ground.output)
+    # a process that is just made, or just executes another program, has no memory for a moment
+    await ground.until(lambda: [m.rss_bytes > 0 for m in ground.system.members(process)] == [True])
     (member,) = ground.system.members(process)
     (seen,) = ground.system.members(process, certain=False)
     assert (seen.pid, seen.started, seen.claim) == (member.pid, member.started, member.claim)

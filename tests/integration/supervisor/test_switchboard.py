@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.calls.variables import Past
+from midwatch.core.descent import Branch
 from midwatch.core.family import Born
 from midwatch.core.fleet import Agent
 from midwatch.core.states import State
@@ -385,7 +386,8 @@ async def test_a_run_whose_sub_agents_outlive_it_keeps_its_key_for_a_day(house: 
         house.gateway.asked.clear()
         run = house.keeper.run
         assert run is not None
-        run.kin["child"] = Born("child", "inbox:search", None, None, outlive=outlive)
+        born = Born("child", "inbox:search", None, None, outlive=outlive)
+        run.kin["child"] = Branch(born, None, set())
         await house.order("restart")
         await house.until(lambda: bool(house.gateway.told("runs/ended")), "the end")
         (told,) = house.gateway.told("runs/ended")

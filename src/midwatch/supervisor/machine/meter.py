@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -63,12 +63,18 @@ class Known:
     names: dict[tuple[int, int], str | None] = field(
         default_factory=dict[tuple[int, int], str | None]
     )
-    """By pid and start time, which agent each process says it is."""
+    """By pid and start time, which agent each process says it is; None: no other than the run's own."""
+    naming: bool = False
+    """Whether names are being read."""
 
     def take(self, measured: tuple[int | None, float] | None) -> None:
         self.asked_at = None
         self.pss_at = time.monotonic()
         self.pss_bytes, self.pss_took_s = measured or (None, 0.0)
+
+    def take_names(self, found: dict[tuple[int, int], str | None] | None) -> None:
+        self.naming = False
+        self.names.update(found or {})
 
 
 class Meter:
@@ -90,7 +96,7 @@ class Meter:
             self._weigh(wanted)
         for process, root, others in wanted:
             known = self._of(process)
-            named = _named(process, others, known, light=light)
+            named = self._named(process, others, known, light=light)
             found[process.pid] = _sum(process, root, others, known, named)
         return found
 
@@ -112,6 +118,24 @@ class Meter:
             left_s -= known.pss_took_s or (1 + len(others)) * USUAL_S
             if left_s <= 0:
                 break
+
+    def _named(
+        self, process: Measured, others: list[Stat], known: Known, *, light: bool
+    ) -> frozenset[tuple[int, float, str]]:
+        """Return who is known to say that it is another agent than the run's own, and have it read of the others for
+        the samples to come. The light look has it read of newcomers only; the full one of all, for a program that is
+        executed later may have another. Aside: the kernel keeps waiting who asks a process that forks, and who would
+        end a fork bomb must not wait for it.
+        """
+        living = {(e.pid, e.started) for e in others if e.state not in "ZX"}
+        known.names = {key: name for key, name in known.names.items() if key in living}
+        wanted = [key for key in living if not light or key not in known.names]
+        if wanted and not known.naming:
+            known.naming = True
+            given = ("", process.launch.env.get("MIDWATCH_AGENT", ""))
+            self._aside.do(_names(wanted, given), known.take_names)
+        told = ((pid, float(at), name) for (pid, at), name in known.names.items() if name)
+        return frozenset(itertools.islice(told, MAX_NAMED))
 
     def _of(self, process: Measured) -> Known:
         return self._known.setdefault(process.pid, Known())
@@ -142,22 +166,20 @@ def _timed(entries: Sequence[Stat]) -> Generator[None, None, tuple[int | None, f
     return found, time.monotonic() - began
 
 
-def _named(
-    process: Measured, others: list[Stat], known: Known, *, light: bool
-) -> frozenset[tuple[int, float, str]]:
-    """Return who says that it is another agent than the run's own. The light look reads the environment of
-    newcomers only; the full one reads all anew, for a program that is executed later may have another."""
-    before, known.names = known.names, {}
-    for entry in others:
-        if entry.state in "ZX":
+def _names(
+    keys: Sequence[tuple[int, int]], given: Collection[str]
+) -> Generator[None, None, dict[tuple[int, int], str | None]]:
+    """Return, in steps, which agent each process says it is; None where it is the run's own."""
+    found: dict[tuple[int, int], str | None] = {}
+    for pid, started in keys:
+        name = procfs.agent_of(pid)
+        if name is None or name in given:
+            name = None
+        elif (after := procfs.stat(pid)) is None or after.started != started:
             continue
-        key = entry.pid, entry.started
-        known.names[key] = before[key] if light and key in before else procfs.agent_of(entry.pid)
-    given = (None, "", process.launch.env.get("MIDWATCH_AGENT", ""))
-    told = (
-        (p, float(s), name) for (p, s), name in known.names.items() if name and name not in given
-    )
-    return frozenset(itertools.islice(told, MAX_NAMED))
+        found[pid, started] = name
+        yield
+    return found
 
 
 def _sum(
