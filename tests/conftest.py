@@ -18,6 +18,7 @@ import functools
 import ipaddress
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -44,6 +45,8 @@ _CHROMIUM = os.environ.get("MIDWATCH_CHROMIUM") or os.environ.get("PYTEST_HOUSE_
 def _clean_environment() -> None:
     """Runs at import, before anything of Midwatch is; workers inherit what the controller did."""
     if _SESSION in os.environ:
+        # for the workers alone: the programs under test hash as they do for users
+        os.environ.pop("PYTHONHASHSEED", None)
         return
     for name in list(os.environ):
         if name.startswith(_FOREIGN) or name in _FOREIGN_NAMES or name.lower().endswith("_proxy"):
@@ -51,6 +54,8 @@ def _clean_environment() -> None:
     if _CHROMIUM:
         os.environ["PYTEST_HOUSE_CHROMIUM"] = _CHROMIUM
     os.environ[_SESSION] = uuid.uuid4().hex
+    # the workers of xdist must give each test the same name, also where a name shows a set
+    os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
     os.environ["PYTEST_HOUSE_HOME"] = os.environ.get("HOME", "")
     home = tempfile.mkdtemp(prefix="midwatch-home-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)

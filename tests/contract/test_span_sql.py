@@ -12,26 +12,11 @@ from midwatch.core.errors import StoreError
 from midwatch.core.spans.questions import BadQuestion, Choice, SqlLimits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from spans import NOON_S, Place, batch, call, content, point, record, seen, span, trace_id
+from spans import ask, call, content, point, record, seen, span, trace_id
 
-__all__ = ["seen"]
+__all__ = ["ask", "seen"]
 
 ALL = Choice()
-
-
-@pytest.fixture
-async def ask(seen: tuple[Place, bool]) -> Any:
-    """Return a function that keeps rows and returns the questions, before and after settling."""
-    place, settled = seen
-
-    async def keep(*rows: Any, **more: Any) -> Any:
-        store, questions = await place.opened()
-        await store.append(batch(*rows, **more))
-        if settled:
-            await store.settle(NOON_S + 86_400.0)
-        return questions
-
-    return keep
 
 
 async def test_sql_sees_every_table(ask: Any) -> None:
