@@ -48,7 +48,7 @@ COUNTERS: Final[dict[str, Counter]] = {
     "sampled": Counter("spans that sampling let go; their sums stay", "kind"),
     "expired": Counter("rows that retention let go", "kind"),
     "keeping_failures": Counter(
-        "what failed of sealing, expiring, moving old spans, and of looking at disk and clock; it is tried again",
+        "what failed of sealing, expiring, and of looking at disk and clock; it is tried again",
         "reason",
     ),
     "sample_failures": Counter(

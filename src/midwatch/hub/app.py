@@ -216,7 +216,7 @@ class Hub:
         await self._roster.load(self._fleet)
         await self._restore()
         self._intake.start()
-        await self._spans.start(self._telemetry)
+        await self._spans.start()
         await self._recall()
         await self._watch.start()
 

@@ -16,7 +16,7 @@ from typing import Final
 from midwatch.core.access import Caller
 from midwatch.core.checkup import UNSAMPLED
 from midwatch.core.counts import Counts
-from midwatch.core.errors import SetupError, StoreError
+from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.digest import SpanObserver
 from midwatch.core.telemetry import HubListen
@@ -27,16 +27,13 @@ from midwatch.hub.keeping.life import Life
 from midwatch.hub.keeping.trusting import TellClock
 from midwatch.hub.listeners import Listeners
 from midwatch.hub.losing import Find, Losing
-from midwatch.hub.olden import move
 from midwatch.hub.prices import pricer, set_prices, written_at
 from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.http import OtlpHttp
 from midwatch.ingest.otlp.intake import OtlpIntake, Registry
 from midwatch.store.opening import HubStores
-from midwatch.store.small import SmallStore
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.settled import Books, Terms
-from midwatch.store.telemetry import Telemetry
 
 SETTLE_EVERY_S: Final = 30.0
 """How often the store is asked to seal, count, sum and compact what is due, and to let go what is too old."""
@@ -94,22 +91,16 @@ class SpanRoom:
         self.http = OtlpHttp(intake)
         self._listeners = Listeners(intake, by_token)
         self._working: list[asyncio.Task[None]] = []
-        self._moving: asyncio.Task[None] | None = None
-        self._stopped = False
         self.reload(fleet, data)
 
-    async def start(self, before: SmallStore) -> None:
-        """Open the store; `before` may hold spans of an older version, which are moved. Raises SetupError,
-        StoreError."""
+    async def start(self) -> None:
+        """Open the store and begin to take. Raises SetupError, StoreError."""
         await self.store.open()
         await self.life.start()
         self._working = [
             asyncio.create_task(self._settle_on(), name="spans settling"),
             asyncio.create_task(self.losing.run(), name="spans losing"),
         ]
-        if isinstance(before, Telemetry) and isinstance(self.store, EmbeddedSpans):
-            moving = self._move(before, self.store)
-            self._moving = asyncio.create_task(moving, name="spans moving")
 
     def reload(self, fleet: Fleet, data: Path) -> None:
         """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
@@ -160,27 +151,12 @@ class SpanRoom:
 
     async def stop(self) -> None:
         """Write what waits, and close."""
-        self._stopped = True
-        if self._moving is not None:
-            # not cancelled: its question of the other store would go on without it
-            await asyncio.wait([self._moving])
         for task in self._working:
             task.cancel()
         if self._working:
             await asyncio.wait(self._working)
         await self.life.stop()
         await self.store.stop()
-
-    async def _move(self, before: Telemetry, into: EmbeddedSpans) -> None:
-        try:
-            await move(before, into, self._pricer.price, self._counts, lambda: self._stopped)
-        except StoreError as error:
-            self._counts.add("keeping_failures", "moving")
-            log.warning("spans of an older version are moved at the next start: %s", error)
-        except Exception:
-            # what an older version wrote must not keep the hub from working
-            self._counts.add("keeping_failures", "moving")
-            log.exception("spans of an older version are not moved")
 
     async def _settle_on(self) -> None:
         while True:

@@ -247,28 +247,6 @@ class Telemetry:
             with contextlib.suppress(duckdb.Error):
                 self._close()
 
-    async def drop(self, table: str) -> None:
-        """Remove a table that older versions had. Raises StoreError."""
-        await self._letting_go(lambda writer: writer.execute(f'DROP TABLE IF EXISTS "{table}"'))
-
-    async def discard(self, table: str, key: str, values: Sequence[str]) -> None:
-        """Remove those rows of such a table of which `key`, an expression of SQL, is one of the values. Raises
-        StoreError."""
-        sql = f'DELETE FROM "{table}" WHERE {key} IN (SELECT unnest(?))'  # noqa: S608
-        await self._letting_go(lambda writer: writer.execute(sql, [list(values)]))
-
-    async def _letting_go(self, work: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
-        def safe() -> None:
-            try:
-                work(self._need_writer())
-            except duckdb.Error as error:
-                self._recover(error)
-                raise StoreError(
-                    f"the telemetry store cannot let go: {first_line(error)}"
-                ) from None
-
-        await asyncio.get_running_loop().run_in_executor(self._writing, safe)
-
     async def expire(self, kind: str, before: float, agents: Mapping[str, float]) -> int:
         """Remove rows of a table (`beats`, `events`, `samples`) that are older than `before`, of `agents` those older
         than theirs (Unix seconds; -inf: none); return how many went. Of each agent the newest event of each kind
