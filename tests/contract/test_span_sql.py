@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,38 +33,41 @@ async def test_sql_sees_every_table(ask: Any) -> None:
         assert [list(one) for one in table.rows] == [[value]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "DELETE FROM spans",
-        "DROP TABLE spans",
-        "INSERT INTO spans SELECT * FROM spans",
-        "CREATE TABLE x (a INT)",
-        "SELECT 1; SELECT 2",
-        "SELECT * FROM '/etc/passwd'",
-        "SELECT * FROM read_csv('/etc/passwd')",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "SELECT * APPLY(file) FROM (SELECT '/etc/hostname' AS path)",
-        "SELECT COLUMNS('path') APPLY(p -> file(p)) FROM (SELECT '/etc/hostname' AS path)",
-        "SELECT * REPLACE (file('/etc/hostname') AS path) FROM (SELECT '' AS path)",
-        "SELECT 1 AS n, '' AS p ORDER BY n WITH FILL TO 3 INTERPOLATE (p AS file('/etc/hostname'))",
-        "SELECT sum(1) OVER (PARTITION BY file('/etc/hostname'))",
-        "COPY spans TO '/tmp/out.csv'",
-        "ATTACH '/tmp/other.db' AS other",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SET enable_external_access = true",
-        "PRAGMA database_list",
-        "SELECT nothing FROM spans",
-        "SELECT FROM WHERE",
-    ],
+REFUSED = (
+    "",
+    "DELETE FROM spans",
+    "DROP TABLE spans",
+    "INSERT INTO spans SELECT * FROM spans",
+    "CREATE TABLE x (a INT)",
+    "SELECT 1; SELECT 2",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * APPLY(file) FROM (SELECT '/etc/hostname' AS path)",
+    "SELECT COLUMNS('path') APPLY(p -> file(p)) FROM (SELECT '/etc/hostname' AS path)",
+    "SELECT * REPLACE (file('/etc/hostname') AS path) FROM (SELECT '' AS path)",
+    "SELECT 1 AS n, '' AS p ORDER BY n WITH FILL TO 3 INTERPOLATE (p AS file('/etc/hostname'))",
+    "SELECT sum(1) OVER (PARTITION BY file('/etc/hostname'))",
+    "COPY spans TO '/tmp/out.csv'",
+    "ATTACH '/tmp/other.db' AS other",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "PRAGMA database_list",
+    "SELECT nothing FROM spans",
+    "SELECT FROM WHERE",
 )
-async def test_sql_reads_telemetry_and_nothing_else(ask: Any, text: str) -> None:
+
+
+async def test_sql_reads_telemetry_and_nothing_else(ask: Any) -> None:
     q = await ask(span("a"))
-    with pytest.raises(BadQuestion):
-        await q.sql(text, SqlLimits())
-    assert len((await q.traces(ALL, None, 10)).items) == 1
+    taken: list[str] = []
+    for text in REFUSED:  # one store for all: filling it takes longer than they do
+        with contextlib.suppress(BadQuestion):
+            await q.sql(text, SqlLimits())
+            taken.append(text)
+        assert len((await q.traces(ALL, None, 10)).items) == 1, text
+    assert taken == []
 
 
 async def test_sql_is_bounded_in_rows_bytes_and_time(ask: Any) -> None:
