@@ -7,18 +7,18 @@ a browser's cookie the origin of what it changes. What passes finds its caller i
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from midwatch.api.callers import Callers
 from midwatch.api.login import Login
+from midwatch.api.names import Names, is_passed_on
 from midwatch.api.rules import Open, needed
 from midwatch.core.access import Caller, Scope
 from midwatch.core.counts import Counts
@@ -38,23 +38,11 @@ LOCAL: Final = Caller("local", frozenset({Scope.WRITE}))
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
 log = logging.getLogger(__name__)
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether an address or name means this machine alone."""
-    if host in LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Gate:
-    """`hosts` are the names by which the hub may be called besides those of this machine."""
+    """`names` are those by which the hub may be called; `loopback`: it listens on this machine alone."""
 
     def __init__(
         self,
@@ -64,7 +52,7 @@ class Gate:
         counts: Counts,
         *,
         loopback: bool,
-        hosts: frozenset[str],
+        names: Names,
         error_page: ErrorPage | None = None,
     ) -> None:
         self._app = app
@@ -72,9 +60,8 @@ class Gate:
         self._login = login
         self._counts = counts
         self._loopback = loopback
-        self._hosts = hosts
+        self._names = names
         self._error_page = error_page
-        self._good_hosts: set[bytes] = set()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -89,7 +76,7 @@ class Gate:
             elif name == b"cookie":
                 cookie = value
         try:
-            self._check_host(host)
+            self._names.check_host(host)
             # not for HEAD: what only previews a link must not use it up
             if (
                 scope["path"] == "/login"
@@ -125,25 +112,6 @@ class Gate:
             response = Response(refusal.body(), refusal.status, refusal.headers, MEDIA_TYPE)
         await response(scope, receive, send)
 
-    # -- host ------------------------------------------------------------------------------------
-
-    def _check_host(self, host: bytes | None) -> None:
-        if host in self._good_hosts:
-            return
-        text = (host or b"").decode("latin-1")
-        try:
-            name = urlsplit(f"//{text}").hostname or ""
-        except ValueError:
-            name = ""
-        if host is None or not (is_loopback(name) or name.rstrip(".") in self._hosts):
-            raise Refusal(
-                421,
-                f"this hub is not called {text[:100]!r}; start it with --allow-host {name[:60] or 'NAME'} if it is",
-                reason="host",
-            )
-        if len(self._good_hosts) < 100:
-            self._good_hosts.add(host)
-
     # -- caller ----------------------------------------------------------------------------------
 
     async def _caller(
@@ -160,7 +128,7 @@ class Gate:
         if isinstance(needs, Open):
             if path.startswith("/ping/") and not caller.may(Scope.WRITE):
                 raise self._forbidden(caller, Scope.WRITE)
-            if path == "/metrics" and not self._loopback and not caller.may(Scope.READ):
+            if path == "/metrics" and not self._is_local(scope) and not caller.may(Scope.READ):
                 raise self._forbidden(caller, Scope.READ)
         elif not caller.may(needs):
             raise self._forbidden(caller, needs)
@@ -189,7 +157,7 @@ class Gate:
     def _anonymous(self, scope: AsgiScope, needs: Scope | Open) -> Caller:
         if needs is Open.ALWAYS:
             return ANYBODY
-        if needs is Open.LOOPBACK and self._loopback:
+        if needs is Open.LOOPBACK and self._is_local(scope):
             if scope["path"].startswith("/ping/"):
                 if _header(scope, b"sec-fetch-site") == "cross-site":
                     raise Refusal(403, "another site's page may not ping", reason="cross_site")
@@ -199,13 +167,17 @@ class Gate:
             "no token: send Authorization: Bearer TOKEN (midwatch token create), or open the login link"
         )
 
+    def _is_local(self, scope: AsgiScope) -> bool:
+        """Tell whether a request began on this machine: not what a proxy beside the hub passed on."""
+        return self._loopback and not is_passed_on(scope["headers"])
+
     async def _by_cookie(self, scope: AsgiScope, cookie: bytes | None) -> Caller | None:
         secret = self._secret(cookie)
         if secret is None:
             return None
         caller = await self._callers.by_cookie(secret)
-        if caller is not None and scope["method"] not in SAFE and not _same_origin(scope):
-            raise Refusal(403, "another site's page may not do this", reason="cross_site")
+        if caller is not None and scope["method"] not in SAFE:
+            self._names.check_page(_texts(scope))
         return caller
 
     def _secret(self, cookie: bytes | None) -> str | None:
@@ -252,10 +224,5 @@ def _header(scope: AsgiScope, name: bytes) -> str | None:
     return next((v.decode("latin-1") for k, v in scope["headers"] if k == name), None)
 
 
-def _same_origin(scope: AsgiScope) -> bool:
-    """Tell whether a browser's request comes from our own page. Old browsers send Origin alone."""
-    site = _header(scope, b"sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = _header(scope, b"origin")
-    return origin is not None and urlsplit(origin).netloc == _header(scope, b"host")
+def _texts(scope: AsgiScope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

@@ -68,7 +68,7 @@ def build(room: Room) -> APIRouter:
     @router.post("/api/login-links", status_code=201)
     async def link() -> Response:  # pyright: ignore[reportUnusedFunction]
         """Make a one-time link by which a browser signs in."""
-        return Json({"url": room.login.new_link()}, 201, {"cache-control": "no-store"})
+        return Json({"url": await room.login.new_link()}, 201, {"cache-control": "no-store"})
 
     return router
 

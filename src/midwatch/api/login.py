@@ -1,18 +1,18 @@
 """The one-time link by which a browser signs in, and the cookie that it gets.
 
-A code has 128 bits and works once, so guessing is hopeless and needs no slowing down. The current
-link lies in `hub/link`, readable by the owner only; a used link is removed.
+A code has 128 bits and works once, so guessing is hopeless and needs no slowing down. Its digest is in the state
+database: of several hubs behind one address any takes it. The current link lies in `hub/link`, readable by the owner
+only; a used link is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from midwatch.core.errors import SetupError
 from midwatch.store.tokens import LOGIN_S, LoginStore
@@ -31,23 +31,29 @@ class Login:
         self._logins = logins
         self._file = link_file
         self._clock = clock
-        self._codes: dict[str, float] = {}
         self.base_url = ""
-        self.cookie = "midwatch"
-        """Named with the port: cookies of one host are shared by all its ports."""
+        self.public_url: str | None = None
+        """Where people reach the pages, when that is another address (`hub.public_url`)."""
+        self._port = 0
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name, with the port: cookies of one host are shared by all its ports."""
+        if self.public_url is None:
+            return f"midwatch_{self._port}"
+        parts = urlsplit(self.public_url)
+        # the same at all hubs behind that address, whatever they listen on
+        return f"midwatch_{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
     def listen(self, base_url: str, port: int) -> None:
         """Take the address that the hub got."""
         self.base_url = base_url
-        self.cookie = f"midwatch_{port}"
+        self._port = port
 
-    def new_link(self) -> str:
-        """Return a fresh link and write it to the file. Raises SetupError."""
-        code = secrets.token_urlsafe(16)
-        self._codes[_hash(code)] = self._clock() + CODE_S
-        while len(self._codes) > MAX_CODES:
-            del self._codes[next(iter(self._codes))]
-        url = f"{self.base_url}/login?code={code}"
+    async def new_link(self) -> str:
+        """Return a fresh link and write it to the file. Raises SetupError, StoreError."""
+        code = await self._logins.create_code(self._clock(), CODE_S, MAX_CODES)
+        url = f"{self.public_url or self.base_url}/login?code={code}"
         fresh = self._file.with_name(self._file.name + ".new")
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -62,9 +68,8 @@ class Login:
 
     async def enter(self, code: str) -> str | None:
         """Return the Set-Cookie header for a good code, once; None for any other."""
-        expires = self._codes.pop(_hash(code), None)
         now = self._clock()
-        if expires is None or expires < now:
+        if not await self._logins.use_code(code, now):
             return None
         with contextlib.suppress(
             OSError
@@ -80,7 +85,3 @@ class Login:
         """End a login and return the Set-Cookie header that forgets it."""
         await self._logins.end(secret)
         return f"{self.cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
-
-
-def _hash(code: str) -> str:
-    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()

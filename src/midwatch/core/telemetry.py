@@ -88,6 +88,27 @@ def _refuse_password(value: str) -> None:
         raise units.Unexpected("an address without a password", units.HIDDEN, hint)
 
 
+def _check_public(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        fine = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and "@" not in parts.netloc
+            and value.isascii()
+            and not (parts.path.strip("/") or parts.query or parts.fragment)
+        )
+    except ValueError:
+        fine = False
+    if not fine:
+        hint = (
+            "without a path or a name of a user; letters beyond ASCII as browsers send them, xn--…"
+        )
+        raise units.Unexpected("an address such as https://midwatch.example.com", value, hint)
+    return value.rstrip("/").lower()
+
+
 def _check_share(value: float) -> float:
     if value > 1:
         raise units.Unexpected("a share from 0% to 100%", f"{value:.0%}")
@@ -231,6 +252,14 @@ class HubListen(Model):
     """OTLP over HTTP at the usual address, besides the one above; 127.0.0.1:4318 for example."""
     otlp_grpc: Listen | None = None
     """OTLP over gRPC; 127.0.0.1:4317 for example."""
+    public_url: Annotated[str, AfterValidator(_check_public)] | None = None
+    """The address by which people reach the pages, where it is another one: https://midwatch.example.com behind a load
+    balancer. Forms of its pages are taken, its name is one of the hub's, and login links lead there."""
+    hosts: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]], Field(max_length=50)
+    ] = []
+    """Further names by which programs call the hub (Host header, without the port), besides those of this machine and
+    of `public_url`."""
     keep: Keep = Keep()
     sample: Annotated[list[SampleRule], Field(max_length=50)] = []
     """Rules, in order, for traces that are over: the first whose condition holds decides. Without any that holds

@@ -49,7 +49,7 @@ async def serve(settings: Settings) -> None:
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{shown}:{server.port}"
     hub.login.listen(url, server.port)
-    hub.login.new_link()
+    await hub.login.new_link()
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,9 +25,10 @@ from midwatch import web
 from midwatch.api import app as api
 from midwatch.api.answers import Room
 from midwatch.api.callers import Callers
-from midwatch.api.gate import Gate, is_loopback
+from midwatch.api.gate import Gate
 from midwatch.api.health import Health
 from midwatch.api.login import Login
+from midwatch.api.names import Names, is_loopback
 from midwatch.api.node import Nodes
 from midwatch.api.stream import Stream
 from midwatch.core.counts import Counts
@@ -83,6 +84,8 @@ class Hub:
         token = _secret(settings.data / "token").decode().strip()
         secret = _secret(settings.data / "secret")
         self.login = Login(logins, self._folder / "link", clock)
+        self._names = Names(settings.allow_hosts)
+        self._call()
         self._callers = Callers(token, secret, self._tokens, logins, clock)
         self._stream = Stream(self.counts)
         self._nodes = Nodes(self._node_of, self.counts)
@@ -123,7 +126,7 @@ class Hub:
             self.login,
             self.counts,
             loopback=is_loopback(settings.host),
-            hosts=settings.allow_hosts,
+            names=self._names,
             error_page=_error_page,
         )
 
@@ -309,9 +312,16 @@ class Hub:
             log.error("the new fleet file is not used: %s", error)  # noqa: TRY400  its words suffice
             return
         self._fleet = fleet
+        self._call()
         self._roster.set_fleet(fleet)
         self._watch.reload(fleet)
         self._spans.reload(fleet, self.settings.data)
+
+    def _call(self) -> None:
+        """Take from the fleet file how the hub is called."""
+        hub = self._fleet.hub
+        self._names.set(hub.public_url, hub.hosts)
+        self.login.public_url = hub.public_url
 
     def _node_of(self, agent: str) -> str:
         known = self._view.look(agent)

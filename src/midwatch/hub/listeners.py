@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from midwatch.api.gate import is_loopback
+from midwatch.api.names import is_loopback, is_passed_on
 from midwatch.core.access import Caller, Scope
 from midwatch.core.errors import StoreError
 from midwatch.hub.server import HubServer, bind
@@ -110,7 +110,8 @@ class HttpDoor:
 
 
 def _check_page(headers: list[tuple[bytes, bytes]]) -> None:
-    """Refuse what a browser sends for another site: by its own word, or by a name that points here."""
+    """Refuse what a browser sends for another site, by its own word or by a name that points here, and what did not
+    begin on this machine."""
     host = header(headers, b"host")
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -124,6 +125,10 @@ def _check_page(headers: list[tuple[bytes, bytes]]) -> None:
         )
     if header(headers, b"sec-fetch-site") == "cross-site":
         raise Refusal(403, "another site's page may not send telemetry", reason="cross_site")
+    if is_passed_on(headers):
+        raise Refusal(
+            401, "a proxy passed this on, so it needs a token: midwatch token create NAME", reason="unauthorized"
+        )  # fmt: skip
 
 
 class Listeners:

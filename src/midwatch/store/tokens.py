@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from midwatch.core.access import API_PREFIX, Scope
 from midwatch.store.state import StateDb
@@ -84,8 +84,12 @@ class TokenStore:
         return await self._db.write(lambda c: c.execute(statement).rowcount) > 0
 
 
+_CODE: Final = "code:"
+"""Stands before the digest of a link's code, so that none is ever taken for a cookie's."""
+
+
 class LoginStore:
-    """Cookies of the pages."""
+    """Cookies of the pages, and codes of links by which one gets them."""
 
     def __init__(self, db: StateDb) -> None:
         self._db = db
@@ -95,12 +99,37 @@ class LoginStore:
         secret = secrets.token_urlsafe(32)
         values = {"hash": digest(secret), "created_at": now, "expires_at": now + LOGIN_S}
 
-        def work(connection: object) -> None:
-            connection.execute(delete(logins).where(logins.c.expires_at < now))  # type: ignore[attr-defined]
-            connection.execute(insert(logins).values(values))  # type: ignore[attr-defined]
+        def work(connection: Connection) -> None:
+            connection.execute(delete(logins).where(logins.c.expires_at < now))
+            connection.execute(insert(logins).values(values))
 
         await self._db.write(work)
         return secret
+
+    async def create_code(self, now: float, lasts_s: float, limit: int) -> str:
+        """Return the code of a new link; of more than `limit` that wait the oldest are void."""
+        code = secrets.token_urlsafe(16)
+        values = {"hash": _CODE + digest(code), "created_at": now, "expires_at": now + lasts_s}
+        waiting = (
+            select(logins.c.hash)
+            .where(logins.c.hash.startswith(_CODE))
+            .order_by(logins.c.created_at.desc(), logins.c.hash)
+        )
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(logins).values(values))
+            old = connection.execute(waiting.offset(limit)).scalars().all()
+            connection.execute(delete(logins).where(logins.c.hash.in_(old)))
+
+        await self._db.write(work)
+        return code
+
+    async def use_code(self, code: str, now: float) -> bool:
+        """Tell whether a code is good, once: of several hubs that are asked one says so."""
+        statement = delete(logins).where(
+            logins.c.hash == _CODE + digest(code), logins.c.expires_at > now
+        )
+        return await self._db.write(lambda c: c.execute(statement).rowcount) == 1
 
     async def valid(self, secret: str, now: float) -> bool:
         """Tell whether the cookie's secret is that of a login which lasts."""

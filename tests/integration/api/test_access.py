@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ COOKIE = "midwatch_8700"
 
 
 async def enter(hub: Any) -> str:
-    code = hub.hub.login.new_link().rpartition("=")[2]
+    code = (await hub.hub.login.new_link()).rpartition("=")[2]
     answer = await hub.client.get(f"/login?code={code}", token=None)
     assert (answer.status, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"]
@@ -53,7 +54,7 @@ async def test_everything_else_is_401_without_one_and_with_a_wrong_one(
 
 
 async def test_off_loopback_pings_and_metrics_need_a_token_as_well(tmp_path: Any) -> None:
-    from midwatch.api.gate import is_loopback
+    from midwatch.api.names import is_loopback
 
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
@@ -87,7 +88,7 @@ async def test_a_token_expires(hub: Any) -> None:
 
 
 async def test_a_link_works_once_and_its_cookie_reads_and_acts(hub: Any) -> None:
-    link = hub.hub.login.new_link()
+    link = await hub.hub.login.new_link()
     file = hub.data / "hub" / "link"
     assert file.read_text().strip() == link
     assert file.stat().st_mode & 0o777 == 0o600
@@ -101,7 +102,7 @@ async def test_a_link_works_once_and_its_cookie_reads_and_acts(hub: Any) -> None
 
 
 async def test_a_look_at_the_link_does_not_use_it_up(hub: Any) -> None:
-    link = hub.hub.login.new_link().removeprefix("http://127.0.0.1:8700")
+    link = (await hub.hub.login.new_link()).removeprefix("http://127.0.0.1:8700")
     await hub.client.ask("HEAD", link, token=None)
     assert (await hub.client.get(link, token=None)).status == 303
 
@@ -135,6 +136,79 @@ async def test_by_cookie_only_our_own_page_may_change_things(
         "/api/incidents/none/ack", token=None, headers={"cookie": cookie, **headers}
     )
     assert answer.status == status
+
+
+PUBLIC = "http://midwatch.example:8700"
+
+
+def reachable(hub: Any, **said: Any) -> None:
+    """Let the hub read a fleet file that says how it is called."""
+    file = hub.data / "fleet.json"
+    fleet = json.loads(file.read_text())
+    file.write_text(json.dumps({**fleet, "hub": said}))
+    hub.hub._reload()
+
+
+async def test_forms_behind_a_balancer_are_taken_from_the_public_address_and_no_other(
+    hub: Any,
+) -> None:
+    async def acked(origin: str, **more: str) -> Any:
+        # the balancer calls the hub by a name of its own, and browsers say no more than this over plain HTTP
+        headers = {"cookie": await enter(hub), "origin": origin, **more}
+        return await hub.client.post("/api/incidents/none/ack", token=None, headers=headers)
+
+    refused = await acked(PUBLIC)
+    assert refused.status == 403
+    assert "hub.public_url" in refused.json()["detail"]
+    assert PUBLIC in refused.json()["detail"]
+    # what a proxy says of names is believed from nobody
+    forged = {"x-forwarded-host": "midwatch.example:8700", "forwarded": "host=midwatch.example"}
+    assert (await acked(PUBLIC, **forged)).status == 403
+    reachable(hub, public_url=PUBLIC)
+    assert (await acked(PUBLIC)).status == 404
+    assert (await acked("http://127.0.0.1:8700")).status == 404
+    for other in (
+        "https://midwatch.example:8700",
+        "http://midwatch.example",
+        "http://evil.example",
+    ):
+        assert (await acked(other)).status == 403, other
+    assert (await acked(PUBLIC, **{"sec-fetch-site": "cross-site"})).status == 403
+
+
+async def test_the_public_address_is_a_name_of_the_hub_and_login_links_lead_there(hub: Any) -> None:
+    hub.client.host = "midwatch.example"
+    refused = await hub.client.get("/healthz")
+    assert refused.status == 421
+    assert "hub.public_url" in refused.json()["detail"]
+    reachable(hub, public_url="https://Midwatch.example/", hosts=["balancer"])
+    assert (await hub.client.get("/healthz")).status == 200
+    link = await hub.hub.login.new_link()
+    assert link.startswith("https://midwatch.example/login?code=")
+    assert (await enter(hub)).startswith("midwatch_443=")
+    hub.client.host = "balancer:8700"
+    assert (await hub.client.get("/healthz")).status == 200
+    reachable(hub)
+    assert (await hub.client.get("/healthz")).status == 421
+
+
+@pytest.mark.parametrize("path", ["/ping/inbox", "/metrics"])
+@pytest.mark.parametrize("header", ["x-forwarded-for", "Forwarded", "via", "x-real-ip"])
+async def test_what_a_proxy_passed_on_did_not_begin_on_this_machine(
+    hub: Any, path: str, header: str
+) -> None:
+    headers = {header: "192.0.2.7"}
+    assert (await hub.client.get(path, token=None, headers=headers)).status == 401
+    assert (await hub.client.get(path, headers=headers)).status == 200
+
+
+async def test_of_many_links_the_oldest_are_void(hub: Any) -> None:
+    links = [
+        (await hub.hub.login.new_link()).removeprefix("http://127.0.0.1:8700") for _ in range(22)
+    ]
+    found = [(await hub.client.get(link, token=None)).status for link in links]
+    assert found.count(401) == 2
+    assert found[-1] == 303
 
 
 async def test_logging_out_ends_the_login(hub: Any) -> None:
