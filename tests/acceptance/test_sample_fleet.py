@@ -21,7 +21,7 @@ import yaml
 from midwatch.drills.instance import free_port
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "fleet"
-SHORT_S = 45.0
+SHORT_S = 20.0
 LONG_S = 600.0
 
 
@@ -132,10 +132,14 @@ def watch(sample: SampleFleet, seconds: float) -> None:
     while time.monotonic() < end:
         assert sample.get("/api/incidents")["items"] == []
         time.sleep(1)
-    report = sample.get("/api/agents/inbox")
-    assert report["state"] == "running"
-    assert "mail" in report["sentence"], report["sentence"]
-    assert report["today"]["cost_usd"] > 0
+
+    def tells() -> bool:
+        inbox = sample.get("/api/agents/inbox")
+        works = inbox["state"] == "running" and "mail" in inbox["sentence"]
+        return bool(works and inbox["today"]["cost_usd"] > 0)
+
+    assert sample.wait(tells, 60), sample.get("/api/agents/inbox")
+    assert sample.get("/api/incidents")["items"] == []
 
 
 def stop(sample: SampleFleet) -> None:

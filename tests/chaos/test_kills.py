@@ -26,7 +26,7 @@ from midwatch.wire.ids import new_id
 
 WORKER = Path(__file__).with_name("worker.py")
 AGENTS = ("one", "two", "three")
-SHORT_S = 45.0
+SHORT_S = 25.0
 LONG_S = 300.0
 SETTLE_S = 30.0
 

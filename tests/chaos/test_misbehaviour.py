@@ -128,7 +128,7 @@ def misbehave_and_judge(directory: Path, agents: int, seconds: float) -> None:
 
 @pytest.mark.timeout(240)
 def test_what_runs_is_what_the_state_says_after_much_misbehaviour(tmp_path: Path) -> None:
-    misbehave_and_judge(tmp_path, 20, 30)
+    misbehave_and_judge(tmp_path, 20, 20)
 
 
 @pytest.mark.long
