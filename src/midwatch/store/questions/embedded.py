@@ -39,7 +39,7 @@ from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
 from midwatch.store.questions import asking, choosing, growing, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
-from midwatch.store.questions.judged import blobs, counted, judged
+from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.questions.sql import Recorded, Sql
 from midwatch.store.spans import parts, sums
@@ -160,7 +160,7 @@ class EmbeddedQuestions:
         def work(view: View) -> Page:
             value = Values(_SAY)
             text = asking.spans(
-                view.rows(Signal.SPANS), COLUMNS[Signal.SPANS], trace, value,
+                view.of_traces([trace]), COLUMNS[Signal.SPANS], trace, value,
                 None if place is None else (place[0], place[1], place[2]), limit,
             )  # fmt: skip
             rows = _all(view, text, value)
@@ -185,12 +185,12 @@ class EmbeddedQuestions:
         top = None if below is None else id_of(below)
 
         def work(view: View) -> Tree | None:
-            told = judged(view, view.rows(Signal.SPANS), [trace])
-            whole = Forest(growing.columns(view, told, trace))
+            mine = _at_hand(view, trace)
+            whole = Forest(growing.columns(view, judged(view, mine, [trace]), trace))
             page = whole.page(top, after, limit, fold=fold)
             if page is None:
                 return None
-            rows = _rows_of(view, trace, [line.span_id for line in page[0]])
+            rows = _rows_of(view, mine, trace, [line.span_id for line in page[0]])
             nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
             return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
 
@@ -200,7 +200,7 @@ class EmbeddedQuestions:
         trace, span = id_of(trace_id), id_of(span_id)
 
         def work(view: View) -> Item | None:
-            row = _rows_of(view, trace, [span]).get(span)
+            row = _rows_of(view, view.of_traces([trace]), trace, [span]).get(span)
             if row is None:
                 return None
             value = Values(_SAY)
@@ -216,7 +216,7 @@ class EmbeddedQuestions:
         def work(view: View) -> Contents | None:
             value = Values(_SAY)
             where = f"trace_id = {value(trace)} AND span_id = {value(span)}"
-            mine = _all(view, f"SELECT agent, start_ns, duration_ns, content_count FROM {view.rows(Signal.SPANS)} AS s WHERE {where}", value)  # fmt: skip
+            mine = _all(view, f"SELECT agent, start_ns, duration_ns, content_count FROM {view.of_traces([trace])} AS s WHERE {where}", value)  # fmt: skip
             if not mine:
                 return None
             # contents lie by time, not by trace: so only a few of their row groups are read
@@ -318,7 +318,7 @@ def _summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int
             for trace, part in parts.read(view.cursor, told, f"trace_id IN ({blobs(still)})"):
                 found.setdefault(trace, Summary()).merge(part)
     if again:
-        every = view.rows(Signal.SPANS, since_ns, until_ns + 1)
+        every = view.of_traces(again, since_ns, until_ns + 1)
         ids = blobs(sorted(again))
         # they are looked at eight times; all that is not sealed would be, too
         view.cursor.execute(
@@ -347,17 +347,34 @@ def _of_sessions(
     return found
 
 
-_BRIEF: Final = ", ".join(
-    f'NULL AS "{c.name}"'
-    if c.name in ("attributes", "events", "links", "envelope")
-    else f's."{c.name}"'
-    for c in SPANS.row
-)
+_LARGE: Final = ("attributes", "events", "links")
+
+
+def _without(*names: str) -> str:
+    """Return the columns of spans with nothing in these."""
+    return ", ".join(
+        f'NULL AS "{c.name}"' if c.name in names else f's."{c.name}"' for c in SPANS.row
+    )
+
+
+_BRIEF: Final = _without(*_LARGE, "envelope")
+
+
+def _at_hand(view: View, trace: bytes) -> str:
+    """Return the spans of a trace, without what is large, as a table of their own when they are few: they are looked
+    at five times. A long trace is never held; its rows are a query in parentheses."""
+    rows = view.of_traces([trace])
+    view.cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE trace_now AS SELECT {_without(*_LARGE)} FROM {rows} AS s"
+        f" WHERE trace_id = unhex('{trace.hex()}') LIMIT {MAX_JUDGED + 1}"
+    )
+    found = view.cursor.execute("SELECT count(*) FROM trace_now").fetchall()
+    return "trace_now" if found[0][0] <= MAX_JUDGED else rows
 
 
 def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
     """Return the latest rows of these traces, without what is large, and what each counts for."""
-    text = f"SELECT {_BRIEF}, s.counts FROM {judged(view, view.rows(Signal.SPANS), traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
+    text = f"SELECT {_BRIEF}, s.counts FROM {judged(view, view.of_traces(traces), traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
     return [(list(row[:-1]), row[-1]) for row in view.cursor.execute(text).fetchall()]
 
 
@@ -388,13 +405,14 @@ def _states(view: View, traces: Sequence[bytes], window: tuple[int, int]) -> dic
     return found
 
 
-def _rows_of(view: View, trace: bytes, spans: Collection[bytes]) -> dict[bytes, Row]:
-    """Return the rows of some spans of a trace; of two agents' rows the first, as in `Forest`."""
+def _rows_of(view: View, rows: str, trace: bytes, spans: Collection[bytes]) -> dict[bytes, Row]:
+    """Return the rows of some spans of a trace, out of a query in parentheses; of two agents' rows the first, as in
+    `Forest`."""
     if not spans:
         return {}
     value = Values(_SAY)
     text = (
-        f"SELECT {COLUMNS[Signal.SPANS]} FROM {view.rows(Signal.SPANS)} AS s WHERE trace_id = {value(trace)}"
+        f"SELECT {COLUMNS[Signal.SPANS]} FROM {rows} AS s WHERE trace_id = {value(trace)}"
         f" AND span_id IN ({blobs(spans)}) ORDER BY start_ns DESC, span_id DESC, agent DESC"
     )
     at = SPANS.at["span_id"]
