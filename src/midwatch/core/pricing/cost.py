@@ -10,6 +10,7 @@ never below the provider's own count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from operator import mul
 from typing import Final
 
@@ -71,7 +72,8 @@ def bill_by(usage: Usage, figures: tuple[int, ...], price: Price, card: Card) ->
     """Return the bill by a card; `figures` are the counts of the usage."""
     assumed: tuple[str, ...] = ()
     if card.assumed:
-        assumed = tuple([_NAMES[place] for place in card.assumed if figures[place]])
+        places = card.assumed
+        assumed = tuple(compress(map(_NAMES.__getitem__, places), map(figures.__getitem__, places)))
     if card.assumed_tier:
         assumed = (*assumed, "tier")
     if usage.region and usage.region not in price.uplift:
@@ -135,14 +137,51 @@ def worst_case(
     """
     ways_in = _WAYS_IN.get((writes, media_in)) or _WAYS_IN["12h", media_in]
     ways_out = _WAYS_OUT[media_out]
-    uplift = price.region_per_mille(region)
+    terms = _terms(price, input_tokens, tier, ways_in, ways_out, searches, region)
+    return dearest_of(terms, input_tokens, max_output)
+
+
+Terms = tuple[tuple[int, int, int], ...]
+"""What a call can cost, by input and output tokens: a rate for each and what comes on top, in nano-dollars by a
+thousand million. The dearest of them holds."""
+
+
+def dearest_of(terms: Terms, input_tokens: int, max_output: int) -> int:
+    """Return the most that a call of this length can cost, in nano-dollars, rounded up."""
     worst = 0
+    for into, out, more in terms:
+        exact = input_tokens * into + max_output * out + more
+        worst = max(worst, exact)
+    return -(-worst // (MILLION * PER_MILLE))
+
+
+def terms_of(
+    price: Price, tier: Tier, writes: str, *, media_in: bool, media_out: bool, searches: int
+) -> Terms | None:
+    """Return the terms of the worst case (`worst_case`, without a region) for calls of every length; None where the
+    price depends on the length."""
+    if price.by_length:
+        return None
+    ways_in = _WAYS_IN.get((writes, media_in)) or _WAYS_IN["12h", media_in]
+    return _terms(price, 0, tier, ways_in, _WAYS_OUT[media_out], searches, "")
+
+
+def _terms(
+    price: Price,
+    input_tokens: int,
+    tier: Tier,
+    ways_in: tuple[Part, ...],
+    ways_out: tuple[Part, ...],
+    searches: int,
+    region: str,
+) -> Terms:
+    uplift = price.region_per_mille(region)
+    found: list[tuple[int, int, int]] = []
     for served in (tier,) if tier is Tier.DEFAULT else (tier, Tier.DEFAULT):
         card = price.card(served, input_tokens)
-        tokens = input_tokens * card.dearest(ways_in) + max_output * card.dearest(ways_out)
         pieces = card.rates[_REQUEST]
         if searches:
             pieces += searches * sum(card.rates[place] for place in _FEES)
-        exact = tokens * uplift + pieces * PER_MILLE
-        worst = max(worst, -(-exact // (MILLION * PER_MILLE)))
-    return worst
+        into, out = card.dearest(ways_in) * uplift, card.dearest(ways_out) * uplift
+        found.append((into, out, pieces * PER_MILLE))
+    return tuple(found)

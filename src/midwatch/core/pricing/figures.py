@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from midwatch.core.pricing.usage import MAX_COUNT, MAX_NUSD, Doubt
 
 _NONE: Final[Mapping[str, Any]] = {}
+_WHOLE: Final[frozenset[type]] = frozenset((int,))
 
 
 def members(value: object) -> Mapping[str, Any]:
@@ -37,6 +38,12 @@ class Figures:
         """Return the figures of the object under a key; none when there is no object."""
         value = self.data.get(key)
         return Figures(value, self.doubts) if value else NOTHING
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is told here but zeros: so most answers say that they used nothing of the kind."""
+        values = self.data.values()
+        return not any(values) and _WHOLE.issuperset(map(type, values))
 
     def told(self, *keys: str) -> int | None:
         """Return the first of these that is told, or None."""

@@ -103,9 +103,12 @@ _CACHED_ELSEWHERE: Final = frozenset(
 
 def _input(told: Figures, total: int) -> dict[str, int]:
     details = _details(told, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    elsewhere = not _CACHED_ELSEWHERE.isdisjoint(told.data)
+    if details.quiet and not elsewhere:
+        return {"input_text": total}
     cached = details.count("cached_tokens", "cache_read_input_tokens")
     written = details.count("cache_write_tokens")
-    if not _CACHED_ELSEWHERE.isdisjoint(told.data):
+    if elsewhere:
         cached = max(
             cached,
             told.count("prompt_cache_hit_tokens"),
@@ -135,10 +138,16 @@ def _input(told: Figures, total: int) -> dict[str, int]:
     )
 
 
+_MADE_ELSEWHERE: Final = frozenset(("reasoning_tokens", "citation_tokens"))
+"""Where those tell of more output who have no details for it."""
+
+
 def _output(told: Figures, asked_in: int, answered: int, total: int | None) -> dict[str, int]:
     details = _details(
         told, "completion_tokens_details", "output_tokens_details", "output_token_details"
     )
+    if details.quiet and _MADE_ELSEWHERE.isdisjoint(told.data):
+        return {"output_text": answered, "citation": 0}
     outside = told.count("reasoning_tokens")
     reasoning = max(details.count("reasoning_tokens"), outside)
     cited = told.count("citation_tokens")

@@ -116,6 +116,11 @@ class Price:
             known = self._cards[tier, above] = _resolve(self, tier, above)
         return known
 
+    @property
+    def by_length(self) -> bool:
+        """Whether the rates depend on the length of the input."""
+        return bool(self.table.bands) or any(table.bands for table in self.tiers.values())
+
     def region_per_mille(self, region: str) -> int:
         """Return what a region costs against the usual."""
         return self.uplift.get(region, REGION_PER_MILLE) if region else PER_MILLE

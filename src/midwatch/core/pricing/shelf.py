@@ -15,7 +15,7 @@ from typing import Final
 
 from midwatch.core.pricing import cost
 from midwatch.core.pricing.book import Book, Listing, bundled
-from midwatch.core.pricing.cost import Bill
+from midwatch.core.pricing.cost import Bill, Terms
 from midwatch.core.pricing.names import maker
 from midwatch.core.pricing.own import Own, OwnPrices
 from midwatch.core.pricing.price import FREE, Card, Price, complete, named
@@ -34,6 +34,9 @@ else reports a cost (a proxy, an upstream that lies) is not believed when a list
 MAX_FOUND: Final = 8_192
 """Models whose prices are kept at hand. Names come from clients; whoever makes up new ones pays with
 slower look-ups, not we with memory."""
+
+MAX_TERMS: Final = 64
+"""Kinds of requests whose worst case is kept at hand for each model; how many searches one may do, it says itself."""
 
 
 class Basis(StrEnum):
@@ -86,6 +89,23 @@ class Found:
     _pairs: dict[tuple[int, int], tuple[Card, ...]] = field(
         default_factory=dict[tuple[int, int], tuple[Card, ...]], compare=False, repr=False
     )
+    _terms: dict[tuple[Tier, str, bool, bool, int], Terms | None] = field(
+        default_factory=dict[tuple[Tier, str, bool, bool, int], "Terms | None"],
+        compare=False,
+        repr=False,
+    )
+    """Worst cases of all lengths, by what a request asks for. None: they depend on time or length."""
+    _lasting: list[Price] | None = field(init=False, default=None, compare=False, repr=False)
+    """The prices, where none changes with time."""
+
+    def __post_init__(self) -> None:
+        if self.own is not None:
+            lasting: list[Price] | None = [self.own]
+        elif any(len(listing.periods) > 1 for listing in self.listings):
+            lasting = None
+        else:
+            lasting = [listing.at(0.0) for listing in self.listings]
+        object.__setattr__(self, "_lasting", lasting)
 
     def bills(self, usage: Usage, at: float) -> tuple[Bill, ...]:
         """Return what each list says that a usage costs. A part that one list does not name costs there
@@ -108,7 +128,8 @@ class Found:
 
     def prices(self, at: float) -> list[Price]:
         """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
-        return [self.own] if self.own is not None else [listing.at(at) for listing in self.listings]
+        lasting = self._lasting
+        return lasting if lasting is not None else [listing.at(at) for listing in self.listings]
 
     def worst_case(
         self,
@@ -124,6 +145,14 @@ class Found:
     ) -> int | None:
         """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
         None when no price is known. See `cost.worst_case`."""
+        asked = (tier, writes, media_in, media_out, searches)
+        terms = self._terms.get(asked)
+        if terms is None and asked not in self._terms:
+            if len(self._terms) >= MAX_TERMS:
+                self._terms.clear()
+            terms = self._terms[asked] = self._all_terms(*asked)
+        if terms is not None:
+            return cost.dearest_of(terms, input_tokens, max_output)
         amounts = [
             cost.worst_case(
                 price,
@@ -138,6 +167,20 @@ class Found:
             for price in self.prices(at)
         ]
         return max(amounts, default=None)
+
+    def _all_terms(
+        self, tier: Tier, writes: str, media_in: bool, media_out: bool, searches: int
+    ) -> Terms | None:
+        """Return the terms of all lists together, where they hold at all times and for all lengths."""
+        found: dict[tuple[int, int, int], None] = {}
+        for price in self._lasting or ():
+            terms = cost.terms_of(
+                price, tier, writes, media_in=media_in, media_out=media_out, searches=searches
+            )
+            if terms is None:
+                return None
+            found |= dict.fromkeys(terms)
+        return tuple(found) or None
 
     @property
     def prefill(self) -> bool:

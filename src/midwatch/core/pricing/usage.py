@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from enum import StrEnum
+from itertools import compress
 from operator import attrgetter
 from typing import Any, Final, cast
 
@@ -204,9 +205,8 @@ class Usage:
 
     def to_json(self) -> dict[str, Any]:
         """Return the stored form: what differs from nothing, and its version."""
-        stored: dict[str, Any] = {
-            name: count for name, count in zip(_NAMES, counts(self), strict=True) if count
-        }
+        figures: tuple[int, ...] = counts(self)
+        stored: dict[str, Any] = dict(compress(zip(_NAMES, figures, strict=True), figures))
         stored["v"] = VERSION
         if self.requests == 1:
             del stored[Part.REQUESTS]
