@@ -27,6 +27,7 @@ from typing import Final
 
 from midwatch.core.errors import MidwatchError, SetupError
 from midwatch.hub.app import Hub
+from midwatch.hub.memory import Memory
 from midwatch.hub.server import HubServer, bind
 from midwatch.hub.settings import Settings, read_arguments
 from midwatch.wire.sealed import seal
@@ -62,7 +63,9 @@ async def serve(settings: Settings) -> None:
     gc.set_threshold(GC_YOUNG, 20, 50)
     gc.enable()
     print(*(f"hub: {each}" for each in others), f"hub: listening on {url}", sep="\n", flush=True)  # noqa: T201  the supervisor's console
+    giving_back = asyncio.create_task(Memory().keep_low(), name="memory")
     await told.wait()
+    giving_back.cancel()
     gc.unfreeze()  # or extension modules complain at exit that their objects were never freed
     died = serving.done()
     hub.end_waiting()
