@@ -22,6 +22,7 @@ from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.store import migrate
 from midwatch.store.agents import AgentStore
+from midwatch.store.marks import StateMarks
 from midwatch.store.runs import RunStore
 from midwatch.store.state import StateDb
 from midwatch.store.tables import HEAD, metadata
@@ -306,6 +307,31 @@ async def test_names_stay_registered_once(another: Opened) -> None:
     for name in ("b", "A", "b", "_"):
         await agents.add(name, by="create", now=1.0)
     assert await AgentStore(another()).names() == ["A", "_", "b"]
+
+
+async def test_a_number_is_what_any_hub_wrote_last(another: Opened) -> None:
+    here, there = StateMarks(another()), StateMarks(another())
+    assert await here.get("clock") is None
+    await here.put("clock", 2**62)
+    assert await there.get("clock") == 2**62
+    await there.put("clock", 5)
+    assert await here.get("clock") == 5
+    assert await here.get("other") is None
+
+
+async def test_a_links_code_is_good_once_at_whichever_hub_and_is_no_cookie(another: Opened) -> None:
+    here, there = LoginStore(another()), LoginStore(another())
+    code = await here.create_code(1_000.0, 60.0, 20)
+    assert not await there.valid(code, 1_001.0)
+    assert not await there.valid(f"code:{code}", 1_001.0)
+    assert [await hub.use_code(code, 1_001.0) for hub in (there, here)] == [True, False]
+    late = await here.create_code(1_000.0, 60.0, 20)
+    assert not await there.use_code(late, 1_060.0)
+    cookie = await here.create(1_000.0)
+    codes = [await here.create_code(1_000.0 + n, 60.0, 2) for n in range(3)]
+    assert [await there.use_code(each, 1_003.0) for each in codes] == [False, True, True]
+    assert await there.valid(cookie, 1_003.0)
+    assert not await there.use_code(cookie, 1_003.0)
 
 
 async def test_tokens_and_logins_last_until_they_are_over(another: Opened) -> None:

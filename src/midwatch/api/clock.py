@@ -24,8 +24,8 @@ def build(room: Room) -> APIRouter:
 
     @router.post("/api/clock/trust")
     async def trust() -> ClockShape:  # pyright: ignore[reportUnusedFunction]
-        """Reckon the ages of telemetry by this hub's wall clock as it is now. With the next round, within half a
-        minute, what is too old by it goes."""
+        """Reckon the ages of telemetry by this hub's wall clock as it is now; so do other hubs of the fleet whose
+        clocks agree. With the next round, within half a minute, what is too old by it goes."""
         now = await room.trust_clock()
         return ClockShape(believed=now.believed, aged=now.aged, reason=now.reason)
 

@@ -20,7 +20,7 @@ def add(app: typer.Typer) -> None:
 def trust_clock(data: Data = None, url: Url = None, as_json: Json = False) -> None:
     """Say that the hub's clock is right, after a clock-jump: ages are reckoned by it again.
 
-    What is too old by it goes within half a minute. Without this it is believed once it has gone evenly for a day.
+    It holds for all hubs of the fleet whose clocks agree. What is too old by it goes within half a minute. Without this it is believed once it has gone evenly for a day.
     """
     answer = record(Hub(find(data, url)).post("/api/clock/trust"))
     if as_json:

@@ -180,6 +180,18 @@ class Lease(Protocol):
         ...
 
 
+class Marks(Protocol):
+    """Numbers that all hubs of a fleet read, each under a name. Both methods raise StoreError."""
+
+    async def get(self, name: str) -> int | None:
+        """Return what was written last under a name, by whichever hub; None before the first."""
+        ...
+
+    async def put(self, name: str, value: int) -> None:
+        """Write a number of 64 bits."""
+        ...
+
+
 class Bus(Protocol):
     """Between hubs: what one tells, all hear, itself included; in order for each teller, at most once."""
 

@@ -38,8 +38,7 @@ from midwatch.core.spans.digest import Seen
 from midwatch.core.spans.questions import Questions
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FORGET_AFTER_S, FleetView
-from midwatch.hub.keeping.guarding import DiskNews
-from midwatch.hub.keeping.trusting import ClockNews
+from midwatch.hub.keeping.telling import Teller
 from midwatch.hub.settings import Settings
 from midwatch.hub.spans import SpanRoom
 from midwatch.hub.together import Together
@@ -50,6 +49,7 @@ from midwatch.ingest.roster import SELF, Roster
 from midwatch.store.agents import AgentStore
 from midwatch.store.deliveries import DeliveryStore
 from midwatch.store.incidents import IncidentStore
+from midwatch.store.marks import StateMarks
 from midwatch.store.opening import SCRATCH, Beside, HubStores
 from midwatch.store.questions.recorded import MAX_ROWS
 from midwatch.store.runs import RunStore
@@ -93,6 +93,7 @@ class Hub:
         deliveries = DeliveryStore(self._state)
         self._watch = self._watching(deliveries)
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
+        teller = Teller(self._note, self._incidents, clock, SELF)
         self._spans = SpanRoom(
             self._stores,
             self._roster,
@@ -105,9 +106,10 @@ class Hub:
             self.counts,
             clock,
             small=self._telemetry,
-            tell=DiskNews(self._note, self._incidents, clock, SELF),
-            tell_clock=ClockNews(self._note, self._incidents, clock, SELF),
+            tell=teller.of_disk,
+            tell_clock=teller.of_clock,
             mine=self._watches,
+            marks=StateMarks(self._state),
         )
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)

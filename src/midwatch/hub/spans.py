@@ -18,6 +18,7 @@ from midwatch.core.checkup import UNSAMPLED
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
+from midwatch.core.ports import Marks
 from midwatch.core.spans.digest import SpanObserver
 from midwatch.core.telemetry import HubListen
 from midwatch.core.view import FleetView
@@ -64,6 +65,7 @@ class SpanRoom:
         tell: Tell | None = None,
         tell_clock: TellClock | None = None,
         mine: Callable[[], Awaitable[bool]] | None = None,
+        marks: Marks | None = None,
     ) -> None:
         """`small` keeps beats, events and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps."""
         self._clock = clock
@@ -83,6 +85,7 @@ class SpanRoom:
             tell=tell,
             tell_clock=tell_clock,
             mine=mine,
+            marks=marks,
         )
         door = Admission(closed=self.life.closed)
         intake = OtlpIntake(self.store, roster, observer, door, counts, clock)

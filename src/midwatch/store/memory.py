@@ -124,6 +124,27 @@ class MemoryLease:
             raise StoreError("the memory lease is told to be broken")
 
 
+class MemoryMarks:
+    """Numbers that those who have this object share."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.written: dict[str, int] = {}
+
+    async def get(self, name: str) -> int | None:
+        await self._turn()
+        return self.written.get(name)
+
+    async def put(self, name: str, value: int) -> None:
+        await self._turn()
+        self.written[name] = value
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise StoreError("the memory marks are told to be broken")
+
+
 class MemoryBus:
     """A bus between hubs of one process."""
 

@@ -44,6 +44,12 @@ class HubProcess:
             "hub": {"stores": stores},
         }
         (data / "fleet.json").write_text(json.dumps(fleet))
+        # as after two days away: each would believe its clock after an hour
+        (data / "hub").mkdir()
+        self.clock = data / "hub" / "clock.json"
+        before = time.time() - 2 * 86_400.0
+        known = {"boot": "before", "at": before, "wall": before, "steady": 0.0}
+        self.clock.write_text(json.dumps(known))
         self._said = (data / "said").open("wb")
         command = ["-m", "midwatch.hub", "--data", str(data), "--listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
@@ -71,6 +77,12 @@ class HubProcess:
             told = answer.read()
             kind = answer.headers["content-type"]
         return json.loads(told) if kind.startswith("application/json") else told.decode()
+
+    @property
+    def believes(self) -> bool:
+        """Whether this hub has looked at its clock and believes it."""
+        known = json.loads(self.clock.read_text())
+        return known["boot"] != "before" and known["need_s"] == 0.0
 
     @property
     def watches(self) -> bool:
@@ -179,6 +191,10 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
     others = [hub for hub in hubs if hub is not watching]
     assert not any(hub.watches for hub in others)
 
+    # what one is told of the clock holds for all
+    assert others[0].ask("POST", "/api/clock/trust")["believed"]
+    assert others[0].believes
+
     # what one takes all show; what it means is judged once, elsewhere
     hubs[0].ask("POST", "/api/beats", {"agent": "inbox", "tokens": 5})
     for hub in hubs:
@@ -208,6 +224,9 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
         lambda: len(others[1].ask("GET", "/api/incidents")["items"]) == 2,
         "an incident that the heir opened",
     )
+
+    for hub in others:
+        until(lambda h=hub: h.believes, "a clock that another hub was asked about, believed")
 
     # the audit: everything that was acknowledged is there, once
     with contextlib.closing(ClickHouse(stores["telemetry"])) as client:

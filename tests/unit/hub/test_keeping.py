@@ -18,11 +18,12 @@ from midwatch.core.spans.keeping import Guarded, Level
 from midwatch.core.spans.reckoning import Reckoned
 from midwatch.core.spans.store import Footprint, Piece
 from midwatch.core.telemetry import AgentKeep, Keep
-from midwatch.hub.keeping.guarding import DiskGuard, DiskNews
+from midwatch.hub.keeping.guarding import DiskGuard
 from midwatch.hub.keeping.keeper import Keeper
 from midwatch.hub.keeping.life import Life
-from midwatch.hub.keeping.trusting import ClockNews, ClockTrust
-from midwatch.store.memory import SetSpace
+from midwatch.hub.keeping.telling import Teller
+from midwatch.hub.keeping.trusting import ClockTrust
+from midwatch.store.memory import MemoryMarks, SetSpace
 from midwatch.store.spans.memory import MemorySpans
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -196,7 +197,7 @@ async def test_that_all_is_fine_is_told_only_when_something_was_wrong() -> None:
         events.append(item)
 
     book: Any = NoIncidents()
-    news = DiskNews(append, book, lambda: 5.0, "midwatch")
+    news = Teller(append, book, lambda: 5.0, "midwatch").of_disk
     fine, low = (Guarded(level, level.value, 1, 2) for level in (Level.FINE, Level.LOW))
     await news(fine)
     assert events == []
@@ -229,12 +230,13 @@ class Clocks:
             raise StoreError("told to be broken")
         self.told.append(now.jumped)
 
-    def trust(self) -> ClockTrust:
+    def trust(self, marks: MemoryMarks | None = None) -> ClockTrust:
         return ClockTrust(
             self.file,
             self.counts,
             self.wall,
             self.tell,
+            marks=marks,
             steady=lambda: self.real - NOON_S,
             boot=lambda: self.boot,
         )
@@ -338,6 +340,42 @@ async def test_what_a_person_confirmed_while_the_store_was_asked_holds(tmp_path:
     assert trust.now.believed
 
 
+async def nothing() -> None:
+    return None
+
+
+async def test_what_one_hub_is_told_of_the_clock_holds_for_all_that_agree(tmp_path: Path) -> None:
+    marks, hubs, clocks = MemoryMarks(), list[ClockTrust](), list[Clocks]()
+    for name, off in (("a", YEAR_S), ("b", YEAR_S + 60.0), ("c", 2 * YEAR_S)):
+        (tmp_path / name).mkdir()
+        one = Clocks(tmp_path / name)
+        hubs.append(one.trust(marks))
+        await hubs[-1].aged(nothing)
+        one.off = off
+        assert await hubs[-1].aged(nothing) == NOON_S
+        clocks.append(one)
+    await hubs[0].confirm()
+    assert await hubs[1].aged(nothing) == NOON_S + YEAR_S + 60.0
+    assert await hubs[2].aged(nothing) == NOON_S
+    assert [one.told[-1] for one in clocks] == [False, False, True]
+    # one that jumps after it is asked about anew, and after a restart, too
+    clocks[1].off += 1_800.0
+    for trust in (hubs[1], clocks[1].trust(marks)):
+        assert await trust.aged(nothing) < clocks[1].wall() - 1_700.0
+
+
+async def test_a_confirmation_that_cannot_be_shared_holds_for_nobody(tmp_path: Path) -> None:
+    marks, clocks = MemoryMarks(), Clocks(tmp_path)
+    trust = clocks.trust(marks)
+    await trust.aged(nothing)
+    clocks.off = YEAR_S
+    marks.broken = True
+    with pytest.raises(StoreError):
+        await trust.confirm()
+    assert await trust.aged(nothing) == NOON_S
+    assert clocks.counts.value("keeping_failures", "clock") == 1
+
+
 async def test_the_clock_of_a_hub_that_does_not_settle_goes_on_too(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path)
 
@@ -357,10 +395,6 @@ async def test_what_cannot_be_told_or_written_is_counted_and_told_later(tmp_path
     clocks = Clocks(tmp_path / "nowhere")
     trust = clocks.trust()
     clocks.broken = True
-
-    async def nothing() -> None:
-        return None
-
     assert await trust.aged(nothing) == NOON_S
     assert clocks.counts.value("keeping_failures", "clock") == 2
     clocks.broken = False
@@ -375,7 +409,7 @@ async def test_a_jump_is_an_event_and_its_end_one_only_while_its_incident_is_ope
         events.append(item)
 
     book: Any = NoIncidents()
-    news = ClockNews(append, book, lambda: 5.0, "midwatch")
+    news = Teller(append, book, lambda: 5.0, "midwatch").of_clock
     even = Reckoned("b", 1.0, 1.0, 1.0)
     await news(even)
     assert events == []

@@ -49,6 +49,8 @@ class Reckoned:
     """How long it must; 0 while it is believed."""
     off_s: float = 0.0
     """By how much it was off when it was no longer believed: above 0 ahead."""
+    heard: float = 0.0
+    """The confirmation of any hub that was taken account of last: that hub's wall clock then."""
 
     @property
     def aged(self) -> float:
@@ -105,7 +107,7 @@ def look(
 def _began(before: Reckoned, boot: str, wall: float, steady: float) -> Reckoned:
     """Return what is known at a start: how long nobody looked, only the wall clock could tell."""
     gap = wall - before.at
-    now = Reckoned(boot, before.at, wall, steady, 0.0, before.need_s, gap)
+    now = replace(before, boot=boot, wall=wall, steady=steady, waited_s=0.0, off_s=gap)
     if -JUMP_S <= gap <= AWAY_S:
         return replace(now, at=wall, need_s=0.0, off_s=0.0)
     asked = AWAY_S if 0 < gap <= LONG_S else PROOF_S
@@ -120,3 +122,17 @@ def _waited(now: Reckoned) -> Reckoned:
 def confirmed(now: Reckoned) -> Reckoned:
     """Return what is known once the wall clock is believed as it is."""
     return replace(now, at=now.wall, waited_s=0.0, need_s=0.0, off_s=0.0)
+
+
+def agreed(now: Reckoned, said: float) -> Reckoned:
+    """Return what is known after a person confirmed the clock of a hub of the fleet as `said` (Unix seconds).
+
+    It holds for every hub whose own clock agrees with that one, and may have gone on for AWAY_S before it is asked.
+    Each confirmation counts once: a jump after it is a new question. A clock that says another time is not the one
+    that a person looked at.
+    """
+    if said == now.heard:
+        return now
+    taken = replace(now, heard=said)
+    agrees = -JUMP_S <= now.wall - said <= AWAY_S
+    return confirmed(taken) if agrees and not now.believed else taken

@@ -10,18 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.core.ports import IncidentBook, Space
+from midwatch.core.ports import Space
 from midwatch.core.spans.keeping import Guarded, Level, guard
-from midwatch.wire.ids import new_id
 
 LOOK_S: Final = 2.0
 """Distance of looks: at 80 MB/s of telemetry a gigabyte lasts six of them."""
-
-KIND: Final = "disk-full"
 
 log = logging.getLogger(__name__)
 
@@ -98,42 +95,3 @@ class DiskGuard:
         except Exception:  # the top of a long-lived loop: a guard that died would be worse
             self._counts.add("keeping_failures", "disk")
             log.exception("the disk guard failed")
-
-
-class DiskNews:
-    """Tells of the disk as events of Midwatch itself: `disk.low`, `disk.full`, `disk.fine`."""
-
-    def __init__(
-        self,
-        append: Callable[[dict[str, Any]], Awaitable[object]],
-        book: IncidentBook,
-        clock: Callable[[], float],
-        agent: str,
-    ) -> None:
-        self._append = append
-        self._book = book
-        self._clock = clock
-        self._agent = agent
-        self._told = Level.FINE
-
-    async def __call__(self, now: Guarded) -> None:
-        """Tell how the disk is. That all is fine is told only when something was wrong. Raises StoreError."""
-        if now.level is Level.FINE and self._told is Level.FINE and not await self._is_open():
-            return
-        await self._append(
-            {
-                "id": new_id(),
-                "agent": self._agent,
-                "at": round(self._clock(), 6),
-                "kind": f"disk.{now.level.value}",
-                "data": {
-                    "reason": now.reason,
-                    "free_bytes": now.free_bytes,
-                    "limit_bytes": now.limit_bytes,
-                },
-            }
-        )
-        self._told = now.level
-
-    async def _is_open(self) -> bool:
-        return any(incident.kind == KIND for incident in await self._book.open_incidents())

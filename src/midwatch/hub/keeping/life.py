@@ -10,7 +10,7 @@ from pathlib import Path
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.fleet import Fleet
-from midwatch.core.ports import Space
+from midwatch.core.ports import Marks, Space
 from midwatch.core.spans.form import Batch
 from midwatch.core.spans.keeping import Guarded
 from midwatch.core.spans.questions import Questions
@@ -43,10 +43,11 @@ class Life:
         tell_clock: TellClock | None = None,
         space: Space | None = None,
         mine: Callable[[], Awaitable[bool]] | None = None,
+        marks: Marks | None = None,
     ) -> None:
         """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
-        and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps; `mine` tells whether this hub settles and lets go, where several share a
-        store. Traces are let go by sampling in the embedded store alone."""
+        and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps; `mine` tells whether
+        this hub settles and lets go, where several share a store; by `marks` they hear that a clock was confirmed. Traces are let go by sampling in the embedded store alone."""
         self._store = store
         self._fleet = fleet
         self._counts = counts
@@ -54,7 +55,7 @@ class Life:
         letting = None
         if isinstance(store, EmbeddedSpans):
             letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
-        self.trust = ClockTrust(folder / "clock.json", counts, clock, tell_clock)
+        self.trust = ClockTrust(folder / "clock.json", counts, clock, tell_clock, marks=marks)
         self.keeper = Keeper(
             store,
             lambda: self._fleet.hub.keep,

@@ -7,20 +7,21 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.core.ports import IncidentBook
-from midwatch.core.spans.reckoning import Reckoned, confirmed, look
+from midwatch.core.ports import Marks
+from midwatch.core.spans.reckoning import Reckoned, agreed, confirmed, look
 from midwatch.wire.ids import new_id
 
 WRITE_S: Final = 600.0
 """How old what was written may be when nothing else changed."""
 
-KIND: Final = "clock-jump"
+CONFIRMED: Final = "clock_confirmed"
+"""The mark of when a clock was confirmed last: microseconds since 1970, by that clock."""
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -60,16 +61,19 @@ class ClockTrust:
         clock: Callable[[], float],
         tell: TellClock | None = None,
         *,
+        marks: Marks | None = None,
         steady: Callable[[], float] = steady,
         boot: Callable[[], str] = boot,
     ) -> None:
-        """`file` remembers it; `clock` is the wall's; `tell` hears when a jump is seen, and when the clock is believed again."""
+        """`file` remembers it; `clock` is the wall's; `tell` hears when a jump is seen, and when the clock is believed again.
+        `marks` are those of all hubs of the fleet: by them one hub's confirmation holds for all."""
         self.now: Reckoned | None = None
         """What is known; None before the first look."""
         self._file = file
         self._counts = counts
         self._clock = clock
         self._tell = tell
+        self._marks = marks
         self._steady = steady
         # where no boot is known, each process counts for itself
         self._boot = boot() or new_id()
@@ -82,26 +86,46 @@ class ClockTrust:
         before = self.now if self.now is not None else self._read()
         # asked for first: between the two clocks nothing may take its time
         last = await newest() if before is None else None
+        said = await self._confirmed()
         # meanwhile somebody may have confirmed it
         before = self.now if self.now is not None else before
-        self.now = now = look(before, self._boot, self._clock(), self._steady(), last)
+        now = look(before, self._boot, self._clock(), self._steady(), last)
+        if said is not None:
+            now = agreed(now, said)
+        self.now = now
         await self._changed(now)
         return now.aged
 
     async def confirm(self) -> Reckoned:
-        """Believe the wall clock as it is, because somebody looked at it; return how it is now."""
+        """Believe the wall clock as it is, because somebody looked at it; return how it is now. All hubs of the fleet
+        whose clocks agree do so with their next look. Raises StoreError: then none does."""
+        micros = round(self._clock() * 1e6)
+        if self._marks is not None:
+            await self._marks.put(CONFIRMED, micros)
         before = self.now if self.now is not None else self._read()
-        self.now = now = confirmed(look(before, self._boot, self._clock(), self._steady()))
+        now = confirmed(look(before, self._boot, self._clock(), self._steady()))
+        self.now = now = replace(now, heard=micros / 1e6)
         log.warning("the wall clock was confirmed; ages are reckoned by it")
         await self._changed(now)
         return now
 
+    async def _confirmed(self) -> float | None:
+        """Return when a hub's clock was confirmed last; None as well where that cannot be known now."""
+        try:
+            micros = None if self._marks is None else await self._marks.get(CONFIRMED)
+        except StoreError as error:
+            self._counts.add("keeping_failures", "clock")
+            log.warning("whether the clock was confirmed is not known: %s", error)
+            return None
+        return None if micros is None else micros / 1e6
+
     async def _changed(self, now: Reckoned) -> None:
-        if self._written is None or self._written.need_s != now.need_s:
+        written = self._written
+        if written is None or (written.need_s, written.heard) != (now.need_s, now.heard):
             if not now.believed:
                 log.warning("%s", now.reason)
             self._write(now)
-        elif abs(now.steady - self._written.steady) >= WRITE_S:
+        elif abs(now.steady - written.steady) >= WRITE_S:
             self._write(now)
         if self._tell is not None and self._told is not now.jumped:
             try:
@@ -137,38 +161,3 @@ class ClockTrust:
             log.error("%s cannot be written: %s", self._file, error.strerror)  # noqa: TRY400
             return
         self._written = now
-
-
-class ClockNews:
-    """Tells of the clock as events of Midwatch itself: `clock.jumped`, `clock.steady`."""
-
-    def __init__(
-        self,
-        append: Callable[[dict[str, Any]], Awaitable[object]],
-        book: IncidentBook,
-        clock: Callable[[], float],
-        agent: str,
-    ) -> None:
-        self._append = append
-        self._book = book
-        self._clock = clock
-        self._agent = agent
-
-    async def __call__(self, now: Reckoned) -> None:
-        """Tell how the clock is. That all is well is told only while its incident is open. Raises StoreError."""
-        if not now.jumped and not any(i.kind == KIND for i in await self._book.open_incidents()):
-            return
-        await self._append(
-            {
-                "id": new_id(),
-                "agent": self._agent,
-                "at": round(self._clock(), 6),
-                "kind": "clock.jumped" if now.jumped else "clock.steady",
-                "data": {
-                    "reason": now.reason,
-                    "off_s": round(now.off_s, 3),
-                    "need_s": now.need_s,
-                    "aged": round(now.aged, 3),
-                },
-            }
-        )

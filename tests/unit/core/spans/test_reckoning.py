@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from midwatch.core.spans.reckoning import (
     PROOF_S,
     SLEW,
     Reckoned,
+    agreed,
     confirmed,
     look,
 )
@@ -239,3 +242,57 @@ def test_ages_never_grow_faster_than_time_unless_the_clock_has_proven_itself(
         if not believed_again:
             away = AWAY_S if reboot else 0.0
             assert now.at <= before.at + passed * (1 + SLEW) + away + 1e-3
+
+
+def away(gap_s: float) -> Reckoned:
+    """Return what a hub knows that comes back after so long and does not believe its clock."""
+    machine = Machine()
+    machine.look()
+    found = machine.restart(gap_s)
+    assert not found.believed
+    return found
+
+
+@pytest.mark.parametrize(
+    ("later_s", "holds"),
+    [
+        (0.0, True),
+        (AWAY_S, True),
+        (AWAY_S + 1, False),
+        (-JUMP_S, True),
+        (-JUMP_S - 1, False),
+        (YEAR_S, False),
+        (-YEAR_S, False),
+    ],
+)
+def test_a_confirmation_holds_for_clocks_that_agree_with_the_one_that_was_looked_at(
+    later_s: float, holds: bool
+) -> None:
+    before = away(2 * LONG_S)
+    found = agreed(before, before.wall - later_s)
+    assert found.believed is holds
+    assert found.aged == (before.wall if holds else before.aged)
+    assert found.heard == before.wall - later_s
+
+
+@pytest.mark.parametrize("off", [AWAY_S / 2, YEAR_S])
+def test_a_confirmation_counts_once(off: float) -> None:
+    machine = Machine()
+    machine.look()
+    said = machine.restart(2 * LONG_S).wall
+    machine.known = agreed(machine.look(), said)
+    assert machine.known.believed
+    machine.off = off
+    assert not agreed(machine.look(), said).believed
+
+
+def test_what_was_heard_is_known_after_a_restart() -> None:
+    machine = Machine()
+    machine.known = agreed(machine.look(), NOON)
+    assert machine.restart(2 * LONG_S).heard == NOON
+
+
+def test_a_clock_that_is_believed_hears_and_changes_nothing() -> None:
+    machine = Machine()
+    now = machine.run(600.0)
+    assert agreed(now, now.wall) == replace(now, heard=now.wall)
