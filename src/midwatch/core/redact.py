@@ -2,17 +2,21 @@
 
 A small table of shapes that are keys and nothing else; what looks like one only by chance stays
 readable. The first characters stay, so that a person can tell which key it was. What stands under a name that
-is a secret's (`authorization`, `api_key`) goes whole, whatever it looks like.
+is a secret's (`authorization`, `api_key`) goes whole, whatever it looks like: `core/labelled.py`.
 
-`hints` looks through a whole request at once, at half a nanosecond a byte, and says whether a closer look is needed.
+`hints` looks through a whole request at once, at a few nanoseconds a byte, and says whether a closer look is needed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
+
+from midwatch.core.labelled import HIDDEN as HIDDEN
+from midwatch.core.labelled import hints_labels, unlabel
+from midwatch.core.labelled import hints_names as hints_names
+from midwatch.core.labelled import is_secret as is_secret
 
 _SHAPES: Final = (
     rb"sk-(?:ant-|proj-|or-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}",  # OpenAI, Anthropic, OpenRouter
@@ -45,7 +49,17 @@ LONGEST: Final = 512
 
 def redact(data: bytes) -> tuple[bytes, int]:
     """Return `data` with secrets replaced by their first characters and `[redacted]`, and how many."""
-    return _SECRET.subn(_shown, data)
+    clean, by_look, by_name = redact_counted(data)
+    return clean, by_look + by_name
+
+
+def redact_counted(data: bytes) -> tuple[bytes, int, int]:
+    """Return the same, and how many were known by their look and how many by the name before them."""
+    clean, by_look = _SECRET.subn(_shown, data)
+    if not hints_labels(clean):
+        return clean, by_look, 0
+    clean, by_name = unlabel(clean)
+    return clean, by_look, by_name
 
 
 def _shown(match: re.Match[bytes]) -> bytes:
@@ -96,7 +110,7 @@ _SPELLED: Final = re.compile(rb"\\u00[2-7]")
 def hints(data: bytes) -> bool:
     """Tell whether any text within `data` may hold what `redact` takes out. Never False where it does, as long as
     the text stands there byte by byte, as in protobuf; seldom True where it does not."""
-    if b"-----BEGIN " in data:
+    if b"-----BEGIN " in data or hints_labels(data):
         return True
     runs = data.translate(_CLASSES)
     at = runs.find(_RUN)
@@ -114,54 +128,3 @@ def hints(data: bytes) -> bool:
 def hints_json(data: bytes) -> bool:
     """The same of JSON, in which a plain character may be spelled `\\u0041`."""
     return hints(data) or _SPELLED.search(data) is not None
-
-
-# -- names -----------------------------------------------------------------------------------------
-
-HIDDEN: Final = "[redacted]"
-"""What stands in the place of what a secret's name names."""
-
-_NAMES: Final = frozenset(
-    [
-        "authorization",
-        "cookie",
-        "set_cookie",
-        "apikey",
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "secretkey",
-        "clientsecret",
-        "privatekey",
-        "accesstoken",
-        "refreshtoken",
-        "authtoken",
-        "bearertoken",
-        "apitoken",
-        "idtoken",
-        "sessiontoken",
-        "secretaccesskey",
-    ]
-)
-_ENDS: Final = (
-    "api_key", "apikey", "api_token", "id_token", "_password", "_passphrase", "_secret", "secret_key", "private_key", "_access_key",
-    "access_token", "refresh_token", "auth_token", "bearer_token", "session_token", "_authorization",
-)  # fmt: skip
-
-_ROOTS: Final = (b"authoriz", b"cookie", b"key", b"passw", b"passphr", b"secret", b"token")
-"""Of which every such name has one."""
-
-
-@lru_cache(8_192)
-def is_secret(name: str) -> bool:
-    """Tell whether what is called so is a secret, by the last part of the name behind a dot: `Authorization`,
-    `http.request.header.x-api-key`, `clientSecret`. Plain `token` and `key` are not: they are counts and labels."""
-    last = name.rpartition(".")[2].lower().replace("-", "_")
-    return last in _NAMES or last.endswith(_ENDS)
-
-
-def hints_names(data: bytes) -> bool:
-    """Tell whether such a name may stand in `data`."""
-    low = data.lower()
-    return any(root in low for root in _ROOTS)
