@@ -353,7 +353,7 @@ def _of_sessions(
     value = Values(_SAY)
     among = _SAY.among("session", value(list(chosen)))
     pairs = ask(
-        f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {among}",
+        f"SELECT DISTINCT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {among}",
         value.given,
     )
     parts = _summaries(ask, recent, sorted({bytes.fromhex(trace) for trace, _ in pairs}))

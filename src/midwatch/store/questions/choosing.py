@@ -90,6 +90,36 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
         yield _Asked(spent, "cost_nusd", f"sum({{}}) >= {value(choice.min_cost_nusd)}")
 
 
+def picking(choice: Choice, sources: Sources, say: Dialect, value: Values) -> str | None:
+    """Return a query of trace ids outside of which no trace is chosen, by the one thing that few say; None when
+    nothing is asked that one of its rows must say."""
+    alone = [
+        # what few say first
+        Choice(sessions=choice.sessions),
+        Choice(users=choice.users),
+        Choice(runs=choice.runs),
+        *(Choice(tags={name: text}) for name, text in choice.tags.items()),
+        Choice(flagged=choice.flagged or None),
+        Choice(lost=choice.lost or None),
+        Choice(open=choice.open or None),
+        Choice(failed=choice.failed or None),
+        Choice(outcomes=choice.outcomes),
+        Choice(tools=choice.tools),
+        Choice(agents=choice.agents),
+        Choice(models=choice.models),
+    ]
+    for one in alone:
+        for asked in _asked(one, say, value):
+            rows = [(asked.of_span, sources.spans)]
+            if sources.parts is not None:
+                rows.append((asked.of_part, sources.parts))
+            several = "" if asked.holds == "max({})" else " > 0"
+            return " UNION ALL ".join(
+                f"SELECT trace_id FROM {of} AS p WHERE ({says}){several}" for says, of in rows
+            )
+    return None
+
+
 def _number(condition: str) -> str:
     return f"CASE WHEN {condition} THEN 1 ELSE 0 END"
 
@@ -148,16 +178,17 @@ def traces(
 
 
 def named(sources: Sources) -> str:
-    """Return the text that gives `trace_id, session` of every session that a trace tells of, once."""
-    told = f"SELECT trace_id, session FROM {sources.spans} AS s WHERE session IS NOT NULL"
+    """Return the text that gives `trace_id, session, last_ns` of every row that tells of a session."""
+    last = "start_ns + coalesce(duration_ns, 0) AS last_ns"
+    told = f"SELECT trace_id, session, {last} FROM {sources.spans} AS s WHERE session IS NOT NULL"
     if sources.parts is not None:
-        told += f" UNION ALL SELECT trace_id, {sources.each}(sessions) AS session FROM {sources.parts} AS p"
-    return f"SELECT DISTINCT trace_id, session FROM ({told}) AS n"
+        told += f" UNION ALL SELECT trace_id, {sources.each}(sessions) AS session, last_ns FROM {sources.parts} AS p"
+    return told
 
 
 def of_session(sources: Sources, session: str, value: Values) -> str:
     """Return the text that gives `trace_id` of the traces that tell of a session."""
-    return f"SELECT trace_id FROM ({named(sources)}) AS n WHERE session = {value(session)}"
+    return f"SELECT DISTINCT trace_id FROM ({named(sources)}) AS n WHERE session = {value(session)}"
 
 
 def sessions(
@@ -168,9 +199,13 @@ def sessions(
     found: str | None = None,
     after: tuple[int, str] | None = None,
     limit: int = 100,
+    pairs: str | None = None,
 ) -> str:
     """Return the text that gives `session, last_ns` of the sessions chosen, newest end first, one more than the limit
-    when there are more. A session is all traces that tell of it."""
+    when there are more. A session is all traces that tell of it. `pairs` is a query of `trace_id, session`, each once,
+    of the only sessions that can be chosen."""
+    if pairs is None:
+        pairs = f"SELECT DISTINCT trace_id, session FROM ({named(sources)}) AS n"
     asked = list(_asked(choice, say, value))
     holding = _holding(choice, asked, value)
     if choice.sessions:
@@ -184,6 +219,6 @@ def sessions(
     having = f" HAVING {' AND '.join(holding)}" if holding else ""
     return (
         f"SELECT session, max(last_ns) FROM ({_told(sources, asked)}) AS t"
-        f" JOIN ({named(sources)}) AS n ON n.trace_id = t.trace_id"
+        f" JOIN ({pairs}) AS n ON n.trace_id = t.trace_id"
         f" GROUP BY session{having} ORDER BY 2 DESC, session DESC LIMIT {limit + 1}"
     )

@@ -73,7 +73,11 @@ class DuckDb:
         return f"list_contains({several}, {column})"
 
     def any_among(self, column: str, several: str) -> str:
-        return f"list_has_any({column}, {several})"
+        # most lists have one value, for which this takes half the time
+        return (
+            f"(CASE WHEN len({column}) = 1 THEN list_contains({several}, {column}[1])"
+            f" ELSE list_has_any({column}, {several}) END)"
+        )
 
     def some(self, several: str, holds: str) -> str:
         return f"coalesce(len(list_filter({several}, lambda x: {holds})), 0) > 0"

@@ -33,19 +33,16 @@ from midwatch.core.spans.questions import (
     Window,
 )
 from midwatch.core.spans.sessions import session_of
-from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, shown
 from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
-from midwatch.store.questions import asking, choosing, growing, summed
+from midwatch.store.questions import asking, choosing, growing, lists, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.questions.sql import Recorded, Sql
-from midwatch.store.spans import parts, sums
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
-from midwatch.store.spans.known import TRACE_NS, VERDICTS
 from midwatch.store.spans.shape import COLUMNS
 
 _SLACK_NS: Final = 600 * 10**9
@@ -79,45 +76,18 @@ class EmbeddedQuestions:
 
     async def traces(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
         place = None if after is None else place_of(after, (int, bytes))
-
-        def work(view: View) -> Page:
-            value = Values(_SAY)
-            sources = _sources(view, choice)
-            text = choosing.traces(
-                choice, sources, _SAY, value, _found(view, choice, value),
-                None if place is None else (place[0], place[1]), limit,
-            )  # fmt: skip
-            rows = _all(view, text, value)
-            chosen = rows[:limit]
-            since, until = min((row[1] for row in chosen), default=0), max((row[2] for row in chosen), default=0)  # fmt: skip
-            found = _summaries(view, [row[0] for row in chosen], since, until)
-            more = cursor_of((chosen[-1][1], chosen[-1][0])) if len(rows) > limit else None
-            return Page([trace_item(row[0], found[row[0]]) for row in chosen], more)
-
-        return await self._spans.read(work)
+        before = None if place is None else (place[0], place[1])
+        return await self._spans.read(lambda view: lists.traces(view, choice, before, limit))
 
     async def sessions(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
         place = None if after is None else place_of(after, (int, str))
-
-        def work(view: View) -> Page:
-            value = Values(_SAY)
-            sources = _sources(view, choice)
-            text = choosing.sessions(
-                choice, sources, _SAY, value, _found(view, choice, value),
-                None if place is None else (place[0], place[1]), limit,
-            )  # fmt: skip
-            rows = _all(view, text, value)
-            chosen = [row[0] for row in rows[:limit]]
-            found = _of_sessions(view, sources, chosen)
-            more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
-            return Page([session_item(name, found[name]) for name in chosen], more)
-
-        return await self._spans.read(work)
+        before = None if place is None else (place[0], place[1])
+        return await self._spans.read(lambda view: lists.sessions(view, choice, before, limit))
 
     async def session(self, session: str, follow: str | None = None) -> Item | None:
         def work(view: View) -> Item | None:
             value = Values(_SAY)
-            mine = choosing.of_session(_sources(view, Choice()), session, value)
+            mine = choosing.of_session(lists.sources(view, Choice()), session, value)
             traces = [row[0] for row in _all(view, mine, value)]
             if not traces:
                 return None
@@ -279,93 +249,12 @@ def _all(view: View, text: str, value: Values) -> list[Any]:
     return view.cursor.execute(text, value.given).fetchall()
 
 
-def _sources(view: View, choice: Choice) -> choosing.Sources:
-    if choice.min_cost_nusd is not None and view.other(VERDICTS) is not None:
-        # what parts cost is by default, and some of it is not in force
-        return choosing.Sources(counted(view, view.rows(Signal.SPANS)))
-    rows, told = view.by_trace(choice.window.since_ns - TRACE_NS)
-    return choosing.Sources(counted(view, rows), told)
-
-
-def _found(view: View, choice: Choice, value: Values) -> str | None:
-    """Return the query of traces in which the text of a choice stands, or None when none is asked for."""
-    if choice.text is None:
-        return None
-    since = choice.window.since_ns
-    return asking.holding(
-        view.rows(Signal.SPANS, since), view.rows(Signal.CONTENTS, since), choice.text, since, _SAY, value
-    )  # fmt: skip
-
-
-def _summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int) -> dict[bytes, Summary]:  # fmt: skip
-    """Return what these traces come to; all of them began and ended within these times.
-
-    Those that are sealed, and whose spans count by default, are read from their parts.
-    """
-    if not traces:
-        return {}
-    rows, told = view.by_trace(since_ns)
-    chosen = blobs(traces)
-    again = set(traces)
-    found: dict[bytes, Summary] = {}
-    if told is not None:
-        moving = f"SELECT DISTINCT trace_id FROM {rows} AS r WHERE trace_id IN ({chosen})"
-        if (kept := view.other(VERDICTS)) is not None:
-            moving += f" UNION SELECT trace_id FROM {kept} AS k WHERE trace_id IN ({chosen})"
-        again = {row[0] for row in view.cursor.execute(moving).fetchall()}
-        still = [trace for trace in traces if trace not in again]
-        if still:
-            for trace, part in parts.read(view.cursor, told, f"trace_id IN ({blobs(still)})"):
-                found.setdefault(trace, Summary()).merge(part)
-    if again:
-        every = view.of_traces(again, since_ns, until_ns + 1)
-        ids = blobs(sorted(again))
-        # they are looked at eight times; all that is not sealed would be, too
-        view.cursor.execute(
-            f"CREATE OR REPLACE TEMP TABLE summed_now AS SELECT {_BRIEF} FROM {every} AS s WHERE trace_id IN ({ids})"
-        )
-        found |= sums.summaries(view.cursor, judged(view, "summed_now", sorted(again)))
-    return found
-
-
-def _of_sessions(
-    view: View, sources: choosing.Sources, chosen: Sequence[str]
-) -> dict[str, Summary]:
-    found = {name: Summary() for name in chosen}
-    if not chosen:
-        return found
-    value = Values(_SAY)
-    text = f"SELECT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {_SAY.among('session', value(list(chosen)))}"
-    pairs = _all(view, text, value)
-    traces = sorted({trace for trace, _ in pairs})
-    since, until = view.cursor.execute(
-        f"SELECT min(first_ns), max(last_ns) FROM ({choosing.times(sources)}) AS t WHERE trace_id IN ({blobs(traces)})"
-    ).fetchall()[0]
-    whole = _summaries(view, traces, since, until)
-    for trace, session in pairs:
-        found[session].merge(whole[trace])
-    return found
-
-
-_LARGE: Final = ("attributes", "events", "links")
-
-
-def _without(*names: str) -> str:
-    """Return the columns of spans with nothing in these."""
-    return ", ".join(
-        f'NULL AS "{c.name}"' if c.name in names else f's."{c.name}"' for c in SPANS.row
-    )
-
-
-_BRIEF: Final = _without(*_LARGE, "envelope")
-
-
 def _at_hand(view: View, trace: bytes) -> str:
     """Return the spans of a trace, without what is large, as a table of their own when they are few: they are looked
     at five times. A long trace is never held; its rows are a query in parentheses."""
     rows = view.of_traces([trace])
     view.cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE trace_now AS SELECT {_without(*_LARGE)} FROM {rows} AS s"
+        f"CREATE OR REPLACE TEMP TABLE trace_now AS SELECT {lists.without(*lists.LARGE)} FROM {rows} AS s"
         f" WHERE trace_id = unhex('{trace.hex()}') LIMIT {MAX_JUDGED + 1}"
     )
     found = view.cursor.execute("SELECT count(*) FROM trace_now").fetchall()
@@ -374,7 +263,7 @@ def _at_hand(view: View, trace: bytes) -> str:
 
 def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
     """Return the latest rows of these traces, without what is large, and what each counts for."""
-    text = f"SELECT {_BRIEF}, s.counts FROM {judged(view, view.of_traces(traces), traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
+    text = f"SELECT {lists.BRIEF}, s.counts FROM {judged(view, view.of_traces(traces), traces)} AS s ORDER BY start_ns DESC LIMIT {MAX_SPANS}"
     return [(list(row[:-1]), row[-1]) for row in view.cursor.execute(text).fetchall()]
 
 
