@@ -34,7 +34,8 @@ class Sampling(Protocol):
     """Who lets traces go that are over."""
 
     async def round(self, now: float) -> int:
-        """Judge what has become quiet; return how many spans went. Raises StoreError."""
+        """Judge what has become quiet; return how many spans went. `now` is the time that is believed, whatever the
+        wall clock says. Raises StoreError."""
         ...
 
 
@@ -85,7 +86,7 @@ class Keeper:
         aged = now if self._trust is None else await self._trust.aged(self.newest)
         self._note(await self._store.settle(aged))
         if self._sampling is not None:
-            self._let_go(await self._sampling.round(now))
+            self._let_go(await self._sampling.round(aged))
         keep = self._keep()
         expiry = due(keep, await self._store.footprint(), aged)
         # at the first round, and when the clock was set back, too

@@ -15,6 +15,7 @@ import duckdb
 
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Proof
+from midwatch.store.spans import gone as lines
 from midwatch.store.spans.engine import Engine, read_parquet
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.known import VERDICTS
@@ -118,7 +119,11 @@ def _beside(selection: Selection) -> dict[str, str]:
     sessions, and sums by a tag the tag's value. Sums of agents and models name nobody, and stay."""
     if Signal.SPANS not in selection.what.signals:
         return {}
-    found = {VERDICTS: selection.condition(Signal.SPANS)}
+    # what sampling let go before has no span that could be chosen: its line says itself what it is of
+    found = {
+        VERDICTS: selection.condition(Signal.SPANS),
+        lines.GONE: lines.selected(selection.what),
+    }
     tagged = [
         f"(r.\"by\" = '{_quoted(f'tag:{name}')}' AND r.name = '{_quoted(value)}')"
         for name, value in selection.what.tags.items()

@@ -381,16 +381,19 @@ class EmbeddedSpans:
             rows, freed = await self._sealer.expire(expiry)
             if self._swept_at + SWEEP_S <= self._clock():
                 self._swept_at = self._clock()
-                await self._tidier.sweep(expiry.sums_since_s)
+                await self._tidier.sweep(expiry)
             else:
-                await self._tidier.join(expiry.sums_since_s)
+                await self._tidier.join(expiry)
         return Settled(expired=rows, freed_bytes=freed)
 
     def letting(
-        self, rules: Callable[[], Sequence[SampleRule]], group: Callable[[str], str | None]
+        self,
+        rules: Callable[[], Sequence[SampleRule]],
+        group: Callable[[str], str | None],
+        steady: Callable[[], float] = time.monotonic,
     ) -> Letting:
-        """Return what samples this store. `group` is an agent's."""
-        return Letting(self._engine, self._sealer, rules, group, self._counts)
+        """Return what samples this store. `group` is an agent's; `steady` returns seconds that nobody sets."""
+        return Letting(self._engine, self._sealer, rules, group, self._counts, steady)
 
     def _rotate_if_due(self) -> None:
         self._ready()

@@ -50,6 +50,15 @@ IDS: Final = (
 """The ids of calls and answers that rows tell of, each once for a span."""
 
 
+def in_force(kept: str) -> str:
+    """Return the verdicts in force of those that were kept (a query in parentheses): of several on one span the
+    newest."""
+    return (
+        f"(SELECT agent, trace_id, span_id, arg_max(counts, generation) AS counts FROM {kept} AS v"
+        " GROUP BY agent, trace_id, span_id)"
+    )
+
+
 class Sealed:
     """`settling.Known` over the segments near a generation, whose spans began from `since_ns` to `until_ns`."""
 

@@ -1,9 +1,9 @@
 """Letting traces go that are over: sampling of what is sealed, generation by generation.
 
-A trace is judged once it is whole: when the newest generation that has anything of it has been quiet for a minute, and
-nothing of it is open. Its rows go from every segment in one change, and what was kept of a share is written down with
-its weight in the same change: a crash leaves both or neither. What comes later for a trace that was let go is judged
-as a trace of its own.
+A trace is judged once it is whole: when the newest generation that has anything of it was sealed a minute ago, by a
+clock that no one sets, and nothing of it is open or came since. Its rows go from every segment in one change; in the
+same change it leaves a line behind (`gone`), and what was kept of a share is written down with its weight: a crash
+leaves all or nothing. What comes later for a trace that was let go is judged as a trace of its own.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -11,6 +11,7 @@ as a trace of its own.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,9 @@ from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Role, Signal
 from midwatch.core.spans.sampling import Carried, Extra, Sampler, names_of, ordered
 from midwatch.core.telemetry import SampleRule
+from midwatch.store.spans import gone as lines
 from midwatch.store.spans.engine import Engine, View, read_parquet
+from midwatch.store.spans.known import VERDICTS, in_force
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.segments import Segment
 from midwatch.store.spans.sums import counted, summaries
@@ -31,8 +34,9 @@ WEIGHTS: Final = "weights"
 """The kind of segments that say what kept traces stand for: trace_id, agent, rule, weight, start_ns. Rows without a
 trace carry the counts of the rules from one generation to the next."""
 
-QUIET_NS: Final = 60 * 10**9
-"""How long nothing of a generation must have begun before its traces are judged."""
+QUIET_S: Final = 60.0
+"""How long ago a generation must have been sealed before its traces are judged: who still sends spans of them does so
+within that time. A hub that starts anew waits once more."""
 
 REACH_NS: Final = 86_400 * 10**9
 """How far before a generation its traces are looked for: one that lasts longer is kept whole."""
@@ -67,41 +71,49 @@ class Letting:
         rules: Callable[[], Sequence[SampleRule]],
         group: Callable[[str], str | None],
         counts: Counts,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`steady` returns seconds that nobody sets forward or back."""
         self._engine = engine
         self._sealer = sealer
         self._rules = rules
         self._group = group
         self._counts = counts
+        self._steady = steady
+        self._seen: dict[int, float] = {}
+        """When each generation that waits was first seen sealed."""
         self._sampler: tuple[Sequence[SampleRule], Sampler] | None = None
 
     async def round(self, now: float) -> int:
-        """Judge every generation that is quiet at `now` (Unix seconds); return how many spans went. Raises StoreError.
+        """Judge every generation that is quiet; return how many spans went. Raises StoreError.
 
-        What was there before the first rule stays.
+        What was there before the first rule stays. `now` is not looked at: neither the hub's wall clock nor its
+        senders' may decide that a trace is over.
         """
+        del now
         rules = list(self._rules())
-        gone = 0
+        spans = 0
         while rules:
             async with self._sealer.turn:
-                generation = self._next(round(now * 1e9) - QUIET_NS)
+                generation = self._next()
                 if generation is None:
                     break
-                gone += await self._let_go(rules, generation)
-        return gone
+                spans += await self._let_go(rules, generation)
+        return spans
 
-    def _next(self, before_ns: int) -> int | None:
+    def _next(self) -> int | None:
         """Return the oldest generation that is not judged and quiet, or None."""
         segments = self._engine.layout.segments
         judged = max((s.generation for s in segments if s.kind == WEIGHTS), default=None)
         if judged is None:
             return 0  # the first round only notes where it begins
-        waiting: dict[int, int] = {}
-        for each in segments:
-            if each.kind == Signal.SPANS.value and each.generation > judged:
-                waiting[each.generation] = max(waiting.get(each.generation, 0), each.to_ns)
+        waiting = {
+            s.generation for s in segments if s.kind == Signal.SPANS.value and s.generation > judged
+        }
+        now = self._steady()
+        self._seen = {number: self._seen.get(number, now) for number in waiting}
         oldest = min(waiting, default=None)
-        return oldest if oldest is not None and waiting[oldest] < before_ns else None
+        return oldest if oldest is not None and now - self._seen[oldest] >= QUIET_S else None
 
     async def _let_go(self, rules: Sequence[SampleRule], generation: int) -> int:
         before = self._spans()
@@ -116,6 +128,7 @@ class Letting:
                     sampler = self._remembered(view, rules)
                     judged = self._judge(view, sampler, generation)
             add, remove = self._rewritten(cursor, judged)
+            self._leave(cursor, judged, add)
             self._weigh(cursor, judged, sampler, add, remove)
             self._engine.shelf.sync()
             return add, remove, judged
@@ -167,7 +180,8 @@ class Letting:
             f"(SELECT * FROM {view.rows(Signal.SPANS, judged.since_ns)} AS r"
             " WHERE r.trace_id IN (SELECT trace_id FROM judged_now))"
         )
-        found = summaries(cursor, counted(rows))
+        kept = view.other(VERDICTS)
+        found = summaries(cursor, counted(rows, None if kept is None else in_force(kept)))
         extras = _extras(cursor, rows)
         cursor.unregister("judged_now")
         for trace in ordered(traces):
@@ -226,6 +240,22 @@ class Letting:
                 add.append(made)
         cursor.unregister("gone_now")
         return add, remove
+
+    def _leave(self, cursor: duckdb.DuckDBPyConnection, judged: _Judged, add: list[Segment]) -> None:  # fmt: skip
+        """Write what stays of the traces that go."""
+        if not judged.gone:
+            return
+        with self._engine.view(cursor) as view:
+            cursor.register("gone_now", _ids(judged.gone))
+            rows = (
+                f"(SELECT * FROM {view.sealed(Signal.SPANS, judged.since_ns)} AS r"
+                " WHERE r.trace_id IN (SELECT trace_id FROM gone_now))"
+            )
+            query = lines.lines(view, rows)
+            made = self._engine.shelf.write_other(cursor, lines.GONE, query, self._sealer.next_number(), judged.generation)  # fmt: skip
+            cursor.unregister("gone_now")
+        if made is not None:
+            add.append(made)
 
     def _weigh(
         self,

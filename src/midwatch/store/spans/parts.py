@@ -70,14 +70,15 @@ _SHARES: Final = (
 )
 
 
-def trace_parts(spans: str) -> str:
-    """Return the query of the parts of these span rows (a query in parentheses)."""
+def trace_parts(spans: str, verdicts: str | None = None) -> str:
+    """Return the query of the parts of these span rows (a query in parentheses), counted by default or by these
+    verdicts (`sums.counted`)."""
     lists = ", ".join(
         f"(list(DISTINCT {column}) FILTER ({column} IS NOT NULL))[:{_MOST}] AS {name}"
         for name, column in _LISTS
     )
     numbers = ", ".join(f"least({text}, {_MAX})::BIGINT AS {name}" for name, text in _NUMBERS)
-    counted = sums.counted(spans)
+    counted = sums.counted(spans, verdicts)
     main = (
         "SELECT trace_id, min(start_ns) AS first_ns, max(start_ns + coalesce(duration_ns, 0)) AS last_ns,"
         " min({p: parent_id IS NOT NULL, s: start_ns, i: span_id, n: name, a: agent}) AS root,"

@@ -168,7 +168,8 @@ class Shelf:
         """Write rows of another kind, which have neither times nor fingerprints: they belong to their generation."""
         path = self.folder / f"{kind}-{number:08d}.parquet"
         copy(cursor, rows, path, 61_440)
-        count = cast("tuple[int]", cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(path)]).fetchone())[0]  # fmt: skip
+        # all that there is: a result that is not read to its end keeps the cursor from other work
+        count = cast("tuple[int]", cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(path)]).fetchall()[0])[0]  # fmt: skip
         if not count:
             path.unlink()
             return None

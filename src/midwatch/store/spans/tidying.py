@@ -1,7 +1,8 @@
 """What settling and sampling wrote beside the signals, kept small: joined when there are many, and without what speaks
 of nothing any more.
 
-Verdicts and weights go with their traces, resources with the last row that names them, sums by their own ages. What
+Verdicts and weights go with their traces, resources with the last row that names them, lines of traces that sampling
+let go by the age of spans, sums by their own ages. What
 is dropped on request takes its verdicts and weights with it at once: they name its session.
 """
 
@@ -9,12 +10,14 @@ is dropped on request takes its verdicts and weights with it at once: they name 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 import duckdb
 
 from midwatch.core.spans.form import Signal
+from midwatch.core.spans.keeping import Expiry
+from midwatch.store.spans import gone as lines
 from midwatch.store.spans.engine import Engine, View, read_parquet
 from midwatch.store.spans.known import VERDICTS
 from midwatch.store.spans.letting import WEIGHTS
@@ -45,21 +48,22 @@ class Tidier:
         self._engine = engine
         self._sealer = sealer
 
-    async def join(self, sums_since_s: Mapping[str, int]) -> None:
-        """Join what there is much of. `sums_since_s`: by kind of sums, from when on they stay (Unix seconds)."""
+    async def join(self, expiry: Expiry) -> None:
+        """Join what there is much of; what speaks of nothing goes."""
         counts: dict[str, int] = {}
         for each in self._engine.layout.segments:
             if each.rows < SEALED_LARGE:
                 counts[each.kind] = counts.get(each.kind, 0) + 1
-        await self._rewrite([k for k in sorted(OF_TRACES) if counts.get(k, 0) >= MANY], sums_since_s)  # fmt: skip
-        await self._join_sums()
+        await self._rewrite([k for k in sorted(OF_TRACES) if counts.get(k, 0) >= MANY], expiry)  # fmt: skip
+        await self._join_small()
 
-    async def _join_sums(self) -> None:
-        """Make one row of all that small segments of sums say of one step: at a full load a generation ends every few
-        seconds, and a month would have a hundred thousand rows of each of its days."""
+    async def _join_small(self) -> None:
+        """Make one row of all that small segments of sums say of one step, and one segment of small ones of lines: at a
+        full load a generation ends every few seconds, and a month would have a hundred thousand rows of each of its
+        days."""
         small: dict[str, list[Segment]] = {}
         for each in self._engine.layout.segments:
-            if each.kind in STEPS and each.rows < SUMS_LARGE:
+            if each.kind in (*STEPS, lines.GONE) and each.rows < SUMS_LARGE:
                 small.setdefault(each.kind, []).append(each)
         many = [mine[:MOST] for mine in small.values() if len(mine) >= MANY]
         if not many:
@@ -70,7 +74,8 @@ class Tidier:
             for mine in many:
                 table = read_parquet([shelf.path(each) for each in mine])
                 newest = max(each.generation for each in mine)
-                made.append(shelf.write_other(cursor, mine[0].kind, joined(known(table)), self._sealer.next_number(), newest))  # fmt: skip
+                query = joined(known(table)) if mine[0].kind in STEPS else f"SELECT * FROM {table}"
+                made.append(shelf.write_other(cursor, mine[0].kind, query, self._sealer.next_number(), newest))  # fmt: skip
             shelf.sync()
             return [each for each in made if each is not None]
 
@@ -78,15 +83,16 @@ class Tidier:
         gone = [each for mine in many for each in mine]
         await released(await self._sealer.change("join", add, gone))
 
-    async def sweep(self, sums_since_s: Mapping[str, int]) -> None:
+    async def sweep(self, expiry: Expiry) -> None:
         """Write everything anew without what speaks of nothing any more: seldom, it reads a column of all rows."""
-        await self._rewrite([RESOURCES, *sorted(OF_TRACES), *sorted(sums_since_s)], sums_since_s)
+        kinds = [RESOURCES, *sorted(OF_TRACES), lines.GONE, *sorted(expiry.sums_since_s)]
+        await self._rewrite(kinds, expiry)
 
     async def forget(self) -> None:
         """Take out what hung on spans that were dropped."""
-        await self._rewrite(sorted(OF_TRACES), {})
+        await self._rewrite(sorted(OF_TRACES), Expiry({}))
 
-    async def _rewrite(self, kinds: Collection[str], since_s: Mapping[str, int]) -> None:
+    async def _rewrite(self, kinds: Collection[str], expiry: Expiry) -> None:
         if not any(each.kind in kinds for each in self._engine.layout.segments):
             return
 
@@ -99,8 +105,10 @@ class Tidier:
                     if not mine:
                         continue
                     table = read_parquet([self._engine.shelf.path(each) for each in mine])
-                    stays = _stays(view, kind, since_s)
-                    if (len(mine) < MANY or kind in STEPS) and not _goes(cursor, table, stays):
+                    stays = _stays(view, kind, expiry)
+                    if (len(mine) < MANY or kind not in OF_TRACES | {RESOURCES}) and not _goes(
+                        cursor, table, stays
+                    ):
                         continue
                     query = f"SELECT {'DISTINCT ' if kind == RESOURCES else ''}* FROM {table} AS r WHERE {stays}"
                     newest = max(each.generation for each in mine)
@@ -121,7 +129,7 @@ def _goes(cursor: duckdb.DuckDBPyConnection, table: str, stays: str) -> bool:
     return bool(found)
 
 
-def _stays(view: View, kind: str, since_s: Mapping[str, int]) -> str:
+def _stays(view: View, kind: str, expiry: Expiry) -> str:
     """Return the condition for rows `r` of a kind that still speak of something."""
     if kind in OF_TRACES:
         spans = view.rows(Signal.SPANS)
@@ -132,4 +140,6 @@ def _stays(view: View, kind: str, since_s: Mapping[str, int]) -> str:
             for signal in (Signal.SPANS, Signal.POINTS, Signal.LOGS)
         )
         return f"r.resource_id IN ({named})"
-    return f"r.start_s >= {since_s[kind]}"
+    if kind == lines.GONE:
+        return lines.stays(expiry)
+    return f"r.start_s >= {expiry.sums_since_s[kind]}"
