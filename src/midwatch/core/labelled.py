@@ -99,6 +99,12 @@ _SPACE: Final = b" \t\n\r\f\v"
 _LOOKED: Final = 80
 """Bytes before a colon or an equals sign in which the quick look expects the end of the name."""
 
+MAX_AT: Final = 64
+"""Signs `@` that are looked at one by one before all is searched."""
+
+_URL: Final = 4 + 128 + 1 + 6 * 256 + 64
+"""Bytes of a URL up to its `@`, as `_USER` reads it."""
+
 _SECRET_ENDS: Final = tuple(name.encode() for name in {*_NAMES, *_ENDS})
 
 
@@ -108,8 +114,21 @@ def hints_labels(data: bytes) -> bool:
     return (
         any(map(_is_member, _before(_COLON, data)))
         or any(map(_is_parameter, _before(_EQUALS, data)))
-        or (b"@" in data and _USER.search(data) is not None)
+        or (_is_in_url(data) and _USER.search(data) is not None)
     )
+
+
+def _is_in_url(data: bytes) -> bool:
+    """Tell whether before some `@` there is what a URL begins with; a random byte of an id seldom has that."""
+    at = data.find(b"@")
+    for _ in range(MAX_AT):
+        if at < 0:
+            return False
+        near = data[max(0, at - _URL) : at]
+        if b"://" in near or b":\\" in near:
+            return True
+        at = data.find(b"@", at + 1)
+    return True
 
 
 def _before(pattern: re.Pattern[bytes], data: bytes) -> Iterator[bytes]:
@@ -260,7 +279,10 @@ def _double(data: bytes, at: int, level: int) -> int:
         if quote is None:
             return hit.start()
         own = len(quote) + 1
-        if own & -own <= level:
+        found = own & -own
+        if found == level:
+            return hit.end() - level  # the quote, and the backslashes that are its own
+        if found < level:
             return hit.start()
     return len(data)
 

@@ -1,4 +1,5 @@
-"""Secrets leave telemetry before it is stored: what looks like a key, and what stands under the name of one.
+"""Secrets leave telemetry before it is stored: what looks like a key, and what stands under the name of one, be that
+the name of an attribute or one within a text (JSON, a URL).
 
 Texts are looked at one by one only when `core.redact.hints` found something in the request that they came with. What
 makes a row one (ids, hashes, owner, run) stays as it came, so that what is sent twice is still known.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from midwatch.core.redact import HIDDEN, hints, hints_json, hints_names, is_secret, redact
+from midwatch.core.redact import HIDDEN, hints, hints_json, hints_names, is_secret, redact_counted
 from midwatch.core.spans.columns import Type
 from midwatch.core.spans.form import TABLES, Batch
 from midwatch.core.spans.limits import MAX_KEY
@@ -31,33 +32,38 @@ _KEPT: Final = frozenset({"agent", "id", "run_id", "kind", "node", "group"})
 """Fields of items that they are found by."""
 
 
-def redact_text(text: str) -> tuple[str, int]:
-    """Return a text without what looks like a key, and how many there were. JSON stays JSON."""
+def redact_text(text: str) -> tuple[str, int, int]:
+    """Return a text without secrets; how many there were by their look, and how many by a name within the text. JSON
+    stays JSON."""
     data = text.encode("utf-8", "surrogatepass")
     if not hints(data):
-        return text, 0
-    clean, found = redact(data)
-    return (clean.decode("utf-8", "surrogatepass"), found) if found else (text, 0)
+        return text, 0, 0
+    clean, looks, names = redact_counted(data)
+    return (
+        (clean.decode("utf-8", "surrogatepass"), looks, names) if looks or names else (text, 0, 0)
+    )
 
 
-def redact_batch(batch: Batch) -> int:
-    """Take out of every text of a batch what looks like a key; return how many there were."""
-    total = 0
+def redact_batch(batch: Batch) -> tuple[int, int]:
+    """Take secrets out of every text of a batch; return how many by their look, and how many by a name in the text."""
+    by_look = by_name = 0
     for signal, places in _PLACES.items():
         for row in batch.rows(signal):
             for place in places:
                 text = row[place]
                 if text:
-                    clean, found = redact_text(text)
-                    if found:
+                    clean, looks, names = redact_text(text)
+                    if looks or names:
                         row[place] = clean
-                        total += found
+                        by_look += looks
+                        by_name += names
     for key, text in batch.resources.items():
-        clean, found = redact_text(text)
-        if found:
+        clean, looks, names = redact_text(text)
+        if looks or names:
             batch.resources[key] = clean
-            total += found
-    return total
+            by_look += looks
+            by_name += names
+    return by_look, by_name
 
 
 def hidden(value: Value) -> Value:
@@ -86,8 +92,9 @@ def _cleaned_names(inner: dict[str, Any], found: list[int]) -> dict[str, Any]:
     """Return an object without secrets in its values and in its names; of names that become one the first stays."""
     made: dict[str, Any] = {}
     for name, value in inner.items():
-        clean, number = redact_text(name)
-        found[0] += number
+        clean, looks, names = redact_text(name)
+        found[0] += looks
+        found[1] += names
         made.setdefault(clean, _cleaned(name, value, found))
     return made
 
@@ -99,8 +106,9 @@ def _cleaned(name: str, value: Any, found: list[int]) -> Any:
         found[1] += shown != value
         return shown
     if isinstance(value, str):
-        clean, number = redact_text(value)
-        found[0] += number
+        clean, looks, names = redact_text(value)
+        found[0] += looks
+        found[1] += names
         return clean
     if isinstance(value, dict):
         return _cleaned_names(cast("dict[str, Any]", value), found)

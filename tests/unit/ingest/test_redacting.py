@@ -31,3 +31,9 @@ def test_of_long_names_no_more_is_remembered_than_of_any_attribute() -> None:
     is_secret(long[-256:])
     is_secret("n" * 256)
     assert is_secret.cache_info().misses == before, "they were asked for by their ends"
+
+
+def test_a_name_within_a_text_gives_a_secret_away_as_one_of_a_field_does() -> None:
+    item: dict[str, Any] = {"data": {"said": '{"password": "hush"}', "url": "redis://:hush@h"}}
+    assert redact_item(item) == (0, 2)
+    assert item["data"] == {"said": '{"password": "[redacted]"}', "url": "redis://:[redacted]@h"}

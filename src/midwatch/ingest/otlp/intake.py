@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from midwatch.core.counts import Counts
@@ -16,7 +16,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.redact import hints, hints_json
 from midwatch.core.spans.digest import SpanObserver, digest_of
 from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Row, Signal
-from midwatch.core.spans.store import Kept, SpanStore
+from midwatch.core.spans.store import Kept
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.admission import Admission, overloaded
 from midwatch.ingest.otlp import object_points
@@ -46,6 +46,12 @@ class Registry(Names, Protocol):
     """Which agents there are, and where new ones are made known: `ingest.roster`."""
 
     async def register(self, name: str, by: str) -> None: ...
+
+
+class Keeping(Protocol):
+    """Where telemetry is kept, and what becomes of it before it is answered: a `SpanStore`, or who stands before it."""
+
+    async def append(self, batch: Batch) -> Kept: ...
 
 
 class Pricing(Protocol):
@@ -83,7 +89,9 @@ class Decoder:
         rows = Rows(sender, names, self.interpreter, now)
         (self.objects if as_json else self.protobuf).read(signal, body, rows)
         if (hints_json if as_json else hints)(body):
-            rows.redacted["shape"] += redact_batch(rows.batch)
+            by_look, by_name = redact_batch(rows.batch)
+            rows.redacted["shape"] += by_look
+            rows.redacted["name"] += by_name
         rows.lost.update(self.interpreter.lost)
         self.interpreter.lost.clear()
         rows.batch.size_bytes = len(body)
@@ -95,7 +103,7 @@ class OtlpIntake:
 
     def __init__(
         self,
-        store: SpanStore,
+        store: Keeping,
         roster: Registry,
         observer: SpanObserver,
         admission: Admission,
@@ -111,8 +119,6 @@ class OtlpIntake:
         self._clock = clock
         self.pricing = pricing
         """By what calls are priced; a new one may take its place at any time."""
-        self.onward: Callable[[Batch], Awaitable[None]] | None = None
-        """Who takes what is new, before it is answered: other back-ends."""
         self._mine = Decoder()
         self._lanes = [Decoder() for _ in range(LANES)]
         self._free = asyncio.Semaphore(LANES)
@@ -188,8 +194,6 @@ class OtlpIntake:
         self.counts.add("accepted", what, kept.new + kept.replaced)
         if kept.duplicates:
             self.counts.add("duplicates", what, kept.duplicates)
-        if self.onward is not None:
-            await self.onward(kept.fresh)
         if kept.fresh.spans:
             await self._tell(kept)
 

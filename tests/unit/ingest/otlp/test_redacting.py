@@ -154,6 +154,33 @@ async def test_log_records_and_points_are_redacted_too(as_json: bool) -> None:
     assert load_all(row[POINTS.at["attributes"]]) == {"caller": SHOWN}
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_secret_that_its_name_in_a_text_gives_away_is_stored_nowhere(as_json: bool) -> None:
+    arguments = json.dumps(
+        {"login": json.dumps({"password": PASSWORD}), "url": f"https://u:{PASSWORD[:7]}@h/"}
+    )
+    one = span(
+        name="GET https://x.io/?token=abc&n=1",
+        attributes=[
+            attribute("gen_ai.operation.name", "execute_tool"),
+            attribute("gen_ai.tool.call.arguments", arguments),
+            attribute("line", "{'password': 'hunter2'}"),
+            attribute("schema", '{"properties": {"password": {"type": "string"}}}'),
+        ],
+    )  # fmt: skip
+    edge = await taken(Signal.SPANS, request(one), as_json=as_json)
+    (row,) = edge.shelf.spans
+    (content,) = edge.shelf.rows[Signal.CONTENTS].values()
+    assert row[form.NAME] == "GET https://x.io/?token=[redacted]&n=1"
+    kept = load_all(row[form.ATTRIBUTES])
+    assert kept["line"] == "{'password': '[redacted]'}"
+    assert kept["schema"] == '{"properties": {"password": {"type": "string"}}}'
+    said = json.loads(content[CONTENTS.at["text"]])
+    assert said == {"login": '{"password": "[redacted]"}', "url": "https://u:[redacted]@h/"}
+    assert edge.counts.value("redacted", "name") == 4
+    assert edge.counts.value("redacted", "shape") == 0
+
+
 async def test_what_is_sent_again_is_known_and_counted_again() -> None:
     edge = Edge()
     raw = traces().SerializeToString()
@@ -178,7 +205,9 @@ async def test_a_letter_that_json_spells_out_hides_no_secret() -> None:
 
 async def test_without_a_secret_nothing_is_looked_at_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Batch] = []
-    monkeypatch.setattr("midwatch.ingest.otlp.intake.redact_batch", lambda b: looked.append(b) or 0)
+    monkeypatch.setattr(
+        "midwatch.ingest.otlp.intake.redact_batch", lambda b: looked.append(b) or (0, 0)
+    )
     edge = Edge()
     plain = [attribute("gen_ai.response.id", "chatcmpl-0123456789abcdef"), attribute("task", "task-7")]  # fmt: skip
     await edge.intake.take(Signal.SPANS, body(span(1, attributes=plain)), WRITER, as_json=False)
@@ -198,4 +227,4 @@ def test_what_rows_are_found_by_is_not_redacted() -> None:
             if name in table.at:
                 row[table.at[name]] = KEY
         batch.rows(table.name).append(row)
-    assert redact_batch(batch) == 0
+    assert redact_batch(batch) == (0, 0)
