@@ -161,11 +161,13 @@ class Carried:
     @property
     def tokens(self) -> int:
         """Return tokens in and out, of all attempts."""
-        return sum(attempt.tokens for attempt in self.attempts)
+        attempts = self.attempts
+        return attempts[0].tokens if len(attempts) == 1 else sum([a.tokens for a in attempts])
 
     @property
     def cost_nusd(self) -> int:
-        return sum(attempt.cost_nusd for attempt in self.attempts)
+        attempts = self.attempts
+        return attempts[0].cost_nusd if len(attempts) == 1 else sum([a.cost_nusd for a in attempts])
 
     @property
     def unproven(self) -> bool:

@@ -143,6 +143,8 @@ _QUOTED: Final = {key: b'"%b"' % key.encode() for key in _DECIDING}
 MAX_COUNTED: Final = 16
 """Deciding keys that are looked for one by one; with more, one walk over the body is quicker."""
 
+_ALONE: Final = frozenset((1,))
+
 _ESCAPED: Final = re.compile(rb"\\u00[4-7]")
 """A letter that is written as an escape, as nobody does who means well: it may stand in a key."""
 
@@ -162,7 +164,7 @@ def _once(body: bytes, given: Json) -> None:
     alone = (
         len(deciding) <= MAX_COUNTED
         and not (b"\\u00" in body and _ESCAPED.search(body) is not None)
-        and all(body.count(quoted) == 1 for quoted in deciding)
+        and {*map(body.count, deciding)} <= _ALONE
     )
     own = None if alone else {member.key: member.start for member in members(body)}
     for name in _NESTED:

@@ -156,7 +156,7 @@ class WireOutgoing:
             last += "connection: close\r\n"
         elif not self._asked.modern:
             last += "connection: keep-alive\r\n"
-        if not any(name == "date" for name, _ in headers):
+        if "date" not in dict(headers):
             last += f"date: {self._connection.service.date}\r\n"
         return block(status_line(status), headers, last, FRAMING)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from midwatch.gateway.http.answer import JSON, WireOutgoing, plain
-from midwatch.gateway.http.heads import block, name_of, status_line
+from midwatch.gateway.http.heads import NAMES, block, name_of, status_line
 from midwatch.gateway.http.port import BodyRefused, ClientGone
 from midwatch.gateway.http.request import CROWDED, WireIncoming
 from midwatch.gateway.http.service import Service
@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         self._body_since = 0.0
         self._closing = False
+        self._head_bytes, self._headers = service.limits.head_bytes, service.limits.headers
 
     # -- transport ---------------------------------------------------------------------------------
 
@@ -170,15 +171,13 @@ class Connection(asyncio.Protocol):
         if reading is None or self._resumed:
             return
         size = reading.head_bytes = reading.head_bytes + len(name) + len(value) + 4
-        limits = self.service.limits
         if reading.headed:
             # a trailer: nothing that we serve has any use for one
-            if size > limits.head_bytes:
+            if size > self._head_bytes:
                 reading.fail(BodyRefused(400, "malformed", "the body's trailers are too long"))
             return
-        headers = reading.headers
-        headers.append((name_of(name), value.decode("latin-1").strip()))
-        if size > limits.head_bytes or len(headers) > limits.headers:
+        reading.headers.append((NAMES.get(name) or name_of(name), str(value, "latin-1").strip()))
+        if size > self._head_bytes or len(reading.headers) > self._headers:
             self._check_head(reading)
 
     def on_headers_complete(self) -> None:

@@ -30,16 +30,17 @@ _USUAL: Final = frozenset({"keep-alive", "close"})
 
 MAX_NAMES: Final = 512
 
-_names: dict[bytes, str] = {}
+NAMES: Final[dict[bytes, str]] = {}
+"""Names that were seen, in lower case (`name_of`)."""
 
 
 def name_of(raw: bytes) -> str:
     """Return a header's name in lower case. The usual ones are kept, as they come with each request."""
-    name = _names.get(raw)
+    name = NAMES.get(raw)
     if name is None:
         name = raw.decode("latin-1").lower()
-        if len(_names) < MAX_NAMES and len(raw) < 64:
-            _names[raw] = name
+        if len(NAMES) < MAX_NAMES and len(raw) < 64:
+            NAMES[raw] = name
     return name
 
 
@@ -59,12 +60,15 @@ def block(first: str, headers: Iterable[tuple[str, str]], last: str, drop: froze
     `first` and `last` end with CR LF. A line break inside a header becomes a space: it would otherwise
     be a header, or an answer, of whoever wrote it.
     """
-    lines = [f"{name}: {value}\r\n" for name, value in headers if name not in drop]
-    text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
-        lines = [f"{_one_line(line[:-2])}\r\n" for line in lines]
-        text = "".join(lines)
-    return f"{first}{text}{last}\r\n".encode("latin-1", "replace")
+    pairs = list(headers)
+    if not drop.isdisjoint(dict(pairs)):
+        pairs = [pair for pair in pairs if pair[0] not in drop]
+    if not pairs:
+        return f"{first}{last}\r\n".encode("latin-1", "replace")
+    text, breaks = "\r\n".join(map(": ".join, pairs)), len(pairs) - 1
+    if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
+        text = "\r\n".join([_one_line(": ".join(pair)) for pair in pairs])
+    return f"{first}{text}\r\n{last}\r\n".encode("latin-1", "replace")
 
 
 def _one_line(text: str) -> str:

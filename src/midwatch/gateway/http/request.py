@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CROWDED: Final = "the gateway holds too many bodies at the moment; try again soon"
 
+_SELDOM: Final = frozenset({"transfer-encoding", "expect"})
+
 
 class WireIncoming:
     """Filled by its connection; `Incoming` to the handler."""
@@ -108,21 +110,16 @@ class WireIncoming:
 
     def understand(self) -> tuple[int, str, str] | None:
         """Read what the head says of the message; return status, reason and text when it is not taken."""
-        hosts: list[str] = []
-        for name, value in self.headers:
-            if name == "host":
-                hosts.append(value)
-            elif name == "content-length":
-                self.length = int(value)
-            elif name == "transfer-encoding":
-                # any other coding, and any in HTTP/1.0, ends where the next in line may not see it
-                if value.lower() != "chunked" or not self.modern:
-                    return 400, "malformed", f"transfer-encoding {value[:40]!r} is not taken"
-                self.length = None
-            elif name == "expect":
-                if value.lower() != "100-continue":
-                    return 417, "malformed", f"the expectation {value[:40]!r} is not met"
-                self.expects = self.modern
+        named = dict(self.headers)
+        hosts = [named["host"]] if "host" in named else []
+        if len(named) < len(self.headers):  # some stand twice
+            hosts = [value for name, value in self.headers if name == "host"]
+        if "content-length" in named:
+            self.length = int(named["content-length"])
+        if not _SELDOM.isdisjoint(named):
+            wrong = self._understand_seldom()
+            if wrong:
+                return wrong
         target = self.target.decode("latin-1")
         if target[:4].lower() == "http":
             _, _, rest = target.partition("://")
@@ -139,6 +136,19 @@ class WireIncoming:
                 " its settings know"
             )
             return 421, "host", text
+        return None
+
+    def _understand_seldom(self) -> tuple[int, str, str] | None:
+        for name, value in self.headers:
+            if name == "transfer-encoding":
+                # any other coding, and any in HTTP/1.0, ends where the next in line may not see it
+                if value.lower() != "chunked" or not self.modern:
+                    return 400, "malformed", f"transfer-encoding {value[:40]!r} is not taken"
+                self.length = None
+            elif name == "expect":
+                if value.lower() != "100-continue":
+                    return 417, "malformed", f"the expectation {value[:40]!r} is not met"
+                self.expects = self.modern
         return None
 
     def take(self, piece: bytes) -> bool:

@@ -52,7 +52,7 @@ class ApartLedger(DurableLedger):
         self._asks: dict[int, Ask] = {}
         """Not answered yet, by number: the oldest first."""
         self._number = 0
-        self._out: list[tuple[int, bool, object]] = []
+        self._out: list[tuple[int, Ask]] = []
         """What goes out at the end of this turn."""
         self._packer = Packer()
         self._frames = Frames()
@@ -133,7 +133,7 @@ class ApartLedger(DurableLedger):
         self._number = number = self._number + 1
         self._asks[number] = ask
         awaited = ask.future is not None
-        self._out.append((number, awaited, self._packer.order(order)))
+        self._out.append((number, ask))
         if awaited and len(self._waiting) <= FEW:
             self._flush()
         elif len(self._out) == 1:
@@ -144,10 +144,14 @@ class ApartLedger(DurableLedger):
         out, self._out = self._out, []
         if not out or self._line is None:
             return
+        packed = self._packer.order
         try:
-            data = frame({"orders": out})
+            data = frame(
+                {"orders": [(n, ask.future is not None, packed(ask.order)) for n, ask in out]}
+            )
         except (TypeError, ValueError, RecursionError):
             # a value of ours that no process can be told: the others must not suffer
+            self._packer = Packer()  # nobody has heard of its numbers
             if len(out) > 1:
                 for one in out:
                     self._out = [one]
@@ -176,8 +180,17 @@ class ApartLedger(DurableLedger):
                     self._first.set_exception(LedgerUnusable(down))
                 else:
                     self._first.set_result(None)
-            answers = [(ask := self._asks.pop(n), answer_in(ask.order, one)) for n, one in packed]
-            self._deliver(answers, [notice_in(one) for one in told])
+            answers: list[tuple[Ask, Answer]] = []
+            for number, one in packed:
+                ask = self._asks.pop(number)
+                if one.__class__ is str:  # it ended as it should, and nobody waits for that
+                    order: Any = ask.order
+                    self._mine.discard(order.call_id)
+                    self.counts["settled", one] += 1
+                else:
+                    answers.append((ask, answer_in(ask.order, one)))
+            if answers or told:
+                self._deliver(answers, [notice_in(one) for one in told])
 
     def _deliver(self, answers: list[tuple[Ask, Answer]], told: list[Notice]) -> None:
         for ask, answer in answers:

@@ -27,7 +27,14 @@ from midwatch.gateway.ledger.asked import Ask
 from midwatch.gateway.ledger.books import Answer
 from midwatch.gateway.ledger.durable import LINGER_S, STOP_S, DurableLedger
 from midwatch.gateway.ledger.engine import LedgerDown, LedgerUnusable
-from midwatch.gateway.ledger.packing import Frames, Unpacker, answer_out, calendar_in, frame
+from midwatch.gateway.ledger.packing import (
+    Frames,
+    Unpacker,
+    answer_out,
+    calendar_in,
+    ended_out,
+    frame,
+)
 from midwatch.gateway.ledger.sqlite import Disk, SqliteEngine
 
 PIECE_BYTES: Final = 262_144
@@ -231,7 +238,10 @@ class Keeper(DurableLedger):
     def _call(self, what: Callable[..., Any], *values: Any) -> None:
         assert what == self._deliver
         answers, told = cast("tuple[list[tuple[_Heard, Answer]], list[Notice]]", values)
-        packed = [(ask.number, answer_out(ask.order, answer)) for ask, answer in answers]
+        packed = [
+            (ask.number, (ended_out if ask.future is None else answer_out)(ask.order, answer))
+            for ask, answer in answers
+        ]
         self._say(packed, told, self.down)
 
     def _say(

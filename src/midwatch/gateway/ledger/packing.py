@@ -7,8 +7,7 @@ once and are known by a number from then on. Both ends are of one program and on
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, fields
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -36,7 +35,8 @@ from midwatch.gateway.ledger.orders import (
 MAX_LIMITS: Final = 2_000
 """Sets of limits that are known by a number; then both sides begin anew."""
 
-_LENGTH: Final = struct.Struct("!I")
+_SIZE: Final = 4
+"""Bytes of a message's length."""
 
 _PLAIN: Final[dict[str, type[Any]]] = {
     one.__name__: one for one in (Release, Note, Expire, Roll, Pass)
@@ -53,7 +53,7 @@ def frame(message: object) -> bytes:
         data = to_json(message)
     except ValueError:
         data = json.dumps(message).encode()  # half a character, which only that can write
-    return _LENGTH.pack(len(data)) + data
+    return len(data).to_bytes(_SIZE) + data
 
 
 class Frames:
@@ -62,18 +62,19 @@ class Frames:
     def __init__(self) -> None:
         self._rest = b""
 
-    def take(self, piece: bytes) -> Iterator[Any]:
-        """Yield the messages that are whole with this piece."""
+    def take(self, piece: bytes) -> list[Any]:
+        """Return the messages that are whole with this piece."""
         data = self._rest + piece if self._rest else piece
-        at, end = 0, len(data)
-        while end - at >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(data, at)
-            if end - at - _LENGTH.size < size:
+        at, end = _SIZE, len(data)
+        found: list[Any] = []
+        while at <= end:
+            stop = at + int.from_bytes(data[at - _SIZE : at])
+            if stop > end:
                 break
-            at += _LENGTH.size
-            yield _read(data[at : at + size])
-            at += size
-        self._rest = data[at:]
+            found.append(_read(data[at:stop]))
+            at = stop + _SIZE
+        self._rest = data[at - _SIZE :]
+        return found
 
 
 def _read(data: bytes) -> Any:
@@ -181,6 +182,13 @@ def limits_in(packed: Sequence[Packed]) -> Limits:
 def _limit(packed: Packed) -> Limit:
     account, window, *rest = packed
     return Limit(account, Window(window), *rest)
+
+
+def ended_out(order: Order, answer: Answer) -> object:
+    """Return the answer to an order that nobody waits for: of most of them the result is all that is counted."""
+    if isinstance(answer, Settled) and not answer.over_nusd:
+        return answer.result
+    return answer_out(order, answer)
 
 
 def answer_out(order: Order, answer: Answer) -> object:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from midwatch.gateway.http.heads import name_of
+from midwatch.gateway.http.heads import NAMES, name_of
 from midwatch.gateway.upstream.address import Place
 from midwatch.gateway.upstream.port import Phase, UpstreamError
 
@@ -112,7 +112,7 @@ class Line(asyncio.Protocol):
         reply = self._reply
         if reply is None or reply.headed:
             return  # a trailer, or closed in the meantime
-        reply.headers.append((name_of(name), value.decode("latin-1").strip()))
+        reply.headers.append((NAMES.get(name) or name_of(name), str(value, "latin-1").strip()))
         if len(reply.headers) > HEADERS:
             self._check_head(reply)
 
@@ -126,12 +126,14 @@ class Line(asyncio.Protocol):
             self._early = True
             reply.headers.clear()
             return
-        coding = next((v for n, v in reply.headers if n == "transfer-encoding"), "chunked")
+        named, coding = dict(reply.headers), "chunked"
+        if "transfer-encoding" in named:
+            coding = next(v for n, v in reply.headers if n == "transfer-encoding")
         if coding.lower() != "chunked":
             # it would reach the client without the header that says how to read it
             self._fail(reply, f"the answer's transfer-encoding {coding[:40]!r} was not asked for")
             return
-        reply.begin(status, keep=self._parser.should_keep_alive())
+        reply.begin(status, named, keep=self._parser.should_keep_alive())
         self._over = reply.bodiless
 
     def on_body(self, piece: bytes) -> None:

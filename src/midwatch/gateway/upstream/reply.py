@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from typing import Final
 
 from midwatch.gateway.upstream.line import SEND_BYTES, Line
@@ -176,17 +177,16 @@ class WireReply:
 
     # -- from the line -------------------------------------------------------------------------------
 
-    def begin(self, status: int, *, keep: bool) -> None:
-        """Take the head: how the answer will end, and whether the connection may be used again."""
+    def begin(self, status: int, named: Mapping[str, str], *, keep: bool) -> None:
+        """Take the head: how the answer will end, and whether the connection may be used again. `named`: its
+        headers by name."""
         self.status = status
         self.headed = True
-        for name, value in self.headers:
-            if name == "content-length":
-                self._length = int(value)
-            elif name == "transfer-encoding":
-                self.chunked = True
-            elif name == "keep-alive":
-                self.idle_s = min(IDLE_S, kept_s(value))
+        if "content-length" in named:
+            self._length = int(named["content-length"])
+        self.chunked = "transfer-encoding" in named
+        if "keep-alive" in named:
+            self.idle_s = min(IDLE_S, kept_s(named["keep-alive"]))
         if self.bodiless:
             self.keep = False  # the parser waits for what the head announces
             return
