@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, overload
 
 from midwatch.core.sketch import Sketch
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
@@ -66,7 +66,29 @@ class Key(NamedTuple):
     name: str
 
 
-@dataclass(slots=True)
+class _Lazy:
+    """A sketch of a `Sum`, made when something is first counted in it: most sums have none of the six."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, one: None, owner: type) -> _Lazy: ...
+    @overload
+    def __get__(self, one: Sum, owner: type) -> Sketch: ...
+    def __get__(self, one: Sum | None, owner: type) -> _Lazy | Sketch:
+        if one is None:
+            return self
+        found = one.sketches.get(self._name)
+        if found is None:
+            found = one.sketches[self._name] = Sketch()
+        return found
+
+    def __set__(self, one: Sum, value: Sketch) -> None:
+        one.sketches[self._name] = value
+
+
+@dataclass(slots=True, eq=False, init=False)
 class Sum:
     """Numbers and sketches. What is below 0 is a correction of what another sum holds."""
 
@@ -91,16 +113,34 @@ class Sum:
     goals: int = 0
     """Those in which it was."""
     escalated: int = 0
-    first_token: Sketch = field(default_factory=Sketch)
+    sketches: dict[str, Sketch] = field(default_factory=dict[str, Sketch])
+    """By name, those that were asked for."""
+
+    first_token: ClassVar = _Lazy()
     """Nanoseconds."""
-    context_fill: Sketch = field(default_factory=Sketch)
+    context_fill: ClassVar = _Lazy()
     """Millionths of the model's window."""
-    trace_latency: Sketch = field(default_factory=Sketch)
+    trace_latency: ClassVar = _Lazy()
     """Nanoseconds."""
-    cost_per_trace: Sketch = field(default_factory=Sketch)
+    cost_per_trace: ClassVar = _Lazy()
     """Nano-dollars."""
-    tokens_per_task: Sketch = field(default_factory=Sketch)
-    chain_length: Sketch = field(default_factory=Sketch)
+    tokens_per_task: ClassVar = _Lazy()
+    chain_length: ClassVar = _Lazy()
+
+    def __init__(self, **values: int | Sketch) -> None:
+        """Begin with these NUMBERS and SKETCHES; the others are 0 and empty."""
+        self.sketches = {}
+        for name in NUMBERS:
+            setattr(self, name, 0)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sum):
+            return NotImplemented
+        return all(getattr(self, n) == getattr(other, n) for n in (*NUMBERS, *SKETCHES))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  it changes
 
     def merge(self, other: Sum, weight: int = 1) -> None:
         """Add another sum; with weight -1 take it back."""
@@ -108,12 +148,12 @@ class Sum:
         for name in NUMBERS:
             if more := getattr(other, name):
                 setattr(self, name, getattr(self, name) + weight * more)
-        for name in SKETCHES:
-            if theirs := getattr(other, name):
+        for name, theirs in other.sketches.items():
+            if theirs:
                 getattr(self, name).merge(theirs, weight)
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in (*NUMBERS, *SKETCHES))
+        return any(getattr(self, name) for name in NUMBERS) or any(self.sketches.values())
 
     def to_row(self) -> list[int | bytes | None]:
         """Return the columns NUMBERS and SKETCHES, in their order; an empty sketch is None."""
@@ -134,7 +174,7 @@ class Sum:
 SKETCHES: Final = (
     "first_token", "context_fill", "trace_latency", "cost_per_trace", "tokens_per_task", "chain_length",
 )  # fmt: skip
-NUMBERS: Final = tuple(one.name for one in fields(Sum) if one.name not in SKETCHES)
+NUMBERS: Final = tuple(one.name for one in fields(Sum) if one.name != "sketches")
 _NUMBERS: Final = frozenset(NUMBERS)
 
 
