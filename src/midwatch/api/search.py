@@ -28,9 +28,11 @@ def build(room: Room) -> APIRouter:
         after: Cursor = None,
         limit: Limit = 100,
     ) -> Response:
-        """Where a text stands, newest first, whatever its case; of the last day unless `since` says otherwise."""
+        """Where a text stands, newest first, whatever its case; of the last day unless `since` says otherwise.
+        `left_out` traces of that time sampling let go, with what stood in them."""
         start = room.clock() - DAY_S if since is None else since
         found = await room.questions.find(text, window_of(start, until), after, limit)
-        return Json.of(traceshapes.Hits, {"items": list(found.items), "next": found.next})
+        answer = {"items": list(found.items), "next": found.next, "left_out": found.left_out}
+        return Json.of(traceshapes.Hits, answer)
 
     return router

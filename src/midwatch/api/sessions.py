@@ -23,7 +23,8 @@ def build(room: Room) -> APIRouter:
     async def sessions(  # pyright: ignore[reportUnusedFunction]
         chosen: Annotated[Chosen, Depends()], after: Cursor = None, limit: Limit = 100
     ) -> Response:
-        """Sessions, newest end first. A session is all traces in which any span names it."""
+        """Sessions, newest end first. A session is all traces in which any span names it; its sums are of all of them,
+        also of the `left_out` that sampling let go."""
         found = await room.questions.sessions(chosen.choice, after, limit)
         return Json.of(traceshapes.Sessions, {"items": list(found.items), "next": found.next})
 

@@ -35,9 +35,11 @@ def _add_lists(router: APIRouter, room: Room) -> None:
         chosen: Annotated[Chosen, Depends()], after: Cursor = None, limit: Limit = 100
     ) -> Response:
         """Traces, newest first. A trace is chosen when any of its spans says what is asked for; its sums are of the
-        whole trace, tokens and cost counted once."""
+        whole trace, tokens and cost counted once. Under sampling `weight` says how many a kept one stands for, and
+        `left_out` how many of this list are gone."""
         found = await room.questions.traces(chosen.choice, after, limit)
-        return Json.of(traceshapes.Traces, {"items": list(found.items), "next": found.next})
+        answer = {"items": list(found.items), "next": found.next, "left_out": found.left_out}
+        return Json.of(traceshapes.Traces, answer)
 
     @router.get("/api/traces/{trace_id}", response_model=traceshapes.WholeTrace)
     async def trace(  # pyright: ignore[reportUnusedFunction]

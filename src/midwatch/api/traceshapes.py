@@ -73,6 +73,7 @@ class TraceShape(SumsShape):
     duration_s: float | None = None
     lost: int
     session: str | None = None
+    weight: int = 1
 
 
 class WholeTrace(Shape):
@@ -135,6 +136,7 @@ class SessionShape(SumsShape):
     last_at: datetime
     traces: int
     turns: int
+    left_out: int = 0
 
 
 class TurnShape(SumsShape):
@@ -206,6 +208,7 @@ class TableShape(Shape):
 class Traces(Shape):
     items: list[TraceShape]
     next: str | None
+    left_out: int
 
 
 class Sessions(Shape):
@@ -216,3 +219,4 @@ class Sessions(Shape):
 class Hits(Shape):
     items: list[HitShape]
     next: str | None
+    left_out: int

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import duckdb
 
-from midwatch.core.calls.news import SCOPE
 from midwatch.core.spans.form import Signal
+from midwatch.store.spans import gone
 from midwatch.store.spans.engine import View
 from midwatch.wire.limits import NUSD_PER_USD
 
@@ -25,27 +25,20 @@ _DAY: Final = "strftime({} AT TIME ZONE ?, '%Y-%m-%d')"
 COST_BY: Final = {
     "agent": "agent",
     "day": _DAY.format("make_timestamptz(start_ns // 1000)"),
-    "model": """coalesce(attributes->>'$."midwatch.model"', response_model, model)""",
-    "provider": """coalesce(attributes->>'$."midwatch.provider"', provider)""",
+    "model": "model",
+    "provider": "provider",
     "session": "session",
-    "task": """attributes->>'$."midwatch.task"'""",
-    "tag": """unnest(coalesce(from_json(attributes->'$."midwatch.tags"', '["VARCHAR"]'), [NULL]))""",
-    "key": """attributes->>'$."midwatch.virtual_key"'""",
+    "task": "task",
+    "tag": "unnest(coalesce(tags, [NULL]))",
+    "key": "key",
 }
-"""What the cost of calls can be summed by, as SQL. Models and providers go by what the fleet file calls them."""
+"""What the cost of calls can be summed by, as SQL over `gone.CALLS`."""
 
 _OF_BEATS: Final = {"agent": "agent", "day": _DAY.format("ts")}
 """What beats know; by anything else they are one row without a name."""
 
 MAX_ROWS: Final = 1_000
 """Rows of one answer, the dearest; the total is of all."""
-
-_CALLS: Final = f"scope = '{SCOPE}' AND operation IS NOT NULL AND start_ns >= ?"
-
-_SAVED: Final = " + ".join(
-    f"""coalesce(try_cast(attributes->>'$."midwatch.{name}"' AS BIGINT), 0)"""
-    for name in ("saved_nusd", "cache_saved_nusd")
-)
 
 _REPORTED: Final = """
 WITH carried AS (SELECT unnest(?::VARCHAR[]) AS agent, unnest(?::VARCHAR[]) AS run_id),
@@ -68,17 +61,17 @@ class Carried:
 
 
 def carried(view: View, by: str, since: float | None, zone: tzinfo = UTC) -> Carried:
-    """Return what the gateway's calls cost, summed by a key of COST_BY, for `cost`."""
+    """Return what the gateway's calls cost, summed by a key of COST_BY, for `cost`. What sampling let go is in it, told
+    by the minute."""
     start_ns = round((since or 0.0) * 1e9)
-    spans = view.rows(Signal.SPANS, start_ns)
-    rows = _called(view.cursor, spans, by, start_ns, str(zone))
-    total = view.cursor.execute(
-        f"SELECT sum(cost_nusd)::BIGINT FROM {spans} WHERE {_CALLS}", [start_ns]
-    ).fetchone()
-    runs = view.cursor.execute(
-        f"SELECT DISTINCT agent, run_id FROM {spans} WHERE {_CALLS}", [start_ns]
-    ).fetchall()
-    return Carried(rows, (total[0] if total else None) or 0, runs)
+    calls = f"{gone.CALLS.format(view.rows(Signal.SPANS, start_ns))} AND start_ns >= {start_ns}"
+    if (lines := gone.carried(view, start_ns)) is not None:
+        calls = f"SELECT * EXCLUDE (trace_id) FROM ({calls}) AS k UNION ALL BY NAME SELECT * FROM {lines} AS g"
+    calls = f"({calls}) AS c"
+    rows = _called(view.cursor, calls, by, str(zone))
+    total = view.cursor.execute(f"SELECT sum(cost_nusd)::BIGINT FROM {calls}").fetchall()
+    runs = view.cursor.execute(f"SELECT DISTINCT agent, run_id FROM {calls}").fetchall()
+    return Carried(rows, total[0][0] or 0, runs)
 
 
 def cost(
@@ -141,17 +134,13 @@ def blank(by: str, name: str | None) -> dict[str, Any]:
 
 
 def _called(
-    cursor: duckdb.DuckDBPyConnection, spans: str, by: str, start_ns: int, zone: str
+    cursor: duckdb.DuckDBPyConnection, calls: str, by: str, zone: str
 ) -> dict[str | None, dict[str, Any]]:
     values = [zone] if by == "day" else []
     found = cursor.execute(
-        f"SELECT {COST_BY[by]} AS what, sum(cost_nusd)::BIGINT,"
-        " sum(input_tokens + output_tokens)::BIGINT, count(*),"
-        """ count(*) FILTER (attributes->>'$."midwatch.estimated"' = 'true'),"""
-        """ count(*) FILTER (attributes->>'$."midwatch.disputed"' = 'true'),"""
-        f" sum({_SAVED})::BIGINT"
-        f" FROM {spans} WHERE {_CALLS} GROUP BY what",
-        [*values, start_ns],
+        f"SELECT {COST_BY[by]} AS what, sum(cost_nusd)::BIGINT, sum(tokens)::BIGINT, sum(calls)::BIGINT,"
+        f" sum(estimated)::BIGINT, sum(disputed)::BIGINT, sum(saved)::BIGINT FROM {calls} GROUP BY what",
+        values,
     ).fetchall()
     rows: dict[str | None, dict[str, Any]] = {}
     for name, nusd, tokens, calls, estimated, disputed, saved in found:

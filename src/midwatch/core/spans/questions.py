@@ -72,6 +72,9 @@ class Page:
 
     items: Sequence[Item]
     next: Cursor | None = None
+    left_out: int = 0
+    """Traces that sampling let go and that would be in this list, of all its pages; where a text is asked for, those
+    that meet everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,8 @@ class Cost:
     """The same."""
     more: int = 0
     """Rows beyond the limit."""
+    estimated: bool = False
+    """Some of it is told by the weights of kept traces, because what sampling let go has no sums by this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +256,8 @@ class Questions(Protocol):
 
         Items: `trace_id, at, duration_s` (None while open)`, name, agent, agents, session, user, spans, errors,
         open, lost, calls, tools, input_tokens, cached_tokens, output_tokens, cost_nusd, cost_usd, outcome,
-        goal_met, escalated, tags, flags`; name and agent are of the earliest span without a parent that is there.
+        goal_met, escalated, tags, flags, weight`; name and agent are of the earliest span without a parent that is
+        there, `weight` says how many traces like it a sampled one stands for, itself among them (absent: itself alone).
         """
         ...
 
@@ -288,7 +294,8 @@ class Questions(Protocol):
         """Return sessions, newest end first.
 
         Items: `session, agent, agents, user, at, last_at, traces, turns, spans, errors, open, calls, tools,
-        input_tokens, cached_tokens, output_tokens, cost_nusd, cost_usd, outcome, goal_met, escalated, tags`.
+        input_tokens, cached_tokens, output_tokens, cost_nusd, cost_usd, outcome, goal_met, escalated, tags,
+        left_out`: traces of it that sampling let go. All sums are of those, too.
         """
         ...
 
@@ -318,7 +325,8 @@ class Questions(Protocol):
     async def cost(
         self, by: By, window: Window, agents: Sequence[str] = (), limit: int = 1_000
     ) -> Cost:
-        """Return what was spent in a window. `agents`: by these alone."""
+        """Return what was spent in a window. `agents`: by these alone. What sampling let go is in it, told by the
+        minute: ask for windows of whole minutes."""
         ...
 
     async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:

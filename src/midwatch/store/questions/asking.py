@@ -123,6 +123,13 @@ def find(rows: str, contents: str, text: str, window: Window, say: Dialect, valu
     )
 
 
+def cost_key(by: str, say: Dialect, value: Values) -> str:
+    """Return what cost is grouped by: of COST_COLUMNS, `day` (days since 1970) or `tag:NAME`."""
+    if by.startswith("tag:"):
+        return say.tag("tags", value(by[4:]))
+    return say.whole("start_ns", DAY_NS) if by == "day" else COST_COLUMNS[by]
+
+
 def cost(
     counted: str, by: str, window: Window, agents: list[str], say: Dialect, value: Values
 ) -> str:
@@ -130,10 +137,7 @@ def cost(
 
     `by` is of COST_COLUMNS, `day` (days since 1970) or `tag:NAME`.
     """
-    if by.startswith("tag:"):
-        key = say.tag("tags", value(by[4:]))
-    else:
-        key = say.whole("start_ns", DAY_NS) if by == "day" else COST_COLUMNS[by]
+    key = cost_key(by, say, value)
     where = f"counts <> 0 AND {during(window, value)}"
     if agents:
         where += f" AND {say.among('agent', value(agents))}"

@@ -35,7 +35,7 @@ from midwatch.core.spans.questions import (
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.tree import Forest, shown
 from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
-from midwatch.store.questions import asking, choosing, growing, lists, summed
+from midwatch.store.questions import asking, choosing, growing, lists, sampled, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
@@ -89,16 +89,22 @@ class EmbeddedQuestions:
             value = Values(_SAY)
             mine = choosing.of_session(lists.sources(view, Choice()), session, value)
             traces = [row[0] for row in _all(view, mine, value)]
-            if not traces:
+            left = sampled.of_session(view, session)
+            if not traces and not left:
                 return None
-            found = _rows(view, traces)
-            window = _spoken(row for row, _ in found)
-            states = _states(view, traces, window)
+            found = _rows(view, traces) if traces else []
+            window = _spoken(row for row, _ in found) if found else (0, 0)
+            states = _states(view, traces, window) if found else {}
             bits = {id(row): counts for row, counts in found}
             whole = session_of(session, [row for row, _ in found], lambda row: bits[id(row)])
-            return session_shown(
-                whole, states, lambda one: _told(view, traces, window, one), follow
+            for part in left.values():
+                whole.summary.merge(part)
+            item = session_shown(
+                whole, states, lambda one: _told(view, traces, window, one) if found else [], follow
             )
+            if left:
+                item |= {"turns": sampled.turns_of(whole, left.values()), "left_out": len(left)}
+            return item
 
         return await self._spans.read(work)
 
@@ -117,7 +123,7 @@ class EmbeddedQuestions:
             )  # fmt: skip
             rows = _all(view, asked, value)
             more = cursor_of(rows[limit - 1][:5]) if len(rows) > limit else None
-            return Page([_hit(row) for row in rows[:limit]], more)
+            return Page([_hit(row) for row in rows[:limit]], more, sampled.left_out(view, Choice(window)))  # fmt: skip
 
         return await self._spans.read(work)
 
@@ -235,7 +241,8 @@ class EmbeddedQuestions:
             value = Values(_SAY)
             rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
             text = asking.cost(counted(view, rows), by, window, list(agents), _SAY, value)
-            return cost_of(by, _all(view, text, value), groups, limit)
+            found = [*_all(view, text, value), *sampled.cost(view, by, window, agents)]
+            return cost_of(by, found, groups, limit)
 
         return await self._spans.read(work)
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -19,7 +20,7 @@ from midwatch.core.spans.facts import Fact
 from midwatch.core.spans.form import SPANS, Signal
 from midwatch.core.spans.questions import Choice, Page, Window
 from midwatch.core.spans.summary import Summary, session_item, trace_item
-from midwatch.store.questions import asking, choosing
+from midwatch.store.questions import asking, choosing, sampled
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of
@@ -55,7 +56,8 @@ def traces(view: View, choice: Choice, after: tuple[int, bytes] | None, limit: i
     since, until = min((r[1] for r in chosen), default=0), max((r[2] for r in chosen), default=0)
     found = summaries(view, [row[0] for row in chosen], since, until)
     more = cursor_of((chosen[-1][1], chosen[-1][0])) if len(rows) > limit else None
-    return Page([trace_item(row[0], found[row[0]]) for row in chosen], more)
+    items = [trace_item(row[0], found[row[0]]) for row in chosen]
+    return Page(sampled.weighed(view, items), more, sampled.left_out(view, choice))
 
 
 def _traces(view: View, choice: Choice, told: choosing.Sources, after: tuple[int, bytes] | None, limit: int) -> list[Any]:  # fmt: skip
@@ -94,7 +96,7 @@ def _as_told(view: View, every: choosing.Sources, rows: Sequence[Any]) -> bool:
 
 def sessions(view: View, choice: Choice, after: tuple[int, str] | None, limit: int) -> Page:
     """Return a page of sessions, newest end first."""
-    every = sources(view, choice)
+    every = sampled.beside(view, sources(view, choice))
     value = Values(_SAY)
     said = _picking(view, choice, every, value)
     rows: list[Any] = []
@@ -111,9 +113,13 @@ def sessions(view: View, choice: Choice, after: tuple[int, str] | None, limit: i
             if len(rows) > limit:
                 break
     chosen = [row[0] for row in rows[:limit]]
-    found = _of_sessions(view, mine, chosen)
+    found, left = _of_sessions(view, mine, chosen)
     more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
-    return Page([session_item(name, found[name]) for name in chosen], more)
+    items = [
+        session_item(name, found[name]) | ({"left_out": left[name]} if left[name] else {})
+        for name in chosen
+    ]
+    return Page(items, more)
 
 
 _PAIRS: Final = "SELECT trace_id, session FROM sessions_now"
@@ -138,10 +144,12 @@ def _sessions(view: View, choice: Choice, told: choosing.Sources, after: tuple[i
     return _all(view, choosing.sessions(choice, told, _SAY, value, found, after, limit, _PAIRS), value)  # fmt: skip
 
 
-def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> dict[str, Summary]:
+def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> tuple[dict[str, Summary], Counter[str]]:  # fmt: skip
+    """Return what these sessions come to, and how many traces of each sampling let go."""
     found = {name: Summary() for name in chosen}
+    left = Counter[str]()
     if not chosen:
-        return found
+        return found, left
     value = Values(_SAY)
     text = (
         "SELECT n.session, n.trace_id, min(t.first_ns), max(t.last_ns)"
@@ -150,10 +158,14 @@ def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> d
     )
     rows = _all(view, text, value)
     since, until = min(row[2] for row in rows), max(row[3] for row in rows)
-    whole = summaries(view, sorted({row[1] for row in rows}), since, until)
+    traces = sorted({row[1] for row in rows})
+    whole, gone = summaries(view, traces, since, until), sampled.summaries(view, traces)
     for session, trace, *_ in rows:
-        found[session].merge(whole[trace])
-    return found
+        left[session] += trace in gone
+        for part in (whole.get(trace), gone.get(trace)):
+            if part is not None:
+                found[session].merge(part)
+    return found, left
 
 
 # -- what is told of traces ------------------------------------------------------------------------
