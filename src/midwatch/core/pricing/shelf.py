@@ -8,6 +8,7 @@ is not a cost of 0: what follows is a policy, and decided elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -75,6 +76,59 @@ class Quote:
         return self.basis is Basis.DISPUTED
 
 
+@dataclass(slots=True)
+class _Spell:
+    """The time for which prices hold, and the worst cases of all lengths by them, by what requests ask for."""
+
+    since: float
+    until: float
+    prices: list[Price]
+    _terms: dict[tuple[Tier, str, bool, bool, int], Terms | None] = field(
+        default_factory=dict[tuple[Tier, str, bool, bool, int], "Terms | None"]
+    )
+    """None: they depend on the length."""
+
+    @classmethod
+    def of(cls, own: Price | None, listings: Sequence[Listing], at: float) -> _Spell:
+        """Return the spell that holds at a time (Unix seconds)."""
+        if own is not None:
+            return cls(-math.inf, math.inf, [own])
+        since, until = -math.inf, math.inf
+        for listing in listings:
+            if len(listing.periods) == 1:
+                continue
+            for start, from_minute, _ in listing.periods:
+                if from_minute:  # it changes within the day: nothing is kept
+                    since, until = math.inf, -math.inf
+                elif start <= at:
+                    since = max(since, start)
+                else:
+                    until = min(until, start)
+        return cls(since, until, [listing.at(at) for listing in listings])
+
+    def terms(self, *asked: *tuple[Tier, str, bool, bool, int]) -> Terms | None:
+        """Return what the dearest of the prices comes to, by input and output (`cost.terms_of`)."""
+        terms = self._terms.get(asked)
+        if terms is None and asked not in self._terms:
+            if len(self._terms) >= MAX_TERMS:
+                self._terms.clear()
+            terms = self._terms[asked] = self._worked_out(*asked)
+        return terms
+
+    def _worked_out(
+        self, tier: Tier, writes: str, media_in: bool, media_out: bool, searches: int
+    ) -> Terms | None:
+        found: dict[tuple[int, int, int], None] = {}
+        for price in self.prices:
+            terms = cost.terms_of(
+                price, tier, writes, media_in=media_in, media_out=media_out, searches=searches
+            )
+            if terms is None:
+                return None
+            found |= dict.fromkeys(terms)
+        return tuple(found) or None
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is known of one provider's model."""
@@ -89,23 +143,16 @@ class Found:
     _pairs: dict[tuple[int, int], tuple[Card, ...]] = field(
         default_factory=dict[tuple[int, int], tuple[Card, ...]], compare=False, repr=False
     )
-    _terms: dict[tuple[Tier, str, bool, bool, int], Terms | None] = field(
-        default_factory=dict[tuple[Tier, str, bool, bool, int], "Terms | None"],
-        compare=False,
-        repr=False,
-    )
-    """Worst cases of all lengths, by what a request asks for. None: they depend on time or length."""
-    _lasting: list[Price] | None = field(init=False, default=None, compare=False, repr=False)
-    """The prices, where none changes with time."""
+    _spells: list[_Spell] = field(default_factory=list["_Spell"], compare=False, repr=False)
+    """The one of the last call, which is nearly always that of the next."""
 
-    def __post_init__(self) -> None:
-        if self.own is not None:
-            lasting: list[Price] | None = [self.own]
-        elif any(len(listing.periods) > 1 for listing in self.listings):
-            lasting = None
-        else:
-            lasting = [listing.at(0.0) for listing in self.listings]
-        object.__setattr__(self, "_lasting", lasting)
+    def _spell(self, at: float) -> _Spell:
+        if self._spells:
+            spell = self._spells[0]
+            if spell.since <= at < spell.until:
+                return spell
+        self._spells[:] = [spell := _Spell.of(self.own, self.listings, at)]
+        return spell
 
     def bills(self, usage: Usage, at: float) -> tuple[Bill, ...]:
         """Return what each list says that a usage costs. A part that one list does not name costs there
@@ -128,8 +175,7 @@ class Found:
 
     def prices(self, at: float) -> list[Price]:
         """Return the prices that hold at a time: one's own alone, or each list's. Empty: unknown."""
-        lasting = self._lasting
-        return lasting if lasting is not None else [listing.at(at) for listing in self.listings]
+        return self._spell(at).prices
 
     def worst_case(
         self,
@@ -145,12 +191,8 @@ class Found:
     ) -> int | None:
         """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
         None when no price is known. See `cost.worst_case`."""
-        asked = (tier, writes, media_in, media_out, searches)
-        terms = self._terms.get(asked)
-        if terms is None and asked not in self._terms:
-            if len(self._terms) >= MAX_TERMS:
-                self._terms.clear()
-            terms = self._terms[asked] = self._all_terms(*asked)
+        spell = self._spell(at)
+        terms = spell.terms(tier, writes, media_in, media_out, searches)
         if terms is not None:
             return cost.dearest_of(terms, input_tokens, max_output)
         amounts = [
@@ -164,23 +206,9 @@ class Found:
                 media_out=media_out,
                 searches=searches,
             )
-            for price in self.prices(at)
+            for price in spell.prices
         ]
         return max(amounts, default=None)
-
-    def _all_terms(
-        self, tier: Tier, writes: str, media_in: bool, media_out: bool, searches: int
-    ) -> Terms | None:
-        """Return the terms of all lists together, where they hold at all times and for all lengths."""
-        found: dict[tuple[int, int, int], None] = {}
-        for price in self._lasting or ():
-            terms = cost.terms_of(
-                price, tier, writes, media_in=media_in, media_out=media_out, searches=searches
-            )
-            if terms is None:
-                return None
-            found |= dict.fromkeys(terms)
-        return tuple(found) or None
 
     @property
     def prefill(self) -> bool:

@@ -44,7 +44,7 @@ def test_a_worst_case_is_the_dearest_of_the_lists_whatever_was_asked_before(
 ) -> None:
     seller, name = model
     found = SHELF.find(seller, seller, name)
-    each = [cost.worst_case(price, **asked) for price in found.prices(at)]
+    each = [cost.worst_case(listing.at(at), **asked) for listing in found.listings]
     assert found.worst_case(at, **asked) == max(each, default=None)
 
 
@@ -54,4 +54,4 @@ def test_kinds_of_requests_take_no_more_memory_than_their_bound() -> None:
         each = [cost.worst_case(p, 10, 10, searches=searches) for p in found.prices(AT)]
         asked = found.worst_case(AT, input_tokens=10, max_output=10, writes="", searches=searches)
         assert asked == max(each)
-    assert len(found._terms) <= MAX_TERMS  # pyright: ignore[reportPrivateUsage]
+    assert len(found._spells[0]._terms) <= MAX_TERMS  # pyright: ignore[reportPrivateUsage]
