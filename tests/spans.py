@@ -91,6 +91,9 @@ _SERVERS: list[ClickHouseServer] = []
 
 @pytest.fixture(scope="session")  # so before the house counts a test's children
 def clickhouse_server() -> Iterator[ClickHouseServer]:
+    if _SERVERS:  # of another part of the tests in this process, which waits for all of them
+        yield _SERVERS[0]
+        return
     with clickhouse() as running:
         _SERVERS.append(running)
         yield running

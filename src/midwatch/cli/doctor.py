@@ -210,7 +210,6 @@ def _keys(fleet: Fleet | None, file: Path) -> Iterator[Check]:
                 )
     yield from checkup.passed_on(fleet, os.environ)
     yield from checkup.trusted(fleet)
-    yield from checkup.unsampled(fleet)
 
 
 def _is_private(path: Path) -> bool:

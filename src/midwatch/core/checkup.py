@@ -34,10 +34,6 @@ FILES_WARN: Final = 4096
 EARLIEST: Final = 1_760_000_000.0
 """No clock that is right shows less: this version did not exist then."""
 
-UNSAMPLED: Final = (
-    "hub.sample is not in force: telemetry is on ClickHouse, where every trace is kept"
-)
-
 STRENGTH: Final = {"cgroup": 0, "rlimit": 0, "nice": 1, "sampling": 1}
 
 
@@ -261,15 +257,6 @@ def trusted(fleet: Fleet) -> Iterator[Check]:
             "fleet", "trust", "ok",
             f"no sandbox: {who} may read whatever you may, files with keys and Midwatch's secret too"
             " (docs/how-to/sandbox.md)",
-        )  # fmt: skip
-
-
-def unsampled(fleet: Fleet) -> Iterator[Check]:
-    """Yield that rules of sampling are not in force where telemetry is shared by several hubs."""
-    if fleet.hub.sample and fleet.hub.stores.telemetry is not None:
-        yield Check(
-            "fleet", "sampling", "warn", UNSAMPLED,
-            "let telemetry go by age and size (hub.keep), or remove hub.sample",
         )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from midwatch.core.access import Caller
-from midwatch.core.checkup import UNSAMPLED
 from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError
 from midwatch.core.fleet import Fleet
@@ -108,8 +107,6 @@ class SpanRoom:
     def reload(self, fleet: Fleet, data: Path) -> None:
         """Take a new fleet file: its prices, what is kept, where telemetry goes on to."""
         self._fleet, self._data = fleet, data
-        if fleet.hub.sample and not isinstance(self.store, EmbeddedSpans):
-            log.warning(UNSAMPLED)
         self.life.reload(fleet)
         self._price()
 

@@ -15,7 +15,6 @@ from midwatch.core.checkup import (
     keys,
     passed_on,
     trusted,
-    unsampled,
     verdict,
 )  # fmt: skip
 from midwatch.core.fleet import Fleet
@@ -143,13 +142,3 @@ def test_who_has_no_walls_is_said_to_be_trusted() -> None:
     assert one.text.startswith("no sandbox: open may read whatever you may, files with keys")
     walled = Fleet.model_validate({"agents": {"shut": {"command": ["x"], "sandbox": {}}}})
     assert list(trusted(walled)) == []
-
-
-def test_rules_of_sampling_are_said_to_be_idle_where_several_hubs_share_a_store() -> None:
-    hub = {"sample": [{"keep": "10%"}]}
-    alone = Fleet.model_validate({"agents": {}, "hub": hub})
-    assert list(unsampled(alone)) == []
-    stores = {"state": "postgresql://h/m", "telemetry": "http://h:8123/m"}
-    (one,) = unsampled(Fleet.model_validate({"agents": {}, "hub": {**hub, "stores": stores}}))
-    assert (one.level, "not in force" in one.text) == ("warn", True)
-    assert list(unsampled(Fleet.model_validate({"agents": {}, "hub": {"stores": stores}}))) == []

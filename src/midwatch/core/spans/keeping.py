@@ -9,7 +9,7 @@ Telemetry fails open, but not into a full disk: below `hub.keep.free` it is refu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
@@ -17,7 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 from midwatch.core.ports import Room
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Footprint, Piece, Settled
-from midwatch.core.telemetry import Keep
+from midwatch.core.telemetry import Keep, SampleRule
 from midwatch.core.units import show_size
 
 NEVER: Final = -(2**63)
@@ -58,6 +58,26 @@ class Expires(Protocol):
     async def expire(self, expiry: Expiry) -> Settled:
         """Remove what is older; `expired` and `freed_bytes` say what went. Of a segment that is not old as a whole
         a day may stay. Raises StoreError."""
+        ...
+
+
+class Sampling(Protocol):
+    """Who lets traces go that are over."""
+
+    async def round(self, now: float) -> int:
+        """Judge what has become quiet; return how many spans went. `now` is the time that is believed, whatever the
+        wall clock says. Raises StoreError."""
+        ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A store that lets traces go by rules."""
+
+    def letting(
+        self, rules: Callable[[], Sequence[SampleRule]], group: Callable[[str], str | None]
+    ) -> Sampling:
+        """Return who does. `rules` and `group` (of an agent) return what the fleet file says at the time."""
         ...
 
 

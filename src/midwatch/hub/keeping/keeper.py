@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Signal
-from midwatch.core.spans.keeping import Expires, Expiry, due
+from midwatch.core.spans.keeping import Expires, Expiry, Sampling, due
 from midwatch.core.spans.store import Proof, Selector, Settled, SpanStore
 from midwatch.core.telemetry import Keep
 from midwatch.hub.keeping.trusting import ClockTrust
@@ -27,15 +27,6 @@ class Small(Protocol):
     async def expire(self, kind: str, before: float, agents: Mapping[str, float]) -> int:
         """Remove what is older than `before`, of `agents` what is older than theirs (Unix seconds; -inf: nothing);
         return how many rows went. Raises StoreError."""
-        ...
-
-
-class Sampling(Protocol):
-    """Who lets traces go that are over."""
-
-    async def round(self, now: float) -> int:
-        """Judge what has become quiet; return how many spans went. `now` is the time that is believed, whatever the
-        wall clock says. Raises StoreError."""
         ...
 
 

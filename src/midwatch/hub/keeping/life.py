@@ -12,7 +12,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.fleet import Fleet
 from midwatch.core.ports import Marks, Space
 from midwatch.core.spans.form import Batch
-from midwatch.core.spans.keeping import Guarded
+from midwatch.core.spans.keeping import Guarded, Samples
 from midwatch.core.spans.questions import Questions
 from midwatch.core.spans.store import Proof, Selector, SpanStore
 from midwatch.hub.forwarding.forgetting import traces_of
@@ -22,7 +22,6 @@ from midwatch.hub.keeping.guarding import DiskGuard, Tell
 from midwatch.hub.keeping.keeper import Keeper, Small
 from midwatch.hub.keeping.trusting import ClockTrust, TellClock
 from midwatch.store.space import DiskSpace
-from midwatch.store.spans.embedded import EmbeddedSpans
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +46,13 @@ class Life:
     ) -> None:
         """`folder` is on the disk that is guarded; queues of other back-ends lie in it. `small` keeps beats, events
         and samples; `tell` hears how the disk is, `tell_clock` when the clock jumps; `mine` tells whether
-        this hub settles and lets go, where several share a store; by `marks` they hear that a clock was confirmed. Traces are let go by sampling in the embedded store alone."""
+        this hub settles and lets go, where several share a store; by `marks` they hear that a clock was confirmed."""
         self._store = store
         self._fleet = fleet
         self._counts = counts
         self._clock = clock
         letting = None
-        if isinstance(store, EmbeddedSpans):
+        if isinstance(store, Samples):
             letting = store.letting(lambda: self._fleet.hub.sample, self._group_of)
         self.trust = ClockTrust(folder / "clock.json", counts, clock, tell_clock, marks=marks)
         self.keeper = Keeper(

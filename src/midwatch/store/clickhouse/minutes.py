@@ -19,7 +19,7 @@ from midwatch.core.spans.rollup import MILLION, Place, Sum
 from midwatch.store.clickhouse.dialect import ClickHouseWords
 from midwatch.store.clickhouse.slices import SLICES
 from midwatch.store.clickhouse.sums import BUCKET
-from midwatch.store.clickhouse.traces import Ask
+from midwatch.store.clickhouse.traces import MODEL_OF, OBSERVED, PROVIDER_OF, Ask, tag_of
 from midwatch.store.questions.dialect import Values
 
 MINUTES: Final = "midwatch_minutes"
@@ -42,25 +42,43 @@ _USAGE: Final = (
     ("cost_nusd", f"sumIf(toInt128(ifNull(cost_nusd, 0)), {_PAID})"),
     ("priced", f"countIf({_PAID} AND cost_nusd IS NOT NULL)"),
 )  # fmt: skip
+_OF_TRACES: Final = (
+    ("traces", "count()"),
+    ("judged", "countIf({there:goal_completion})"),
+    ("goals", "countIf({there:goal_completion} AND {goal_completion})"),
+    ("escalated", "countIf({escalation})"),
+)
+"""Of traces; with `{METRIC}` for what is observed, and `{there:METRIC}` for whether anything is."""
 _SKETCHES: Final = ("first_token", "context_fill")
-NUMBERS: Final = tuple(name for name, _ in (*_PLAIN, *_USAGE))
+_OF_TRACES_SKETCHES: Final = ("trace_latency", "cost_per_trace", "tokens_per_task", "chain_length")
+_EVERY_SKETCH: Final = (*_SKETCHES, *_OF_TRACES_SKETCHES)
+NUMBERS: Final = tuple(name for name, _ in (*_PLAIN, *_USAGE, *_OF_TRACES))
 
 _BUCKETS: Final = "Map(UInt16, Int64)"
+_NUMERIC: Final = (
+    *((name, "Int128") for name in NUMBERS),
+    *((f"{n}_{end}", kind) for n in _EVERY_SKETCH for end, kind in (("total", "Int128"), ("buckets", _BUCKETS))),
+)  # fmt: skip
+"""All columns that are added up, and their types."""
 
 
 def table(settings: str) -> str:
     """Return the statement that makes the table."""
-    columns = ", ".join(f"{name} Int128 CODEC(ZSTD(1))" for name in NUMBERS)
-    sketches = ", ".join(
-        f"{n}_total Int128 CODEC(ZSTD(1)), {n}_buckets {_BUCKETS} CODEC(ZSTD(1))" for n in _SKETCHES
-    )
+    columns = ", ".join(f"{name} {kind} CODEC(ZSTD(1))" for name, kind in _NUMERIC)
     return (
         f"CREATE TABLE IF NOT EXISTS {MINUTES} (minute Int64 CODEC(Delta(8), ZSTD(1)), agent LowCardinality(String),"
         " model LowCardinality(Nullable(String)), provider LowCardinality(Nullable(String)), tags Nullable(String)"
-        f" CODEC(ZSTD(1)), slice UInt64 CODEC(ZSTD(1)), attempt UInt64 CODEC(ZSTD(1)), {columns}, {sketches})"
+        f" CODEC(ZSTD(1)), slice UInt64 CODEC(ZSTD(1)), attempt UInt64 CODEC(ZSTD(1)), {columns})"
         " ENGINE = MergeTree PARTITION BY toYYYYMM(toDateTime(minute * 60, 'UTC')) ORDER BY (minute, agent, slice)"
         f" SETTINGS {settings}"
     )
+
+
+def older() -> list[str]:
+    """Return the statements that bring the table of an older version to this one's columns; they may be repeated."""
+    return [
+        f"ALTER TABLE {MINUTES} ADD COLUMN IF NOT EXISTS {name} {kind} CODEC(ZSTD(1))" for name, kind in _NUMERIC
+    ]  # fmt: skip
 
 
 # -- filling -----------------------------------------------------------------------------------------
@@ -84,22 +102,47 @@ class Adding:
         """Return what counts their usage alone: with weight -1 by what they counted for, with 1 by what they do."""
         return self._insert(counted, weight, usage_alone=True)
 
+    def traces(self, chosen: str) -> tuple[str, dict[str, Any]]:
+        """Return what counts rows of kept traces (a query), by the model that cost most in each and the tags said last."""
+        value = Values(_SAY)
+        asked = {f"{{{metric.value}}}": text for metric, (text, _) in OBSERVED.items()}
+        asked |= {f"{{there:{metric.value}}}": there for metric, (_, there) in OBSERVED.items()}
+
+        def told(text: str) -> str:
+            for placeholder, meant in asked.items():
+                text = text.replace(placeholder, f"({meant})")
+            return text
+
+        shown = {name: told(text) for name, text in _OF_TRACES}
+        for name in _OF_TRACES_SKETCHES:
+            number = told(f"toInt64({{{name}}})")
+            shown |= _sketch(name, number, told(f"{{there:{name}}}"), 1)
+        pairs = [(value(name), tag_of(value(name))) for name in self._tags]
+        place = f"intDiv(first_ns, 60000000000), root.5, {MODEL_OF}, {PROVIDER_OF}, {_json(pairs, 'notEmpty(said_tags)')}"
+        return self._statement(place, shown, chosen), value.given
+
     def _insert(self, counted: str, weight: int, *, usage_alone: bool) -> tuple[str, dict[str, Any]]:  # fmt: skip
         value = Values(_SAY)
-        plain = [(name, "0" if usage_alone else text) for name, text in _PLAIN]
-        shown = [f"{weight} * {text} AS n_{name}" for name, text in (*plain, *_USAGE)]
-        token, there = "assumeNotNull(first_token_ns)", "first_token_ns IS NOT NULL"
-        shown += _sketch(token, "0" if usage_alone else there, weight)
+        shown = {name: f"{weight} * {text}" for name, text in _USAGE}
+        if not usage_alone:
+            shown |= {name: f"{weight} * {text}" for name, text in _PLAIN}
+            there = "first_token_ns IS NOT NULL"
+            shown |= _sketch("first_token", "assumeNotNull(first_token_ns)", there, weight)
         fill, told = self._fill(value)
-        shown += _sketch(fill, told, weight)
-        names = ", ".join([*NUMBERS, *(f"{n}_{end}" for n in _SKETCHES for end in ("total", "buckets"))])  # fmt: skip
-        text = (
-            f"INSERT INTO {MINUTES} (minute, agent, model, provider, tags, slice, attempt, {names})"
-            f" SELECT intDiv(start_ns, 60000000000) AS at, agent, model, provider, {self._said(value)} AS said, {self._of},"
-            f" {', '.join(shown)} FROM {counted} AS s GROUP BY at, agent, model, provider, said"
+        shown |= _sketch("context_fill", fill, told, weight)
+        pairs = [(name, _SAY.tag("tags", name)) for name in map(value, self._tags)]
+        place = f"intDiv(start_ns, 60000000000), agent, model, provider, {_json(pairs, 'tags IS NOT NULL')}"
+        return self._statement(place, shown, counted), value.given
+
+    def _statement(self, place: str, shown: Mapping[str, str], rows: str) -> str:
+        """Return what adds up rows by their place (five columns); numbers that are not shown are 0."""
+        sums = ", ".join(f"{text} AS n_{name}" for name, text in shown.items())
+        inner = f"SELECT *, tuple({place}) AS place FROM {rows} AS r"
+        return (
+            f"INSERT INTO {MINUTES} (minute, agent, model, provider, tags, slice, attempt, {', '.join(shown)})"
+            f" SELECT place.1, place.2, place.3, place.4, place.5, {self._of}, {sums} FROM ({inner}) AS s GROUP BY place"
             " SETTINGS max_partitions_per_insert_block = 1000"
         )
-        return text, value.given
 
     def _fill(self, value: Values) -> tuple[str, str]:
         if not self._windows:
@@ -109,30 +152,29 @@ class Adding:
         known = f"ifNull(model IN {value(sorted(self._windows))}, 0)"
         return fill, f"{_CALLED} AND {_TOLD} AND input_tokens IS NOT NULL AND {known}"
 
-    def _said(self, value: Values) -> str:
-        """Return those tags that are counted by, as JSON, or NULL when there is none."""
-        if not self._tags:
-            return "CAST(NULL AS Nullable(String))"
-        names = [value(name) for name in self._tags]
-        pairs = ", ".join(f"({name}, {_SAY.tag('tags', name)})" for name in names)
-        said = f"arrayFilter(x -> isNotNull(x.2), [{pairs}])"
-        whole = f"toJSONString(mapFromArrays(arrayMap(x -> x.1, {said}), arrayMap(x -> assumeNotNull(x.2), {said})))"
-        return f"if(tags IS NULL OR empty({said}), NULL, {whole})"
+
+def _json(pairs: Sequence[tuple[str, str]], there: str) -> str:
+    """Return names and values of tags as JSON, or NULL when there is none; `there` says whether any may be."""
+    if not pairs:
+        return "CAST(NULL AS Nullable(String))"
+    said = f"arrayFilter(x -> isNotNull(x.2), [{', '.join(f'({name}, {tag})' for name, tag in pairs)}])"
+    whole = f"toJSONString(mapFromArrays(arrayMap(x -> x.1, {said}), arrayMap(x -> assumeNotNull(x.2), {said})))"
+    return f"if(NOT ({there}) OR empty({said}), NULL, {whole})"
 
 
-def _sketch(number: str, where: str, weight: int) -> list[str]:
+def _sketch(name: str, number: str, where: str, weight: int) -> dict[str, str]:
     bucket = BUCKET.format(number)
-    return [
-        f"{weight} * sumIf(toInt128(greatest({number}, 0)), {where})",
-        f"sumMapIf(map(toUInt16({bucket}), toInt64({weight})), {where})",
-    ]
+    return {
+        f"{name}_total": f"{weight} * sumIf(toInt128(greatest({number}, 0)), {where})",
+        f"{name}_buckets": f"sumMapIf(map(toUInt16({bucket}), toInt64({weight})), {where})",
+    }
 
 
 # -- reading -----------------------------------------------------------------------------------------
 
 _IN_FORCE: Final = (
     "slice <= {upto:UInt64} AND"
-    f" (slice, attempt) IN (SELECT slice, argMin(attempt, told) FROM {SLICES} GROUP BY slice)"
+    f" (slice, attempt) IN (SELECT slice, argMin(attempt, (told, attempt)) FROM {SLICES} GROUP BY slice)"
 )
 
 
@@ -158,7 +200,7 @@ def read(
         for n in ("model", "provider", "tags")
     ]
     numbers = [name for name in wanted if name in NUMBERS]
-    sketches = [name for name in wanted if name in _SKETCHES]
+    sketches = [name for name in wanted if name in _EVERY_SKETCH]
     shown = [f"sum({name})" for name in numbers]
     shown += [f"sum({n}_total), sumMap({n}_buckets)" for n in sketches]
     if not shown:

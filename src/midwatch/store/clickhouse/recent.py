@@ -11,6 +11,7 @@ from midwatch.core.spans.form import Signal
 from midwatch.store.clickhouse.rows import SELECT
 from midwatch.store.clickhouse.schema import NAMES
 from midwatch.store.clickhouse.slices import APPLIED
+from midwatch.store.clickhouse.sweeping import gone
 from midwatch.store.clickhouse.traces import TRACES, Ask
 
 _ALL = NAMES[Signal.SPANS]
@@ -31,18 +32,29 @@ class Recent:
     """The last millisecond that is settled; 0 when nothing is."""
     since_ns: int | None
     """No span of a trace of which something was stored since began before; None when nothing was stored."""
+    lets: bool = False
+    """Whether that slice let traces go, which may be on the disk for another moment."""
 
     @classmethod
     def ask(cls, ask: Ask) -> Recent:
         """Look."""
         number, upto_ms = ask(f"SELECT max(slice), max(upto_ms) FROM {APPLIED}", {})[0]
         fresh = f"SELECT trace_id FROM {_ALL} WHERE stored_ms > {upto_ms}"
-        first_ns, kept_ns = ask(
+        first_ns, kept_ns, lets = ask(
             f"SELECT (SELECT minOrNull(start_ns) FROM {_ALL} WHERE stored_ms > {upto_ms}),"
-            f" (SELECT minOrNull(first_ns) FROM {TRACES} WHERE trace_id IN ({fresh}))",
+            f" (SELECT minOrNull(first_ns) FROM {TRACES} WHERE trace_id IN ({fresh})),"
+            f" (SELECT count() FROM ({gone(number)}) AS g)",
             {},
         )[0]
-        return cls(number, upto_ms, first_ns if kept_ns is None else min(first_ns, kept_ns))
+        since_ns = first_ns if kept_ns is None else min(first_ns, kept_ns)
+        return cls(number, upto_ms, since_ns, bool(lets))
+
+    @property
+    def there(self) -> str:
+        """The condition for spans that were not let go: they are in the sums by now."""
+        if not self.lets:
+            return "1"
+        return f"(stored_ms > {self.upto_ms} OR trace_id NOT IN ({gone(self.slice_)}))"
 
     @property
     def fresh(self) -> str:
@@ -54,13 +66,19 @@ class Recent:
         """All spans of those traces."""
         if self.since_ns is None:
             return spans_where("0")
-        return spans_where(f"start_ns >= {self.since_ns} AND trace_id IN ({self.fresh})")
+        return spans_where(
+            f"start_ns >= {self.since_ns} AND trace_id IN ({self.fresh}) AND {self.there}"
+        )
 
     @property
     def kept(self) -> str:
         """The other traces, as they are kept."""
-        but = "" if self.since_ns is None else f" WHERE trace_id NOT IN ({self.fresh})"
-        return f"(SELECT * FROM {TRACES} FINAL{but})"
+        but = ["1"]
+        if self.since_ns is not None:
+            but.append(f"trace_id NOT IN ({self.fresh})")
+        if self.lets:
+            but.append(f"trace_id NOT IN ({gone(self.slice_)})")
+        return f"(SELECT * FROM {TRACES} FINAL WHERE {' AND '.join(but)})"
 
     def rows_of(self, ask: Ask, chosen: Collection[bytes], signal: Signal = Signal.SPANS) -> str:
         """Return the rows of these traces: of kept ones where they lie, and of the others where they may."""
@@ -71,4 +89,6 @@ class Recent:
         )[0]  # fmt: skip
         if found == len(set(chosen)) and self.since_ns is None:
             where += f" AND start_ns BETWEEN {low} AND {high}"
+        if signal is Signal.SPANS:
+            where += f" AND {self.there}"
         return f"(SELECT {SELECT[signal]} FROM {NAMES[signal]} FINAL WHERE {where})"

@@ -39,6 +39,7 @@ from midwatch.store.clickhouse.slices import (
     following,
     mark_applied,
 )
+from midwatch.store.clickhouse.sweeping import sweep
 from midwatch.store.clickhouse.traces import TRACES
 from midwatch.store.spans.known import TRACE_NS
 
@@ -110,7 +111,7 @@ def settle(client: ClickHouse, terms: Terms, lag_ms: int, stopped: Callable[[], 
     here or in another hub."""
     done = Round()
     mend(client)
-    last = _finish(client)
+    last = finish(client)
     began = time.monotonic()
     while not stopped() and time.monotonic() - began < ROUND_S:
         new = following(client, last, lag_ms)
@@ -121,16 +122,21 @@ def settle(client: ClickHouse, terms: Terms, lag_ms: int, stopped: Callable[[], 
         if not commit(client, new):
             break  # another hub was before us, and applies its own
         done.spans += spans
-        last = _finish(client)
+        last = finish(client)
     return done
 
 
-def _finish(client: ClickHouse) -> Slice | None:
-    """Apply the last slice that was committed, unless that is done; return it."""
+def finish(client: ClickHouse) -> Slice | None:
+    """Apply the last slice that was committed, unless that is done; return it. Raises StoreError."""
     last = committed(client)
-    if last is not None and applied(client) < last.number:
-        _apply(client, last)
+    if last is None:
+        return None
+    if applied(client) < last.number:
+        if not last.lets:
+            _apply(client, last)
         mark_applied(client, last)
+    if last.lets:
+        sweep(client, last)
     return last
 
 

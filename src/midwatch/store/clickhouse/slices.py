@@ -43,6 +43,11 @@ class Slice:
     spans: int = 0
 
     @property
+    def lets(self) -> bool:
+        """Tell whether it is a letting (`sweeping`), which decides on traces and holds no time."""
+        return self.from_ms == self.upto_ms
+
+    @property
     def where(self) -> str:
         """The condition for its rows."""
         return f"stored_ms > {self.from_ms} AND stored_ms <= {self.upto_ms}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -21,10 +21,12 @@ from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.spans.form import Batch, Rank, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
-from midwatch.store.clickhouse import expiring, minutes, schema, settling, traces
+from midwatch.core.telemetry import SampleRule
+from midwatch.store.clickhouse import expiring, minutes, schema, settling, sweeping, traces
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
 from midwatch.store.clickhouse.expiring import CHANGE_S
 from midwatch.store.clickhouse.footprint import footprint_of, size_by_part
+from midwatch.store.clickhouse.letting import Letting
 from midwatch.store.clickhouse.probing import probe
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES
@@ -245,6 +247,18 @@ class ClickHouseSpans:
             sealed=done.spans, expired=gone.expired, freed_bytes=gone.freed_bytes, left=left
         )
 
+    def letting(
+        self,
+        rules: Callable[[], Sequence[SampleRule]],
+        group: Callable[[str], str | None],
+        **more: float,
+    ) -> Letting:
+        """Return who samples this store. `rules` and `group` say what the fleet file does at the time; `more` is
+        Letting's."""
+        return Letting(
+            self._in_tidier, self._client, self._terms, rules, group, self._counts, **more
+        )
+
     async def expire(self, expiry: Expiry) -> Settled:
         """Let go of what is too old; see `keeping.Expires`."""
         if not expiry.lets_go:
@@ -276,6 +290,8 @@ class ClickHouseSpans:
                 if found[signal]:
                     expiring.delete(self._client, NAMES[signal], chosen.rows(signal), chosen.values)
             settling.mend(self._client)
+            # what sampling let go before may be of it, too
+            sweeping.give_back(self._client, 0.0)
             left = {s: self._count(s, chosen.rows(s), chosen.values) for s in found}
             return Proof(found, left, max(0, size - self._size()))
 
@@ -351,7 +367,8 @@ def prepare(client: ClickHouse) -> None:
         client.run(schema.MARKS)
         told = client.ask("SELECT max(version) FROM midwatch_schema").rows[0][0]
         if told < schema.VERSION:
-            for statement in (*schema.statements(), *_own(), *views(client.database)):
+            older = (*traces.older(), *minutes.older()) if told else ()
+            for statement in (*schema.statements(), *_own(), *older, *views(client.database)):
                 client.run(statement)
             client.insert(
                 "midwatch_schema", ["one", "version"], [encode([1, schema.VERSION])], "first"
@@ -369,4 +386,9 @@ def prepare(client: ClickHouse) -> None:
 
 def _own() -> list[str]:
     settings = schema.SETTINGS
-    return [traces.table(settings), minutes.table(settings), *settling.tables(settings)]
+    return [
+        traces.table(settings),
+        minutes.table(settings),
+        *settling.tables(settings),
+        *sweeping.tables(settings),
+    ]

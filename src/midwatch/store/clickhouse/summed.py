@@ -1,8 +1,9 @@
 """Series over ClickHouse: from kept minutes and traces, and from rows where these do not say it.
 
-minutes      whole minutes of a window, of what is settled and ended
-rows         what was stored since, what is open or lost, and the ends of a window that are less than a minute
-traces       of metrics of traces: kept ones, and from their spans those of which something was stored since
+minutes      of what is settled and ended; a window is read by whole minutes, as with one hub
+rows         what was stored since, and what is open or lost
+traces       of metrics of traces: kept ones, from their spans those of which something was stored since, and from
+             minutes those that sampling let go
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -10,7 +11,7 @@ traces       of metrics of traces: kept ones, and from their spans those of whic
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.sketch import Sketch
@@ -44,7 +45,15 @@ def series(
     recent = Recent.ask(ask)
     if metric in OF_TRACES:
         _count_kept_traces(ask, recent, rollup, metric, by, window)
-        for one in sums.summaries(ask, traces.counted(recent.rows), {}).values():
+        first, last = _minutes_of(window)
+        for place, one in _kept(ask, recent, metric, by, window, agents, first, last):
+            rollup.put(place, one)
+        fresh = (
+            ()
+            if recent.since_ns is None
+            else sums.summaries(ask, traces.counted(recent.rows), {}).values()
+        )
+        for one in fresh:
             if one.first_ns is not None and window.since_ns <= one.first_ns < window.until_ns:
                 rollup.add_trace(one)
     else:
@@ -65,75 +74,65 @@ def _count_spans(
     agents: Sequence[str],
     windows: Mapping[str, int],
 ) -> None:
-    since_ns, until_ns = max(0, window.since_ns), min(window.until_ns, _MAX)
-    first, last = -(-since_ns // _MINUTE_NS), until_ns // _MINUTE_NS
-    if recent.upto_ms and first < last:
-        split = [
-            n for n, said in (("model", by == "model"), ("provider", by == "provider")) if said
-        ]
-        split += ["tags"] if by.startswith("tag:") else []
-        # steps are whole minutes: what is of one step is added up by the database
-        step = max(1, int(step_of(window)) // MINUTE_S)
-        wanted, upto = lines.needed(metric), recent.slice_
-        for place, one in minutes.read(ask, upto, first, last, step, split, wanted, agents):
-            rollup.put(place, one)
-        rows = _beside(recent, since_ns, until_ns, first * _MINUTE_NS, last * _MINUTE_NS)
-    else:
-        rows = spans_where(f"start_ns >= {since_ns} AND start_ns < {until_ns}")
+    first, last = _minutes_of(window)
+    since_ns, until_ns = first * _MINUTE_NS, min(last * _MINUTE_NS, _MAX)
+    for place, one in _kept(ask, recent, metric, by, window, agents, first, last):
+        rollup.put(place, one)
+    within = f"start_ns >= {since_ns} AND start_ns < {until_ns}"
+    settled = f"stored_ms <= {recent.upto_ms}"
+    parts = [
+        spans_where(f"stored_ms > {recent.upto_ms} AND {within}"),
+        spans_where(f"{settled} AND rank < {Rank.ENDED.value} AND {within} AND {recent.there}"),
+    ]
     sums.minutes(
         ask,
-        traces.counted(rows),
+        traces.counted(f"({' UNION ALL '.join(part[1:-1] for part in parts)})"),
         rollup,
         windows if metric is Metric.CONTEXT_FILL else None,
         first_token=metric is Metric.FIRST_TOKEN,
     )
 
 
-def _beside(recent: Recent, since_ns: int, until_ns: int, first_ns: int, last_ns: int) -> str:
-    """Return the rows of a window that its minutes do not hold."""
-    within = f"start_ns >= {since_ns} AND start_ns < {until_ns}"
-    settled = f"stored_ms <= {recent.upto_ms} AND rank = {Rank.ENDED.value}"
-    ends = (
-        f"((start_ns >= {since_ns} AND start_ns < {first_ns}) OR"
-        f" (start_ns >= {last_ns} AND start_ns < {until_ns}))"
+def _minutes_of(window: Window) -> tuple[int, int]:
+    """Return from which minute since 1970 to before which a window is read: sums know no less than a minute."""
+    first, last = (
+        max(0, window.since_ns) // _MINUTE_NS,
+        -(-min(window.until_ns, _MAX) // _MINUTE_NS),
     )
-    parts = [
-        spans_where(f"stored_ms > {recent.upto_ms} AND {within}"),
-        spans_where(f"stored_ms <= {recent.upto_ms} AND rank < {Rank.ENDED.value} AND {within}"),
-        spans_where(f"{settled} AND {ends}"),
-    ]
-    return f"({' UNION ALL '.join(part[1:-1] for part in parts)})"
+    return first, last
+
+
+def _kept(
+    ask: sums.Ask,
+    recent: Recent,
+    metric: Metric,
+    by: By,
+    window: Window,
+    agents: Sequence[str],
+    first: int,
+    last: int,
+) -> Iterable[tuple[Place, Sum]]:
+    """Return the kept minutes from one to before another, as far as a question needs them."""
+    split = [n for n in ("model", "provider") if by == n]
+    split += ["tags"] if by.startswith("tag:") else []
+    # steps are whole minutes: what is of one step is added up by the database
+    step = max(1, int(step_of(window)) // MINUTE_S)
+    return minutes.read(ask, recent.slice_, first, last, step, split, lines.needed(metric), agents)
 
 
 # -- traces ------------------------------------------------------------------------------------------
-
-_LATENCY: Final = "greatest(0, last_ns - first_ns)"
-_VALUES: Final[Mapping[Metric, tuple[str, str]]] = {
-    Metric.TRACE_LATENCY: (_LATENCY, "open = 0"),
-    Metric.COST_PER_TRACE: ("cost_nusd", "priced > 0"),
-    Metric.TOKENS_PER_TASK: ("input_tokens + output_tokens", "notEmpty(outcomes)"),
-    Metric.CHAIN_LENGTH: ("calls + tools", "calls + tools > 0"),
-    Metric.GOAL_COMPLETION: ("said_goal_met.3", "said_goal_met.2 <> ''"),
-    Metric.ESCALATION: ("ifNull(escalated, false)", "1"),
-}
-"""Of a kept trace: what is observed, and whether anything is."""
-
-_COSTLIEST: Final = "arrayFirst(x -> 1, arraySort(x -> (-x.3, -x.4, x.1), shares))"
-"""The model that cost most in it, or had most tokens where nothing has a price."""
 
 
 def _count_kept_traces(
     ask: sums.Ask, recent: Recent, rollup: Rollup, metric: Metric, by: By, window: Window
 ) -> None:
     value = Values(_SAY)
-    number, there = _VALUES[metric]
+    number, there = traces.OBSERVED[metric]
     split = "CAST(NULL AS Nullable(String))"
     if by in ("model", "provider"):
-        split = f"if(empty(shares), NULL, {_COSTLIEST}.{1 if by == 'model' else 2})"
+        split = traces.MODEL_OF if by == "model" else traces.PROVIDER_OF
     elif by.startswith("tag:"):
-        name = value(by[4:])
-        said = f"arrayFilter(x -> JSONHas(x.v, {name}), arrayReverseSort(said_tags))"
-        split = f"if(empty({said}), NULL, {_SAY.tag(f'{said}[1].v', name)})"
+        split = traces.tag_of(value(by[4:]))
     sketched = metric in QUANTILES
     bucket = sums.BUCKET.format("toInt64(number)") if sketched else "0"
     step_ns = int(step_of(window)) * 10**9

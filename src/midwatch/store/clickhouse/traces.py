@@ -14,6 +14,8 @@ from typing import Any, Final, Protocol
 
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import Rank, Role
+from midwatch.core.spans.questions import Metric
+from midwatch.core.spans.sampling import Extra
 from midwatch.core.spans.summary import FLAGGED, MAX_EVALUATIONS, SUMS, Said, Share, Summary
 from midwatch.store.clickhouse.dialect import ClickHouseWords
 from midwatch.store.spans.sums import BY_DEFAULT
@@ -61,6 +63,7 @@ _COLUMNS: Final = (
     ("first_ns", "Int64"),
     ("last_ns", "Int64"),
     ("last_start_ns", "Int64"),
+    ("stored_ms", "Int64"),
     ("root", "Tuple(UInt8, Int64, String, String, String)"),
     ("escalated", "Nullable(Bool)"),
     *((name, "Array(String)") for name, _ in _LISTS),
@@ -77,9 +80,18 @@ def table(settings: str) -> str:
     """Return the statement that makes the table."""
     columns = ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in _COLUMNS)
     return (
-        f"CREATE TABLE IF NOT EXISTS {TRACES} ({columns}, told Int64, INDEX by_first first_ns TYPE minmax GRANULARITY 1)"
+        f"CREATE TABLE IF NOT EXISTS {TRACES} ({columns}, told Int64, INDEX by_first first_ns TYPE minmax GRANULARITY 1,"
+        " INDEX by_stored stored_ms TYPE minmax GRANULARITY 1)"
         f" ENGINE = ReplacingMergeTree(told) ORDER BY trace_id SETTINGS {settings}"
     )
+
+
+def older() -> list[str]:
+    """Return the statements that bring the table of an older version to this one's columns; they may be repeated."""
+    return [
+        f"ALTER TABLE {TRACES} ADD COLUMN IF NOT EXISTS stored_ms Int64 CODEC(ZSTD(1)) AFTER last_start_ns",
+        f"ALTER TABLE {TRACES} ADD INDEX IF NOT EXISTS by_stored stored_ms TYPE minmax GRANULARITY 1",
+    ]
 
 
 def counted(rows: str) -> str:
@@ -105,7 +117,7 @@ def made_of(counted: str) -> str:
     numbers = ", ".join(f"{text} AS n_{name}" for name, text in (*_NUMBERS, *_EXTRAS))
     main = (
         "SELECT trace_id, min(start_ns) AS first_ns, max(start_ns + ifNull(duration_ns, 0)) AS last_ns,"
-        " max(start_ns) AS last_start_ns, min((parent_id IS NOT NULL, start_ns, span_id, name, agent)) AS root,"
+        " max(start_ns) AS last_start_ns, max(s.stored_ms) AS stored_ms, min((parent_id IS NOT NULL, start_ns, span_id, name, agent)) AS root,"
         f" max(escalated) AS escalated, {lists}, {said},"
         f" arrayConcat({_evaluations('NOT')}, {_evaluations('')}) AS said_evaluations, {numbers} FROM {counted} AS s GROUP BY trace_id"
     )
@@ -142,6 +154,32 @@ def keep(counted: str) -> str:
     return f"INSERT INTO {TRACES} ({names}, told) SELECT *, {told} FROM ({made_of(counted)}) AS k"
 
 
+# -- what series are made of -------------------------------------------------------------------------
+
+_LATENCY: Final = "greatest(0, last_ns - first_ns)"
+OBSERVED: Final[Mapping[Metric, tuple[str, str]]] = {
+    Metric.TRACE_LATENCY: (_LATENCY, "open = 0"),
+    Metric.COST_PER_TRACE: ("cost_nusd", "priced > 0"),
+    Metric.TOKENS_PER_TASK: ("input_tokens + output_tokens", "notEmpty(outcomes)"),
+    Metric.CHAIN_LENGTH: ("calls + tools", "calls + tools > 0"),
+    Metric.GOAL_COMPLETION: ("said_goal_met.3", "said_goal_met.2 <> ''"),
+    Metric.ESCALATION: ("ifNull(escalated, false)", "1"),
+}
+"""Of a kept trace: what is observed, and whether anything is."""
+
+_COSTLIEST: Final = "arrayFirst(x -> 1, arraySort(x -> (-x.3, -x.4, x.1), shares))"
+"""The model that cost most in it, or had most tokens where nothing has a price."""
+
+MODEL_OF: Final = f"if(empty(shares), NULL, {_COSTLIEST}.1)"
+PROVIDER_OF: Final = f"if(empty(shares), NULL, {_COSTLIEST}.2)"
+
+
+def tag_of(name: str) -> str:
+    """Return what a kept trace said last of a tag (a placeholder of its name), or NULL."""
+    said = f"arrayFilter(x -> JSONHas(x.v, {name}), arrayReverseSort(said_tags))"
+    return f"if(empty({said}), NULL, {_SAY.tag(f'{said}[1].v', name)})"
+
+
 class Ask(Protocol):
     """Asks the database."""
 
@@ -162,6 +200,14 @@ def read(ask: Ask, where: str, values: Mapping[str, Any]) -> Iterable[tuple[byte
     """Yield kept traces as summaries. `where` is a condition on the columns."""
     for row in ask(f"SELECT {_READ} FROM {TRACES} FINAL WHERE {where}", values):
         yield bytes.fromhex(row[0]), _summary(row)
+
+
+def judgeable(ask: Ask, where: str) -> Iterable[tuple[bytes, Summary, Extra]]:
+    """Yield kept traces with what conditions of sampling ask besides."""
+    for *row, effects, refusals, tools in ask(
+        f"SELECT {_READ}, side_effects, refusals, tool_names FROM {TRACES} FINAL WHERE {where}", {}
+    ):
+        yield bytes.fromhex(row[0]), _summary(row), Extra(effects, refusals, tools)
 
 
 def _summary(row: Sequence[Any]) -> Summary:
