@@ -22,6 +22,7 @@ from html import unescape
 from typing import Any, Final, NamedTuple, cast
 
 from midwatch.core.difference import Saying, State, around, leaves
+from midwatch.core.orders import orders
 from midwatch.core.plain import clean
 
 MAX_LOOKED: Final = 200_000
@@ -79,56 +80,41 @@ class Flag(NamedTuple):
 
 # -- text that speaks to the model -----------------------------------------------------------------
 
-_OLD: Final = r"(?:previous|prior|above|earlier|preceding|former|existing|original|system)"
-_SAID: Final = r"(?:instructions?|prompts?|rules?|guidelines?|directions?|commands?|messages?)"
-_SECRETS: Final = (
-    r"(?:api[ _-]?keys?|passwords?|credentials?|secrets?|access tokens?|private keys?|system prompt|environment variables?"
-    r"|conversation|chat history|\.env\b)"
-)
-
-_PLACE: Final = r"https?:|\burl\b|\bendpoint\b|\bserver\b|\bwebhook\b"
-
-# nothing in a rule is without a bound: an agent must not be able to write what is looked at for hours
-_RULES: Final[tuple[tuple[Kind, str], ...]] = (
-    (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{{0,30}}?\b{_OLD}\b[^.\n]{{0,20}}?\b{_SAID}\b"),
-    (Kind.INSTRUCTION, rf"\b(?:ignore|disregard|forget)\b (?:all|any|everything)\b[^.\n]{{0,30}}?\b(?:{_SAID}|you (?:were|have been) told|said before)\b"),
-    (Kind.INSTRUCTION, r"\b(?:ignoriere|vergiss|missachte)\b[^.\n]{0,40}?\b(?:anweisungen|instruktionen|vorgaben|regeln)\b"),
-    (Kind.INSTRUCTION, r"\b(?:ignore[rz]?|oublie[rz]?)\b[^.\n]{0,40}?\b(?:instructions|consignes|directives)\b[^.\n]{0,15}?\b(?:précédentes|ci-dessus|antérieures)\b"),
-    (Kind.INSTRUCTION, r"\b(?:ignora|olvida|ignore)\b[^.\n]{0,40}?\b(?:instrucciones|órdenes)\b[^.\n]{0,15}?\b(?:anteriores|previas)\b"),
-    (Kind.INSTRUCTION, r"\b(?:attention|note|message|instructions?|important)\b[^.\n]{0,15}?\b(?:to|for)\b (?:the |any |all )?(?:ai|llm|language model|assistant|agent|bot)s?\b"),
-    (Kind.INSTRUCTION, r"\b(?:if you are|as) an? (?:ai|llm|language model|ai assistant|ai agent)\b,? (?:reading this|you (?:must|should|have to|will)|please)\b"),
-    (Kind.INSTRUCTION, r"\byou (?:are now|must now act as|will now act as) (?:an? )?(?:unrestricted|jailbroken|dan\b|developer mode|in developer mode|root\b)"),
-    (Kind.INSTRUCTION, r"\b(?:your )?new (?:system )?(?:instructions?|task|objective) (?:is|are|:)|\bnew (?:system )?instructions?\s*:"),
-    (Kind.ROLE, r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>"),
-    (Kind.ROLE, r"</?(?:system|system-reminder|system_prompt|assistant_response|tool_result|function_results)>"),
-    (Kind.ROLE, r"(?:^|\n)[^\S\n]{0,40}#{2,4} ?(?:system|instruction|assistant)s?\s{0,40}:"),
-    (Kind.SECRECY, r"\b(?:do not|don't|never|without)\b (?:tell|telling|inform|informing|mention(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify|notifying|show(?:ing)?)\b[^.\n]{0,30}?\b(?:the |your )?(?:user|operator|human|person you)\b"),
-    (Kind.EXFILTRATION, rf"\b(?:send|post|upload|forward|e-?mail|exfiltrate|transmit|append|include)\b(?=[^\n]{{0,190}}?(?:{_PLACE}|@))[^.\n]{{0,40}}?\b{_SECRETS}[^.\n]{{0,60}}?\b(?:to|at|into|in)\b(?:[^\n]{{0,20}}?(?:{_PLACE})|[^\n]{{0,50}}?[\w.+-]@)"),
-)  # fmt: skip
-_NEEDED: Final[tuple[tuple[str, ...], ...]] = (
-    ("ignor;forget;disregard;override;bypass", "instruction;prompt;rule;guideline;direction;command;message"),
-    ("ignor;forget;disregard", "all;any;everything"),
-    ("ignor;vergiss;missachte", "anweisungen;instruktionen;vorgaben;regeln"),
-    ("ignor;oublie", "instructions;consignes;directives", "précédentes;ci-dessus;antérieures"),
-    ("ignor;olvida", "instrucciones;órdenes", "anteriores;previas"),
-    (" ai; llm; language model; assistant; agent; bot", "to ;for ", "attention;note;message;instruction;important"),
-    (" ai; llm; language model", "if you are a;as a", "reading this;you ;please"),
-    ("you are now ;now act as ", "unrestricted;jailbroken;dan;developer mode;root"),
-    ("new ", "new instruction;new task;new objective;new system "),
-    ("<;inst]", "<|;inst];sys>>"),
-    ("<", "system>;system-reminder>;system_prompt>;assistant_response>;tool_result>;function_results>"),
-    ("##", "system;instruction;assistant"),
-    ("user;operator;human;person you", "do not;don't;never;without", "tell;inform;mention;reveal;alert;notif;show"),
-    ("http;@;url;endpoint;server;webhook", "send;post;upload;forward;mail;exfiltrate;transmit;append;include",
-     "key;password;credential;secret;token;prompt;environment;conversation;history;.env"),
-)  # fmt: skip
-"""What a text must hold for a rule to hold, in small letters: of each group one word, the rarest group first. To look
-for them takes a twentieth of what the rules take, and texts are looked at while they arrive."""
-
 _PATTERNS: Final = tuple(
     (kind, re.compile(rule, re.IGNORECASE), tuple(tuple(group.split(";")) for group in needed))
-    for (kind, rule), needed in zip(_RULES, _NEEDED, strict=True)
-)
+    for kind, rule, needed in (
+        (Kind.INSTRUCTION, r"\bnew (?:system )?(?:(?:instructions?|task|objective) (?:is|are|:)|instructions?\s{0,40}:)",
+         ("new ", "new instruction;new task;new objective;new system ")),
+        (Kind.ROLE, r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>",
+         ("<;inst]", "<|;inst];sys>>")),
+        (Kind.ROLE, r"</?(?:system|system-reminder|system_prompt|assistant_response|tool_result|function_results)>",
+         ("<", "system>;system-reminder>;system_prompt>;assistant_response>;tool_result>;function_results>")),
+        (Kind.ROLE, r"(?:^|\n)[^\S\n]{0,40}#{2,4} ?(?:system|instruction|assistant)s?\s{0,40}:",
+         ("##", "system;instruction;assistant")),
+    )
+)  # fmt: skip
+"""Marks, and what a text must hold for one of them to be there. Nothing in them is without a bound, and no gap holds
+another: an agent must not be able to write what is looked at for long."""
+
+_ORDERS: Final = tuple(
+    tuple(tuple(group.split(";")) for group in needed)
+    for needed in (
+        ("ignor;forget;disregard;override;bypass", "instruction;prompt;rule;guideline;direction;command;message"),
+        ("ignor;forget;disregard", "all;any;everything"),
+        ("ignor;vergiss;missachte", "anweisungen;instruktionen;vorgaben;regeln"),
+        ("ignor;oublie", "instructions;consignes;directives", "précédentes;ci-dessus;antérieures"),
+        ("ignor;olvida", "instrucciones;órdenes", "anteriores;previas"),
+        (" ai; llm; language model; assistant; agent; bot", "to ;for ", "attention;note;message;instruction;important"),
+        (" ai; llm; language model", "if you are a;as a", "reading this;you ;please"),
+        ("you are now ;now act as ", "unrestricted;jailbroken;dan;developer mode;root"),
+        ("user;operator;human;person you", "do not;don't;never;without", "tell;inform;mention;reveal;alert;notif;show"),
+        ("http;@;url;endpoint;server;webhook", "send;post;upload;forward;mail;exfiltrate;transmit;append;include",
+         "key;password;credential;secret;token;prompt;environment;conversation;history;.env"),
+    )
+)  # fmt: skip
+"""What a text must hold, in small letters, for `orders` to find anything: of each group one word, the rarest group
+first. To look for them takes a tenth of what it takes to go from word to word, and texts are looked at while they
+arrive."""
 
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]{4,}")
 """Letters that nobody sees and models read. Flags of regions use up to six behind a black flag."""
@@ -143,16 +129,13 @@ def flags_of(text: str) -> list[Flag]:
     found = list(_hidden(text))
     plain = _as_read(text)
     places: list[tuple[Kind, int, int]] = []
-    for kind, pattern in _possible(plain):
-        for hit in pattern.finditer(plain):
-            begin, end = hit.span()
-            if any(k is kind and begin < e and b < end for k, b, e in places):
-                continue
-            places.append((kind, begin, end))
-            found.append(Flag(kind, around(plain, hit), hit.group()))
-            if len(found) >= MAX_FLAGS:
-                return found
-    return found
+    for kind, begin, end in _spoken(plain):
+        if any(k is kind and begin < e and b < end for k, b, e in places[-MAX_FLAGS:]):
+            continue
+        places.append((kind, begin, end))
+        found.append(Flag(kind, around(plain, begin, end), plain[begin:end]))
+        if len(found) >= MAX_FLAGS:
+            break
     return found
 
 
@@ -160,11 +143,18 @@ def kinds_of(text: str) -> list[Kind]:
     """Return why a result would be flagged, each reason once: what `flags_of` gives, without where."""
     text = text[:MAX_LOOKED]
     found = dict.fromkeys(flag.kind for flag in _hidden(text))
-    plain = _as_read(text)
-    for kind, pattern in _possible(plain):
-        if kind not in found and pattern.search(plain) is not None:
-            found[kind] = None
+    found.update(dict.fromkeys(kind for kind, _, _ in _spoken(_as_read(text))))
     return list(found)
+
+
+def is_suspect(text: str) -> bool:
+    """Tell whether a closer look is worth while: False only where `kinds_of` finds nothing. Takes a tenth of it."""
+    if not text.isascii() and next(_hidden(text), None) is not None:
+        return True
+    small = _in_small(_as_read(text))
+    return any(_holds(small, needed) for needed in _ORDERS) or any(
+        _holds(small, needed) for _, _, needed in _PATTERNS
+    )
 
 
 def _as_read(text: str) -> str:
@@ -172,25 +162,42 @@ def _as_read(text: str) -> str:
     between. Never longer than MAX_LOOKED: one letter may stand for eighteen."""
     plain = unescape(text) if "&" in text else text
     if not plain.isascii():
-        plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", plain))
+        # piece by piece: to sort the accents of one letter takes the square of their number
+        pieces = (plain[at : at + _PIECE] for at in range(0, len(plain), _PIECE))
+        plain = _UNSEEN.sub("", "".join(unicodedata.normalize("NFKC", piece) for piece in pieces))
     return plain[:MAX_LOOKED]
 
 
-def _possible(plain: str) -> Iterator[tuple[Kind, re.Pattern[str]]]:
-    """Yield the rules of which all words are there."""
-    small = plain.lower()
-    if not small.isascii():
-        # the letters that `re` takes for others, whatever their case
-        small = plain.translate(_ALSO).lower()
+_PIECE: Final = 512
+
+
+def _spoken(plain: str) -> Iterator[tuple[Kind, int, int]]:
+    """Yield what speaks to the model, and from where to where."""
+    small = _in_small(plain)
+    if any(_holds(small, needed) for needed in _ORDERS):
+        for kind, begin, end in orders(small):
+            yield Kind(kind), begin, end
     for kind, pattern, needed in _PATTERNS:
-        for words in needed:
-            for word in words:
-                if word in small:
-                    break
-            else:
+        if _holds(small, needed):
+            for hit in pattern.finditer(plain):
+                yield kind, *hit.span()
+
+
+def _in_small(plain: str) -> str:
+    """Return a text in small letters, each where it was."""
+    small = plain.lower()
+    # and the letters that `re` takes for others, whatever their case
+    return small if small.isascii() else plain.translate(_ALSO).lower()
+
+
+def _holds(small: str, needed: tuple[tuple[str, ...], ...]) -> bool:
+    for words in needed:
+        for word in words:
+            if word in small:
                 break
         else:
-            yield kind, pattern
+            return False
+    return True
 
 
 _ALSO: Final = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
@@ -205,10 +212,12 @@ def _hidden(text: str) -> Iterator[Flag]:
         yield Flag(Kind.HIDDEN, clean(f"unseen letters say: {said}"), said)
     hit = _ZERO.search(text)
     if hit is not None:
-        yield Flag(Kind.HIDDEN, clean(f"signs without width in: {around(text, hit)}"), hit.group())
+        yield Flag(
+            Kind.HIDDEN, clean(f"signs without width in: {around(text, *hit.span())}"), hit.group()
+        )
     hit = _TURNED.search(text)
     if hit is not None:
-        said = clean(f"text written backwards: {around(text, hit)}")
+        said = clean(f"text written backwards: {around(text, *hit.span())}")
         yield Flag(Kind.HIDDEN, said, hit.group())
 
 
@@ -429,7 +438,7 @@ def _source(
     for _, value, span in values:
         if span != one.span and value in folded:
             hit = re.search(re.escape(value), folded)
-            return span, True, around(folded, hit) if hit is not None else ""
+            return span, True, around(folded, *hit.span()) if hit is not None else ""
     if rows:
         for row in _shingles(text):
             source = rows.get(row)

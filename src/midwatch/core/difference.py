@@ -204,7 +204,15 @@ def follow(value: str, reports: Iterable[Report], sayings: Iterable[Saying] = ()
     """
     needle = _needle(value)
     found: list[Sight] = [
-        Sight(one.at_ns, one.turn, one.span, one.kind, one.name, "entered", around(one.text, hit))
+        Sight(
+            one.at_ns,
+            one.turn,
+            one.span,
+            one.kind,
+            one.name,
+            "entered",
+            around(one.text, *hit.span()),
+        )
         for one in sayings
         if (hit := needle.search(one.text)) is not None
     ]
@@ -223,11 +231,10 @@ def follow(value: str, reports: Iterable[Report], sayings: Iterable[Saying] = ()
     return Trail(found[:MAX_SIGHTS], max(0, len(found) - MAX_SIGHTS))
 
 
-def around(text: str, hit: re.Match[str]) -> str:
-    """Return one printable line of what stands around a hit, without secrets."""
+def around(text: str, begin: int, end: int) -> str:
+    """Return one printable line of what stands around a place, without secrets."""
     half = MAX_EXCERPT // 2
-    begin = max(0, hit.start() - half)
-    shown = redact(text[begin : hit.end() + half].encode(errors="replace"))[0]
+    shown = redact(text[max(0, begin - half) : end + half].encode(errors="replace"))[0]
     return clean(shown.decode(errors="replace"), MAX_EXCERPT)
 
 
@@ -244,7 +251,7 @@ def _holding(state: State, needle: re.Pattern[str]) -> dict[str, str]:
         text = value if isinstance(value, str) else _canonical(value)
         hit = needle.search(text)
         if hit is not None:
-            found[path] = around(text, hit)
+            found[path] = around(text, *hit.span())
     return found
 
 
