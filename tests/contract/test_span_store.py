@@ -15,8 +15,11 @@ from midwatch.core.spans import form
 from midwatch.core.spans.form import SPANS, Rank, Signal
 from midwatch.core.spans.keeping import Expires, Expiry
 from midwatch.core.spans.store import Selector
+from midwatch.store.opening import traces_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import forgotten
+from forgotten import without
 from spans import (
     NOON_NS,
     NOON_S,
@@ -373,6 +376,26 @@ async def test_dropping_by_tag_looks_at_the_value(place: Place) -> None:
     assert (await store.drop(Selector(tags={"customer": "other"}))).before[Signal.SPANS] == 0
     assert (await store.drop(Selector(tags={"customer": "acme"}))).before[Signal.SPANS] == 2
     assert await items(questions, "one") == []
+
+
+async def test_an_order_to_delete_means_the_same_in_every_store(place: Place) -> None:
+    store, questions = await place.opened()
+    await store.append(forgotten.told())
+    for how, gone, _ in forgotten.ORDERS:
+        what = forgotten.selector(how)
+        if set(how) <= {"sessions", "users", "tags"}:
+            assert await traces_of(store, what) == forgotten.traces_of(gone), how
+        elif not what.by_trace:
+            assert await traces_of(store, what) == set(), how
+    before = set[str]()
+    for how, gone, logs in forgotten.ORDERS[:1] + forgotten.ORDERS[7:9] + forgotten.ORDERS[11:13]:
+        proof = await store.drop(forgotten.selector(how))
+        assert proof.complete
+        assert proof.before[Signal.SPANS] == len(set(gone) - before), how
+        assert proof.before[Signal.LOGS] == len(logs), how
+        before.update(gone)
+    left = [item["name"] for n in range(1, 6) for item in await items(questions, f"t{n}")]
+    assert sorted(left) == without(forgotten.spans_of(forgotten.told()), list(before))
 
 
 async def test_dropping_contents_leaves_their_spans(place: Place) -> None:

@@ -173,7 +173,7 @@ class Hub:
             spans=self._spans.store,
             cost=partial(self._stores.cost, self._spans.store),
             questions=questions,
-            forget=partial(self._spans.life.forget, questions=questions),
+            forget=self._spans.life.forget,
             tokens=self._tokens,
             callers=self._callers,
             login=self.login,

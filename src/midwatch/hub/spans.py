@@ -32,7 +32,6 @@ from midwatch.ingest.admission import Admission
 from midwatch.ingest.otlp.http import OtlpHttp
 from midwatch.ingest.otlp.intake import OtlpIntake, Registry
 from midwatch.store.opening import HubStores
-from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.settled import Books, Terms
 
 SETTLE_EVERY_S: Final = 30.0
@@ -87,8 +86,7 @@ class SpanRoom:
             marks=marks,
         )
         door = Admission(closed=self.life.closed)
-        intake = OtlpIntake(self.store, roster, observer, door, counts, clock)
-        intake.onward = self.life.see
+        intake = OtlpIntake(self.life, roster, observer, door, counts, clock)
         self._intake = intake
         self.http = OtlpHttp(intake)
         self._listeners = Listeners(intake, by_token)

@@ -25,7 +25,9 @@ from midwatch.store.questions.recorded import Fetch, recorded
 from midwatch.store.small import SmallStore
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.manifest import StateManifest
+from midwatch.store.spans.memory import MemorySpans
 from midwatch.store.spans.sealing import Settling
+from midwatch.store.spans.selecting import saying
 from midwatch.store.state import StateDb
 from midwatch.store.telemetry import Telemetry
 from midwatch.wire.ids import new_id
@@ -35,6 +37,9 @@ SCRATCH: Final = "scratch"
 
 STATE: Final = "state.db"
 """The file of the hub's folder where state is, when no address is named."""
+
+CHOOSE_S: Final = 600.0
+"""How long finding the traces of an order to delete may take: as long as deleting them."""
 
 Groups = Callable[[], Mapping[str, str]]
 Windows = Callable[[], Mapping[str, int]]
@@ -157,6 +162,26 @@ async def export(
     if isinstance(spans, ClickHouseSpans):
         return await of_clickhouse.export(spans, signal, to, how, window, what)
     raise StoreError(f"{type(spans).__name__} writes no files", permanent=True)
+
+
+async def traces_of(spans: SpanStore, what: Selector) -> frozenset[bytes]:
+    """Return the traces that `drop` would choose by what only spans say: those in which one span says the session, the
+    user and the tags that are asked for, all of them. None where nothing of it is asked for. Raises StoreError."""
+    if not what.by_trace:
+        return frozenset()
+    if isinstance(spans, EmbeddedSpans):
+        return await spans.read(lambda view: saying(view, what), CHOOSE_S)
+    if isinstance(spans, MemorySpans):
+        return spans.saying(what)
+    from midwatch.store.clickhouse.selecting import Selection
+    from midwatch.store.clickhouse.spans import ClickHouseSpans
+
+    assert isinstance(spans, ClickHouseSpans)
+    chosen = Selection(what)
+    told = await spans.with_client(
+        lambda client: client.ask(chosen.saying(), chosen.values, timeout_s=CHOOSE_S)
+    )
+    return frozenset(bytes.fromhex(trace) for (trace,) in told.rows)
 
 
 def _shared(address: str, state: StateDb) -> Shared:

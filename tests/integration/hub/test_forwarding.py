@@ -25,6 +25,7 @@ from midwatch.core.spans.form import SPANS, Signal
 from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import ForwardTarget
 from midwatch.hub.app import Hub
+from midwatch.hub.forwarding.forgetting import Forgetting
 from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.target import HttpTarget
 from midwatch.hub.settings import Settings
@@ -356,8 +357,10 @@ async def test_what_waits_for_nobody_is_forgotten_too(tmp_path: Path) -> None:
     forwarding = await waiting_for_nobody(tmp_path, counts)
     assert forwarding.waits
     traces = frozenset({span("n1", "t1")[SPANS.at["trace_id"]]})
-    assert await forwarding.forget(Selector(traces=traces), set()) == 1
-    assert await forwarding.forget(Selector(agents=frozenset({"inbox"})), set()) == 2
+    for what, gone in ((Selector(traces=traces), 1), (Selector(agents=frozenset({"inbox"})), 2)):
+        order = Forgetting(what)
+        await forwarding.forget(order)
+        assert order.removed == gone
     assert counts.value("forward_forgotten", "old/tempo") == 3
     assert list(tmp_path.rglob("*.queue")) == []
     await forwarding.stop()

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from midwatch.core.spans.form import Batch, Signal
+from midwatch.core.spans.form import SESSION, TAGS, USER, Batch, Row, Signal
+from midwatch.core.spans.values import load_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Settled:
 class Selector:
     """What to drop. All that is given must hold; of several values one must. Raises ValueError when nothing is.
 
-    `sessions`, `users` and `tags` select whole traces, those in which any span says so: what stands beside it in
-    its trace belongs to it. Contents and log records go with their spans; points know none of these.
+    `sessions`, `users` and `tags` select whole traces, those in which one span says so, all of what is given: what
+    stands beside it in its trace belongs to it. Contents and log records go with their spans; points know none of these.
     """
 
     signals: frozenset[Signal] = frozenset(Signal)
@@ -75,6 +76,15 @@ class Selector:
     def by_trace(self) -> bool:
         """Tell whether it goes by what only spans know, so that it selects whole traces."""
         return bool(self.sessions or self.users or self.tags)
+
+    def chosen_by(self, span: Row) -> bool:
+        """Tell whether a span says what chooses its trace: session, user and tags, all that are asked for."""
+        said = load_all(span[TAGS]) if self.tags else {}
+        return (
+            (not self.sessions or span[SESSION] in self.sessions)
+            and (not self.users or span[USER] in self.users)
+            and all(said.get(name) == value for name, value in self.tags.items())
+        )
 
 
 @dataclass(frozen=True, slots=True)

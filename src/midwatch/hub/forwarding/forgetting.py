@@ -1,18 +1,17 @@
 """Deleting reaches what waits for other back-ends, too: item by item, by the same selector as in the store.
 
-What waits is OTLP, read here as if it came in now; whose it was stands before each body. A trace is chosen when any of
-its spans says so, in a queue or in the store. What a target took already, or is taking in this moment, is its own.
+What waits is OTLP, read here as if it came in now; whose it was stands before each body. A trace is chosen when one of
+its spans says so, in a queue, in the store, or on the way from there to here. What a target took already is its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from midwatch.core.access import Caller, Scope
 from midwatch.core.spans import form
 from midwatch.core.spans.form import LOGS, POINTS, Batch, Row, Signal
-from midwatch.core.spans.questions import Choice, Questions
 from midwatch.core.spans.store import Selector
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.hub.forwarding.encoding import Encoder
@@ -21,26 +20,6 @@ from midwatch.ingest.otlp import wire
 from midwatch.ingest.otlp.owners import Sender
 from midwatch.ingest.otlp.protobuf import Protobuf
 from midwatch.ingest.otlp.rows import Rows
-
-PAGE: Final = 500
-"""Traces that are asked for at one time."""
-
-
-async def traces_of(questions: Questions, what: Selector) -> set[bytes]:
-    """Return the traces that the store chooses by what only spans know. Raises StoreError."""
-    found: set[bytes] = set()
-    if what.by_trace:
-        choice = Choice(
-            sessions=tuple(what.sessions), users=tuple(what.users), tags=dict(what.tags)
-        )
-        after: str | None = None
-        while True:
-            page = await questions.traces(choice, after, PAGE)
-            found.update(bytes.fromhex(item["trace_id"]) for item in page.items)
-            after = page.next
-            if after is None:
-                break
-    return found
 
 
 class Everybody:
@@ -58,42 +37,53 @@ class Everybody:
 class Forgetting:
     """One order to delete. `learn` sees every body first, then `change` changes each."""
 
-    def __init__(self, what: Selector, traces: set[bytes]) -> None:
-        """`traces` are those that the store chooses."""
+    def __init__(self, what: Selector) -> None:
         self.removed = 0
         """Spans, points and log records that were taken out."""
         self._what = what
-        self._traces = traces
+        self._traces = set[bytes]()
         self._interpreter = Interpreter()
         self._protobuf = Protobuf()
         self._encoder = Encoder()
 
+    def know(self, traces: Iterable[bytes]) -> None:
+        """Take note of the traces that the store chooses."""
+        self._traces.update(traces)
+
+    def see(self, spans: Iterable[Row]) -> None:
+        """Take note of the traces that spans choose which come in while the order is carried out."""
+        if self._what.by_trace:
+            self._traces.update(row[form.TRACE_ID] for row in spans if self._what.chosen_by(row))
+
     def learn(self, record: bytes) -> bytes:
         """Take note of the traces that a body chooses; return it as it is."""
-        queued = Queued.read(record)
-        if self._what.by_trace and queued is not None and queued.signal is Signal.SPANS:
-            for one in self._each(queued):
-                for row in one.batch.spans:
-                    if _says(self._what, row):
-                        self._traces.add(row[form.TRACE_ID])
+        if self._what.by_trace:
+            queued = Queued.read(record)
+            if queued is not None and queued.signal is Signal.SPANS:
+                for one in self._each(queued):
+                    self.see(one.batch.spans)
         return record
 
     def change(self, record: bytes) -> bytes | None:
-        """Return a body without what is deleted; None when nothing is left."""
+        """Return a body without what is deleted; None when nothing is left. So goes what cannot be read: nobody could say
+        that it is not of those."""
         queued = Queued.read(record)
-        signal = queued.signal if queued is not None else None
+        if queued is None:
+            self.removed += 1
+            return None
+        signal = queued.signal
         gone = signal in self._what.signals
         # contents are a part of what is sent on
         bare = Signal.CONTENTS in self._what.signals and signal in (Signal.SPANS, Signal.LOGS)
-        if queued is None or not (gone or bare):
+        if not (gone or bare):
             return record
         request, whose = wire.Request(), list[tuple[str, str | None]]()
         changed, items = False, 0
         for one in self._each(queued):
             kept = one.item
-            if self._meets(queued.signal, one):
+            if self._meets(signal, one):
                 changed = True
-                kept = b"" if gone else self._bare(queued.signal, one.batch)
+                kept = b"" if gone else self._bare(signal, one.batch)
             if not kept:
                 self.removed += 1
                 continue
@@ -104,7 +94,7 @@ class Forgetting:
             return record
         if not items:
             return None
-        return Queued(queued.signal, items, tuple(whose), request.SerializeToString()).record()
+        return Queued(signal, items, tuple(whose), request.SerializeToString()).record()
 
     def _bare(self, signal: Signal, batch: Batch) -> bytes:
         for body in self._encoder.bodies(batch, signal, with_contents=False):
@@ -140,7 +130,7 @@ class Forgetting:
         row = next(iter(one.batch.rows(signal)), None)
         # none of what would be refused now: mended bytes may have made it larger than what comes in may be
         trace, time_ns = _plain(signal, one.item) if row is None else _facts(signal, row)
-        if what.by_trace and trace not in self._traces:
+        if what.by_trace and (trace not in self._traces or _hangs_on_none(signal, one.item)):
             return False
         if what.traces and trace not in what.traces:
             return False
@@ -173,15 +163,9 @@ class _One:
         return bytes(group.SerializeToString())
 
 
-def _says(what: Selector, row: Row) -> bool:
-    import json
-
-    if what.sessions and row[form.SESSION] not in what.sessions:
-        return False
-    if what.users and row[form.USER] not in what.users:
-        return False
-    tags: dict[str, Any] = json.loads(row[form.TAGS]) if what.tags and row[form.TAGS] else {}
-    return all(tags.get(name) == value for name, value in what.tags.items())
+def _hangs_on_none(signal: Signal, item: bytes) -> bool:
+    """Tell whether it is a log record of no span: by what spans say it is not chosen, in whichever trace it is."""
+    return signal is Signal.LOGS and not wire.Log.FromString(item).span_id
 
 
 def _facts(signal: Signal, row: Row) -> tuple[bytes | None, int | None]:

@@ -25,7 +25,6 @@ from midwatch.core.counts import Counts
 from midwatch.core.errors import SetupError, StoreError
 from midwatch.core.ports import Backlog, Outlet
 from midwatch.core.spans.form import TABLES, Batch, Signal
-from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import ForwardTarget
 from midwatch.hub.forwarding.encoding import MAX_BODY, Body, Encoder
 from midwatch.hub.forwarding.forgetting import Forgetting
@@ -184,6 +183,8 @@ class Lane:
         upto, signal, items, data = _gathered(waiting)
         if signal is None:
             await self._outlet.sent(upto)
+            log.error("a body in the queue of %s cannot be read and is not sent", self.state.name)
+            self._counts.add("forward_dropped", self.state.name, items)
             return 0.0
         answer = await self._target.send(signal, data)
         then = step(answer, self.state.failures, self._clock(), self._chance())
@@ -214,7 +215,7 @@ class Lane:
 
 def _gathered(waiting: Sequence[tuple[int, bytes]]) -> tuple[int, Signal | None, int, bytes]:
     """Return as many of the oldest bodies as go in one request: the last number, signal, items, data. The signal is
-    None for one that cannot be read: written by another version."""
+    None for one that cannot be read."""
     first: Signal | None = None
     parts: list[bytes] = []
     upto, items, size = 0, 0, 0
@@ -224,7 +225,7 @@ def _gathered(waiting: Sequence[tuple[int, bytes]]) -> tuple[int, Signal | None,
         if parts and (signal is not first or size + len(body) > MAX_BODY):
             break
         if queued is None:
-            return (number, None, 0, b"") if not parts else (upto, first, items, b"".join(parts))
+            return (number, None, 1, b"") if not parts else (upto, first, items, b"".join(parts))
         first = signal
         parts.append(queued.data)
         upto, items, size = number, items + queued.items, size + len(body)
@@ -316,13 +317,10 @@ class Forwarding:
         """Tell whether anything may wait for any target."""
         return bool(self._idle()) or any(o.backlog().entries for _, o in self._lanes.values())
 
-    async def forget(self, what: Selector, traces: set[bytes]) -> int:
-        """Delete from every queue what is selected; return how many items went. `traces` are those that the store
-        chooses. Raises StoreError."""
-        order = Forgetting(what, traces)
+    async def forget(self, order: Forgetting) -> None:
+        """Delete from every queue what an order names. Raises StoreError."""
         async with self._queues:
             await self._forget(order)
-        return order.removed
 
     async def _forget(self, order: Forgetting) -> None:
         idle = {name: await _opened(folder) for name, folder in self._idle().items()}

@@ -14,7 +14,7 @@ _HEAD: Final = struct.Struct("<BII")
 """Signal, number of items, and length of the JSON that says whose each group of the request is."""
 
 _VERSION: Final = 0x20
-"""Added to the signal: another version's are not read."""
+"""Added to the signal: what does not begin so was not written here."""
 
 
 class Queued(NamedTuple):
@@ -36,7 +36,7 @@ class Queued(NamedTuple):
 
     @classmethod
     def read(cls, record: bytes) -> Queued | None:
-        """Return what `record` wrote; None for what another version wrote."""
+        """Return what `record` wrote; None for anything else."""
         if len(record) < _HEAD.size:
             return None
         kind, items, size = cast("tuple[int, int, int]", _HEAD.unpack_from(record))
@@ -49,7 +49,7 @@ class Queued(NamedTuple):
 
 
 def weight(head: bytes) -> int:
-    """Return for how many items an entry counts, by its first bytes; one of another version for one."""
+    """Return for how many items an entry counts, by its first bytes; what cannot be read for one."""
     if len(head) < _HEAD.size or not 0 <= head[0] - _VERSION < len(SIGNALS):
         return 1
     return max(1, cast("int", _HEAD.unpack_from(head)[1]))

@@ -13,14 +13,14 @@ from midwatch.core.fleet import Fleet
 from midwatch.core.ports import Marks, Space
 from midwatch.core.spans.form import Batch
 from midwatch.core.spans.keeping import Guarded, Samples
-from midwatch.core.spans.questions import Questions
-from midwatch.core.spans.store import Proof, Selector, SpanStore
-from midwatch.hub.forwarding.forgetting import traces_of
+from midwatch.core.spans.store import Kept, Proof, Selector, SpanStore
+from midwatch.hub.forwarding.forgetting import Forgetting
 from midwatch.hub.forwarding.forwarding import Forwarding
 from midwatch.hub.forwarding.forwarding import State as Target
 from midwatch.hub.keeping.guarding import DiskGuard, Tell
 from midwatch.hub.keeping.keeper import Keeper, Small
 from midwatch.hub.keeping.trusting import ClockTrust, TellClock
+from midwatch.store.opening import traces_of
 from midwatch.store.space import DiskSpace
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Life:
             counts,
         )
         self._forwarding = Forwarding(folder / "forward", counts, clock)
+        self._under_way = set[asyncio.Future[None]]()
+        self._orders: list[Forgetting] = []
         self._setting: asyncio.Task[None] | None = None
         self._started = False
 
@@ -89,22 +91,40 @@ class Life:
         """Return why no telemetry may come in, or None when it may: for `ingest.admission`."""
         return self.guard.closed()
 
-    async def see(self, fresh: Batch) -> None:
-        """Take what was stored for the first time; it is queued for other back-ends when this returns."""
-        await self._forwarding.see(fresh)
+    async def append(self, batch: Batch) -> Kept:
+        """Keep a batch; what of it is new is queued for other back-ends when this returns. Raises StoreError: then
+        nothing was kept."""
+        under_way = asyncio.get_running_loop().create_future()
+        self._under_way.add(under_way)
+        try:
+            kept = await self._store.append(batch)
+            for order in self._orders:
+                order.see(kept.fresh.spans)
+            await self._forwarding.see(kept.fresh)
+        finally:
+            self._under_way.discard(under_way)
+            under_way.set_result(None)
+        return kept
 
-    async def forget(self, what: Selector, questions: Questions) -> tuple[Proof, int]:
+    async def forget(self, what: Selector) -> tuple[Proof, int]:
         """Delete what is selected from the store and from what waits for other back-ends; return the store's proof,
         and how many items no longer wait. Raises StoreError."""
-        queued, waits = 0, self._forwarding.waits
-        traces = await traces_of(questions, what) if waits else set[bytes]()
-        if waits:
-            queued = await self._forwarding.forget(what, traces)
-        proof = await self._store.drop(what)
-        # what came while the store was at it
-        if self._forwarding.waits:
-            queued += await self._forwarding.forget(what, traces)
-        return proof, queued
+        order = Forgetting(what)
+        self._orders.append(order)
+        try:
+            order.know(await traces_of(self._store, what))
+            # first: what the store no longer knows could not choose anything here, should the hub be killed in between
+            if self._forwarding.waits:
+                await self._forwarding.forget(order)
+            proof = await self._store.drop(what)
+            # what the store kept before it dropped may still be on its way to a queue
+            if self._under_way:
+                await asyncio.wait(tuple(self._under_way))
+            if self._forwarding.waits:
+                await self._forwarding.forget(order)
+        finally:
+            self._orders.remove(order)
+        return proof, order.removed
 
     async def start(self) -> None:
         """Look at the disk, and begin to forward."""

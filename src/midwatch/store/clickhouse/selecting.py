@@ -69,6 +69,10 @@ class Selection:
         assert direct is not None
         if not self._what.by_trace:
             return f"({direct})"
+        return f"({direct} AND trace_id IN ({self.saying()}))"
+
+    def saying(self) -> str:
+        """Return the query for the traces in which a span says the session, user and tags that are asked for."""
         says = ["1"]
         if self._what.sessions:
             says.append("session IN {sessions:Array(String)}")
@@ -80,4 +84,4 @@ class Selection:
             f" AND JSONExtractString(ifNull(tags, ''), {{tag{n}:String}}) = {{value{n}:String}}"
             for n in range(len(self._what.tags))
         ]
-        return f"({direct} AND trace_id IN (SELECT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}))"
+        return f"SELECT DISTINCT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}"

@@ -21,12 +21,9 @@ from midwatch.core.spans.form import (
     POINTS,
     RANK,
     RUN_ID,
-    SESSION,
     SPANS,
     START_NS,
-    TAGS,
     TRACE_ID,
-    USER,
     Batch,
     Rank,
     Row,
@@ -35,7 +32,6 @@ from midwatch.core.spans.form import (
 )
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Held, Kept, Proof, Selector, Settled
-from midwatch.core.spans.values import load_all
 
 
 class _Places(NamedTuple):
@@ -240,8 +236,12 @@ class MemorySpans:
         rows = list(self.shelf.rows[Signal.SPANS].items())
         if not what.by_trace:
             return rows
-        traces = {row[TRACE_ID] for _, row in rows if _says(what, row)}
+        traces = self.saying(what)
         return [(key, row) for key, row in rows if row[TRACE_ID] in traces]
+
+    def saying(self, what: Selector) -> frozenset[bytes]:
+        """Return the traces in which a span says the session, user and tags that are asked for."""
+        return frozenset(row[TRACE_ID] for row in self.shelf.spans if what.chosen_by(row))
 
     def _remove(self, signal: Signal, keys: Iterable[Any]) -> int:
         rows = self.shelf.rows[signal]
@@ -282,15 +282,6 @@ def _lost(row: Row, at_ns: int) -> Row:
     lost[RANK] = Rank.LOST.value
     lost[DURATION_NS] = max(0, at_ns - row[START_NS])
     return lost
-
-
-def _says(what: Selector, row: Row) -> bool:
-    tags = load_all(row[TAGS]) if what.tags else {}
-    return (
-        (not what.sessions or row[SESSION] in what.sessions)
-        and (not what.users or row[USER] in what.users)
-        and all(tags.get(name) == value for name, value in what.tags.items())
-    )
 
 
 def _meets(what: Selector, signal: Signal, row: Row) -> bool:

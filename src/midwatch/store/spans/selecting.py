@@ -116,6 +116,13 @@ class Selection:
         return " AND ".join(parts) or "true"
 
 
+def saying(view: View, what: Selector) -> frozenset[bytes]:
+    """Return the traces in which a span says the session, user and tags that are asked for. Raises duckdb.Error."""
+    said, values = _said(what)
+    query = f"SELECT DISTINCT trace_id FROM {view.rows(Signal.SPANS)} WHERE {said}"
+    return frozenset(trace for (trace,) in view.cursor.execute(query, values).fetchall())
+
+
 def _said(what: Selector) -> tuple[str, list[object]]:
     """Return the condition for spans that say the session, user and tags that are asked for, and its values."""
     parts: list[str] = []
