@@ -244,19 +244,21 @@ def _ring(path: Path) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order by ring. Among several workers what runs alone begins first, so that all end at the same time."""
+    """Order by ring. Among several workers the long groups begin, so that all end at the same time."""
     several = hasattr(config, "workerinput")
 
     def place(item: pytest.Item) -> int:
-        group = group_of(item.path)
-        if several and group in ("alone", "browser"):
-            return -1 if group == "alone" else len(RINGS)
+        group = group_of(item.path) if several else None
+        if group in _LONG:
+            return _LONG.index(group) - len(_LONG)
         return RINGS.index(_ring(item.path))
 
     items.sort(key=place)
 
 
 _GROUP = re.compile(r"xdist_group\(\"(\w+)\"\)")
+_LONG = ("alone", "browser", "postgres")
+"""Groups of half a minute and more, the longest first: nobody can help whoever has one, so none may come at the end."""
 
 
 @functools.cache
@@ -283,5 +285,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Groups(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            super().mark_test_complete(node, item_index, duration)
+            # it counts what is pending over all that a worker was ever given, after each test
+            scope = self._split_scope(self.registered_collections[node][item_index])
+            if all(self.assigned_work[node][scope].values()):
+                del self.assigned_work[node][scope]
 
     return Groups(config, log)

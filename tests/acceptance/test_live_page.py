@@ -18,7 +18,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from midwatch.drills.instance import Instance
 
-# after all others: Playwright has an event loop of its own, and tasks of its own kind, in its thread
+# on one worker: two browsers at once would measure each other
 pytestmark = pytest.mark.xdist_group("browser")
 
 OpenPage = Callable[..., Page]

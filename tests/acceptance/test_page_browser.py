@@ -12,7 +12,7 @@ import pytest
 from demo_hub import NOW, Demo, Served
 from playwright.sync_api import Page, expect
 
-# after all others: Playwright has an event loop of its own, and tasks of its own kind, in its thread
+# on one worker: two browsers at once would measure each other
 pytestmark = pytest.mark.xdist_group("browser")
 
 OpenPage = Callable[..., Page]
