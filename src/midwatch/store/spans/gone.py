@@ -116,8 +116,8 @@ def _unlisted(view: View, column: str, since_ns: int, until_ns: int) -> str | No
         return None
     first_ns = since_ns // MINUTE_NS * MINUTE_NS
     return (
-        f"(SELECT u.one.* FROM (SELECT unnest({column}) AS one FROM {gone} AS g WHERE last_ns >= {first_ns}"
-        f" AND first_ns < {until_ns}) AS u WHERE u.one.start_ns >= {first_ns} AND u.one.start_ns < {until_ns})"
+        f"(SELECT one.* FROM (SELECT unnest({column}) AS one FROM {gone} AS g WHERE last_ns >= {first_ns}"
+        f" AND first_ns < {until_ns}) AS u WHERE one.start_ns >= {first_ns} AND one.start_ns < {until_ns})"
     )
 
 
