@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from repositories import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -24,35 +27,20 @@ GOOD = f"{LIVES}exec sleep 600\n"
 BAD = f"{LIVES}echo boom; exit 3\n"
 
 
-class Home:
+class Home(Repository):
     """An agent's directory, a git repository, and an instance over it."""
 
     def __init__(self, one: Any, folder: Path, name: str = "inbox") -> None:
-        self.one, self.name, self.path, self.out = one, name, folder / name, folder / f"{name}.out"
-        self.path.mkdir()
+        super().__init__(folder / name)
+        self.one, self.name, self.out = one, name, folder / f"{name}.out"
         self.out.mkdir()
-        self.git("init", "-q", "-b", "main")
         (self.path / ".gitignore").write_text("state\n")
         (self.path / "state").write_text("its own\n")
         self.git("add", ".gitignore")
 
-    def git(self, *words: str) -> str:
-        names = {
-            f"GIT_{who}_{what}": "x@x"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        }
-        env = {**os.environ, **names, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-        done = subprocess.run(
-            ["git", *words], cwd=self.path, env=env, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    def commit(self, code: str) -> str:
-        (self.path / "agent.sh").write_text(code)
-        self.git("add", "agent.sh")
-        self.git("commit", "-q", "-m", "x")
-        return self.git("rev-parse", "HEAD")
+    def code(self, text: str) -> str:
+        """Commit the agent's code."""
+        return self.commit(**{"agent.sh": text})
 
     def entry(self, **more: Any) -> dict[str, Any]:
         env = {"OUT": str(self.out), **more.pop("env", {})}
@@ -89,11 +77,11 @@ def home(instances: Any, tmp_path: Path) -> Home:
 def test_code_that_fails_is_taken_back_to_the_last_good_revision_beside_the_checkout(
     home: Home,
 ) -> None:
-    one, old = home.one, home.commit(GOOD)
+    one, old = home.one, home.code(GOOD)
     one.write({"inbox": home.entry()})
     one.up()
     home.good(old)
-    new = home.commit(BAD)
+    new = home.code(BAD)
     home.restart()
     one.says(f"rolled back: its code moved from {old[:12]} to {new[:12]}, and then: exit code 3")
     one.until(lambda: "/worktrees/" in home.lives()[-1], "a life in the worktree")
@@ -112,7 +100,7 @@ def test_code_that_fails_is_taken_back_to_the_last_good_revision_beside_the_chec
     one.until(lambda: home.lives()[-1] == last and len(home.lives()) > len(bad) + 1, "again")
     assert [line for line in home.lives() if "/worktrees/" not in line] == bad
     # mended: it is tried at the next start, and the worktree goes when nobody needs it
-    home.commit(GOOD + "# mended\n")
+    home.code(GOOD + "# mended\n")
     home.restart()
     one.says("its code was changed since it was taken back; it is tried anew")
     one.until(lambda: "/worktrees/" not in home.lives()[-1], "the mended code runs")
@@ -124,7 +112,7 @@ def test_an_env_file_whose_content_fails_is_taken_back_and_shown_to_nobody(
     home: Home, tmp_path: Path
 ) -> None:
     one = home.one
-    old = home.commit(LIVES + '[ "$TOKEN" = hunter2 ] || exit 4\nexec sleep 600\n')
+    old = home.code(LIVES + '[ "$TOKEN" = hunter2 ] || exit 4\nexec sleep 600\n')
     (tmp_path / ".env").write_text("TOKEN=hunter2\n")
     one.write({"inbox": home.entry(env_file=".env")})
     one.up()
@@ -159,15 +147,15 @@ def test_entry_and_code_are_taken_back_together_and_what_cannot_be_is_said(
     """As after a pull and a reload: they fail before anybody had time to look at what was pulled."""
     one = instances()
     both, edited = Home(one, tmp_path), Home(one, tmp_path, "edited")
-    old, first = both.commit(GOOD), edited.commit(GOOD)
+    old, first = both.code(GOOD), edited.code(GOOD)
     (edited.path / "agent.sh").write_text(GOOD + "# edited, and nobody kept it\n")
     one.write({home.name: home.entry() for home in (both, edited)})
     one.up()
     both.good(old)
     edited.good(first)
     one.until(lambda: edited.kept().get("revision", {}).get("dirty") is True, "seen as edited")
-    new = both.commit(BAD)
-    edited.commit(BAD)
+    new = both.code(BAD)
+    edited.code(BAD)
     one.write({home.name: home.entry(env={"NEW": "1"}) for home in (both, edited)})
     one.reload()
     for home in (both, edited):
