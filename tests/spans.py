@@ -5,6 +5,7 @@ Whoever brings another store adds its opener to `PLACES`; the suites then hold f
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,7 +30,7 @@ from midwatch.core.spans.form import (
     Row,
 )
 from midwatch.core.spans.questions import Questions
-from midwatch.core.spans.store import SpanStore
+from midwatch.core.spans.store import Kept, SpanStore
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.questions import ClickHouseQuestions
 from midwatch.store.clickhouse.settling import Terms
@@ -72,12 +73,21 @@ def _memory(_folder: Path) -> Place:
     return Place(open_)
 
 
-def _embedded(due: Due) -> Callable[[Path], Place]:
+class _Gathering(EmbeddedSpans):
+    """Gathers what spans come to after each commit: behind it, not behind the first question."""
+
+    async def append(self, batch: Batch) -> Kept:
+        kept = await super().append(batch)
+        await asyncio.to_thread(self._engine.gather, 1)
+        return kept
+
+
+def _embedded(due: Due, kind: type[EmbeddedSpans] = EmbeddedSpans) -> Callable[[Path], Place]:
     def at(folder: Path) -> Place:
         manifest = MemoryManifest()
 
         async def open_() -> tuple[SpanStore, Questions]:
-            store = EmbeddedSpans(folder / "spans", manifest, Counts(), due=due)
+            store = kind(folder / "spans", manifest, Counts(), due=due)
             await store.open()
             return store, EmbeddedQuestions(store, lambda: GROUPS, lambda: WINDOWS)
 
@@ -133,6 +143,8 @@ PLACES: dict[str, Callable[[Path], Place]] = {
     "embedded": _embedded(Due()),
     "embedded, sealed": _embedded(Due(age_s=0.0)),
     "embedded, sealed at once": _embedded(Due(rows=1, age_s=0.0)),
+    # all in the newest generation, and what it comes to in memory
+    "embedded, gathered": _embedded(Due(), _Gathering),
     "clickhouse": _clickhouse,
 }
 
@@ -141,6 +153,7 @@ ONCE: dict[str, tuple[str, ...]] = {
     "embedded": ("hot",),
     "embedded, sealed": ("settled",),
     "embedded, sealed at once": ("hot",),
+    "embedded, gathered": ("hot",),
     "clickhouse": ("settled",),
 }
 """Of stores that show the same before and after settling as another one: when they are asked. All others: both."""

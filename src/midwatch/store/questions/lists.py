@@ -231,6 +231,8 @@ def summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int)
     found: dict[bytes, Summary] = {}
     if told is not None:
         moving = f"SELECT DISTINCT trace_id FROM {rows} AS r WHERE trace_id IN ({chosen})"
+        if (gathered := view.unsealed_by_trace(since_ns)[1]) is not None:
+            moving += f" UNION SELECT trace_id FROM {gathered} AS g WHERE trace_id IN ({chosen})"
         if (kept := view.other(VERDICTS)) is not None:
             moving += f" UNION SELECT trace_id FROM {kept} AS k WHERE trace_id IN ({chosen})"
         again = {row[0] for row in view.cursor.execute(moving).fetchall()}

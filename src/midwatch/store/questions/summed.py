@@ -16,8 +16,7 @@ import duckdb
 from midwatch.core.sketch import SQL as BUCKET
 from midwatch.core.sketch import Sketch
 from midwatch.core.spans import series as lines
-from midwatch.core.spans.facts import CALL, MONEY, TOKENS
-from midwatch.core.spans.form import Rank, Role, Signal
+from midwatch.core.spans.form import Signal
 from midwatch.core.spans.questions import QUANTILES, By, Metric, Series, Statistic, Window, step_of
 from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S, Key, Rollup, Sum
 from midwatch.core.spans.summary import Summary
@@ -29,6 +28,7 @@ from midwatch.store.spans.known import TRACE_NS
 from midwatch.store.spans.minutes import DAYS, HOURS, MINUTES, buckets_of, known, total_of
 
 _NS: Final = 10**9
+_MINUTE_NS: Final = MINUTE_S * _NS
 _MAX: Final = 2**63 - 1
 _LAST_S: Final = (2**63 - 1) // _NS
 
@@ -46,10 +46,12 @@ def series(
     """Return a metric over time. Raises BadQuestion as `core.spans.series` does."""
     rollup = Rollup(groups, windows, (by[4:],) if by.startswith("tag:") else ())
     summed = view.other(MINUTES) is not None
+    # without sums of what is sealed, or without anything sealed, all is what is asked for
+    fresh = summed or all(each.kind != Signal.SPANS.value for each in view.layout.segments)
     if metric in OF_TRACES:
-        _count_traces(view, rollup, window, metric if by in _BY_AGENT else None, fresh=summed)
+        _count_traces(view, rollup, window, metric if by in _BY_AGENT else None, fresh=fresh)
     else:
-        _count_spans(view, rollup, window, metric, by, windows, fresh=summed)
+        _count_spans(view, rollup, window, metric, by, windows, fresh=fresh)
     every = list(rollup.sums().items())
     if summed:
         every += _kept(view, metric, by, window, statistic, agents)
@@ -103,7 +105,8 @@ def _kept(
     for kind, first, last in asked:
         if (table := view.other(kind)) is not None:
             within = f"{where} AND start_s >= {first} AND start_s < {last}"
-            parts.append(f"FROM {known(table)} AS k WHERE {within}")
+            mine = known(table) if metric in QUANTILES else table
+            parts.append(f"FROM {mine} AS k WHERE {within}")
     if not parts:
         return
     for at, name, one in _sums(view.cursor, metric, statistic, shown, parts, given):
@@ -189,13 +192,67 @@ def _count_spans(
     unasked += ["model"] if by != "model" and not filled else []
     unasked += ["first_token_ns"] if metric is not Metric.FIRST_TOKEN else []
     without = ", ".join([f"{_step('start_ns', window)} AS start_ns", *(f"NULL AS {n}" for n in unasked)])  # fmt: skip
-    of = view.unsealed if fresh else view.rows
-    rows = counted(view, of(Signal.SPANS, window.since_ns, window.until_ns))
-    mine = (
-        f"(SELECT * REPLACE ({without}) FROM (SELECT * FROM {rows} AS s"
-        f" WHERE start_ns >= {window.since_ns} AND start_ns < {window.until_ns}))"
-    )
-    sums.minutes(view.cursor, mine, rollup, windows if filled else None, lines.needed(metric))
+    if not fresh:
+        rows, told = view.rows(Signal.SPANS, window.since_ns, window.until_ns), None
+    elif filled or by.startswith("tag:"):
+        rows, told = view.unsealed(Signal.SPANS, window.since_ns, window.until_ns), None
+    else:
+        rows, told = view.unsealed_sums(window.since_ns, window.until_ns)
+    mine = _began(counted(view, rows), window.since_ns, window.until_ns)
+    if told is not None:
+        since, until = -(-window.since_ns // _MINUTE_NS), window.until_ns // _MINUTE_NS
+        _add_gathered(view, rollup, metric, by, window, f"{told} AS g WHERE minute >= {since} AND minute < {until}")  # fmt: skip
+        mine = _with_ends(view, mine, window, since * _MINUTE_NS, until * _MINUTE_NS)
+    sums.minutes(view.cursor, f"(SELECT * REPLACE ({without}) FROM {mine})", rollup, windows if filled else None, lines.needed(metric))  # fmt: skip
+
+
+def _began(rows: str, since_ns: int, until_ns: int) -> str:
+    return f"(SELECT * FROM {rows} AS s WHERE start_ns >= {since_ns} AND start_ns < {until_ns})"
+
+
+def _with_ends(view: View, rows: str, window: Window, since_ns: int, until_ns: int) -> str:
+    """Return rows with those that were gathered and began in a minute at either end, of which only some are asked
+    for."""
+    for first, last in (
+        (window.since_ns, min(since_ns, window.until_ns)),
+        (max(until_ns, since_ns), window.until_ns),
+    ):
+        gathered = view.gathered_rows(first, last) if first < last else None
+        if gathered is not None:
+            rows = f"(SELECT * FROM {rows} UNION ALL SELECT * FROM {_began(counted(view, gathered), first, last)})"
+    return rows
+
+
+def _add_gathered(view: View, rollup: Rollup, metric: Metric, by: By, window: Window, gathered: str) -> None:  # fmt: skip
+    """Add what was gathered of whole minutes."""
+    split = by if by in ("model", "provider") else "NULL"
+    place = (split if by == "model" else "NULL", split if by == "provider" else "NULL")
+    shown = f"{_step(f'minute * {_MINUTE_NS}', window)} // {_MINUTE_NS} AS moment, agent, {place[0]} AS model, {place[1]} AS provider"
+    if metric is Metric.FIRST_TOKEN:
+        each = (
+            f"SELECT moment, agent, model, provider, e.b AS b, sum(e.n) AS n, 0 AS total FROM (SELECT {shown},"
+            f" unnest(first_token_buckets) AS e FROM {gathered}) AS u GROUP BY ALL"
+            f" UNION ALL SELECT {shown}, NULL AS b, 0 AS n, sum(first_token_total) AS total FROM {gathered} GROUP BY ALL"
+        )
+        each = f"SELECT * FROM ({each}) AS a"
+        for *source, numbers, counts, total in view.cursor.execute(
+            "SELECT moment, agent, model, provider, list(b) FILTER (b IS NOT NULL), list(n) FILTER (b IS NOT NULL), sum(total)"
+            f" FROM ({each}) AS a GROUP BY ALL"
+        ).fetchall():
+            if numbers:
+                sketch = Sketch(dict(zip(numbers, map(int, counts), strict=True)), int(total))
+                rollup.put(
+                    (source[0], source[1], source[2], source[3], None),
+                    _sum({"first_token": sketch}),
+                )
+        return
+    names = lines.needed(metric)
+    added = ", ".join(f"sum({name})" for name in names)
+    for at, agent, model, provider, *values in view.cursor.execute(
+        f"SELECT {shown}, {added} FROM {gathered} GROUP BY ALL"
+    ).fetchall():
+        one = _sum({n: int(v) for n, v in zip(names, values, strict=True)})
+        rollup.put((at, agent, model, provider, None), one)
 
 
 def _step(start_ns: str, window: Window) -> str:
@@ -208,67 +265,63 @@ def _step(start_ns: str, window: Window) -> str:
 _BY_AGENT: Final = frozenset({"fleet", "agent", "group"})
 """Splits that a trace's agent answers: its sums need not leave the database one by one."""
 
-_TOOL: Final = Role.TOOL.value
-_COST: Final = f"coalesce(sum(cost_nusd) FILTER (counts & {MONEY} <> 0), 0)"
-_TOKENS: Final = f"coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) FILTER (counts & {TOKENS} <> 0), 0)"
-
-_VALUES: Final[Mapping[Metric, tuple[str, str]]] = {
-    Metric.TRACE_LATENCY: ("greatest(0, max(start_ns + coalesce(duration_ns, 0)) - min(start_ns))", f"count(*) FILTER (rank = {Rank.OPEN.value}) = 0"),
-    Metric.COST_PER_TRACE: (_COST, f"count(cost_nusd) FILTER (counts & {MONEY} <> 0) > 0"),
-    Metric.TOKENS_PER_TASK: (_TOKENS, "count(outcome) > 0"),
-    Metric.CHAIN_LENGTH: (f"count(*) FILTER (counts & {CALL} <> 0 OR role = {_TOOL})", f"count(*) FILTER (counts & {CALL} <> 0 OR role = {_TOOL}) > 0"),
-    Metric.GOAL_COMPLETION: ("struct_extract(max({s: start_ns, i: span_id, v: goal_met}) FILTER (goal_met IS NOT NULL), 'v')::BIGINT", "count(goal_met) > 0"),
-    Metric.ESCALATION: ("coalesce(bool_or(escalated), false)::BIGINT", "true"),
+_VALUES: Final[Mapping[Metric, tuple[str, str, tuple[str, ...]]]] = {
+    Metric.TRACE_LATENCY: ("greatest(0, max(last_ns)) - min(first_ns)", "sum(open) = 0", ("last_ns", "open")),
+    Metric.COST_PER_TRACE: ("sum(cost_nusd)", "sum(priced) > 0", ("cost_nusd", "priced")),
+    Metric.TOKENS_PER_TASK: ("sum(input_tokens) + sum(output_tokens)", "count(outcomes) > 0", ("input_tokens", "output_tokens", "outcomes")),
+    Metric.CHAIN_LENGTH: ("sum(calls) + sum(tools)", "sum(calls) + sum(tools) > 0", ("calls", "tools")),
+    Metric.GOAL_COMPLETION: ("struct_extract(max(said_goal_met), 'v')::BIGINT", "count(said_goal_met) > 0", ("said_goal_met",)),
+    Metric.ESCALATION: ("coalesce(bool_or(escalated), false)::BIGINT", "true", ("escalated",)),
 }  # fmt: skip
-"""Of a trace: what is observed, and whether anything is."""
+"""Of the parts of a trace: what is observed, whether anything is, and the columns that say it."""
 
 
 def _count_traces(view: View, rollup: Rollup, window: Window, metric: Metric | None, *, fresh: bool) -> None:  # fmt: skip
     """Count the traces that began in a window, of one metric when the database can. A settled trace that goes on is
     counted as it is now instead."""
-    rows = view.unsealed(Signal.SPANS, window.since_ns) if fresh else view.rows(Signal.SPANS)
-    going = _going(view, rows) if fresh else []
+    going = _going(view) if fresh else []
     if metric is None:
+        rows = view.unsealed(Signal.SPANS, window.since_ns) if fresh else view.rows(Signal.SPANS)
         for trace, one in sums.summaries(view.cursor, counted(view, rows)).items():
             if trace not in going and _within(window, one):
                 rollup.add_trace(one)
     else:
-        _add_by_agent(view, rollup, window, metric, rows, going)
+        told = view.unsealed_by_trace(window.since_ns) if fresh else view.by_trace()
+        _add_by_agent(view, rollup, window, metric, told, going)
     if going:
+        rows = view.unsealed(Signal.SPANS)
         _correct(view, rollup, window, rows, going)
 
 
-def _going(view: View, rows: str) -> list[bytes]:
-    """Return the traces of these rows that have settled spans, too."""
+def _going(view: View) -> list[bytes]:
+    """Return the traces of what is not sealed that have settled spans, too."""
     first = min((g.bounds[Signal.SPANS][0] for g in view.layout.generations), default=0)
-    _, told = view.by_trace(first - TRACE_NS)
+    told = view.sealed_by_trace(max(first - TRACE_NS, -(2**63)))
     if told is None:
         return []
+    rows, gathered = view.unsealed_by_trace()
+    fresh = f"SELECT trace_id FROM {rows} AS r"
+    if gathered is not None:
+        fresh += f" UNION ALL SELECT trace_id FROM {gathered} AS g"
     found = view.cursor.execute(
         f"SELECT DISTINCT trace_id FROM {told} AS p WHERE last_ns >= {first - TRACE_NS}"
-        f" AND trace_id IN (SELECT trace_id FROM {rows} AS r)"
+        f" AND trace_id IN ({fresh})"
     ).fetchall()
     return [row[0] for row in found]
 
 
-def _add_by_agent(view: View, rollup: Rollup, window: Window, metric: Metric, rows: str, going: Sequence[bytes]) -> None:  # fmt: skip
-    value, there = _VALUES[metric]
+def _add_by_agent(view: View, rollup: Rollup, window: Window, metric: Metric, told: tuple[str, str | None], going: Sequence[bytes]) -> None:  # fmt: skip
+    value, there, said = _VALUES[metric]
     but = f" WHERE trace_id NOT IN ({blobs(going)})" if going else ""
-    mine = counted(view, rows)
-    each = (
-        f"SELECT trace_id, min(start_ns) AS first_ns, min(agent) AS agent, max(agent) AS other, {value} AS value"
-        f" FROM {mine} AS s{but} GROUP BY trace_id"
-        f" HAVING min(start_ns) >= {window.since_ns} AND min(start_ns) < {window.until_ns} AND {there}"
-    )
-    # only where several agents are at work must be looked whose trace it is
-    several = f"SELECT trace_id FROM {mine} AS s GROUP BY trace_id HAVING min(agent) <> max(agent)"
-    whose = (
-        "SELECT trace_id, arg_min(agent, {p: parent_id IS NOT NULL, s: start_ns, i: span_id}) AS agent"
-        f" FROM {mine} AS s WHERE trace_id IN ({several}) GROUP BY trace_id"
-    )
+    rows, gathered = told
+    columns = ["first_ns", "root", *said]
+    every = parts.some_parts(sums.counted(rows), columns)
+    if gathered is not None:
+        every += f" UNION ALL SELECT trace_id, {', '.join(columns)} FROM {gathered} AS g"
     found = (
-        f"SELECT {_step('t.first_ns', window)} // 60000000000 AS minute, coalesce(w.agent, t.agent) AS agent, t.value AS value"
-        f" FROM ({each}) AS t LEFT JOIN ({whose}) AS w ON w.trace_id = t.trace_id"
+        f"SELECT {_step('min(first_ns)', window)} // 60000000000 AS minute, struct_extract(min(root), 'a') AS agent,"
+        f" {value} AS value FROM ({every}) AS t{but} GROUP BY trace_id"
+        f" HAVING min(first_ns) >= {window.since_ns} AND min(first_ns) < {window.until_ns} AND {there}"
     )
     if metric in QUANTILES:
         bounded = f"SELECT minute, agent, least(greatest(value, 0), {_MAX})::BIGINT AS v FROM ({found}) AS f"
@@ -292,7 +345,7 @@ def _correct(view: View, rollup: Rollup, window: Window, rows: str, going: Seque
     found = sums.summaries(
         view.cursor, counted(view, f"(SELECT * FROM {rows} AS r WHERE {chosen})")
     )
-    _, told = view.by_trace()
+    told = view.sealed_by_trace()
     before: dict[bytes, Summary] = {}
     if told is not None:
         for trace, part in parts.read(view.cursor, told, chosen):

@@ -37,6 +37,7 @@ from midwatch.store.group import GroupCommit
 from midwatch.store.spans.dropping import Dropper
 from midwatch.store.spans.engine import Engine, Open, View
 from midwatch.store.spans.footprint import footprint_of, newest_of
+from midwatch.store.spans.gathered import ROWS, Gatherer
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.letting import Letting
 from midwatch.store.spans.manifest import Manifest
@@ -87,8 +88,10 @@ class EmbeddedSpans:
         settling: Settling | None = None,
         clock: Callable[[], float] = time.time,
         step: Callable[[str], None] = lambda _: None,
+        gather_rows: int = ROWS,
     ) -> None:
         self._engine = Engine(folder)
+        self._gatherer = Gatherer(self._engine.gather, self._engine.left, gather_rows)
         self._manifest = manifest
         self._counts = counts
         self._due = due if due is not None else Due()
@@ -147,6 +150,7 @@ class EmbeddedSpans:
             await loop.run_in_executor(None, self._sealer.stop)
         # DuckDB refuses to close a connection that a thread is not quite done with
         await loop.run_in_executor(None, partial(self._reading.shutdown, cancel_futures=True))
+        await loop.run_in_executor(None, self._gatherer.stop)
         await loop.run_in_executor(self._writing, self._engine.close)
         self._writing.shutdown(wait=False)
 
@@ -466,7 +470,10 @@ class EmbeddedSpans:
             asked.append(cursor)
             try:
                 with self._engine.view(cursor) as view:
-                    return work(view)
+                    found, summed = work(view), view.summed
+                if summed:
+                    self._gatherer.behind()
+                return found
             finally:
                 asked.clear()
                 cursor.close()

@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -25,42 +24,23 @@ import duckdb
 from midwatch.core.errors import SetupError
 from midwatch.core.spans.form import AGENT, SPAN_ID, SPANS, TRACE_ID, Row, Signal
 from midwatch.store.duck import close, first_line
-from midwatch.store.spans.generation import MAX_LOST, NOTHING_NS, Generation, erase
+from midwatch.store.spans.gathered import gathered
+from midwatch.store.spans.generation import MAX_LOST, Generation, erase
 from midwatch.store.spans.keys import Agents, Key
 from midwatch.store.spans.manifest import Named
-from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted, traces_of
-from midwatch.store.spans.shape import COLUMNS, whole
+from midwatch.store.spans.segments import Segment, Shelf
+from midwatch.store.spans.shape import whole
 from midwatch.store.spans.sources import Pins
+from midwatch.store.spans.view import Layout as Layout
+from midwatch.store.spans.view import View as View
+from midwatch.store.spans.view import hidden_in as hidden_in
+from midwatch.store.spans.view import hiding as hiding
+from midwatch.store.spans.view import read_parquet as read_parquet
 
 MEMORY_LIMIT: Final = "192MB"
 """What DuckDB may use for buffers and logs in memory; what needs more goes to its temporary directory."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What lies where. Generations are in their order, the oldest first."""
-
-    hot: Generation
-    frozen: tuple[Generation, ...]
-    segments: tuple[Segment, ...]
-
-    @property
-    def generations(self) -> tuple[Generation, ...]:
-        return (*self.frozen, self.hot)
-
-    @cached_property
-    def until(self) -> Mapping[Signal, int]:
-        """The last time of anything that is not in the hot generation: what is later need not be looked for there."""
-        return {
-            signal: max(
-                [NOTHING_NS[1]]
-                + [each.bounds[signal][1] for each in self.frozen]
-                + [each.to_ns for each in self.segments if each.kind == signal.value]
-            )
-            for signal in Signal
-        }
 
 
 @dataclass(slots=True)
@@ -85,200 +65,6 @@ class Opened:
             rows = [each.row for each in self.spans.values()]
             self._table = self.version, whole(SPANS, rows)
         return self._table[1]
-
-
-class View:
-    """What is there at one moment. `rows` is for FROM; the cursor stands in the view's transaction."""
-
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, layout: Layout, shelf: Shelf, hides: bool) -> None:  # fmt: skip
-        self.cursor = cursor
-        self.layout = layout
-        self._shelf = shelf
-        self._hides = hides
-
-    def rows(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
-        """Return all rows of a signal as a query in parentheses. The window only spares reading: rows outside of it
-        may be among them."""
-        found = self._unsealed(signal, since_ns, until_ns)
-        files = self._files(signal.value, since_ns, until_ns)
-        if files:
-            found += f" UNION ALL SELECT {COLUMNS[signal]} FROM {read_parquet(files)}"
-        return self._shown(signal, found)
-
-    def of_traces(self, traces: Collection[bytes], since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:  # fmt: skip
-        """Return the spans of these traces as `rows` does, among others: only segments are read that have any of them,
-        which the parts of traces beside them say at a twentieth of the cost."""
-        near = [
-            self._shelf.path(s)
-            for s in self.layout.segments
-            if s.kind == Signal.SPANS.value and s.reaches(since_ns, until_ns)
-        ]
-        told = {str(traces_of(path)): path for path in near if traces_of(path).exists()}
-        having = [path for path in near if str(traces_of(path)) not in told]
-        if told and traces:
-            ids = ", ".join(f"unhex('{one.hex()}')" for one in traces)
-            files = ", ".join(_named(Path(name)) for name in told)
-            found = self.cursor.execute(
-                f"SELECT DISTINCT filename FROM read_parquet([{files}], filename = true) WHERE trace_id IN ({ids})"
-            ).fetchall()
-            having += [told[row[0]] for row in found]
-        rows = self._unsealed(Signal.SPANS, since_ns, until_ns)
-        if having:
-            rows += f" UNION ALL SELECT {COLUMNS[Signal.SPANS]} FROM {read_parquet(having)}"
-        return self._shown(Signal.SPANS, rows)
-
-    def unsealed(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
-        """Return the rows that are in no segment yet, as `rows` does."""
-        return self._shown(signal, self._unsealed(signal, since_ns, until_ns))
-
-    def _unsealed(self, signal: Signal, since_ns: int, until_ns: int) -> str:
-        names = COLUMNS[signal]
-        return " UNION ALL ".join(
-            f"SELECT {names} FROM {each.name}.{signal.value}"
-            for each in self.layout.generations
-            if each is self.layout.hot or each.reaches(signal, since_ns, until_ns)
-        )
-
-    def _shown(self, signal: Signal, found: str) -> str:
-        if signal is not Signal.SPANS:
-            return f"({found})"
-        if self._hides:
-            found = hiding(found, self.layout.generations)
-        return f"({found} UNION ALL SELECT {COLUMNS[signal]} FROM opened_now)"
-
-    def sealed(
-        self,
-        signal: Signal,
-        since_ns: int = -(2**63),
-        until_ns: int = 2**63 - 1,
-        generation: int | None = None,
-    ) -> str:
-        """Return the rows that are in segments, and so settled, as `rows` does. For the settling of a generation:
-        as it finds them, whatever later ones know; lost rows that those end are in the sums until they are settled."""
-        files = self._files(signal.value, since_ns, until_ns)
-        if not files:
-            return f"(SELECT {COLUMNS[signal]} FROM {self.layout.hot.name}.{signal.value} LIMIT 0)"
-        found = f"SELECT {COLUMNS[signal]} FROM {read_parquet(files)}"
-        if self._hides and signal is Signal.SPANS:
-            layout = self.layout.generations
-            known = [g for g in layout if generation is None or g.number <= generation]
-            found = hiding(found, known) if known else found
-        return f"({found})"
-
-    def replaced(self, number: int) -> str | None:
-        """Return the settled rows that were lost and whose ends are in this generation, as `rows` does; None when
-        there are none."""
-        hiding_them = [g for g in self.layout.generations if g.number == number and g.hides]
-        files = self._files(Signal.SPANS.value)
-        if not files or not hiding_them:
-            return None
-        return f"(SELECT {COLUMNS[Signal.SPANS]} FROM {read_parquet(files)} AS r WHERE {hidden_in(hiding_them)})"
-
-    def hidden(self) -> str | None:
-        """Return lost rows of spans that ended after all, which `rows` does not show; None when there are none."""
-        if not self._hides:
-            return None
-        tables = [f"{each.name}.spans" for each in self.layout.generations]
-        tables += [read_parquet([self._shelf.path(s)]) for s in self.layout.segments if s.kind == Signal.SPANS.value]  # fmt: skip
-        rows = " UNION ALL ".join(
-            f"SELECT {COLUMNS[Signal.SPANS]} FROM {table}" for table in tables
-        )
-        return f"({rows}) AS r WHERE {hidden_in(self.layout.generations)}"
-
-    def other(self, kind: str) -> str | None:
-        """Return rows of another kind that settling wrote into segments, or None when there are none."""
-        files = self._files(kind)
-        return f"(SELECT * FROM {read_parquet(files)})" if files else None
-
-    def by_trace(self, since_ns: int = -(2**63)) -> tuple[str, str | None]:
-        """Return what tells of traces, each span in one of the two: rows of spans, as `rows` does, and parts of traces
-        (`parts.trace_parts`), or None when there are none. Spans that began before the window may be missing."""
-        segments = [
-            s for s in self.layout.segments if s.kind == Signal.SPANS.value and s.to_ns >= since_ns
-        ]
-        whole = [s for s in segments if traces_of(self._shelf.path(s)).exists()]
-        bare = [self._shelf.path(s) for s in segments if s not in whole]
-        names = COLUMNS[Signal.SPANS]
-        found = self._unsealed(Signal.SPANS, since_ns, 2**63 - 1)
-        if bare:
-            found += f" UNION ALL SELECT {names} FROM {read_parquet(bare)}"
-        if not whole:
-            return self._shown(Signal.SPANS, found), None
-        parts = (
-            f"read_parquet([{', '.join(_named(traces_of(self._shelf.path(s))) for s in whole)}])"
-        )
-        if not self._hides:
-            return self._shown(Signal.SPANS, found), f"(SELECT * FROM {parts})"
-        # of traces with a lost span that ended after all the parts are not true until that is sealed
-        again = self.cursor.execute(
-            f"SELECT DISTINCT trace_id FROM {self.lost_and_found()}"
-        ).fetchall()
-        ids = ", ".join(f"unhex('{row[0].hex()}')" for row in again)
-        sealed = read_parquet([self._shelf.path(s) for s in whole])
-        found += f" UNION ALL SELECT {names} FROM {sealed} WHERE trace_id IN ({ids})"
-        return self._shown(
-            Signal.SPANS, found
-        ), f"(SELECT * FROM {parts} WHERE trace_id NOT IN ({ids}))"
-
-    def one(self, segment: Segment) -> str:
-        """Return all rows of one segment of the layout as a table function."""
-        return read_parquet([self._shelf.path(segment)])
-
-    def hold(self, kind: str) -> tuple[list[Path], list[Pins]]:
-        """Return the files of a kind for whoever reads them after the view; they stay until he lets go of the pins."""
-        segments = [each for each in self.layout.segments if each.kind == kind]
-        pins = [self._shelf.pins(each) for each in segments]
-        for each in pins:
-            each.pin()
-        return [self._shelf.path(each) for each in segments], pins
-
-    def lost_and_found(self) -> str | None:
-        """Return the keys of rows that were lost and ended after all, as a query in parentheses; None when there are
-        none."""
-        if not self._hides:
-            return None
-        tables = " UNION ALL ".join(
-            f"SELECT * FROM {g.name}.hidden" for g in self.layout.generations
-        )
-        return f"(SELECT agent, trace_id, span_id FROM ({tables}))"
-
-    def _files(self, kind: str, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> list[Path]:
-        return [
-            self._shelf.path(each)
-            for each in self.layout.segments
-            if each.kind == kind and each.reaches(since_ns, until_ns)
-        ]
-
-    def resources(self) -> str:
-        """Return resources, `resource_id` and `text`; one may be there several times."""
-        parts = [f"SELECT * FROM {each.name}.resources" for each in self.layout.generations]
-        if (sealed := self.other(RESOURCES)) is not None:
-            parts.append(f"SELECT resource_id, text FROM {sealed}")
-        return f"({' UNION ALL '.join(parts)})"
-
-
-def _named(path: Path) -> str:
-    return f"'{quoted(path)}'"
-
-
-def hidden_in(generations: Sequence[Generation]) -> str:
-    """Return the condition for span rows `r` that were lost and ended after all."""
-    hidden = " UNION ALL ".join(f"SELECT * FROM {each.name}.hidden" for each in generations)
-    return (
-        f"(r.rank = 1 AND EXISTS (SELECT 1 FROM ({hidden}) AS h WHERE h.trace_id = r.trace_id"
-        " AND h.span_id = r.span_id AND h.agent = r.agent))"
-    )
-
-
-def hiding(rows: str, generations: Sequence[Generation]) -> str:
-    """Return span rows without the lost ones that ended after all."""
-    return f"SELECT {COLUMNS[Signal.SPANS]} FROM ({rows}) AS r WHERE NOT {hidden_in(generations)}"
-
-
-def read_parquet(files: Sequence[Path]) -> str:
-    """Return files as a table function; columns that an older one lacks are null."""
-    listed = ", ".join(f"'{quoted(path)}'" for path in files)
-    return f"read_parquet([{listed}], union_by_name = true)"
 
 
 class Engine:
@@ -451,13 +237,14 @@ class Engine:
                 # the first look at a generation is what fixes the moment that the transaction sees
                 own.execute(f"SELECT 1 FROM {layout.hot.name}.hidden LIMIT 1").fetchall()
                 hides = any(each.hides for each in layout.generations)
+                known = {each.number: each.gathered for each in layout.generations}
             except BaseException:
                 for each in pins:
                     each.unpin()
                 raise
         try:
             own.register("opened_now", table)
-            yield View(own, layout, self.shelf, hides)
+            yield View(own, layout, self.shelf, hides, known)
         finally:
             with contextlib.suppress(duckdb.Error):  # an interrupted one has no transaction left
                 own.rollback()
@@ -480,10 +267,34 @@ class Engine:
 
     def _pin(self, layout: Layout) -> list[Pins]:
         pins = [each.pins for each in layout.generations]
+        pins += [chunk.pins for each in layout.generations for chunk in each.gathered]
         pins += [self.shelf.pins(segment) for segment in layout.segments]
         for each in pins:
             each.pin()
         return pins
+
+    def gather(self, rows: int) -> None:
+        """Gather what spans come to of which so many are left, see `gathered`. One at a time. Raises duckdb.Error."""
+        with self.pinned() as layout:
+            for each in layout.generations:
+                with contextlib.closing(self.cursor()) as cursor:
+                    made = gathered(cursor, each.name, each.gathered, rows, self._drop)
+                with self.lock:
+                    before, each.gathered = each.gathered, made
+                for chunk in before:
+                    if chunk not in made:
+                        chunk.pins.retire()
+
+    def left(self) -> int:
+        """Return of how many spans is not gathered what they come to, in the generation that has most of them."""
+        return max(
+            each.rows[Signal.SPANS] - (each.gathered[-1].until if each.gathered else 0)
+            for each in self.layout.generations
+        )
+
+    def _drop(self, table: str) -> None:
+        with contextlib.suppress(duckdb.Error):  # when all is closed it is gone anyway
+            self.cursor().execute(f"DROP TABLE IF EXISTS {table}")
 
     def key(self, row: Row) -> Key:
         """Return the key of a span's row."""

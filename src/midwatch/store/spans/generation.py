@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import duckdb
 
 from midwatch.core.spans.form import SPANS, TABLES, Row, Signal
+from midwatch.store.spans.gathered import Chunk
 from midwatch.store.spans.keys import Fingerprints, Key, sorted_numbers
 from midwatch.store.spans.segments import quoted
 from midwatch.store.spans.shape import COLUMNS, DEFINITIONS, FINGERPRINT, TIME, TIME_AT, turned
@@ -54,6 +55,8 @@ class Generation:
         self.bounds: dict[Signal, tuple[int, int]] = dict.fromkeys(Signal, NOTHING_NS)
         self.hides = False
         """Whether `hidden` names anything."""
+        self.gathered: tuple[Chunk, ...] = ()
+        """What its spans come to so far, from the first on; replaced whole, under the engine's lock."""
         self.pins = Pins(self.remove)
         self._base = base
         self._prints: dict[Signal, Fingerprints] = {}
@@ -102,6 +105,8 @@ class Generation:
 
     def remove(self) -> None:
         """Let go of the file and remove it, with its log."""
+        for chunk in self.gathered:
+            chunk.pins.retire()
         self.detach()
         erase(self.path)
 

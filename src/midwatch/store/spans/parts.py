@@ -91,6 +91,24 @@ def trace_parts(spans: str, verdicts: str | None = None) -> str:
     )
 
 
+_EXPRESSIONS: Final = {
+    "first_ns": "min(start_ns)",
+    "last_ns": "max(start_ns + coalesce(duration_ns, 0))",
+    "root": "min({p: parent_id IS NOT NULL, s: start_ns, i: span_id, n: name, a: agent})",
+    "escalated": "bool_or(escalated)",
+    "outcomes": "list(DISTINCT outcome) FILTER (outcome IS NOT NULL)",
+    "said_goal_met": "max({s: start_ns, i: span_id, v: goal_met}) FILTER (goal_met IS NOT NULL)",
+    **{name: f"least({text}, {_MAX})::BIGINT" for name, text in _NUMBERS},
+}
+
+
+def some_parts(counted: str, columns: Sequence[str]) -> str:
+    """Return the query of a few columns of the parts of rows with `counts`: what one question asks, at a fraction of
+    what all take to be planned."""
+    shown = ", ".join(f"{_EXPRESSIONS[name]} AS {name}" for name in columns)
+    return f"SELECT trace_id, {shown} FROM {counted} AS s GROUP BY trace_id"
+
+
 _READ: Final = ", ".join(
     [
         "trace_id, first_ns, last_ns, root, agents, turns, escalated",
