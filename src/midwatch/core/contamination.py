@@ -159,16 +159,19 @@ def is_suspect(text: str) -> bool:
 
 def _as_read(text: str) -> str:
     """Return a text as the model reads it, whether written in look-alikes, as entities, or with unseen letters in
-    between. Never longer than MAX_LOOKED: one letter may stand for eighteen."""
+    between. Never longer than MAX_LOOKED: one letter may stand for several."""
     plain = unescape(text) if "&" in text else text
     if not plain.isascii():
         # piece by piece: to sort the accents of one letter takes the square of their number
+        plain = plain.translate(_MANY)
         pieces = (plain[at : at + _PIECE] for at in range(0, len(plain), _PIECE))
         plain = _UNSEEN.sub("", "".join(unicodedata.normalize("NFKC", piece) for piece in pieces))
     return plain[:MAX_LOOKED]
 
 
 _PIECE: Final = 512
+_MANY: Final[dict[int, str]] = dict.fromkeys((0xFDFA, 0xFDFB), " ")
+"""One letter that stands for whole words of Arabic, and no other text uses."""
 
 
 def _spoken(plain: str) -> Iterator[tuple[Kind, int, int]]:

@@ -30,6 +30,11 @@ COUNTERS: Final[dict[str, Counter]] = {
     "rejected": Counter("items refused by ingest", "reason", loss=True),
     "clipped": Counter("text fields shortened to the limit", "field", loss=True),
     "redacted": Counter("secrets taken out of telemetry before it was stored", "reason"),
+    "not_looked": Counter(
+        "characters of tools' results that were not looked at for what speaks to the model: in the middle of a long text, or beyond a request's budget",
+        "reason",
+        loss=True,
+    ),
     "refused_requests": Counter("requests refused before they were read", "reason", loss=True),
     "commits": Counter("group commits, by store", "store"),
     "commit_failures": Counter("group commits that failed", "store", loss=True),

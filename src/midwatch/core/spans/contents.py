@@ -105,18 +105,20 @@ class Said(NamedTuple):
     key: str
     text: str
     is_json: bool
+    event: str = ""
+    """The event that it came in."""
 
 
-def said(kind: ContentKind, key: str, value: Value) -> Said:
+def said(kind: ContentKind, key: str, value: Value, event: str = "") -> Said:
     """Return what an attribute said: text as it came, anything else as JSON."""
     if isinstance(value, str):
-        return Said(kind, key, value, False)
-    return Said(kind, key, dump(value), True)
+        return Said(kind, key, value, False, event)
+    return Said(kind, key, dump(value), True, event)
 
 
 def row(span: Row, place: int, kind: int, one: Said) -> tuple[Row, bool]:
     """Return the content as a row, and whether it had to be clipped."""
-    _, key, text, is_json = one
+    _, key, text, is_json, _ = one
     if not text.isascii():
         text = text.encode(errors="replace").decode()
     if "\0" in text:
@@ -285,7 +287,7 @@ def parted(events: Sequence[Event]) -> tuple[list[Event], list[Said]]:
                 kept.append(one)
             else:
                 key = event_key(number, one.key)
-                found.append(said(kind, key, one.value))
+                found.append(said(kind, key, one.value, event.name))
         rest.append(
             event if len(kept) == len(event.attributes) else event._replace(attributes=kept)
         )

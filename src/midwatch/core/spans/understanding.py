@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from midwatch.core.contamination import NAME as CONTAMINATION
-from midwatch.core.contamination import kinds_of
+from midwatch.core.contamination import Kind
 from midwatch.core.spans import contents, form
 from midwatch.core.spans.contents import Said
 from midwatch.core.spans.dialect import (
@@ -28,7 +27,9 @@ from midwatch.core.spans.dialect import (
 )
 from midwatch.core.spans.family import Family
 from midwatch.core.spans.form import LOGS, Batch, ContentKind, Rank, Row
+from midwatch.core.spans.judging import evaluations, flag, judge, read_events
 from midwatch.core.spans.limits import MAX_ATTRIBUTE, MAX_CONTENTS, MAX_LABEL
+from midwatch.core.spans.looking import Entered, Looker
 from midwatch.core.spans.plans import Plan, make
 from midwatch.core.spans.reading import PENDING, PENDING_PARENT, ROOM, SCRATCH, label
 from midwatch.core.spans.standard import COMMON
@@ -56,24 +57,21 @@ MAX_PLANNED: Final = 96
 MAX_TAGS: Final = 32
 """Tags of one span; what follows stays an attribute."""
 
-OURSELVES: Final = "midwatch"
-"""Who says what Midwatch itself finds in what came."""
-
-MAX_SCORE: Final = 1e15
-"""Scores are small; what is beyond is left out."""
-
 UNKNOWN: Final = Family("none", COMMON)
 """For spans that no family claims."""
 
 
 class Interpreter:
-    """The `Understanding` of all dialects. Counts in `lost` what limits took."""
+    """The `Understanding` of all dialects. Counts in `lost` what limits took. `entered` is shared by several."""
 
-    def __init__(self, dialects: Mapping[str, Dialect] | None = None) -> None:
+    def __init__(
+        self, dialects: Mapping[str, Dialect] | None = None, entered: Entered | None = None
+    ) -> None:
         known = dict(load() if dialects is None else dialects)
         first = [known.pop(name) for name in ORDER if name in known]
         self.families: tuple[Dialect, ...] = (*known.values(), *first)
         self.lost: Counter[str] = Counter()
+        self.looker = Looker(entered)
         self._plans: dict[tuple[str, str, tuple[str, ...]], Plan] = {}
 
     def scope(self, name: str, version: str, resource: Mapping[str, Value]) -> Interpretation:
@@ -146,7 +144,7 @@ class Interpretation:
         if row[PENDING] == "pending_span":
             _open(row)
         if plan.judged:
-            _judge(row, _evaluations(attributes, plan.judged))
+            judge(row, evaluations(attributes, plan.judged))
         row[form.ATTRIBUTES] = _kept(row, plan, attributes, self._interpreter.lost)
         if plan.tags:
             self._tag(row, plan, attributes)
@@ -154,8 +152,12 @@ class Interpretation:
             row[form.TAGS] = self._tags_text
         if row[form.RUN_ID] is None:
             row[form.RUN_ID] = self._run_id
+        flags: dict[Kind, None] = {}
         if plan.held or plan.folds or said:
-            self._say(row, plan, attributes, said, batch)
+            flags.update(self._say(row, plan, attributes, said, batch))
+        flags.update(dict.fromkeys(self._interpreter.looker.waiting(row)))
+        if flags:
+            flag(row, flags)
         if plan.dropped:
             self._interpreter.lost["attribute"] += plan.dropped
         del row[SCRATCH:]
@@ -169,7 +171,7 @@ class Interpretation:
                 for event in kept
             ]
         row[form.EVENTS] = events_text(kept)
-        _read_events(row, kept)
+        read_events(row, kept)
         return said
 
     def log(self, row: Row, attributes: Sequence[Attribute], batch: Batch) -> None:
@@ -187,11 +189,12 @@ class Interpretation:
             if kind is None or one.value is None or one.value == "":
                 kept.append(one)
             else:
-                said.append(contents.said(kind, contents.log_key(mark, one.key), one.value))
+                said.append(contents.said(kind, contents.log_key(mark, one.key), one.value, event))
         kind = contents.in_body(event) if of_span else None
         if kind is not None and row[_L_BODY]:
             is_json = bool(row[_L_BODY_IS_JSON])
-            said.append(Said(kind, contents.log_key(mark, "body"), row[_L_BODY], is_json))
+            key = contents.log_key(mark, "body")
+            said.append(Said(kind, key, row[_L_BODY], is_json, event))
             row[_L_BODY] = row[_L_BODY_IS_JSON] = None
         row[_L_ATTRIBUTES] = _object([one.text for one in _within(kept, self._interpreter.lost)])
         if said:
@@ -207,6 +210,7 @@ class Interpretation:
             batch.contents.append(made)
             if clipped:
                 self._interpreter.lost["clipped_content"] += 1
+        self._interpreter.looker.record(owner, [(one.kind.value, one) for one in said])
 
     def _say(
         self,
@@ -215,11 +219,10 @@ class Interpretation:
         attributes: Sequence[Attribute],
         said: list[Said] | None,
         batch: Batch,
-    ) -> None:
-        """Put the span's contents into the batch, and what they are known by into the row."""
+    ) -> Mapping[Kind, None]:
+        """Put the span's contents into the batch, and what they are known by into the row. Return why it is flagged."""
         kinds = contents.kinds_of(row[form.ROLE])
         everything: list[Said] = []
-        flags: dict[str, None] = {}
         for place, kind in plan.held:
             _, value, _ = attributes[place]
             if value is not None and value != "":
@@ -236,6 +239,7 @@ class Interpretation:
         if len(everything) > MAX_CONTENTS:
             self._interpreter.lost["contents"] += len(everything) - MAX_CONTENTS
             del everything[MAX_CONTENTS:]
+        looks: list[tuple[int, Said]] = []
         for place, one in enumerate(everything):
             number = kinds.get(one.kind, one.kind.value)
             made, clipped = contents.row(row, place, number, one)
@@ -245,11 +249,9 @@ class Interpretation:
             into = _HASHED.get(number)
             if into is not None and row[into] is None:
                 row[into] = made[-1]
-            if number in _FROM_OUTSIDE:
-                flags.update(dict.fromkeys(kinds_of(one.text)))
-        if flags:
-            _flag(row, flags)
+            looks.append((number, one))
         row[form.CONTENT_COUNT] = len(everything) or None
+        return self._interpreter.looker.contents(row, looks)
 
     def _tag(self, row: Row, plan: Plan, attributes: Sequence[Attribute]) -> None:
         tags = dict(self._tags)
@@ -283,11 +285,6 @@ _HASHED: Final = {
     ContentKind.OUTPUT.value: form.OUTPUT_HASH,
     ContentKind.RESULT.value: form.OUTPUT_HASH,
 }
-
-_FROM_OUTSIDE: Final = frozenset({ContentKind.RESULT.value, ContentKind.DOCUMENTS.value})
-"""Contents that an agent takes into its context without having made them: they are looked at for what speaks to the
-model. It is said of the span at once, so that it is known and can be asked for also when the content has expired."""
-
 
 # -- single spans ----------------------------------------------------------------------------------
 
@@ -342,82 +339,6 @@ def _open(row: Row) -> None:
         parent = b""
     row[form.PARENT_ID] = parent if len(parent) == 8 and any(parent) else None
     row[form.RANK], row[form.DURATION_NS] = Rank.OPEN.value, None
-
-
-_FIRST: Final = frozenset(
-    {
-        "First Token Stream Event",
-        "gen_ai.content.completion.chunk",
-        "llm.content.completion.chunk",
-        "gen_ai.first_token",
-    }
-)
-
-
-def _read_events(row: Row, events: Sequence[Event]) -> None:
-    """Take from events what has a column: evaluations, the first token, the type of an exception."""
-    found: list[dict[str, Any]] = []
-    for event in events:
-        if event.name in _FIRST:
-            if row[form.FIRST_TOKEN_NS] is None and row[form.START_NS] is not None:
-                waited = event.time_ns - row[form.START_NS]
-                row[form.FIRST_TOKEN_NS] = waited if waited >= 0 else None
-        elif event.name == "gen_ai.evaluation.result":
-            found.append({one.key: one.value for one in event.attributes})
-        elif event.name == "exception" and row[form.ERROR_TYPE] is None:
-            for one in event.attributes:
-                if one.key == "exception.type":
-                    row[form.ERROR_TYPE] = label(one.value)
-    if found:
-        _judge(row, found)
-
-
-_SPELLED: Final = {
-    "gen_ai.evaluation.name": "name",
-    "gen_ai.evaluation.score.value": "score",
-    "gen_ai.evaluation.score.label": "label",
-    "name": "name",
-    "score": "score",
-    "label": "label",
-    "annotator_kind": "by",
-}
-
-
-def _judge(row: Row, found: Iterable[Mapping[str, Any]]) -> None:
-    said: list[dict[str, Any]] = json.loads(row[form.EVALUATIONS]) if row[form.EVALUATIONS] else []
-    for one in found:
-        made: dict[str, Any] = {}
-        for key, value in one.items():
-            name = _SPELLED.get(key)
-            if name == "score":
-                # a thumb is a score as well; NaN is within no bounds
-                if isinstance(value, int | float) and -MAX_SCORE <= value <= MAX_SCORE:
-                    made[name] = float(value)
-            elif name is not None and (word := label(value)) is not None:
-                made[name] = word
-        if made.get("name") == CONTAMINATION and made.get("by") == OURSELVES:
-            del made["by"]  # nobody speaks for us
-        if made and len(said) < MAX_TAGS:
-            said.append(made)
-    row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":")) if said else None
-
-
-def _flag(row: Row, flags: Iterable[str]) -> None:
-    """Say of a span that what it brought in speaks to the model: an evaluation for each reason."""
-    said: list[dict[str, Any]] = json.loads(row[form.EVALUATIONS]) if row[form.EVALUATIONS] else []
-    said += [{"name": CONTAMINATION, "label": str(kind), "by": OURSELVES} for kind in flags]
-    row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":"))
-
-
-def _evaluations(attributes: Sequence[Attribute], judged: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the evaluations that indexed attributes spell (`evaluations.0.evaluation.score`)."""
-    found: dict[str, dict[str, Any]] = {}
-    for place in judged:
-        one = attributes[place]
-        family, _, rest = one.key.partition(".")
-        number, _, name = rest.partition(".")
-        found.setdefault(f"{family}.{number}", {})[name.rpartition(".")[2]] = one.value
-    return list(found.values())
 
 
 def _tag(value: Value) -> str | None:

@@ -16,6 +16,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.redact import hints, hints_json
 from midwatch.core.spans.digest import SpanObserver, digest_of
 from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Row, Signal
+from midwatch.core.spans.looking import Entered
 from midwatch.core.spans.store import Kept
 from midwatch.core.spans.understanding import Interpreter
 from midwatch.ingest.admission import Admission, overloaded
@@ -68,12 +69,12 @@ class Answer(NamedTuple):
 
 
 class Decoder:
-    """Everything that decoding remembers. One for each thread."""
+    """Everything that decoding remembers. One for each thread; `entered` is of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, entered: Entered | None = None) -> None:
         self.protobuf = Protobuf()
         self.objects = Objects(object_points.read)
-        self.interpreter = Interpreter()
+        self.interpreter = Interpreter(entered=entered)
 
     def read(
         self,
@@ -87,6 +88,7 @@ class Decoder:
     ) -> Rows:
         """Return the rows of a request. Raises Refusal 400."""
         rows = Rows(sender, names, self.interpreter, now)
+        self.interpreter.looker.begin(len(body))
         (self.objects if as_json else self.protobuf).read(signal, body, rows)
         if (hints_json if as_json else hints)(body):
             by_look, by_name = redact_batch(rows.batch)
@@ -94,6 +96,8 @@ class Decoder:
             rows.redacted["name"] += by_name
         rows.lost.update(self.interpreter.lost)
         self.interpreter.lost.clear()
+        rows.not_looked.update(self.interpreter.looker.not_looked)
+        self.interpreter.looker.not_looked.clear()
         rows.batch.size_bytes = len(body)
         return rows
 
@@ -119,8 +123,9 @@ class OtlpIntake:
         self._clock = clock
         self.pricing = pricing
         """By what calls are priced; a new one may take its place at any time."""
-        self._mine = Decoder()
-        self._lanes = [Decoder() for _ in range(LANES)]
+        entered = Entered()
+        self._mine = Decoder(entered)
+        self._lanes = [Decoder(entered) for _ in range(LANES)]
         self._free = asyncio.Semaphore(LANES)
 
     async def take(self, signal: Signal, body: bytes, sender: Sender, *, as_json: bool) -> Answer:
@@ -132,6 +137,8 @@ class OtlpIntake:
                 await self._register(rows, sender)
             for what, n in (+rows.lost).items():
                 self.counts.add("clipped", what, n)
+            for why, n in (+rows.not_looked).items():
+                self.counts.add("not_looked", why, n)
             for why, n in (+rows.redacted).items():
                 self.counts.add("redacted", why, n)
             for why, n in rows.refused.counts.items():

@@ -115,6 +115,8 @@ class Rows:
         self.lost: Counter[str] = Counter()
         self.redacted: Counter[str] = Counter()
         """Secrets that were taken out: by their `name`, or by their `shape`."""
+        self.not_looked: Counter[str] = Counter()
+        """Characters of tools' results that were not looked at (`core.spans.looking`)."""
         self._sender = sender
         self._names = names
         self._understanding = understanding
