@@ -9,9 +9,11 @@ from typing import Final, TypeVar
 
 from midwatch.core.calls.chain import Place
 from midwatch.core.calls.exchange import Try
+from midwatch.core.sealed import sealed
 from midwatch.gateway import dialects, translating
 from midwatch.gateway.carried import Carried
 from midwatch.gateway.dialects import additions
+from midwatch.gateway.dialects.headers import Pairs
 from midwatch.gateway.house import House
 from midwatch.gateway.mending import Mending
 from midwatch.gateway.upstream.port import Request
@@ -22,14 +24,18 @@ LONG_BYTES: Final = 256 * 1024
 """A body is read or changed within a millisecond or two up to here."""
 
 
-def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Request:
-    """Return the request for an attempt with this body (`body_for`)."""
+@sealed
+class Onward:
+    """What goes with a body to a provider, made ready while the ledger decides whether it may be sent."""
+
+    url: str
+    headers: Pairs
+
+
+def onward_of(house: House, call: Carried, attempt: Try) -> Onward:
+    """Return address and headers of an attempt."""
     place = attempt.place
     provided = call.settings.providers[place.provider]
-    times = place.timeouts
-    now, head_by = house.now(), attempt.head_by
-    if call.ask.stream:
-        head_by = now + (times.first_token or attempt.deadline)
     headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
     if place.kind is not call.ask.kind:
         dialect = translating.ask_of(call, place).dialect
@@ -42,11 +48,19 @@ def request_of(house: House, call: Carried, attempt: Try, body: bytes) -> Reques
     elif "{call}" in provided.reconcile:
         headers.append(("x-midwatch-call", call.attempt_id(attempt)))
     headers += dialects.credentials(place.kind, secret)
-    headers = dialects.overridden(headers, provided.given.headers)
+    return Onward(provided.url + path, dialects.overridden(headers, provided.given.headers))
+
+
+def request_of(house: House, call: Carried, attempt: Try, onward: Onward, body: bytes) -> Request:
+    """Return the request for an attempt with this body (`body_for`), to be sent now."""
+    times = attempt.place.timeouts
+    now, head_by = house.now(), attempt.head_by
+    if call.ask.stream:
+        head_by = now + (times.first_token or attempt.deadline)
     return Request(
         method="POST",
-        url=provided.url + path,
-        headers=headers,
+        url=onward.url,
+        headers=onward.headers,
         body=body,
         connect_s=times.connect or 5.0,
         head_s=max(0.001, min(head_by, attempt.deadline) - now),

@@ -76,6 +76,7 @@ class Attempt:
         self._used: Usage | None = None
         self._said = ""
         self._asked_at = 0.0
+        self._onward: asking.Onward | None = None
         self._relay: Relay | None = None
         self._failure: Failure | None = None
         """Of the provider."""
@@ -136,6 +137,7 @@ class Attempt:
         if isinstance(answer, affording.Share):
             self._share, answer = answer, None
         if answer is None:
+            asyncio.get_running_loop().call_soon(self._get_ready)
             answer = await affording.reserve(house, call, self._out, self.step, noted.worst_nusd)
         if isinstance(answer, Refusal):
             return Ended(answer)
@@ -145,6 +147,11 @@ class Attempt:
         self._reserved = True
         call.admitted, call.exhausted = answer, None
         return None
+
+    def _get_ready(self) -> None:
+        """Make ready what will be sent, while the ledger decides whether it may be."""
+        if not self._reserved and not self.noted.ended:
+            self._onward = asking.onward_of(self._house, self._call, self.step)
 
     async def _unpriced(self, place: Place) -> affording.Share | Refused | Refusal | None:
         """Do as the fleet file says about a place whose price nobody knows, under a budget."""
@@ -162,7 +169,8 @@ class Attempt:
     async def _ask_for(self, body: bytes) -> Outcome:
         """Send the request and read what comes. Raises UpstreamError, Interrupted."""
         house, call = self._house, self._call
-        request = asking.request_of(house, call, self.step, body)
+        onward = self._onward or asking.onward_of(house, call, self.step)
+        request = asking.request_of(house, call, self.step, onward, body)
         if self._out.gone.done():
             raise Interrupted
         before = self._asked_at = house.now()
