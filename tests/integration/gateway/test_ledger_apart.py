@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from midwatch.core.calls.budget import Admitted, Limit, Reason, Refused
-from midwatch.core.calls.charge import CallState
+from midwatch.core.calls.charge import CallQuery, CallState
 from midwatch.core.calls.period import Window
 from midwatch.gateway.ledger import packing
 from midwatch.gateway.ledger.apart import ApartLedger
@@ -51,6 +51,13 @@ async def come_true(holds: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+async def stopped(process: Beside) -> None:
+    """Stop it, and return when it is: on a busy machine what comes in between would still be heard."""
+    os.kill(process.pid, signal.SIGSTOP)
+    stat = Path(f"/proc/{process.pid}/stat")
+    await come_true(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+
+
 async def admitted(ledger: ApartLedger) -> str:
     """Reserve ten cents, as soon as the ledger takes it."""
     async with asyncio.timeout(WITHIN_S):
@@ -64,7 +71,7 @@ async def test_a_killed_process_costs_neither_a_settlement_nor_the_next_call(
     ledger: ApartLedger, process: Beside
 ) -> None:
     first = await admitted(ledger)
-    os.kill(process.pid, signal.SIGSTOP)
+    await stopped(process)
     ledger.settle(first, charge(7 * CENT))
     waiting = asyncio.ensure_future(ledger.reserve(asked(10 * CENT, DAY)))
     await asyncio.sleep(0)
@@ -95,7 +102,7 @@ async def test_a_settlement_that_the_killed_process_had_written_counts_once(
 async def test_who_waits_for_a_frozen_process_is_refused_in_time_and_leaves_nothing_reserved(
     ledger: ApartLedger, process: Beside
 ) -> None:
-    os.kill(process.pid, signal.SIGSTOP)
+    await stopped(process)
     try:
         verdict = await asyncio.wait_for(ledger.reserve(asked(10 * CENT, DAY)), WITHIN_S)
     finally:
@@ -113,7 +120,7 @@ async def test_what_its_gateway_settled_is_written_after_the_gateways_end_and_no
     ledger = ApartLedger(tmp_path / "ledger.db", PARIS, process)
     await ledger.start()
     first = await admitted(ledger)
-    os.kill(process.pid, signal.SIGSTOP)
+    await stopped(process)
     ledger.settle(first, charge(7 * CENT))
     waiting = asyncio.ensure_future(ledger.reserve(asked(50 * CENT, DAY)))
     await asyncio.sleep(0.05)
@@ -128,6 +135,22 @@ async def test_what_its_gateway_settled_is_written_after_the_gateways_end_and_no
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
         rows = db.execute("select id, state, cost_nusd from calls").fetchall()
     assert rows == [(first, CallState.SETTLED, 7 * CENT)]
+
+
+async def test_an_announcement_changes_nothing_whether_a_reservation_follows_or_not(
+    ledger: ApartLedger,
+) -> None:
+    ledger.expect()
+    first = await admitted(ledger)
+    for _ in range(20):
+        ledger.expect()
+    ledger.settle(first, charge(7 * CENT))
+    ledger.expect()
+    second = await admitted(ledger)
+    ledger.expect()
+    calls = {call.call_id: (call.state, call.cost_nusd) for call in await ledger.calls(CallQuery())}
+    assert calls == {first: (CallState.SETTLED, 7 * CENT), second: (CallState.OPEN, 0)}
+    assert ledger.down is None
 
 
 async def test_a_ledger_of_a_newer_midwatch_is_refused_in_the_same_words(

@@ -9,6 +9,7 @@ settled and not yet answered is settled again, which counts once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,6 +31,8 @@ from midwatch.gateway.ledger.packing import (
     notice_in,
 )
 from midwatch.gateway.ledger.sqlite import Disk, SqliteEngine
+
+SOON: Final = frame({"soon": True})
 
 START_S = 10.0
 """How long the process may take to open its file."""
@@ -117,6 +120,20 @@ class ApartLedger(DurableLedger):
             line.abort()
         await asyncio.to_thread(self._beside.reap)
         self._questions.close()
+
+    def expect(self) -> None:
+        """Let the process wake up meanwhile, when it has nothing to do. Under load it is awake."""
+        line = self._line
+        if line is None or self._asks or line.get_write_buffer_size():
+            return
+        with contextlib.suppress(
+            OSError
+        ):  # it is no order: whatever is wrong shows at the next one
+            sent = self._beside.line.send(
+                SOON
+            )  # at once: the transport sends when this turn of the loop ends
+            if sent < len(SOON):
+                line.write(SOON[sent:])
 
     # -- orders -----------------------------------------------------------------------------------
 

@@ -178,6 +178,9 @@ class DurableLedger:
         if self._disk is not None:
             await asyncio.to_thread(self._disk.stop)
 
+    def expect(self) -> None:
+        """Nothing has to be made ready: the thread is this process's own."""
+
     async def reserve(self, reservation: Reservation) -> Admitted | Refused:
         """Return whether the call may be made."""
         if self._stopping:

@@ -84,6 +84,9 @@ class MemoryLedger:
     async def stop(self) -> None:
         """Nothing is to be done: the database goes with its last user."""
 
+    def expect(self) -> None:
+        """Nothing has to be made ready."""
+
     async def reserve(self, reservation: Reservation) -> Admitted | Refused:
         """Return whether the call may be made."""
         try:

@@ -45,6 +45,10 @@ class Ledger(Protocol):
         """Write what waits, for at most `STOP_S`, and close."""
         ...
 
+    def expect(self) -> None:
+        """Hear that a reservation is about to come: whoever keeps the books may get ready. Nothing depends on it."""
+        ...
+
     async def reserve(self, reservation: Reservation) -> Admitted | Refused:
         """Return whether the call may be made. Admitted: its worst case is reserved, durably. A caller that is
         cancelled meanwhile leaves no reservation behind."""
