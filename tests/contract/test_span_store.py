@@ -14,6 +14,7 @@ from midwatch.core.errors import StoreError
 from midwatch.core.spans import form
 from midwatch.core.spans.form import SPANS, Rank, Signal
 from midwatch.core.spans.keeping import Expires, Expiry
+from midwatch.core.spans.questions import Choice, Window
 from midwatch.core.spans.store import Selector
 from midwatch.store.opening import traces_of
 
@@ -107,6 +108,9 @@ async def test_an_ended_span_that_comes_again_with_another_start_is_one(
         again = span("a", start_s=start_s, content_count=1)
         more = span(f"c{start_s}", parent="a", start_s=3)
         await store.append(batch(again, more, contents=[content(again, "k", "changed")]))
+        shown = await items(questions)
+        assert len({item["name"] for item in shown}) == len(shown)
+        assert (shown[0]["name"], shown[0]["start_ns"]) == ("a", NOON_NS)
         await store.settle(NOON_S + 86_400.0)
     found = {item["name"]: item["start_ns"] for item in await items(questions)}
     assert sorted(found) == ["a", "b", "c-5000", "c9000"]
@@ -115,6 +119,26 @@ async def test_an_ended_span_that_comes_again_with_another_start_is_one(
     texts = await questions.contents(T, row[form.SPAN_ID].hex())
     assert texts is not None
     assert [one["text"] for one in texts.items] == ["hello"]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_a_lost_span_that_ends_with_another_start_is_one(place: Place, settled: bool) -> None:
+    store, questions = await place.opened()
+    opened = [call(name, "t", rank=OPEN, run_id="r1", cost_nusd=None) for name in ("a", "b")]
+    await store.append(batch(*opened, span("c")))
+    assert await store.close_lost("r1", NOON_S + 10.0) == 2
+    if settled:
+        await store.settle(NOON_S + 86_400.0)
+    await store.append(batch(call("a", start_s=9_000, cost_nusd=7), call("b", start_s=-5_000, cost_nusd=8)))  # fmt: skip
+    for _ in range(2):
+        shown = {item["name"]: item for item in await items(questions)}
+        assert len(await items(questions)) == len(shown) == 3
+        assert [shown[name]["rank"] for name in "abc"] == ["ended"] * 3
+        assert (shown["a"]["start_ns"], shown["b"]["start_ns"]) == (NOON_NS + 9_000 * S, NOON_NS - 5_000 * S)  # fmt: skip
+        (trace,) = (await questions.traces(Choice(), None, 10)).items
+        assert (trace["spans"], trace["lost"], trace["calls"], trace["cost_nusd"]) == (3, 0, 2, 15)
+        await store.settle(NOON_S + 86_400.0)
+    assert (await questions.cost("fleet", Window())).total_nusd == 15
 
 
 async def test_agents_cannot_take_each_others_ids(place: Place) -> None:

@@ -4,7 +4,7 @@ A row that arrives is looked for where its time lies: all of what is sealed cann
 second. Whoever sends a span again with another start is therefore found out when the generation is sealed, with all
 its rows at one time: their fingerprints are joined with those beside the segments of the days before and after, since
 spans of one trace begin within a day of each other. As on arrival a fingerprint says "perhaps", and the rows
-themselves are looked up. What was sealed stays.
+themselves are looked up. What was sealed stays, but for what was lost and has its end now.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -27,6 +27,10 @@ from midwatch.store.spans.shape import FINGERPRINT
 REPEATED: Final = "sealed_before"
 """The table of spans that were sealed before: agent, trace_id, span_id."""
 
+REPLACED: Final = "lost_before"
+"""The table of spans that were sealed as lost under another start and ended after all: agent, trace_id, span_id, start_ns
+as it was sealed."""
+
 AT_ONCE: Final = 1_000_000
 """Fingerprints that are mapped at one time, 8 bytes each."""
 
@@ -34,13 +38,15 @@ _IDS: Final = "agent, trace_id, span_id"
 _MINE: Final = "sealing_prints"
 
 
-def find(cursor: duckdb.DuckDBPyConnection, shelf: Shelf, generation: Generation, segments: Sequence[Segment]) -> int:  # fmt: skip
-    """Make the table REPEATED on this cursor; return how many rows of the generation it is about.
+def find(cursor: duckdb.DuckDBPyConnection, shelf: Shelf, generation: Generation, segments: Sequence[Segment]) -> int | None:  # fmt: skip
+    """Make the tables REPEATED and REPLACED on this cursor; return how many rows of the generation the first is about,
+    None when there is nothing sealed that could be.
 
-    A span that was lost and has its end in this generation is not among them: the higher rank stays.
+    A span that was lost and has its end in this generation is in the second: the higher rank stays.
     """
     spans = f"{generation.name}.{Signal.SPANS.value}"
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE {REPEATED} AS SELECT {_IDS} FROM {spans} LIMIT 0")
+    for table, columns in ((REPEATED, _IDS), (REPLACED, f"{_IDS}, start_ns")):
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {columns} FROM {spans} LIMIT 0")  # fmt: skip
     first, last = generation.bounds[Signal.SPANS]
     sealed = [
         each
@@ -48,7 +54,7 @@ def find(cursor: duckdb.DuckDBPyConnection, shelf: Shelf, generation: Generation
         if each.kind == Signal.SPANS.value and each.reaches(first - TRACE_NS, last + TRACE_NS)
     ]
     if not sealed or not generation.rows[Signal.SPANS]:
-        return 0
+        return None
     cursor.execute(
         f"CREATE OR REPLACE TEMP TABLE {_MINE} AS SELECT {FINGERPRINT[Signal.SPANS]} AS number FROM {spans}"
     )
@@ -60,15 +66,29 @@ def find(cursor: duckdb.DuckDBPyConnection, shelf: Shelf, generation: Generation
         cursor.unregister("sealed_prints")
         if found:
             files = ", ".join(f"'{quoted(shelf.path(each))}'" for each in several)
-            cursor.execute(
-                f"INSERT INTO {REPEATED} SELECT DISTINCT n.agent, n.trace_id, n.span_id FROM (SELECT {_IDS}, rank"
-                f" FROM {spans} WHERE {FINGERPRINT[Signal.SPANS]} IN (SELECT unnest(?::UBIGINT[]))) AS n"
+            both = (
+                f" FROM (SELECT {_IDS}, rank FROM {spans} WHERE {FINGERPRINT[Signal.SPANS]} IN (SELECT unnest(?::UBIGINT[]))) AS n"
                 f" JOIN read_parquet([{files}], union_by_name = true) AS s ON s.trace_id = n.trace_id"
-                " AND s.span_id = n.span_id AND s.agent = n.agent AND s.rank >= n.rank",
-                [[row[0] for row in found]],
+                " AND s.span_id = n.span_id AND s.agent = n.agent AND"
             )
+            ids = "SELECT DISTINCT n.agent, n.trace_id, n.span_id"
+            for text in (
+                f"INSERT INTO {REPEATED} {ids}{both} s.rank >= n.rank",
+                f"INSERT INTO {REPLACED} {ids}, s.start_ns{both} s.rank < n.rank",
+            ):
+                cursor.execute(text, [[row[0] for row in found]])
     cursor.execute(f"DROP TABLE {_MINE}")
     return len(cursor.execute(f"SELECT 1 FROM {REPEATED}").fetchall())
+
+
+def hide(cursor: duckdb.DuckDBPyConnection, generation: Generation) -> None:
+    """Let a generation hide what it replaces (REPLACED), as it hides what was found on arrival. Once more does no harm."""
+    if cursor.execute(f"SELECT 1 FROM {REPLACED} LIMIT 1").fetchall():
+        cursor.execute(
+            f"INSERT INTO {generation.name}.hidden SELECT * FROM {REPLACED} AS r WHERE NOT EXISTS (SELECT 1 FROM"
+            f" {generation.name}.hidden AS h WHERE h.trace_id = r.trace_id AND h.span_id = r.span_id AND h.agent = r.agent)"
+        )
+        generation.hides = True
 
 
 def without(rows: str) -> str:

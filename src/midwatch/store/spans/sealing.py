@@ -32,6 +32,7 @@ from midwatch.store.spans import repeated
 from midwatch.store.spans.engine import Engine, View, hiding, read_parquet
 from midwatch.store.spans.generation import Generation
 from midwatch.store.spans.keys import fingerprint
+from midwatch.store.spans.known import TRACE_NS
 from midwatch.store.spans.manifest import Manifest
 from midwatch.store.spans.segments import RESOURCES, Segment
 from midwatch.store.spans.shape import COLUMNS, TIME
@@ -195,11 +196,14 @@ class Sealer:
     ) -> tuple[list[Segment], list[Segment], Beside]:
         number, shelf = generation.number, self._engine.shelf
         rows = {s: f"SELECT {COLUMNS[s]} FROM {generation.name}.{s.value}" for s in Signal}
+        again = repeated.find(cursor, shelf, generation, self._engine.layout.segments)
+        if again is not None:
+            repeated.hide(cursor, generation)
         # a row of this generation may be hidden by a later one as well
         generations = self._engine.layout.generations
         if any(each.hides for each in generations):
             rows[Signal.SPANS] = hiding(rows[Signal.SPANS], generations)
-        if again := repeated.find(cursor, shelf, generation, self._engine.layout.segments):
+        if again:
             rows |= {s: repeated.without(rows[s]) for s in (Signal.SPANS, Signal.CONTENTS)}
         beside = Beside()
         with contextlib.ExitStack() as held:
@@ -224,7 +228,7 @@ class Sealer:
             made = self._write_all(cursor, generation, rows, beside)
         rewritten, remove = self._without_hidden(cursor, generation)
         shelf.sync()
-        return [*made, *rewritten], remove, replace(beside, repeated=again)
+        return [*made, *rewritten], remove, replace(beside, repeated=again or 0)
 
     def _write_all(
         self,
@@ -266,7 +270,11 @@ class Sealer:
             if segment.kind != Signal.SPANS.value:
                 continue
             prints = self._engine.shelf.prints(segment)
-            if any(segment.reaches(at, at + 1) and number in prints for at, number in numbers):
+            # a lost row may have had another start than its end has
+            if any(
+                segment.reaches(at - TRACE_NS, at + TRACE_NS + 1) and number in prints
+                for at, number in numbers
+            ):
                 rows = f"SELECT * FROM {read_parquet([self._engine.shelf.path(segment)])}"
                 made = self._engine.shelf.write(
                     cursor, Signal.SPANS, hiding(rows, [generation]), self.next_number(), segment.generation

@@ -253,24 +253,22 @@ class Sifter:
         rows: Sequence[Row],
         into: Sifted,
     ) -> dict[Key, int]:
-        """Return the ranks of those rows that lie in frozen generations or segments."""
+        """Return the ranks of those rows that lie in frozen generations or segments. In a generation that was written
+        to by this process a row is found whatever its time; elsewhere under its own."""
         layout = self._layout
         until = layout.until[signal]
         at = TIME_AT[signal]
         staged, hot = into.keys[signal], self._hot(signal)
-        asked = [
-            (key, row)
-            for key, row in zip(keys, rows, strict=True)
-            if row[at] <= until and key not in staged and key not in hot
-        ]
-        if not asked:
-            return {}
         found: dict[Key, int] = {}
         for each in layout.frozen:
             if each.keys is not None:
                 mine = each.keys[signal]
-                found.update((k, mine[k]) for k, _ in asked if mine.get(k))
-        left = [(key, row) for key, row in asked if key not in found]
+                found.update((k, rank) for k in keys if (rank := mine.get(k)))
+        left = [
+            (key, row)
+            for key, row in zip(keys, rows, strict=True)
+            if row[at] <= until and key not in staged and key not in hot and key not in found
+        ]
         if not left:
             return found
         ranks: dict[Ids, int] = {}

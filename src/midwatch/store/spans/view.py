@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import duckdb
 
@@ -21,6 +22,8 @@ from midwatch.store.spans.generation import NOTHING_NS, Generation
 from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted, traces_of
 from midwatch.store.spans.shape import COLUMNS
 from midwatch.store.spans.sources import Pins
+
+_KEY: Final = "agent, trace_id, span_id"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class View:
         self._gathered = gathered
         self._shelf = shelf
         self._hides = hides
+        self._tables = 0
 
     def rows(self, signal: Signal, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str:
         """Return all rows of a signal as a query in parentheses. The window only spares reading: rows outside of it
