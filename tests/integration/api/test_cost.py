@@ -215,13 +215,13 @@ async def test_what_earlier_days_sent_is_known_after_a_restart(hub: Any, node: s
     assert list(sent) == [(2, 2, (300, 200, 500)), (1, 2, (300, 200, 500))]
 
 
-@pytest.mark.parametrize("kind", sorted(ALL))
-async def test_a_run_cannot_say_what_is_the_gateways_to_say(hub: Any, kind: str) -> None:
+async def test_a_run_cannot_say_what_is_the_gateways_to_say(hub: Any) -> None:
     token = mint_run(hub.secret, "inbox", "r1")
-    answer = await hub.client.post(
-        "/api/events", {"agent": "inbox", "kind": kind, "data": {}}, token=token
-    )
-    assert answer.status == 403
+    for kind in sorted(ALL):
+        answer = await hub.client.post(
+            "/api/events", {"agent": "inbox", "kind": kind, "data": {}}, token=token
+        )
+        assert answer.status == 403, kind
 
 
 async def test_a_run_cannot_send_the_ledgers_spans(hub: Any, node: str) -> None:

@@ -176,9 +176,9 @@ async def test_cost_since_reads_both_forms_of_a_time(hub: Any, since: str, cycle
     assert sum(row["cycles"] for row in rows) == cycles
 
 
-@pytest.mark.parametrize("since", ["yesterday", "2026-01-01T00:00:00", "-1", "nan"])
-async def test_cost_since_nonsense_is_422(hub: Any, since: str) -> None:
-    assert (await hub.client.get(f"/api/cost?since={since}")).status == 422
+async def test_cost_since_nonsense_is_422(hub: Any) -> None:
+    for since in ("yesterday", "2026-01-01T00:00:00", "-1", "nan"):
+        assert (await hub.client.get(f"/api/cost?since={since}")).status == 422, since
 
 
 async def test_output_is_read_from_the_end_and_onwards(hub: Any) -> None:
