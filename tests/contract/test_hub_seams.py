@@ -258,6 +258,19 @@ async def test_a_lease_that_is_given_back_is_free_at_once(office: Office) -> Non
     assert second > first
 
 
+async def test_who_holds_leases_is_known_by_their_names(office: Office) -> None:
+    one, two = office.holder("one"), office.holder("two")
+    await one.hold("hub:a_1", 60.0)
+    await two.hold("hub:b", 120.0)
+    await two.hold("hubs", 120.0)
+    assert await one.held("hub:") == {"hub:a_1", "hub:b"}
+    assert await one.held("hub:a%") == frozenset()
+    await office.let_pass(61.0)
+    assert await one.held("hub:") == {"hub:b"}
+    await two.release("hub:b")
+    assert await one.held("hub:") == frozenset()
+
+
 # -- the bus ----------------------------------------------------------------------------------
 
 

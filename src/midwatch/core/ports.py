@@ -179,6 +179,10 @@ class Lease(Protocol):
         """Give it back, if it is ours."""
         ...
 
+    async def held(self, prefix: str) -> frozenset[str]:
+        """Return the leases that anybody holds now, of those whose names begin so. Raises StoreError."""
+        ...
+
 
 class Marks(Protocol):
     """Numbers that all hubs of a fleet read, each under a name. Both methods raise StoreError."""

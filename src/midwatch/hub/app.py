@@ -36,8 +36,10 @@ from midwatch.core.errors import LinkError, SetupError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.digest import Seen
 from midwatch.core.spans.questions import Questions
+from midwatch.core.spans.store import Proof, Selector
 from midwatch.core.times import day_start, zone_of
 from midwatch.core.view import FORGET_AFTER_S, FleetView
+from midwatch.hub.everywhere import Everywhere
 from midwatch.hub.keeping.telling import Teller
 from midwatch.hub.settings import Settings
 from midwatch.hub.spans import SpanRoom
@@ -158,6 +160,16 @@ class Hub:
             read_anew=self._restore_all,
             counts=self.counts,
             clock=self.clock,
+            name=f"{self.settings.node}:{self.settings.port}",
+        )
+
+    def _forgetting(self) -> Callable[[Selector], Awaitable[tuple[Proof, int]]]:
+        """Return what deletes telemetry: here, and in the queues of the other hubs that share its store."""
+        life = self._spans.life
+        return (
+            Everywhere(self._watch, life).forget
+            if isinstance(self._watch, Together)
+            else life.forget
         )
 
     def _room(self, deliveries: DeliveryStore) -> api.Room:
@@ -173,7 +185,7 @@ class Hub:
             spans=self._spans.store,
             cost=partial(self._stores.cost, self._spans.store),
             questions=questions,
-            forget=self._spans.life.forget,
+            forget=self._forgetting(),
             tokens=self._tokens,
             callers=self._callers,
             login=self.login,

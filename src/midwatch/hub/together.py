@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -47,6 +47,11 @@ AGAIN_S: Final = 1.0
 
 FACTS, ORDERS, REPLIES = "facts", "orders", "replies"
 
+HUB: Final = "hub:"
+"""What leases begin with that say no more than that a hub is there."""
+
+Take = Callable[[dict[str, Any]], Awaitable[None]]
+
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +71,9 @@ class Together:
         counts: Counts,
         clock: Callable[[], float],
         lease_s: float = LEASE_S,
+        name: str | None = None,
     ) -> None:
+        """`name` is this hub's among all that share these stores."""
         self._shared = shared
         self._view = view
         self._book = book
@@ -77,6 +84,8 @@ class Together:
         self._clock = clock
         self._lease_s = lease_s
         self._me = new_id()
+        self._presence = f"{HUB}{name or self._me}"
+        self._also: list[tuple[str, Take]] = []
         self._watch: Watch | None = None
         self._held_until = 0.0
         self._number = 0
@@ -94,10 +103,12 @@ class Together:
         """Begin to tell, to hear, and to ask for the watch. Raises StoreError."""
         self._updates.start()
         await self._renew()
-        for work in (self._tell_on, self._keep_asking):
-            self._spawn(work())
-        for topic, take in ((FACTS, self._take_fact), (ORDERS, self._take_order), (REPLIES, self._take_reply)):  # fmt: skip
-            self._spawn(self._hear_on(topic, take))
+        await self._be_there()
+        for work in (self._tell_on, self._keep_asking, self._keep_there):
+            self.spawn(work())
+        mine = ((FACTS, self._take_fact), (ORDERS, self._take_order), (REPLIES, self._take_reply))
+        for topic, take in (*mine, *self._also):
+            self.spawn(self._hear_on(topic, take))
 
     async def stop(self) -> None:
         """End the watch here, give the lease back, and close."""
@@ -108,6 +119,7 @@ class Together:
         await self._updates.stop()
         try:
             await self._shared.lease.release("watch")
+            await self._shared.lease.release(self._presence)
         except StoreError:
             log.warning(
                 "the watch could not be given back; another hub has it in %.0f s", self._lease_s
@@ -129,6 +141,26 @@ class Together:
     def statistics(self) -> dict[str, int | float]:
         """Return counters for /metrics: those of the watch where it is."""
         return {"held": 0} if self._watch is None else self._watch.statistics()
+
+    # -- all hubs ----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Return what `others` of another hub calls this one."""
+        return self._presence
+
+    async def others(self) -> frozenset[str]:
+        """Return the names of the other hubs that run now. Raises StoreError."""
+        return await self._shared.lease.held(HUB) - {self._presence}
+
+    async def tell(self, topic: str, what: dict[str, Any]) -> None:
+        """Tell the other hubs. Raises StoreError."""
+        data = json.dumps({"from": self._me, **what}, default=str).encode(errors="replace")
+        await self._shared.bus.tell(topic, data)
+
+    def hear(self, topic: str, take: Take) -> None:
+        """Have what the others tell taken, too. Before `start`."""
+        self._also.append((topic, take))
 
     # -- the watch ---------------------------------------------------------------------------
 
@@ -165,6 +197,18 @@ class Together:
         self._number = number
         if self._watch is None:
             await self._begin_watch(number)
+
+    async def _keep_there(self) -> None:
+        while True:
+            await asyncio.sleep(min(RENEW_S, self._lease_s / 3))
+            await self._be_there()
+
+    async def _be_there(self) -> None:
+        """Say that this hub runs. Apart from the watch, which nothing may delay."""
+        try:
+            await self._shared.lease.hold(self._presence, self._lease_s)
+        except StoreError as error:
+            log.debug("that this hub is there is not told: %s", error)
 
     async def _begin_watch(self, number: int) -> None:
         async with self._turn:
@@ -278,7 +322,7 @@ class Together:
             if self._watch is not None:
                 await self._watch.ack(said["data"]["incident"], said["by"])
         elif self._nodes.is_here(said["agent"]):
-            self._spawn(self._carry(said))
+            self.spawn(self._carry(said))
 
     async def _carry(self, said: dict[str, Any]) -> None:
         try:
@@ -313,7 +357,7 @@ class Together:
 
     # -- hearing -----------------------------------------------------------------------------
 
-    async def _hear_on(self, topic: str, take: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    async def _hear_on(self, topic: str, take: Take) -> None:
         missed = False
         while True:
             try:
@@ -329,7 +373,7 @@ class Together:
                 log.warning("something other hubs told was missed: %s", error)
                 await asyncio.sleep(AGAIN_S)
 
-    async def _taken(self, take: Callable[[dict[str, Any]], Awaitable[None]], data: bytes) -> None:
+    async def _taken(self, take: Take, data: bytes) -> None:
         try:
             said = json.loads(data)
             if said["from"] != self._me:
@@ -341,7 +385,8 @@ class Together:
             self._counts.add("hub_messages_lost", "not understood")
             log.exception("what another hub told was not understood")
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside all else; what it dies of is in the log."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -35,6 +35,17 @@ class StateLease:
         )
         await self._db.write(lambda c: c.execute(statement))
 
+    async def held(self, prefix: str) -> frozenset[str]:
+        """Return the leases that anybody holds; see the port."""
+
+        def work(connection: Connection) -> frozenset[str]:
+            query = select(leases.c.name).where(
+                leases.c.name.startswith(prefix, autoescape=True), leases.c.until > _now(connection)
+            )
+            return frozenset(connection.execute(query).scalars())
+
+        return await self._db.read(work)
+
 
 def _hold(connection: Connection, name: str, holder: str, ttl_s: float) -> int | None:
     now = _now(connection)

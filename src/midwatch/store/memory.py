@@ -118,6 +118,12 @@ class MemoryLease:
         if self._desk.held.get(name, ("", 0, 0.0))[0] == self._holder:
             del self._desk.held[name]
 
+    async def held(self, prefix: str) -> frozenset[str]:
+        await self._turn()
+        now = self._clock()
+        held = self._desk.held.items()
+        return frozenset(n for n, (_, _, until) in held if n.startswith(prefix) and until > now)
+
     async def _turn(self) -> None:
         await asyncio.sleep(0)
         if self.broken:

@@ -41,7 +41,8 @@ class HubProcess:
         (data / "token").write_text(TOKEN)
         fleet = {
             "agents": {name: {"command": ["true"]} for name in ("inbox", "prices")},
-            "hub": {"stores": stores},
+            # a back-end that is down: what is to go there waits on the hub's own disk
+            "hub": {"stores": stores, "forward": {"tempo": {"url": "http://127.0.0.1:1"}}},
         }
         (data / "fleet.json").write_text(json.dumps(fleet))
         # as after two days away: each would believe its clock after an hour
@@ -77,6 +78,11 @@ class HubProcess:
             told = answer.read()
             kind = answer.headers["content-type"]
         return json.loads(told) if kind.startswith("application/json") else told.decode()
+
+    def queued(self, word: str) -> bool:
+        """Whether a word stands in the queue of what is to be sent on."""
+        files = (self.data / "hub" / "forward" / "tempo").glob("*.queue")
+        return any(word.encode() in file.read_bytes() for file in files)
 
     @property
     def believes(self) -> bool:
@@ -126,12 +132,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     return pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
 
 
-def spans(trace: str, count: int) -> dict[str, Any]:
+def spans(trace: str, count: int, first: int = 0, **more: Any) -> dict[str, Any]:
     """Return an OTLP request of one trace; its span ids are 1, 2, …"""
     now = time.time_ns()
     made = [
         {
-            "traceId": trace, "spanId": f"{n + 1:016x}", "name": "work", "kind": 1,
+            "traceId": trace, "spanId": f"{first + n + 1:016x}", "name": "work", "kind": 1, **more,
             "startTimeUnixNano": str(now), "endTimeUnixNano": str(now + 1000),
         }
         for n in range(count)
@@ -240,6 +246,26 @@ def test_all_know_what_one_took_and_nothing_is_lost_or_told_twice_when_the_watch
     assert load.beats <= {beat for beat, _ in told.rows}
     assert {count for _, count in told.rows} == {1}
     _each_incident_once(stores["state"])
+    _forgotten_everywhere(asked=others[0], other=others[1])
+
+
+def _forgotten_everywhere(asked: HubProcess, other: HubProcess) -> None:
+    """Two hubs took spans of a session of which one span alone says so: an order to any reaches both queues."""
+    trace = secrets.token_hex(16)
+    said = {"attributes": [{"key": "session.id", "value": {"stringValue": "s-9"}}]}
+    asked.ask("POST", "/v1/traces", spans(trace, 1, name="heliotrope-1", **said))
+    other.ask("POST", "/v1/traces", spans(trace, 2, 1, name="heliotrope-2"))
+    other.ask("POST", "/v1/traces", spans(secrets.token_hex(16), 1, name="nasturtium"))
+    assert asked.queued("heliotrope-1")
+    assert other.queued("heliotrope-2")
+    # until it is known that the one that was killed is gone, an order fails and deletes nothing
+    proof = until(
+        lambda: asked.ask("POST", "/api/forget", {"sessions": ["s-9"]}), "an order carried out"
+    )
+    assert (proof["before"]["spans"], proof["complete"], proof["queued"]) == (3, True, 3)
+    assert not asked.queued("heliotrope")
+    assert not other.queued("heliotrope")
+    assert other.queued("nasturtium")
 
 
 def _ordered_through_another(asked: HubProcess, given: HubProcess) -> None:

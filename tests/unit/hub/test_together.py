@@ -37,6 +37,9 @@ class StrangeLease:
     async def release(self, name: str) -> None:
         del name
 
+    async def held(self, prefix: str) -> frozenset[str]:
+        return frozenset({f"{prefix}here", f"{prefix}there"})
+
 
 class House:
     def __init__(self) -> None:
@@ -62,7 +65,7 @@ class House:
         return SimpleNamespace(start=start, stop=stop, observe=observe)
 
     @asynccontextmanager
-    async def together(self) -> AsyncIterator[Together]:
+    async def together(self, also: Any = None) -> AsyncIterator[Together]:
         async def nothing() -> None: ...
 
         made = Together(
@@ -76,7 +79,10 @@ class House:
             counts=self.counts,
             clock=lambda: 0.0,
             lease_s=LEASE_S,
+            name="here",
         )
+        if also is not None:
+            made.hear("more", also)
         await made.start()
         try:
             yield made
@@ -99,6 +105,23 @@ async def test_a_hub_whose_state_store_says_nothing_gives_the_watch_up_before_an
         house.lease.silent = True
         await house.until(lambda: not hub.watches and house.working == 0)
         house.lease.silent = False
+
+
+async def test_a_hub_knows_who_else_is_there_and_hears_what_they_tell_it() -> None:
+    house = House()
+    heard: list[dict[str, Any]] = []
+
+    async def take(said: dict[str, Any]) -> None:
+        heard.append(said)
+
+    async with house.together(also=take) as hub:
+        assert hub.name == "hub:here"
+        assert await hub.others() == {"hub:there"}
+        await hub.tell("more", {"n": 1})
+        await house.until(lambda: bool(house.bus._ears.get("more")))
+        await house.bus.tell("more", json.dumps({"from": "there", "n": 2}).encode())
+        await house.until(lambda: bool(heard))
+    assert heard == [{"from": "there", "n": 2}], "what it told itself it does not take"
 
 
 async def test_a_hub_whose_lease_lapsed_meanwhile_begins_anew() -> None:

@@ -109,22 +109,40 @@ class Life:
     async def forget(self, what: Selector) -> tuple[Proof, int]:
         """Delete what is selected from the store and from what waits for other back-ends; return the store's proof,
         and how many items no longer wait. Raises StoreError."""
+        order = await self.begin(what)
+        try:
+            proof = await self._store.drop(what)
+            await self.end(order)
+        finally:
+            self.leave(order)
+        return proof, order.removed
+
+    async def begin(self, what: Selector) -> Forgetting:
+        """Delete what is selected from what waits for other back-ends, before the store drops it: what that no longer
+        knows could choose nothing here, should the hub be killed in between. Raises StoreError."""
         order = Forgetting(what)
         self._orders.append(order)
         try:
             order.know(await traces_of(self._store, what))
-            # first: what the store no longer knows could not choose anything here, should the hub be killed in between
             if self._forwarding.waits:
                 await self._forwarding.forget(order)
-            proof = await self._store.drop(what)
-            # what the store kept before it dropped may still be on its way to a queue
-            if self._under_way:
-                await asyncio.wait(tuple(self._under_way))
-            if self._forwarding.waits:
-                await self._forwarding.forget(order)
-        finally:
+        except BaseException:
+            self.leave(order)
+            raise
+        return order
+
+    async def end(self, order: Forgetting) -> None:
+        """Do so once more, when the store has dropped it: what that kept before may have been on its way to a queue.
+        Raises StoreError."""
+        if self._under_way:
+            await asyncio.wait(tuple(self._under_way))
+        if self._forwarding.waits:
+            await self._forwarding.forget(order)
+
+    def leave(self, order: Forgetting) -> None:
+        """Look no more for what an order chooses."""
+        if order in self._orders:
             self._orders.remove(order)
-        return proof, order.removed
 
     async def start(self) -> None:
         """Look at the disk, and begin to forward."""
