@@ -16,6 +16,7 @@ from typing import Any, Final
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import NEVER, Expiry
 from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.levels import CUTS, DAYS, HOURS
 from midwatch.store.clickhouse.minutes import MINUTES
 from midwatch.store.clickhouse.schema import NAMES, TIME
 from midwatch.store.clickhouse.settling import mark_dirty
@@ -55,17 +56,21 @@ def expire(client: ClickHouse, expiry: Expiry) -> dict[Signal, int]:
 
 
 def _expire_sums(client: ClickHouse, expiry: Expiry) -> None:
-    """Let go of months of minutes as whole: there are no sums by hour and day here, so that they stay as long as these."""
-    since_s = expiry.sums_since_s.get("days")
-    if since_s is None:
-        return
-    told = client.ask(
-        "SELECT DISTINCT partition FROM system.parts WHERE active AND database = currentDatabase()"
-        f" AND table = '{MINUTES}' AND partition < toString(toYYYYMM(toDateTime({{since:Int64}}, 'UTC')))",
-        {"since": max(0, since_s)},
-    )
-    for (month,) in told.rows:
-        client.run(f"ALTER TABLE {MINUTES} DROP PARTITION {int(month)}", timeout_s=CHANGE_S)
+    """Let go of months of sums as whole; of minutes only what hours have."""
+    for table, kind in ((MINUTES, "minutes"), (HOURS, "hours"), (DAYS, "days")):
+        since_s = expiry.sums_since_s.get(kind)
+        if since_s is None:
+            continue
+        where = f"toYYYYMM(toDateTime(minute * 60, 'UTC')) < toYYYYMM(toDateTime({max(0, since_s)}, 'UTC'))"
+        done = "1"
+        if table == MINUTES:
+            uptos = f"SELECT argMin(upto, (told, attempt)) AS upto FROM {CUTS} WHERE level = '{HOURS}' GROUP BY number"
+            done = f"max(slice) <= (SELECT max(upto) FROM ({uptos}) AS c)"
+        told = client.ask(
+            f"SELECT toYYYYMM(toDateTime(minute * 60, 'UTC')) AS month FROM {table} WHERE {where} GROUP BY month HAVING {done}"
+        )
+        for (month,) in told.rows:
+            client.run(f"ALTER TABLE {table} DROP PARTITION {int(month)}", timeout_s=CHANGE_S)
 
 
 def _traces(values: Mapping[str, Any]) -> str:

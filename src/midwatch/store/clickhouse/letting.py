@@ -46,6 +46,9 @@ ROUND: Final = 50
 
 _ALL: Final = NAMES[Signal.SPANS]
 
+_Came = tuple[int, Counter[tuple[str, str]]]
+"""Spans that went, and what is to be counted: name and label."""
+
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +64,7 @@ class _Judged:
     last_ns: int = 0
     models: set[str] = field(default_factory=set[str])
     failed: Counter[str] = field(default_factory=Counter[str])
+    folded: Counter[str] = field(default_factory=Counter[str])
 
 
 class Letting:
@@ -69,9 +73,7 @@ class Letting:
 
     def __init__(
         self,
-        work: Callable[
-            [Callable[[], tuple[int, Counter[str]]]], Awaitable[tuple[int, Counter[str]]]
-        ],
+        work: Callable[[Callable[[], _Came]], Awaitable[_Came]],
         client: ClickHouse,
         terms: Terms,
         rules: Callable[[], Sequence[SampleRule]],
@@ -101,21 +103,22 @@ class Letting:
         rules = list(self._rules())
         if not rules or time.monotonic() < self._last_s + self._rest_s:
             return 0
-        spans, failed = await self._work(lambda: self._let_go(rules))
+        spans, counted = await self._work(lambda: self._let_go(rules))
         self._last_s = time.monotonic()
-        for rule, number in failed.items():
-            self._counts.add("sample_failures", rule, number)
+        for (name, label), number in counted.items():
+            self._counts.add(name, label, number)
         return spans
 
-    def _let_go(self, rules: Sequence[SampleRule]) -> tuple[int, Counter[str]]:
-        spans, failed = 0, Counter[str]()
+    def _let_go(self, rules: Sequence[SampleRule]) -> _Came:
+        spans, counted = 0, Counter[tuple[str, str]]()
         for _ in range(ROUND):
             done = let_go(self._client, rules, self._group, self._terms, self._quiet_ms)
             if done is None:
                 break
             spans += done.spans
-            failed += done.failed
-        return spans, failed
+            counted.update({("sample_failures", rule): n for rule, n in done.failed.items()})
+            counted.update({("values_folded", by): n for by, n in done.folded.items()})
+        return spans, counted
 
 
 def let_go(
@@ -229,13 +232,13 @@ def _judge(
 def _add(client: ClickHouse, new: Slice, terms: Terms, judged: _Judged) -> None:
     """Add to the minutes, under the attempt, what of the traces that go is in none yet: the traces, and lost spans."""
     mine = f"SELECT trace_id FROM {DECIDED} WHERE slice = {new.number} AND attempt = {new.attempt} AND weight = 0"
-    adding = Adding(new.number, new.attempt, terms.tags(), terms.windows(judged.models))
+    adding = Adding(
+        new, terms.tags(), terms.windows(judged.models), judged.first_ns, judged.last_ns
+    )
     lost = (
         f"(SELECT * FROM {_ALL} FINAL WHERE start_ns BETWEEN {judged.first_ns} AND {judged.last_ns}"
         f" AND trace_id IN ({mine}) AND rank = {Rank.LOST.value})"
     )
-    for text, values in (
-        adding.spans(traces.counted(lost)),
-        adding.traces(f"(SELECT * FROM {TRACES} FINAL WHERE trace_id IN ({mine}))"),
-    ):
-        client.run(text, values, timeout_s=LOOK_S)
+    adding.spans(client, traces.counted(lost))
+    adding.traces(client, f"(SELECT * FROM {TRACES} FINAL WHERE trace_id IN ({mine}))")
+    judged.folded += adding.folded

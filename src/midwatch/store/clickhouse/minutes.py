@@ -9,20 +9,24 @@ and by however many hubs it was tried. Nothing in here changes: what is judged a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
 
-from midwatch.core.sketch import Sketch
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import Rank, Role
-from midwatch.core.spans.rollup import MILLION, Place, Sum
+from midwatch.core.spans.rollup import MILLION, MINUTE_S
+from midwatch.store.clickhouse.bounding import Places
+from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.dialect import ClickHouseWords
-from midwatch.store.clickhouse.slices import SLICES
+from midwatch.store.clickhouse.slices import LOOK_S, Slice
 from midwatch.store.clickhouse.sums import BUCKET
-from midwatch.store.clickhouse.traces import MODEL_OF, OBSERVED, PROVIDER_OF, Ask, tag_of
+from midwatch.store.clickhouse.traces import MODEL_OF, OBSERVED, PROVIDER_OF, tag_of
 from midwatch.store.questions.dialect import Values
 
 MINUTES: Final = "midwatch_minutes"
+
+_MINUTE_NS: Final = MINUTE_S * 10**9
 
 _SAY: Final = ClickHouseWords()
 _ERROR: Final = 2
@@ -49,27 +53,34 @@ _OF_TRACES: Final = (
     ("escalated", "countIf({escalation})"),
 )
 """Of traces; with `{METRIC}` for what is observed, and `{there:METRIC}` for whether anything is."""
-_SKETCHES: Final = ("first_token", "context_fill")
+_OF_SPANS_SKETCHES: Final = ("first_token", "context_fill")
 _OF_TRACES_SKETCHES: Final = ("trace_latency", "cost_per_trace", "tokens_per_task", "chain_length")
-_EVERY_SKETCH: Final = (*_SKETCHES, *_OF_TRACES_SKETCHES)
+SKETCHES: Final = (*_OF_SPANS_SKETCHES, *_OF_TRACES_SKETCHES)
 NUMBERS: Final = tuple(name for name, _ in (*_PLAIN, *_USAGE, *_OF_TRACES))
 
 _BUCKETS: Final = "Map(UInt16, Int64)"
-_NUMERIC: Final = (
+NUMERIC: Final = (
     *((name, "Int128") for name in NUMBERS),
-    *((f"{n}_{end}", kind) for n in _EVERY_SKETCH for end, kind in (("total", "Int128"), ("buckets", _BUCKETS))),
+    *((f"{n}_{end}", kind) for n in SKETCHES for end, kind in (("total", "Int128"), ("buckets", _BUCKETS))),
 )  # fmt: skip
 """All columns that are added up, and their types."""
 
 
+def columns() -> str:
+    """Return the columns of a table of sums."""
+    numeric = ", ".join(f"{name} {kind} CODEC(ZSTD(1))" for name, kind in NUMERIC)
+    return (
+        "minute Int64 CODEC(Delta(8), ZSTD(1)), agent LowCardinality(String), model LowCardinality(Nullable(String)),"
+        " provider LowCardinality(Nullable(String)), tags Nullable(String) CODEC(ZSTD(1)), slice UInt64 CODEC(ZSTD(1)),"
+        f" attempt UInt64 CODEC(ZSTD(1)), {numeric}"
+    )
+
+
 def table(settings: str) -> str:
     """Return the statement that makes the table."""
-    columns = ", ".join(f"{name} {kind} CODEC(ZSTD(1))" for name, kind in _NUMERIC)
     return (
-        f"CREATE TABLE IF NOT EXISTS {MINUTES} (minute Int64 CODEC(Delta(8), ZSTD(1)), agent LowCardinality(String),"
-        " model LowCardinality(Nullable(String)), provider LowCardinality(Nullable(String)), tags Nullable(String)"
-        f" CODEC(ZSTD(1)), slice UInt64 CODEC(ZSTD(1)), attempt UInt64 CODEC(ZSTD(1)), {columns})"
-        " ENGINE = MergeTree PARTITION BY toYYYYMM(toDateTime(minute * 60, 'UTC')) ORDER BY (minute, agent, slice)"
+        f"CREATE TABLE IF NOT EXISTS {MINUTES} ({columns()}) ENGINE = MergeTree"
+        " PARTITION BY toYYYYMM(toDateTime(minute * 60, 'UTC')) ORDER BY (minute, agent, slice)"
         f" SETTINGS {settings}"
     )
 
@@ -77,7 +88,7 @@ def table(settings: str) -> str:
 def older() -> list[str]:
     """Return the statements that bring the table of an older version to this one's columns; they may be repeated."""
     return [
-        f"ALTER TABLE {MINUTES} ADD COLUMN IF NOT EXISTS {name} {kind} CODEC(ZSTD(1))" for name, kind in _NUMERIC
+        f"ALTER TABLE {MINUTES} ADD COLUMN IF NOT EXISTS {name} {kind} CODEC(ZSTD(1))" for name, kind in NUMERIC
     ]  # fmt: skip
 
 
@@ -85,25 +96,34 @@ def older() -> list[str]:
 
 
 class Adding:
-    """The statements that add one slice. `tags` are those that are counted by, `windows` model → tokens of context."""
+    """The statements that add one slice, whose rows are from `since_ns` to `until_ns`. `tags` are those that are counted
+    by, `windows` model → tokens of context."""
 
     def __init__(
-        self, number: int, attempt: int, tags: Collection[str], windows: Mapping[str, int]
+        self,
+        of: Slice,
+        tags: Collection[str],
+        windows: Mapping[str, int],
+        since_ns: int,
+        until_ns: int,
     ) -> None:
-        self._of = f"{number}, {attempt}"
+        self._of = f"{of.number}, {of.attempt}"
         self._tags = sorted(tags)
         self._windows = {model: window for model, window in windows.items() if window > 0}
+        self._within = since_ns // _MINUTE_NS, until_ns // _MINUTE_NS
+        self.folded = Counter[str]()
+        """Values that got no place, by what they are of."""
 
-    def spans(self, counted: str) -> tuple[str, dict[str, Any]]:
-        """Return what counts span rows (a query with `counts`), and the values that it binds."""
-        return self._insert(counted, 1, usage_alone=False)
+    def spans(self, client: ClickHouse, counted: str) -> None:
+        """Count span rows (a query with `counts`). Raises StoreError, as all of these."""
+        self._add(client, counted, 1, usage_alone=False)
 
-    def usage(self, counted: str, weight: int) -> tuple[str, dict[str, Any]]:
-        """Return what counts their usage alone: with weight -1 by what they counted for, with 1 by what they do."""
-        return self._insert(counted, weight, usage_alone=True)
+    def usage(self, client: ClickHouse, counted: str, weight: int) -> None:
+        """Count their usage alone: with weight -1 by what they counted for, with 1 by what they do."""
+        self._add(client, counted, weight, usage_alone=True)
 
-    def traces(self, chosen: str) -> tuple[str, dict[str, Any]]:
-        """Return what counts rows of kept traces (a query), by the model that cost most in each and the tags said last."""
+    def traces(self, client: ClickHouse, chosen: str) -> None:
+        """Count rows of kept traces (a query), by the model that cost most in each and the tags said last."""
         value = Values(_SAY)
         asked = {f"{{{metric.value}}}": text for metric, (text, _) in OBSERVED.items()}
         asked |= {f"{{there:{metric.value}}}": there for metric, (_, there) in OBSERVED.items()}
@@ -117,11 +137,14 @@ class Adding:
         for name in _OF_TRACES_SKETCHES:
             number = told(f"toInt64({{{name}}})")
             shown |= _sketch(name, number, told(f"{{there:{name}}}"), 1)
-        pairs = [(value(name), tag_of(value(name))) for name in self._tags]
-        place = f"intDiv(first_ns, 60000000000), root.5, {MODEL_OF}, {PROVIDER_OF}, {_json(pairs, 'notEmpty(said_tags)')}"
-        return self._statement(place, shown, chosen), value.given
+        tags = [(name, tag_of(name)) for name in map(value, self._tags)]
+        places = Places(
+            f"intDiv(first_ns, {_MINUTE_NS})", "root.5", MODEL_OF, PROVIDER_OF, tags, "notEmpty(said_tags)", *self._within
+        )  # fmt: skip
+        self.folded += places.give(client, chosen, value.given)
+        client.run(self._statement(places, shown, chosen), value.given, timeout_s=LOOK_S)
 
-    def _insert(self, counted: str, weight: int, *, usage_alone: bool) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    def _add(self, client: ClickHouse, counted: str, weight: int, *, usage_alone: bool) -> None:
         value = Values(_SAY)
         shown = {name: f"{weight} * {text}" for name, text in _USAGE}
         if not usage_alone:
@@ -130,14 +153,18 @@ class Adding:
             shown |= _sketch("first_token", "assumeNotNull(first_token_ns)", there, weight)
         fill, told = self._fill(value)
         shown |= _sketch("context_fill", fill, told, weight)
-        pairs = [(name, _SAY.tag("tags", name)) for name in map(value, self._tags)]
-        place = f"intDiv(start_ns, 60000000000), agent, model, provider, {_json(pairs, 'tags IS NOT NULL')}"
-        return self._statement(place, shown, counted), value.given
+        tags = [(name, _SAY.tag("tags", name)) for name in map(value, self._tags)]
+        places = Places(
+            f"intDiv(start_ns, {_MINUTE_NS})", "agent", "model", "provider", tags, "tags IS NOT NULL", *self._within
+        )  # fmt: skip
+        if not usage_alone:  # else they have been counted before, and have their places
+            self.folded += places.give(client, counted, value.given)
+        client.run(self._statement(places, shown, counted), value.given, timeout_s=LOOK_S)
 
-    def _statement(self, place: str, shown: Mapping[str, str], rows: str) -> str:
-        """Return what adds up rows by their place (five columns); numbers that are not shown are 0."""
+    def _statement(self, places: Places, shown: Mapping[str, str], rows: str) -> str:
+        """Return what adds up rows by their places; numbers that are not shown are 0."""
         sums = ", ".join(f"{text} AS n_{name}" for name, text in shown.items())
-        inner = f"SELECT *, tuple({place}) AS place FROM {rows} AS r"
+        inner = f"SELECT *, tuple({places.columns}) AS place FROM {rows} AS r"
         return (
             f"INSERT INTO {MINUTES} (minute, agent, model, provider, tags, slice, attempt, {', '.join(shown)})"
             f" SELECT place.1, place.2, place.3, place.4, place.5, {self._of}, {sums} FROM ({inner}) AS s GROUP BY place"
@@ -153,78 +180,9 @@ class Adding:
         return fill, f"{_CALLED} AND {_TOLD} AND input_tokens IS NOT NULL AND {known}"
 
 
-def _json(pairs: Sequence[tuple[str, str]], there: str) -> str:
-    """Return names and values of tags as JSON, or NULL when there is none; `there` says whether any may be."""
-    if not pairs:
-        return "CAST(NULL AS Nullable(String))"
-    said = f"arrayFilter(x -> isNotNull(x.2), [{', '.join(f'({name}, {tag})' for name, tag in pairs)}])"
-    whole = f"toJSONString(mapFromArrays(arrayMap(x -> x.1, {said}), arrayMap(x -> assumeNotNull(x.2), {said})))"
-    return f"if(NOT ({there}) OR empty({said}), NULL, {whole})"
-
-
 def _sketch(name: str, number: str, where: str, weight: int) -> dict[str, str]:
     bucket = BUCKET.format(number)
     return {
         f"{name}_total": f"{weight} * sumIf(toInt128(greatest({number}, 0)), {where})",
         f"{name}_buckets": f"sumMapIf(map(toUInt16({bucket}), toInt64({weight})), {where})",
     }
-
-
-# -- reading -----------------------------------------------------------------------------------------
-
-_IN_FORCE: Final = (
-    "slice <= {upto:UInt64} AND"
-    f" (slice, attempt) IN (SELECT slice, argMin(attempt, (told, attempt)) FROM {SLICES} GROUP BY slice)"
-)
-
-
-def read(
-    ask: Ask,
-    upto: int,
-    first: int,
-    last: int,
-    step: int,
-    split: Collection[str],
-    wanted: Sequence[str],
-    agents: Sequence[str] = (),
-) -> Iterable[tuple[Place, Sum]]:
-    """Yield sums of the minutes since 1970 from `first` to before `last`, put together by `step` minutes, of what is
-    settled up to the slice `upto`.
-
-    `split` says which of model, provider and tags are told apart, `wanted` which of NUMBERS and sketches are read.
-    """
-    if first >= last:
-        return
-    by = [
-        n if n in split else f"CAST(NULL AS Nullable(String)) AS {n}"
-        for n in ("model", "provider", "tags")
-    ]
-    numbers = [name for name in wanted if name in NUMBERS]
-    sketches = [name for name in wanted if name in _EVERY_SKETCH]
-    shown = [f"sum({name})" for name in numbers]
-    shown += [f"sum({n}_total), sumMap({n}_buckets)" for n in sketches]
-    if not shown:
-        return
-    where = "minute >= {first:Int64} AND minute < {last:Int64}"
-    values: dict[str, Any] = {"first": first, "last": last, "upto": upto}
-    if agents:
-        where += " AND agent IN {agents:Array(String)}"
-        values["agents"] = list(agents)
-    groups = ", ".join(["at", "agent", *(n for n in ("model", "provider", "tags") if n in split)])
-    # a step that began before the window is that of the window's beginning
-    at = f"greatest(intDiv(minute, {step}) * {step}, {{first:Int64}}) AS at"
-    rows = ask(
-        f"SELECT {at}, agent, {', '.join(by)}, {', '.join(shown)} FROM {MINUTES}"
-        f" WHERE {where} AND {_IN_FORCE} GROUP BY {groups}",
-        values,
-    )
-    for row in rows:
-        one = Sum()
-        for name, number in zip(numbers, row[5:], strict=False):
-            setattr(one, name, int(number))
-        rest = row[5 + len(numbers) :]
-        for n, name in enumerate(sketches):
-            buckets = cast("Mapping[str, int]", rest[2 * n + 1])
-            counts = {int(bucket): int(count) for bucket, count in buckets.items()}
-            setattr(one, name, Sketch(counts, int(rest[2 * n])))
-        yield cast("Place", tuple(row[:5])), one

@@ -6,6 +6,7 @@
     4. add         minutes of the new spans, and differences of older ones that are judged anew
     5. commit      one row: from here on these minutes count, and no others of this slice ever do
     6. apply       verdicts, and the traces that have anything of it; may be repeated. Then all of it is in force
+    7. cut         minutes as hours and days, now and then
 
 Spans that are open or lost are in no minute: what may still end is summed while it is asked for.
 """
@@ -26,6 +27,7 @@ from midwatch.core.spans.rollup import TAGS_COUNTED
 from midwatch.store.clickhouse import traces
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.judging import VERDICT, judge
+from midwatch.store.clickhouse.levels import cut
 from midwatch.store.clickhouse.minutes import Adding
 from midwatch.store.clickhouse.rows import COLUMNS, Lines, encode
 from midwatch.store.clickhouse.schema import NAMES
@@ -86,6 +88,8 @@ class Round:
     """Ended spans that are counted now."""
     cut_off: Counter[str] = field(default_factory=Counter[str])
     """By reason, what could not be followed to its end."""
+    folded: Counter[str] = field(default_factory=Counter[str])
+    """By what they are of, values that are summed with others."""
 
 
 def tables(settings: str) -> list[str]:
@@ -118,11 +122,13 @@ def settle(client: ClickHouse, terms: Terms, lag_ms: int, stopped: Callable[[], 
         if new is None:
             break
         _part_doubles(client, new)
-        spans = _add(client, new, terms, done.cut_off)
+        spans = _add(client, new, terms, done)
         if not commit(client, new):
             break  # another hub was before us, and applies its own
         done.spans += spans
         last = finish(client)
+    if done.spans and last is not None:
+        cut(client, last.number)
     return done
 
 
@@ -143,7 +149,7 @@ def finish(client: ClickHouse) -> Slice | None:
 # -- adding ------------------------------------------------------------------------------------------
 
 
-def _add(client: ClickHouse, new: Slice, terms: Terms, cut_off: Counter[str]) -> int:
+def _add(client: ClickHouse, new: Slice, terms: Terms, done: Round) -> int:
     """Judge a slice and add up its minutes, under its attempt; return how many spans were counted."""
     found = client.ask(
         f"SELECT min(start_ns), max(start_ns), countIf({_ENDED}), groupUniqArrayIf(assumeNotNull(model), model IS NOT NULL)"
@@ -152,7 +158,6 @@ def _add(client: ClickHouse, new: Slice, terms: Terms, cut_off: Counter[str]) ->
     ).rows[0]
     since_ns, until_ns, spans, models = found
     judged = judge(client, new, since_ns, until_ns)
-    cut_off += judged.cut_off
     lines = [
         encode([new.number, new.attempt, agent, ids[:16], ids[16:], v.counts, v.why, v.owner, v.session, v.trace_id,
                 judged.before.get((agent, ids))])
@@ -160,16 +165,20 @@ def _add(client: ClickHouse, new: Slice, terms: Terms, cut_off: Counter[str]) ->
     ]  # fmt: skip
     names = ["slice", "attempt", *VERDICT[:-1], "before"]
     client.insert(JUDGED, names, lines, uuid.uuid4().hex)
-    adding = Adding(new.number, new.attempt, terms.tags(), terms.windows(models))
+    adding = Adding(
+        new, terms.tags(), terms.windows(models), since_ns - TRACE_NS, until_ns + TRACE_NS
+    )
     rows = f"(SELECT * FROM {_ALL} FINAL WHERE {new.where} AND {_ENDED})"
-    _run(client, *adding.spans(_by(rows, new) if lines else traces.counted(rows)))
+    adding.spans(client, _by(rows, new) if lines else traces.counted(rows))
     if judged.before:
         near = f"start_ns BETWEEN {since_ns - TRACE_NS} AND {until_ns + TRACE_NS}"
         older = (
             f"(SELECT * FROM {_ALL} FINAL WHERE stored_ms <= {new.from_ms} AND {_ENDED} AND {near})"
         )
-        _run(client, *adding.usage(_chosen(older, new, "before"), -1))
-        _run(client, *adding.usage(_chosen(older, new, "counts"), 1))
+        adding.usage(client, _chosen(older, new, "before"), -1)
+        adding.usage(client, _chosen(older, new, "counts"), 1)
+    done.cut_off += judged.cut_off
+    done.folded += adding.folded
     return spans
 
 

@@ -22,7 +22,16 @@ from midwatch.core.spans.form import Batch, Rank, Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Footprint, Kept, Proof, Selector, Settled
 from midwatch.core.telemetry import SampleRule
-from midwatch.store.clickhouse import expiring, minutes, schema, settling, sweeping, traces
+from midwatch.store.clickhouse import (
+    bounding,
+    expiring,
+    levels,
+    minutes,
+    schema,
+    settling,
+    sweeping,
+    traces,
+)
 from midwatch.store.clickhouse.client import QUESTION_S, ClickHouse
 from midwatch.store.clickhouse.expiring import CHANGE_S
 from midwatch.store.clickhouse.footprint import footprint_of, size_by_part
@@ -239,6 +248,8 @@ class ClickHouseSpans:
         done, left = await self._in_tidier(work)
         for reason, number in done.cut_off.items():
             self._counts.add("uncounted", reason, number)
+        for by, number in done.folded.items():
+            self._counts.add("values_folded", by, number)
         if not self._keep_s:
             return Settled(sealed=done.spans, left=left)
         usual = {signal: round((now - kept) * 1e9) for signal, kept in self._keep_s.items()}
@@ -390,5 +401,7 @@ def _own() -> list[str]:
         traces.table(settings),
         minutes.table(settings),
         *settling.tables(settings),
+        *levels.tables(settings),
         *sweeping.tables(settings),
+        bounding.table(settings),
     ]

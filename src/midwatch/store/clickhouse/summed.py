@@ -1,7 +1,7 @@
 """Series over ClickHouse: from kept minutes and traces, and from rows where these do not say it.
 
-minutes      of what is settled and ended; a window is read by whole minutes, as with one hub
-rows         what was stored since, and what is open or lost
+minutes      of what is settled and ended, or the hours and days that they were put together as
+rows         what was stored since, what is open or lost, and the minute in which a window ends
 traces       of metrics of traces: kept ones, from their spans those of which something was stored since, and from
              minutes those that sampling let go
 """
@@ -19,7 +19,7 @@ from midwatch.core.spans import series as lines
 from midwatch.core.spans.form import Rank
 from midwatch.core.spans.questions import QUANTILES, By, Metric, Series, Statistic, Window, step_of
 from midwatch.core.spans.rollup import MINUTE_S, Place, Rollup, Sum
-from midwatch.store.clickhouse import minutes, sums, traces
+from midwatch.store.clickhouse import levels, sums, traces
 from midwatch.store.clickhouse.dialect import ClickHouseWords
 from midwatch.store.clickhouse.recent import Recent, spans_where
 from midwatch.store.questions.costs import OF_TRACES
@@ -75,7 +75,7 @@ def _count_spans(
     windows: Mapping[str, int],
 ) -> None:
     first, last = _minutes_of(window)
-    since_ns, until_ns = first * _MINUTE_NS, min(last * _MINUTE_NS, _MAX)
+    since_ns, until_ns = first * _MINUTE_NS, min(window.until_ns, _MAX)
     for place, one in _kept(ask, recent, metric, by, window, agents, first, last):
         rollup.put(place, one)
     within = f"start_ns >= {since_ns} AND start_ns < {until_ns}"
@@ -84,6 +84,9 @@ def _count_spans(
         spans_where(f"stored_ms > {recent.upto_ms} AND {within}"),
         spans_where(f"{settled} AND rank < {Rank.ENDED.value} AND {within} AND {recent.there}"),
     ]
+    if (end_ns := max(since_ns, last * _MINUTE_NS)) < until_ns:
+        end = f"start_ns >= {end_ns} AND start_ns < {until_ns}"
+        parts.append(spans_where(f"{settled} AND rank = {Rank.ENDED.value} AND {end}"))
     sums.minutes(
         ask,
         traces.counted(f"({' UNION ALL '.join(part[1:-1] for part in parts)})"),
@@ -94,12 +97,9 @@ def _count_spans(
 
 
 def _minutes_of(window: Window) -> tuple[int, int]:
-    """Return from which minute since 1970 to before which a window is read: sums know no less than a minute."""
-    first, last = (
-        max(0, window.since_ns) // _MINUTE_NS,
-        -(-min(window.until_ns, _MAX) // _MINUTE_NS),
-    )
-    return first, last
+    """Return from which minute since 1970 to before which a window is read from sums. The minute in which it begins is
+    read as a whole, as with one hub; of that in which it ends the spans are."""
+    return max(0, window.since_ns) // _MINUTE_NS, min(window.until_ns, _MAX) // _MINUTE_NS
 
 
 def _kept(
@@ -117,7 +117,7 @@ def _kept(
     split += ["tags"] if by.startswith("tag:") else []
     # steps are whole minutes: what is of one step is added up by the database
     step = max(1, int(step_of(window)) // MINUTE_S)
-    return minutes.read(ask, recent.slice_, first, last, step, split, lines.needed(metric), agents)
+    return levels.read(ask, recent.slice_, first, last, step, split, lines.needed(metric), agents)
 
 
 # -- traces ------------------------------------------------------------------------------------------
