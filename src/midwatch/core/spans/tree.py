@@ -1,18 +1,18 @@
 """A trace as a tree: parents before children, sums of everything below, and repeats folded into one line.
 
 A trace may have a hundred thousand spans, of which a page shows fifty. So a forest keeps of each span some numbers
-in arrays, about 200 bytes, and no row. It is built from any set of spans: where a parent is missing its child stands
+in arrays, about 100 bytes, and no row. It is built from any set of spans: where a parent is missing its child stands
 at the top, and a cycle of parents is opened at its earliest span, so that every span stands in exactly one place.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from operator import gt
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import (
@@ -41,6 +41,9 @@ from midwatch.core.spans.questions import BadQuestion, Cursor, Item, Node, Sums
 MIN_ALIKE: Final = 3
 """Siblings in a row that are alike before they are one line: two are shorter than what says that they are two."""
 
+ID_BYTES: Final = 8
+"""Of a span's id."""
+
 _ERROR: Final = 2
 _MOST: Final = 2**63 - 1
 """No sum is shown greater: what hostile spans add up to need not fit anywhere."""
@@ -48,7 +51,6 @@ _MOST: Final = 2**63 - 1
 _NOT_IN_TREES: Final = frozenset({ATTRIBUTES, EVENTS, LINKS})
 _SUMS: Final = len(fields(Sums))
 _ERRORS: Final = [one.name for one in fields(Sums)].index("errors") - 1
-_V = TypeVar("_V")
 
 
 class Stem(NamedTuple):
@@ -102,13 +104,17 @@ def shown(row: Sequence[object]) -> Item:
 
 
 class Columns(NamedTuple):
-    """What a tree needs to know of the spans of a trace, column by column; they come by their start."""
+    """What a tree needs to know of the spans of a trace, column by column; they come by their start, each id once."""
 
-    ids: Sequence[bytes]
-    parents: Sequence[bytes | None]
+    ids: bytes
+    """Their ids, one behind the other."""
+    above: array[int]
+    """By place in these columns where the parent of each stands, -1 where it is not among them."""
+    named: bytearray
+    """1 where a parent is named."""
     likes: Sequence[int]
     """Equal numbers are alike: one role, name, rank and status."""
-    ends: Sequence[int]
+    ends: array[int]
     """When each ended, of an open one when it began."""
     sums: Sequence[Sequence[int]]
     """Of each field of `Sums` but the first what each span itself adds to it."""
@@ -116,20 +122,22 @@ class Columns(NamedTuple):
 
 
 def columns_of(stems: Iterable[Stem]) -> Columns:
-    """Return rows as columns."""
-    ids: list[bytes] = []
+    """Return rows, by their start, as columns; of two with one id the first stands for both."""
+    at: dict[bytes, int] = {}
     parents: list[bytes | None] = []
     likes, ends = array("q"), array("q")
     sums = [array("q") for _ in range(_SUMS - 1)]
     numbers: dict[str, int] = {}
     first_ns: int | None = None
     for span_id, parent, start_ns, duration_ns, rank, status, role, name, given, cached, made, cost, counts in stems:  # fmt: skip
-        ids.append(span_id)
+        first_ns = start_ns if first_ns is None else min(first_ns, start_ns)
+        if span_id in at:
+            continue
+        at[span_id] = len(at)
         parents.append(parent)
         failed = status == _ERROR
         likes.append(like(numbers.setdefault(name, len(numbers)), role, rank, failed))
         ends.append(min(start_ns + (duration_ns or 0), _MOST))
-        first_ns = start_ns if first_ns is None else min(first_ns, start_ns)
         told = counts & TOKENS
         values = (
             failed, rank == Rank.OPEN, bool(counts & CALL), role == Role.TOOL,
@@ -138,7 +146,9 @@ def columns_of(stems: Iterable[Stem]) -> Columns:
         )  # fmt: skip
         for column, value in zip(sums, values, strict=True):
             column.append(value)
-    return Columns(ids, parents, likes, ends, sums, first_ns)
+    above = array("i", [-1 if one is None else at.get(one, -1) for one in parents])
+    named = bytearray(one is not None for one in parents)
+    return Columns(b"".join(at), above, named, likes, ends, sums, first_ns)
 
 
 def like(name: int, role: int, rank: int, failed: int) -> int:
@@ -147,33 +157,28 @@ def like(name: int, role: int, rank: int, failed: int) -> int:
 
 
 class Forest:
-    """The spans of one trace, by their start; of two with one id the first stands for both.
+    """The spans of one trace, by their start.
 
     They are put in the order in which a tree is drawn, parents before children. Everything below a span then stands
     right behind it, so that any sum of it is the difference of two running sums, made only for lines that are shown.
+    What it is given is its own from then on; once made it does not change.
     """
 
     def __init__(self, spans: Columns) -> None:
-        at = dict(zip(reversed(spans.ids), range(len(spans.ids) - 1, -1, -1), strict=True))
-        if len(at) != len(spans.ids):
-            spans = _once(spans, at)
-            at = {one: place for place, one in enumerate(spans.ids)}
         self.first_ns = spans.first_ns
-        self._ids, self._at = spans.ids, at
+        self._ids = spans.ids
         self._like = spans.likes
-        self._orphans = bytearray(one is not None for one in spans.parents)
-        """1 where a parent is named."""
-        parents = (-1 if one is None else at.get(one, -1) for one in spans.parents)
-        self._above = array("i", parents)
-        self._end = array("q", spans.ends)
-        if not all(map(gt, range(len(at)), self._above)):
+        self._orphans = spans.named
+        self._above = spans.above
+        self._end = spans.ends
+        if not all(map(gt, range(len(self._above)), self._above)):
             self._open_cycles()
         self._bind()
         order = self._draw()
         self._running = [_running(map(column.__getitem__, order)) for column in spans.sums]
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._above)
 
     @property
     def last_ns(self) -> int | None:
@@ -260,7 +265,7 @@ class Forest:
         `below` shows one span and what is below it. Without `fold` each span has a line of its own.
         """
         begin = offset_of(after)
-        mine = None if below is None else self._at.get(below)
+        mine = None if below is None else self._place_of(below)
         tops = self._tops if below is None else [mine] if mine is not None else []
         if not tops:
             return None
@@ -271,6 +276,12 @@ class Forest:
             if number >= begin:
                 found.append(self._line(group, depth))
         return found, None
+
+    def _place_of(self, span_id: bytes) -> int | None:
+        at = self._ids.find(span_id) if len(span_id) == ID_BYTES else -1
+        while at >= 0 and at % ID_BYTES:  # the end of one id and the beginning of the next
+            at = self._ids.find(span_id, at + 1)
+        return at // ID_BYTES if at >= 0 else None
 
     def _walk(self, tops: Sequence[int], fold: bool) -> Iterator[tuple[Sequence[int], int]]:
         """Yield groups of alike siblings, mostly of one, parents before children, and their depth."""
@@ -315,7 +326,7 @@ class Forest:
             *(min(sum(self._below(column, one) for one in group), _MOST) for column in range(_SUMS - 1)),
         )  # fmt: skip
         return Line(
-            self._ids[first],
+            self._ids[first * ID_BYTES : (first + 1) * ID_BYTES],
             depth,
             sum(len(self._children(one)) for one in group),
             sums,
@@ -323,17 +334,6 @@ class Forest:
             len(group),
             orphan=depth == 0 and bool(self._orphans[first]),
         )
-
-
-def _once(spans: Columns, at: Mapping[bytes, int]) -> Columns:
-    """Return the first span of each id."""
-    firsts = sorted(at.values())
-
-    def some(column: Sequence[_V]) -> list[_V]:
-        return [column[one] for one in firsts]
-
-    sums = [array("q", some(column)) for column in spans.sums]
-    return Columns(some(spans.ids), some(spans.parents), some(spans.likes), some(spans.ends), sums, spans.first_ns)  # fmt: skip
 
 
 def _running(values: Iterable[int]) -> Sequence[int] | None:

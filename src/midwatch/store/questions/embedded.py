@@ -41,6 +41,7 @@ from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.questions.sql import Recorded, Sql
+from midwatch.store.questions.standing import Standing
 from midwatch.store.spans.embedded import EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.shape import COLUMNS
@@ -71,6 +72,7 @@ class EmbeddedQuestions:
         self._groups = groups
         self._windows = windows
         self._sql = Sql(spans, also or {}, scratch)
+        self._standing = Standing()
 
     # -- lists -------------------------------------------------------------------------------
 
@@ -160,17 +162,37 @@ class EmbeddedQuestions:
         trace = id_of(trace_id)
         top = None if below is None else id_of(below)
 
-        def work(view: View) -> Tree | None:
-            mine = _at_hand(view, trace)
-            whole = Forest(growing.columns(view, judged(view, mine, [trace]), trace))
+        def shown_of(view: View, rows: str, whole: Forest) -> Tree | None:
             page = whole.page(top, after, limit, fold=fold)
             if page is None:
                 return None
-            rows = _rows_of(view, mine, trace, [line.span_id for line in page[0]])
-            nodes = [line.node(shown(rows[line.span_id])) for line in page[0]]
+            found = _rows_of(view, rows, trace, [line.span_id for line in page[0]])
+            nodes = [
+                line.node(shown(found[line.span_id])) for line in page[0] if line.span_id in found
+            ]
+            if len(nodes) < len(page[0]):
+                return None  # deleted since the tree was made
             return Tree(trace_id, nodes, len(whole), page[1], whole.first_ns, whole.last_ns)
 
-        return await self._spans.read(work)
+        def anew(view: View) -> tuple[Tree | None, Forest]:
+            mine = _at_hand(view, trace)
+            whole = Forest(growing.columns(view, judged(view, mine, [trace]), trace))
+            return shown_of(view, mine, whole), whole
+
+        whole = None if after is None else self._standing.find(trace)
+        tree = None
+        if whole is not None:
+            held = whole
+            tree = await self._spans.read(
+                lambda view: shown_of(view, view.of_traces([trace]), held)
+            )
+        if tree is None:
+            tree, whole = await self._spans.read(anew)
+        if tree is None or tree.next is None or whole is None:
+            self._standing.drop(trace)
+        else:
+            self._standing.keep(trace, whole)
+        return tree
 
     async def span(self, trace_id: str, span_id: str) -> Item | None:
         trace, span = id_of(trace_id), id_of(span_id)
@@ -260,12 +282,12 @@ def _at_hand(view: View, trace: bytes) -> str:
     """Return the spans of a trace, without what is large, as a table of their own when they are few: they are looked
     at five times. A long trace is never held; its rows are a query in parentheses."""
     rows = view.of_traces([trace])
-    view.cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE trace_now AS SELECT {lists.without(*lists.LARGE)} FROM {rows} AS s"
-        f" WHERE trace_id = unhex('{trace.hex()}') LIMIT {MAX_JUDGED + 1}"
-    )
-    found = view.cursor.execute("SELECT count(*) FROM trace_now").fetchall()
-    return "trace_now" if found[0][0] <= MAX_JUDGED else rows
+    mine = f"FROM {rows} AS s WHERE trace_id = unhex('{trace.hex()}')"
+    few = f"SELECT count(*) <= {MAX_JUDGED} FROM (SELECT 1 {mine} LIMIT {MAX_JUDGED + 1})"
+    if not view.cursor.execute(few).fetchall()[0][0]:
+        return rows
+    view.cursor.execute(f"CREATE OR REPLACE TEMP TABLE trace_now AS SELECT {lists.without(*lists.LARGE)} {mine}")  # fmt: skip
+    return "trace_now"
 
 
 def _rows(view: View, traces: Sequence[bytes]) -> list[tuple[Row, int]]:
