@@ -69,15 +69,19 @@ class Hub:
 
     def items(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, page after page."""
+        for page in self.pages(path, **query):
+            yield from records(page["items"])
+
+    def pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list; each has `items`."""
         after: str | None = None
         while True:
             page = record(self.get(path, limit=PAGE, after=after, **query))
             if "items" not in page:
                 raise self.foreign("a list without items")
-            items = records(page["items"])
-            yield from items
+            yield page
             following = page.get("next")
-            if not following or following == after or not items:
+            if not following or following == after or not page["items"]:
                 return
             after = str(following)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -9,7 +10,7 @@ import typer
 
 from midwatch.cli import filters as f
 from midwatch.cli import show
-from midwatch.cli.client import Hub
+from midwatch.cli.client import Hub, records
 from midwatch.cli.cost import dollars, number
 from midwatch.cli.instance import find
 from midwatch.cli.options import Data, Json, Url
@@ -44,12 +45,15 @@ def traces(
     as_json: Json = False,
 ) -> None:
     """List traces, the newest first. A trace is listed when any of its spans says what is asked for."""
-    found = Hub(find(data, url)).items(
+    pages = Hub(find(data, url)).pages(
         "/api/traces", agent=agent, session=session, user=user, run=run, model=model, tool=tool, outcome=outcome,
         tag=tag, failed=f.flag(failed), open=f.flag(open_), lost=f.flag(lost), flagged=f.flag(flagged), text=text,
         min_duration_s=min_seconds, min_cost_usd=min_usd, **f.moments(since, until),
     )  # fmt: skip
-    items = list(islice(found, limit))
+    left_out: list[int] = []
+    items = list(islice(_items(pages, left_out), limit))
+    if any(left_out):
+        show.note(f"{left_out[0]:,} more like that were let go by sampling; sums and cost are of all of them.")  # fmt: skip
     if as_json:
         show.document(items)
         return
@@ -58,6 +62,13 @@ def traces(
         return
     rows: list[tuple[str, ...]] = [("TRACE", "BEGAN", "AGENT", "TOOK", "SPANS", "TOKENS", "COST", "WHAT")]  # fmt: skip
     show.columns(rows + [_row(item) for item in items])
+
+
+def _items(pages: Iterable[dict[str, Any]], left_out: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield the items of pages; note of each how many traces sampling left out of the list."""
+    for page in pages:
+        left_out.append(int(page.get("left_out") or 0))
+        yield from records(page["items"])
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:
@@ -87,6 +98,10 @@ def what(item: dict[str, Any], name: str) -> str:
     notes = [f"{item[key]:,} {word}" for key, word in (("errors", "errors"), ("lost", "lost")) if item.get(key)]  # fmt: skip
     if item.get("outcome") is not None:
         notes.append(show.line(item["outcome"]))
+    if item.get("weight"):
+        notes.append(f"stands for {item['weight']:,}")
+    if item.get("left_out"):
+        notes.append(f"{item['left_out']:,} traces let go")
     if item.get("escalated"):
         notes.append("handed to a person")
     flags = item.get("flags")

@@ -44,6 +44,13 @@ def told(hub: FakeHub) -> FakeHub:
     return hub
 
 
+def test_a_list_says_what_sampling_let_go(midwatch: Midwatch, told: FakeHub, data: Path) -> None:
+    told.routes["GET /api/traces"] = {"items": [{**ITEM, "weight": 10}], "next": None, "left_out": 1_234}  # fmt: skip
+    ended = midwatch("traces", "--data", str(data))
+    assert "stands for 10" in ended.stdout
+    assert "1,234 more like that were let go by sampling" in ended.stderr
+
+
 def test_traces_are_listed_by_what_is_asked(midwatch: Midwatch, told: FakeHub, data: Path) -> None:
     ended = midwatch("traces", "--agent", "inbox", "--failed", "--text", "x", "--min-usd", "0.1", "--data", str(data))  # fmt: skip
     assert ended.code == 0

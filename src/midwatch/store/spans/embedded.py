@@ -37,7 +37,7 @@ from midwatch.store.group import GroupCommit
 from midwatch.store.spans.dropping import Dropper
 from midwatch.store.spans.engine import Engine, Open, View
 from midwatch.store.spans.footprint import footprint_of, newest_of
-from midwatch.store.spans.gathered import ROWS, Gatherer
+from midwatch.store.spans.gathered import Gatherer
 from midwatch.store.spans.keys import Key
 from midwatch.store.spans.letting import Letting
 from midwatch.store.spans.manifest import Manifest
@@ -88,10 +88,9 @@ class EmbeddedSpans:
         settling: Settling | None = None,
         clock: Callable[[], float] = time.time,
         step: Callable[[str], None] = lambda _: None,
-        gather_rows: int = ROWS,
     ) -> None:
         self._engine = Engine(folder)
-        self._gatherer = Gatherer(self._engine.gather, self._engine.left, gather_rows)
+        self._gatherer = Gatherer(self._engine.gather, self._engine.left)
         self._manifest = manifest
         self._counts = counts
         self._due = due if due is not None else Due()
@@ -390,12 +389,7 @@ class EmbeddedSpans:
                 await self._tidier.join(expiry)
         return Settled(expired=rows, freed_bytes=freed)
 
-    def letting(
-        self,
-        rules: Callable[[], Sequence[SampleRule]],
-        group: Callable[[str], str | None],
-        steady: Callable[[], float] = time.monotonic,
-    ) -> Letting:
+    def letting(self, rules: Callable[[], Sequence[SampleRule]], group: Callable[[str], str | None], steady: Callable[[], float] = time.monotonic) -> Letting:  # fmt: skip
         """Return what samples this store. `group` is an agent's; `steady` returns seconds that nobody sets."""
         return Letting(self._engine, self._sealer, rules, group, self._counts, steady)
 
@@ -470,9 +464,8 @@ class EmbeddedSpans:
             asked.append(cursor)
             try:
                 with self._engine.view(cursor) as view:
-                    found, summed = work(view), view.summed
-                if summed:
-                    self._gatherer.behind()
+                    found = work(view)
+                self._gatherer.behind(view.summed)
                 return found
             finally:
                 asked.clear()
