@@ -9,13 +9,14 @@ that an agent's own sum is not added to its calls in the ten minutes before; a v
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import arro3.core as arrow
 
 from midwatch.core.spans.counting import by_default, judge
 from midwatch.core.spans.facts import Fact, Key
 from midwatch.store.spans import sums
+from midwatch.store.spans.arrowed import BYTES, TEXT, table
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import VERDICTS
 
@@ -80,11 +81,11 @@ def _verdicts(view: View, mine: str) -> dict[Key, int]:
 
 
 def _table(verdicts: dict[Key, int]) -> arrow.Table:
-    columns: list[tuple[str, Any, list[Any]]] = [
-        ("agent", arrow.DataType.string(), [agent for agent, _ in verdicts]),
-        ("trace_id", arrow.DataType.binary(), [ids[:16] for _, ids in verdicts]),
-        ("span_id", arrow.DataType.binary(), [ids[16:] for _, ids in verdicts]),
-        ("counts", arrow.DataType.int8(), list(verdicts.values())),
-    ]
-    arrays = [arrow.Array(values, type=kind) for _, kind, values in columns]
-    return arrow.Table.from_arrays(arrays, names=[name for name, _, _ in columns])  # pyright: ignore[reportUnknownMemberType]
+    return table(
+        [
+            ("agent", TEXT, [agent for agent, _ in verdicts]),
+            ("trace_id", BYTES, [ids[:16] for _, ids in verdicts]),
+            ("span_id", BYTES, [ids[16:] for _, ids in verdicts]),
+            ("counts", arrow.DataType.int8(), list(verdicts.values())),
+        ]
+    )

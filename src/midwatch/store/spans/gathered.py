@@ -124,9 +124,9 @@ class Gatherer:
         self._thread = ThreadPoolExecutor(1, "spans-gather")
         self._job: Future[None] | None = None
 
-    def behind(self) -> None:
-        """Have gathered what a question found left, if that is much. From any thread."""
-        if (self._job is None or self._job.done()) and self._left() >= self._rows:
+    def behind(self, asked: bool) -> None:
+        """Have gathered what a question found left, if it asked for that, and if it is much. From any thread."""
+        if asked and (self._job is None or self._job.done()) and self._left() >= self._rows:
             with contextlib.suppress(RuntimeError):  # the store is being closed
                 self._job = self._thread.submit(self._safely)
 

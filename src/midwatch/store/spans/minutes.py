@@ -17,7 +17,7 @@ that a question adds up buckets without reading a single sketch itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import arro3.core as arrow
@@ -29,6 +29,7 @@ from midwatch.core.spans.facts import CALL, MONEY, TOKENS
 from midwatch.core.spans.form import Rank, Role
 from midwatch.core.spans.rollup import DAY_S, HOUR_S, MILLION, MINUTE_S, NUMBERS, SKETCHES, Key, Sum
 from midwatch.core.spans.summary import MAX_NAMES, tags_of
+from midwatch.store.spans.arrowed import INT, TEXT, table
 from midwatch.store.spans.bounding import VALUES, bound, folded
 
 MINUTES: Final = "minutes"
@@ -125,7 +126,7 @@ def read_tags(cursor: duckdb.DuckDBPyConnection, counted: str, terms: Terms) -> 
         sizes.append(len(said))
         rows += [(text, f"tag:{name}", said[name]) for name in said if name in terms.tags]
     cursor.register("settled_tags", _texts(("tags", "by", "name"), rows))
-    cursor.register("settled_tagged", _table([("tags", _TEXT, texts), ("names", _INT, sizes)]))
+    cursor.register("settled_tagged", table([("tags", TEXT, texts), ("names", INT, sizes)]))
     many = [f"SELECT trace_id FROM {counted} AS c WHERE model IS NOT NULL GROUP BY trace_id HAVING count(DISTINCT model) > {MAX_NAMES}"]  # fmt: skip
     if sum(sizes) > MAX_NAMES:
         many.append(
@@ -375,36 +376,24 @@ def read(row: Sequence[Any]) -> tuple[Key, Sum]:
 
 # -- tables ----------------------------------------------------------------------------------------
 
-_TEXT: Final = arrow.DataType.string()
-_INT: Final = arrow.DataType.int64()
-
-
-def _table(columns: Iterable[tuple[str, Any, Sequence[Any]]]) -> arrow.Table:
-    names: list[str] = []
-    arrays: list[arrow.Array] = []
-    for name, kind, values in columns:
-        names.append(name)
-        arrays.append(arrow.Array(values, type=kind))
-    return arrow.Table.from_arrays(arrays, names=names)  # pyright: ignore[reportUnknownMemberType]
-
 
 def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> arrow.Table:
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return _table((n, _TEXT, values) for n, values in zip(names, columns, strict=True))
+    return table((n, TEXT, values) for n, values in zip(names, columns, strict=True))
 
 
 def _places(keys: Sequence[Key]) -> list[tuple[str, Any, Sequence[Any]]]:
     return [
-        ("start_s", _INT, [key.start_s for key in keys]),
-        ("agent", _TEXT, [key.agent for key in keys]),
-        ("by", _TEXT, [key.by for key in keys]),
-        ("name", _TEXT, [key.name for key in keys]),
+        ("start_s", INT, [key.start_s for key in keys]),
+        ("agent", TEXT, [key.agent for key in keys]),
+        ("by", TEXT, [key.by for key in keys]),
+        ("name", TEXT, [key.name for key in keys]),
     ]
 
 
 def _numbers_of(more: Mapping[Key, Sum]) -> arrow.Table:
-    numbers = [(name, _INT, [getattr(one, name) for one in more.values()]) for name in NUMBERS]
-    return _table([*_places(list(more)), *numbers])
+    numbers = [(name, INT, [getattr(one, name) for one in more.values()]) for name in NUMBERS]
+    return table([*_places(list(more)), *numbers])
 
 
 def _buckets_of(more: Mapping[Key, Sum]) -> arrow.Table:
@@ -416,13 +405,13 @@ def _buckets_of(more: Mapping[Key, Sum]) -> arrow.Table:
             if sketch.total:
                 # the sum of all beside no count: it may be beyond 64 bits, hence as text
                 rows.append((key, at, 0, 0, str(sketch.total)))
-    return _table(
+    return table(
         [
             *_places([row[0] for row in rows]),
             ("sketch", arrow.DataType.int8(), [row[1] for row in rows]),
             ("b", arrow.DataType.int16(), [row[2] for row in rows]),
-            ("n", _INT, [row[3] for row in rows]),
-            ("total", _TEXT, [row[4] for row in rows]),
+            ("n", INT, [row[3] for row in rows]),
+            ("total", TEXT, [row[4] for row in rows]),
         ]
     )
 

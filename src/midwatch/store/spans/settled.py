@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -29,6 +29,7 @@ from midwatch.core.spans.facts import Fact, Key
 from midwatch.core.spans.form import AGENT, SPAN_ID, TRACE_ID, Row, Signal
 from midwatch.core.spans.rollup import Rollup
 from midwatch.store.spans import bounding, minutes, sums
+from midwatch.store.spans.arrowed import BYTES, INT, TEXT, table
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import FACTS, FAMILY, IDS, IN_CALLS, TELLS, VERDICTS, Apart, Sealed
 from midwatch.store.spans.sealing import Beside
@@ -298,47 +299,34 @@ def _summaries(cursor: duckdb.DuckDBPyConnection, counted: str) -> Iterator[Any]
 
 # -- tables ----------------------------------------------------------------------------------------
 
-_TEXT: Final = arrow.DataType.string()
-_BYTES: Final = arrow.DataType.binary()
-_INT: Final = arrow.DataType.int64()
-
-
-def _table(columns: Iterable[tuple[str, Any, Sequence[Any]]]) -> arrow.Table:
-    names: list[str] = []
-    arrays: list[arrow.Array] = []
-    for name, kind, values in columns:
-        names.append(name)
-        arrays.append(arrow.Array(values, type=kind))
-    return arrow.Table.from_arrays(arrays, names=names)  # pyright: ignore[reportUnknownMemberType]
-
 
 def _key_columns(keys: Sequence[Key]) -> list[tuple[str, Any, Sequence[Any]]]:
     return [
-        ("agent", _TEXT, [agent for agent, _ in keys]),
-        ("trace_id", _BYTES, [ids[:16] for _, ids in keys]),
-        ("span_id", _BYTES, [ids[16:] for _, ids in keys]),
+        ("agent", TEXT, [agent for agent, _ in keys]),
+        ("trace_id", BYTES, [ids[:16] for _, ids in keys]),
+        ("span_id", BYTES, [ids[16:] for _, ids in keys]),
     ]
 
 
 def _key_table(keys: Sequence[Key]) -> arrow.Table:
-    return _table(_key_columns(keys))
+    return table(_key_columns(keys))
 
 
 def _blob_table(name: str, values: Sequence[bytes]) -> arrow.Table:
-    return _table([(name, _BYTES, values)])
+    return table([(name, BYTES, values)])
 
 
 def _verdict_table(verdicts: Mapping[Key, Verdict], generation: int) -> arrow.Table:
     keys = sorted(verdicts)
     said = [verdicts[key] for key in keys]
-    return _table(
+    return table(
         [
             *_key_columns(keys),
             ("counts", arrow.DataType.int8(), [one.counts for one in said]),
-            ("why", _TEXT, [one.why.value for one in said]),
-            ("owner", _TEXT, [one.owner for one in said]),
-            ("session", _TEXT, [one.session for one in said]),
-            ("count_trace", _BYTES, [one.trace_id for one in said]),
-            ("generation", _INT, [generation] * len(keys)),
+            ("why", TEXT, [one.why.value for one in said]),
+            ("owner", TEXT, [one.owner for one in said]),
+            ("session", TEXT, [one.session for one in said]),
+            ("count_trace", BYTES, [one.trace_id for one in said]),
+            ("generation", INT, [generation] * len(keys)),
         ]
     )
