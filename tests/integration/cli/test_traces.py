@@ -47,8 +47,8 @@ def told(hub: FakeHub) -> FakeHub:
 def test_a_list_says_what_sampling_let_go(midwatch: Midwatch, told: FakeHub, data: Path) -> None:
     told.routes["GET /api/traces"] = {"items": [{**ITEM, "weight": 10}], "next": None, "left_out": 1_234}  # fmt: skip
     ended = midwatch("traces", "--data", str(data))
-    assert "stands for 10" in ended.stdout
-    assert "1,234 more like that were let go by sampling" in ended.stderr
+    assert "stands for 10" in ended.out
+    assert "1,234 more like that were let go by sampling" in ended.err
 
 
 def test_traces_are_listed_by_what_is_asked(midwatch: Midwatch, told: FakeHub, data: Path) -> None:
