@@ -87,8 +87,13 @@ def _behind(tails: tuple[bytes, ...], *signs: bytes) -> bytes:
     return b"|".join(rb"(?<=(?i:" + tail + b")" + sign + b")" for sign in signs for tail in tails)
 
 
+_ENDING_SO: Final = rb"[eiorwsEIORWS][yndetYNDET]"
+"""The last two letters of every such name, and of few others."""
+
 _COLON: Final = re.compile(
-    rb":(?:" + _behind(_MEMBERS, rb"[\"']:", rb"\\[\"']:") + rb"|(?<=\\\\[\"']:)|(?<=[\"']\s:)|(?<=\s\s:))"
+    rb":(?:(?<=" + _ENDING_SO + rb"[\"']:)(?:" + _behind(_MEMBERS, rb"[\"']:")
+    + rb")|(?<=\\[\"']:)(?:(?<=\\\\[\"']:)|(?<=" + _ENDING_SO + rb"\\[\"']:)(?:" + _behind(_MEMBERS, rb"\\[\"']:")
+    + rb"))|(?<=[\"']\s:)|(?<=\s\s:))"
 )  # fmt: skip
 """The colon behind a name, and some that may be one. It begins with its own sign: to find that costs next to nothing."""
 
@@ -99,7 +104,7 @@ _SPACE: Final = b" \t\n\r\f\v"
 _LOOKED: Final = 80
 """Bytes before a colon or an equals sign in which the quick look expects the end of the name."""
 
-MAX_AT: Final = 64
+MAX_AT: Final = 512
 """Signs `@` that are looked at one by one before all is searched."""
 
 _URL: Final = 4 + 128 + 1 + 6 * 256 + 64

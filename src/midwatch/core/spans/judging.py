@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from midwatch.core.contamination import NAME as CONTAMINATION
@@ -79,8 +79,10 @@ def judge(row: Row, found: Iterable[Mapping[str, Any]]) -> None:
     row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":")) if said else None
 
 
-def flag(row: Row, flags: Iterable[str]) -> None:
+def flag(row: Row, flags: Collection[str]) -> None:
     """Say of a span that what it brought in speaks to the model: an evaluation for each reason."""
+    if not flags:
+        return
     said: list[dict[str, Any]] = json.loads(row[form.EVALUATIONS]) if row[form.EVALUATIONS] else []
     said += [{"name": CONTAMINATION, "label": str(kind), "by": OURSELVES} for kind in flags]
     row[form.EVALUATIONS] = json.dumps(said, separators=(",", ":"))

@@ -8,6 +8,7 @@ history: it was told to an earlier call, too.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, cast
 
@@ -33,9 +34,16 @@ class Told(NamedTuple):
     fresh: bool
 
 
+_MARK: Final = re.compile(
+    r'"(?:tool|tool[_-]result|tool_call_response|toolResult|(?:custom_tool|function|computer|local_shell)_call_output'
+    r"|(?:web_search|code_execution)_tool_result|mcp_tool_result|function_?[rR]esponse|gen_ai\.tool\.message"
+    r'|(?:Tool|Function)Message|role"\s{0,4}:\s{0,4}"(?:function|toolResult))"'
+)
+
+
 def may_tell(text: str) -> bool:
-    """Tell whether there may be a result in a content. Quick: it is asked of every prompt."""
-    return "ool" in text or "unction" in text
+    """Tell whether there may be a result in a content. Quick, as it begins with one sign: it is asked of every prompt."""
+    return _MARK.search(text) is not None
 
 
 def results_in(text: str) -> list[Told]:

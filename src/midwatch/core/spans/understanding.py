@@ -152,12 +152,18 @@ class Interpretation:
             row[form.TAGS] = self._tags_text
         if row[form.RUN_ID] is None:
             row[form.RUN_ID] = self._run_id
-        flags: dict[Kind, None] = {}
+        flags: Mapping[Kind, None] | None = None
         if plan.held or plan.folds or said:
-            flags.update(self._say(row, plan, attributes, said, batch))
-        flags.update(dict.fromkeys(self._interpreter.looker.waiting(row)))
-        if flags:
-            flag(row, flags)
+            flags = self._say(row, plan, attributes, said, batch)
+        looker = self._interpreter.looker
+        if flags or looker.entered.waits:
+            flag(
+                row,
+                [
+                    *(flags or ()),
+                    *(kind for kind in looker.waiting(row) if kind not in (flags or ())),
+                ],
+            )
         if plan.dropped:
             self._interpreter.lost["attribute"] += plan.dropped
         del row[SCRATCH:]
