@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,22 @@ import pytest
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
 from midwatch.core.spans.questions import Choice, Metric, Window
-from midwatch.store.clickhouse import settling
+from midwatch.store.clickhouse import levels, settling, slices
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.questions import ClickHouseQuestions
 from midwatch.store.clickhouse.settling import Terms
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from clickhouse import ClickHouseServer, clickhouse
+from clickhouse import ClickHouseServer
 from spans import NOON_NS, NOON_S, WINDOWS, S, batch, call, span
 
 DAY = Window(NOON_NS - 3_600 * S, NOON_NS + 82_800 * S)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    with clickhouse() as running:
-        yield running
+@pytest.fixture
+def server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
+    return clickhouse_server
 
 
 @pytest.fixture
@@ -88,12 +87,8 @@ async def test_sums_say_the_same_as_rows_whatever_is_settled(hubs: list[ClickHou
     assert settled == mixed
     assert await rows(one, "SELECT sum(spans) FROM midwatch_minutes") == [[60]]
     for table in ("midwatch_minutes", "midwatch_traces", "midwatch_applied"):
-        await rows_without(one, table)
+        await one.with_client(lambda client, t=table: client.run(f"TRUNCATE TABLE {t}"))
     assert await answers(one) == settled
-
-
-async def rows_without(store: ClickHouseSpans, table: str) -> None:
-    await store.with_client(lambda client: client.run(f"TRUNCATE TABLE {table}"))
 
 
 @pytest.mark.parametrize("where", ["commit", "_apply", "mark_applied"])
@@ -120,6 +115,75 @@ async def test_a_hub_that_dies_while_it_settles_leaves_nothing_counted_twice_or_
     # the first one is back, and finds nothing to do
     assert (await one.settle(NOON_S)).sealed == 0
     assert await answers(one) == before
+
+
+async def test_hours_and_days_say_what_minutes_do_whenever_they_are_cut(
+    hubs: list[ClickHouseSpans],
+) -> None:
+    one, _ = hubs
+
+    async def long() -> list[Any]:
+        questions = ClickHouseQuestions(one, dict, lambda: WINDOWS)
+        weeks, month = (Window(NOON_NS - n * 86_400 * S, NOON_NS + n * 86_400 * S) for n in (4, 15))
+        return [
+            await questions.series(Metric.TOKENS, "tag:customer", weeks),
+            await questions.series(Metric.FIRST_TOKEN, "model", month),
+            await questions.series(Metric.SPANS, "agent", DAY),
+        ]
+
+    async def cut() -> None:
+        await one.with_client(lambda client: levels.cut(client, slices.applied(client), now=True))
+
+    for days in (-3, 0, 2):
+        # some in the days, hours and minutes of those before, and after each cut more in them
+        await one.append(batch(*(span_at(n, days) for n in range(days * 10, days * 10 + 30))))
+        await one.settle(NOON_S)
+        before = await long()
+        await cut()
+        assert await long() == before
+    assert await rows(one, "SELECT sum(spans) FROM midwatch_days") == [[90]]
+    levels_ = "SELECT level, count() FROM midwatch_cuts GROUP BY level ORDER BY level"
+    assert await rows(one, levels_) == [["midwatch_days", 3], ["midwatch_hours", 3]]
+    # an attempt that was second counts for nothing, nor does a cut of what is not settled
+    late = "INSERT INTO midwatch_cuts (level, number, attempt, upto) VALUES ('midwatch_hours', 3, 1, 3), ('midwatch_hours', 4, 1, 99)"
+    await one.with_client(lambda client: client.run(late))
+    assert await long() == before
+    # weeks and months need no minutes any more
+    await one.with_client(lambda client: client.run("TRUNCATE TABLE midwatch_minutes"))
+    assert (await long())[:2] == before[:2]
+
+
+def span_at(number: int, days: int) -> Any:
+    return call(
+        f"c{days}.{number}", f"t{days}.{number}", start_s=number * 3_333 + days * 60,
+        agent=("inbox", "search")[number % 2], tags='{"customer":"acme"}' if number % 3 else None, first_token_ns=number * 1_000_000 + 10**9,
+    )  # fmt: skip
+
+
+async def test_of_a_day_two_hundred_values_are_told_apart_and_stay_so(
+    server: ClickHouseServer,
+) -> None:
+    counts = Counts()
+    terms = Terms(lambda _: WINDOWS, lambda: ("customer",))
+    one = ClickHouseSpans(ClickHouse(server.fresh()), counts, terms=terms, lag_s=0.0)
+    await one.open()
+
+    def of(first: int, last: int, **more: Any) -> list[Any]:
+        return [call(f"c{first}.{n}", f"t{first}.{n}", tags=f'{{"customer":"c{n:03}"}}', **more) for n in range(first, last)]  # fmt: skip
+
+    await one.append(batch(*of(0, 150)))
+    await one.settle(NOON_S)
+    # fifty more have a place; the first ones keep theirs, another agent has its own, another day too
+    await one.append(batch(*of(140, 260), *of(300, 310, agent="other"), *of(310, 320, start_s=-2 * 86_400)))  # fmt: skip
+    await one.settle(NOON_S)
+    told = await rows(one, "SELECT JSONExtractString(tags, 'customer') AS c, sum(spans) FROM midwatch_minutes GROUP BY c ORDER BY c")  # fmt: skip
+    found = dict(tuple(row) for row in told)
+    assert found.pop("other") == 60
+    assert sorted(found) == [f"c{n:03}" for n in (*range(200), *range(300, 320))]
+    assert (found["c145"], found["c151"], counts.value("values_folded", "tag:customer")) == (2, 1, 60)  # fmt: skip
+    whole = await ClickHouseQuestions(one).series(Metric.TOKENS, "tag:customer", DAY)
+    assert sum(whole.whole.values()) == 120 * 280
+    await one.stop()
 
 
 async def test_what_is_judged_anew_changes_the_sums_by_the_difference(
