@@ -95,24 +95,7 @@ class Hub:
         deliveries = DeliveryStore(self._state)
         self._watch = self._watching(deliveries)
         self._intake = Intake(self._telemetry, self._runs, self._roster, self, self.counts, clock)
-        teller = Teller(self._note, self._incidents, clock, SELF)
-        self._spans = SpanRoom(
-            self._stores,
-            self._roster,
-            self._watch,
-            self._view,
-            self._runs.get,
-            self._callers.by_token,
-            fleet,
-            settings.data,
-            self.counts,
-            clock,
-            small=self._telemetry,
-            tell=teller.of_disk,
-            tell_clock=teller.of_clock,
-            mine=self._watches,
-            marks=StateMarks(self._state),
-        )
+        self._spans = self._span_room()
         self._ingest = IngestApp(self._intake, self._seen)
         room = self._room(deliveries)
         pages = web.build(
@@ -132,6 +115,27 @@ class Hub:
             loopback=is_loopback(settings.host),
             names=self._names,
             error_page=_error_page,
+        )
+
+    def _span_room(self) -> SpanRoom:
+        """Return where telemetry comes in and lies."""
+        teller = Teller(self._note, self._incidents, self.clock, SELF)
+        return SpanRoom(
+            self._stores,
+            self._roster,
+            self._watch,
+            self._view,
+            self._runs.get,
+            self._callers.by_token,
+            self._fleet,
+            self.settings.data,
+            self.counts,
+            self.clock,
+            small=self._telemetry,
+            tell=teller.of_disk,
+            tell_clock=teller.of_clock,
+            mine=self._watches,
+            marks=StateMarks(self._state),
         )
 
     def _watching(self, deliveries: DeliveryStore) -> Watch | Together:
