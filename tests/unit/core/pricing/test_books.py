@@ -1,15 +1,31 @@
 """The bundled lists: what they say is what their sources say, and each name finds its model."""
 
+import json
+import pkgutil
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from midwatch.core.pricing import cost
-from midwatch.core.pricing.book import Book, bundled
+from midwatch.core.pricing.book import FILES, Book, bundled, read
 from midwatch.core.pricing.usage import Tier, Usage
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_list_that_is_read_line_by_line_says_what_its_file_says(name: str) -> None:
+    data = pkgutil.get_data("midwatch.core.pricing", name)
+    assert data is not None
+    whole, found = json.loads(data), read(data)
+    assert {key: value for key, value in found.items() if isinstance(value, str)} == {
+        key: value for key, value in whole.items() if isinstance(value, str)
+    }
+    assert list(found) == list(whole)
+    assert list(found["prices"]) == whole["prices"]
+    assert list(found["entries"]) == whole["entries"]
+    assert dict(found["sellers"]) == whole["sellers"]
 
 
 def test_prices_of_the_first_list_equal_what_its_own_package_reckons() -> None:
