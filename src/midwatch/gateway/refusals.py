@@ -101,6 +101,8 @@ def policy(denied: str, rule: str) -> Refusal:
 def labels(call: Carried) -> Refusal | None:
     """Refuse a call that says of its task or its tags what it may not."""
     own = call.calls
+    if call.may_say is None and own.tasks is None and own.tags is None:
+        return None
     for whose, allowed in (
         (f"the key {call.payer.key!r}", call.may_say),
         (

@@ -79,7 +79,8 @@ class Runs:
 
     def _floor(self, agent: str) -> str:
         entries = self.document.entries
-        return max(entries.get(name, {}).get("floor", "") for name in (agent, ALL))
+        of_all: str = entries.get(ALL, {}).get("floor", "")
+        return max(entries.get(agent, {}).get("floor", ""), of_all)
 
 
 def _ended(given: Entry | None, run: str, until: float) -> Entry:

@@ -301,6 +301,8 @@ def caller(parent: str | None) -> tuple[str | None, str | None]:
 
 def parent_of(headers: Headers) -> str | None:
     """Return a request's `traceparent`."""
+    if "traceparent" not in dict(headers):
+        return None
     for name, value in headers:
         if name == "traceparent":
             return value

@@ -150,7 +150,7 @@ class Pace:
             return self._request(ask.request_hash, now, max(POLLS, self.calls.same_request))
         by_request = self._request(ask.request_hash, now, self.calls.same_request)
         by_result = self._result(ask.result_hash)
-        judged = max(by_result, by_request, key=lambda judgement: judgement.level)
+        judged = by_request if by_request.level > by_result.level else by_result
         if tagged and judged.level is not Level.FINE:
             hint = (
                 f"{judged.sentence} (the tag {POLLING_TAG} counts with calls.polling: true alone)"
@@ -174,11 +174,9 @@ class Pace:
 
     def settled(self, tokens: int, cost_nusd: int, now: float) -> Judgement:
         """Judge a call when its usage is known, by the pace of the running window."""
-        return max(
-            self._spent("tokens", tokens, self._tokens, self.loop.floor_tokens, now),
-            self._spent("cost", cost_nusd, self._cost, self.loop.floor_cost, now),
-            key=lambda judgement: judgement.level,
-        )
+        by_tokens = self._spent("tokens", tokens, self._tokens, self.loop.floor_tokens, now)
+        by_cost = self._spent("cost", cost_nusd, self._cost, self.loop.floor_cost, now)
+        return by_cost if by_cost.level > by_tokens.level else by_tokens
 
     def forgive(self) -> None:
         """Begin to count anew; what is usual stays known."""

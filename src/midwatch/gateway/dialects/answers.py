@@ -85,10 +85,9 @@ def answer(
     if value.get("error") and not value.get("choices"):
         failure = classify(ask.kind, status, headers, body, now=now)
         return Answer(failure=failure, told=True, free=True)
-    if not any(key in value for key in _SAYS.get(ask.dialect, value)):
+    if (_SAYS.get(ask.dialect) or value.keys()).isdisjoint(value):
         return _unreadable(status, None)
-    read = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}[ask.kind]
-    found = read(ask, value)
+    found = _READERS[ask.kind](ask, value)
     told = found.usage
     whole = told is not None and Doubt.INCOMPLETE not in told.doubts
     if told is not None and not told.output_tokens:
@@ -117,10 +116,10 @@ def _read(ask: Ask, body: bytes) -> object:
 
 
 _SAYS: Final = {
-    Dialect.CHAT: ("choices", "usage"),
-    Dialect.RESPONSES: ("output", "status", "usage"),
-    Dialect.MESSAGES: ("content", "stop_reason", "usage"),
-    Dialect.GENERATE: ("candidates", "promptFeedback", "usageMetadata"),
+    Dialect.CHAT: frozenset(("choices", "usage")),
+    Dialect.RESPONSES: frozenset(("output", "status", "usage")),
+    Dialect.MESSAGES: frozenset(("content", "stop_reason", "usage")),
+    Dialect.GENERATE: frozenset(("candidates", "promptFeedback", "usageMetadata")),
 }
 """What an answer has, at least one of each: an object without them is none."""
 
@@ -184,6 +183,9 @@ def _gemini(ask: Ask, value: Json) -> Answer:
         finish,
         isinstance(blocked, str) or finish in DECLINED,
     )
+
+
+_READERS: Final = {Kind.OPENAI: _openai, Kind.ANTHROPIC: _anthropic, Kind.GEMINI: _gemini}
 
 
 def _text(value: Json, key: str) -> str:

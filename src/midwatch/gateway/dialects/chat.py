@@ -30,6 +30,9 @@ _OTHERS: Final = ("models", "fallbacks")
 _SEARCHES: Final = ("web_search_options", "search_parameters", "enable_search", "web_search")
 """By which providers (OpenAI, xAI, Alibaba) are told to search, for a fee of its own."""
 
+_AT_A_FEE: Final = frozenset((*_SEARCHES, "plugins", "tools", "preset"))
+"""Where else it may stand that something is to be done at a fee."""
+
 _OWN: Final = ("function", "custom")
 """Kinds of tools that the client runs itself."""
 
@@ -193,7 +196,7 @@ def _extras(contents: Contents, body: Json) -> dict[str, Any]:
     if prediction is not None:
         contents.anything(prediction)
     for name in _OTHERS:
-        if body.get(name) not in (None, [], [contents.model]):
+        if name in body and body.get(name) not in (None, [], [contents.model]):
             raise NotCarried(
                 f"{name}: the provider would choose among models that policy, price and budget have not judged;"
                 " list them under models.chains of the fleet file instead",
@@ -209,6 +212,8 @@ def _extras(contents: Contents, body: Json) -> dict[str, Any]:
 
 def _paid(contents: Contents, body: Json) -> tuple[str, ...]:
     """Return what the provider is to do beside answering, at a fee and with no bound."""
+    if _AT_A_FEE.isdisjoint(body) and not contents.model.endswith(":online"):
+        return ()
     found = [name for name in _SEARCHES if body.get(name) not in (None, False, {"mode": "off"})]
     plugins = objects_of(body.get("plugins"), "plugins")
     found += [f"plugin {str(plugin.get('id'))[:64]}" for plugin in plugins]

@@ -114,6 +114,8 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 def _named(headers: Pairs) -> frozenset[str]:
     """Return the headers that Connection names as belonging to the connection."""
+    if "connection" not in dict(headers):
+        return _NONE
     said = [value for name, value in headers if name == "connection"]
     if not said or said == ["keep-alive"]:
         return _NONE
@@ -140,12 +142,16 @@ def overridden(headers: Pairs, given: Mapping[str, str]) -> Pairs:
     return [*(pair for pair in headers if pair[0] not in names), *given.items()]
 
 
+_KEYS: Final = frozenset(("x-api-key", "x-goog-api-key", "api-key"))
+
+
 def presented(headers: Mapping[str, str], query: str = "") -> str:
     """Return the key that a client shows, wherever its SDK puts it; "" when it shows none."""
-    for name in ("x-api-key", "x-goog-api-key", "api-key"):
-        value = headers.get(name, "").strip()
-        if value:
-            return value
+    if not _KEYS.isdisjoint(headers):
+        for name in ("x-api-key", "x-goog-api-key", "api-key"):
+            value = headers.get(name, "").strip()
+            if value:
+                return value
     scheme, _, value = headers.get("authorization", "").strip().partition(" ")
     if value and scheme.lower() == "bearer":
         return value.strip()

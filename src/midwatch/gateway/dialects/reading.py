@@ -397,7 +397,7 @@ def ask_of(
     tokens += messages * counting.PER_MESSAGE + counting.PER_REQUEST
     results = contents.results
     whole = f"{contents.model}\x1f{_steady_ends(system)}\x1f{_steady_ends(said)}"
-    if any(name.startswith("x-midwatch-") for name in headers):
+    if "x-midwatch-" in "\n".join(headers):
         facts |= labels(headers)
     return Ask(
         kind,

@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
             if size > self._head_bytes:
                 reading.fail(BodyRefused(400, "malformed", "the body's trailers are too long"))
             return
-        reading.headers.append((NAMES.get(name) or name_of(name), str(value, "latin-1").strip()))
+        reading.headers.append((NAMES.get(name) or name_of(name), value.decode("latin-1").strip()))
         if size > self._head_bytes or len(reading.headers) > self._headers:
             self._check_head(reading)
 

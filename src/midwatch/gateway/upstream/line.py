@@ -112,7 +112,7 @@ class Line(asyncio.Protocol):
         reply = self._reply
         if reply is None or reply.headed:
             return  # a trailer, or closed in the meantime
-        reply.headers.append((NAMES.get(name) or name_of(name), str(value, "latin-1").strip()))
+        reply.headers.append((NAMES.get(name) or name_of(name), value.decode("latin-1").strip()))
         if len(reply.headers) > HEADERS:
             self._check_head(reply)
 
