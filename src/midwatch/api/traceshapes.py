@@ -173,9 +173,44 @@ class TrailShape(Shape):
     all_looked_at: bool
 
 
+class EnteredShape(Shape):
+    """A span with which a flagged result entered; `kinds` is empty where its content has expired."""
+
+    trace_id: str
+    span_id: str
+    turn: int
+    kinds: list[str]
+
+
+class TouchedShape(Shape):
+    """A content that came from a flagged result: with what was flagged itself (`exact`), or other words of it."""
+
+    trace_id: str
+    span_id: str
+    turn: int
+    where: str
+    exact: bool
+    excerpt: str
+    source: dict[str, str] = Field(alias="from")
+
+
+class SpreadShape(Shape):
+    """How far flagged results went: `turn` is the first in which one entered, `calls` how many calls were told of one
+    or repeat it, `turns` in which ones."""
+
+    entered: list[EnteredShape]
+    turn: int
+    calls: int
+    turns: list[int]
+    touched: list[TouchedShape]
+    more: int
+    all_looked_at: bool
+
+
 class WholeSession(SessionShape):
     outside: int
     items: list[TurnShape]
+    spread: SpreadShape | None = None
     trail: TrailShape | None = None
 
 

@@ -37,6 +37,9 @@ MAX_LABELS: Final = 500
 MAX_SPREAD: Final = 500
 """Spans that are named as touched."""
 
+MAX_SPREAD_LOOKED: Final = 400_000
+"""Characters of all contents together that are looked at for what came from flagged results: a tenth of a second."""
+
 SHINGLE: Final = 8
 """Words in a row that, said again, came from where they were said before."""
 
@@ -405,14 +408,18 @@ def spread(flagged: Mapping[str, Sequence[Flag]], sayings: Iterable[Saying]) -> 
     """Return the contents that came from flagged results, in the order of time.
 
     `flagged` are flags by the span of the result, `sayings` all contents, also the results themselves. A content is
-    touched when it is later than the result and repeats what was flagged, or a row of its words.
+    touched when it is later than the result and repeats what was flagged, or a row of its words. What was said before
+    the first flagged result takes nothing of MAX_SPREAD_LOOKED.
     """
+    left = MAX_SPREAD_LOOKED
     ordered = sorted(sayings, key=lambda one: (one.at_ns, one.span, one.kind))
     values: list[tuple[int, str, str]] = []
     rows: dict[bytes, tuple[int, str]] = {}
     found: list[Touched] = []
     for one in ordered:
-        text = one.text[:MAX_LOOKED]
+        text = one.text[:left]
+        if values or rows:
+            left -= len(text)
         source, exact, excerpt = _source(text, one, values, rows)
         if source is not None:
             found.append(Touched(one.span, source, one.kind, one.turn, exact, excerpt))

@@ -26,6 +26,7 @@ from midwatch.core.spans.form import (  # fmt: skip
 )
 from midwatch.core.spans.questions import BadQuestion
 from midwatch.core.spans.sessions import Session
+from midwatch.core.spans.spreading import is_flagged, spread_shown
 
 MAX_SPANS: Final = 50_000
 """Spans of a session that are looked at, the latest; of a longer one the summary says how long it is."""
@@ -89,7 +90,7 @@ def session_shown(
 ) -> dict[str, Any]:
     """Return a session as the API shows it. `states` are reports (JSON) by trace id and span id of their spans.
 
-    `value` is followed: `trail` says where it entered. Raises BadQuestion for one that cannot be.
+    `spread` says how far what is flagged went, if anything is. `value` is followed: `trail` says where it entered. Raises BadQuestion for one that cannot be.
     """
     rows = {(row[TRACE_ID], row[SPAN_ID]): (turn.number, row) for turn in session.turns for row in turn.spans}  # fmt: skip
     rows |= {(row[TRACE_ID], row[SPAN_ID]): (0, row) for row in session.outside}
@@ -103,6 +104,10 @@ def session_shown(
             item.update(changed)
         turns.append(item)
     found = {**session.item(), "outside": len(session.outside), "items": turns}
+    if any(is_flagged(row) for _, row in rows.values()):
+        sayings = _sayings(rows, told(Sought(_SAID, None, MAX_TOLD, latest=False)))
+        named = {_name(row): (number, row) for number, row in rows.values()}
+        found["spread"] = spread_shown(named, sayings, all_looked_at=len(sayings) < MAX_TOLD)
     if value is not None:
         found["trail"] = _trail(value, reports, rows, told)
     return found
