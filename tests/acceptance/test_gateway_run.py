@@ -37,7 +37,7 @@ head = {"authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "content-type
 body = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}).encode()
 while True:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, head), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, head), timeout=30) as answer:
             answer.read()
     except OSError as error:
         print(error, flush=True)
@@ -134,7 +134,7 @@ class Running:
             {"authorization": f"Bearer {key}", "content-type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())

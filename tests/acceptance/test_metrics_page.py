@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_metric_that_a_hub_serves_is_documented_and_the_reverse(tmp_path: Path) -> None:
     instance = Instance(tmp_path, {"sleeper": {"command": ["sleep", "600"]}})
-    with instance, urllib.request.urlopen(f"{instance.url}/metrics", timeout=10) as answer:
+    with instance, urllib.request.urlopen(f"{instance.url}/metrics", timeout=30) as answer:
         served = set(re.findall(r"^# TYPE (\S+)", answer.read().decode(), re.MULTILINE))
     page = (ROOT / "docs/reference/metrics.md").read_text()
     # the gateway's are compared in tests/integration/gateway/test_process.py

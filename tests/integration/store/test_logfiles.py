@@ -179,10 +179,10 @@ def test_links_and_pipes_are_no_logs(tmp_path: Path, reader: Reader) -> None:
 
 
 def test_a_pattern_that_would_take_others_for_ever_takes_no_time() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert Grep("(a+)+$").keep(["a" * 16_000 + "b"] * 50) == [False] * 50
     assert Grep("(x*)*(x*)*y").keep(["x" * 16_000]) == [False]
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_plain_word_and_a_pattern_find_the_same() -> None:

@@ -60,12 +60,12 @@ def test_a_tool_that_takes_too_long_is_left_behind(seen: Recording) -> None:
 
     @mw.tool(timeout_s=0.05)
     def slow() -> None:
-        release.wait(10)
+        release.wait(60)
 
     began = time.monotonic()
     with pytest.raises(mw.ToolTimeout, match=r"tool 'slow' took longer than its timeout_s=0.05"):
         slow()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     release.set()
     assert seen.spans[0]["attributes"]["error.type"] == "ToolTimeout"
     assert seen.told == ["call opened", "call done"]
