@@ -104,6 +104,14 @@ def _print_one(found: dict[str, Any]) -> None:
         show.out(what(turn, head))
         for change in records(turn.get("changes"))[:CHANGES]:
             show.out(f"   {_change(change)}")
+    if spread := record(found.get("spread")):
+        kinds = sorted(
+            {str(kind) for one in records(spread.get("entered")) for kind in one.get("kinds") or ()}
+        )
+        came = f"turn {number(spread.get('turn'))}" if spread.get("turn") else "no turn"
+        show.out(
+            f"Flagged ({show.line(', '.join(kinds) or 'expired')}): entered in {came}, spread to {number(spread.get('calls'))} calls"
+        )
 
     trail = record(found.get("trail"))
     if trail:

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from midwatch.core.contamination import NAME as CONTAMINATION
 from midwatch.core.contamination import Flag, flags_of
+from midwatch.core.spans.told import may_tell, results_in
 from midwatch.web import words
 
 MAX_SHOWN: Final = 300
@@ -143,8 +144,15 @@ def flagged(span: Mapping[str, Any]) -> list[str]:
 
 
 def reasons(content: Mapping[str, Any]) -> list[Flag]:
-    """Return what in a content that came from outside speaks to the model, and what stands around it."""
-    return flags_of(content["text"]) if content.get("kind") in ("result", "documents") else []
+    """Return what in a content that came from outside speaks to the model, and what stands around it: in a result, and
+    in the results that a call's messages tell."""
+    text, kind = str(content["text"]), content.get("kind")
+    if kind in ("result", "documents"):
+        return flags_of(text)
+    if kind == "input" and may_tell(text):
+        told = "\n".join(each for one in results_in(text) if one.fresh for each in one.texts)
+        return flags_of(told)
+    return []
 
 
 def groups(attributes: Mapping[str, Any]) -> list[Group]:
