@@ -35,7 +35,7 @@ from midwatch.core.spans.questions import (
 from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.tree import Forest, shown
 from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
-from midwatch.store.questions import asking, choosing, growing, lists, sampled, summed
+from midwatch.store.questions import asking, choosing, expired, growing, lists, sampled, summed
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
@@ -264,6 +264,7 @@ class EmbeddedQuestions:
             rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
             text = asking.cost(counted(view, rows), by, window, list(agents), _SAY, value)
             found = [*_all(view, text, value), *sampled.cost(view, by, window, agents)]
+            found += expired.cost(view, by, window, agents)
             return cost_of(by, found, groups, limit)
 
         return await self._spans.read(work)

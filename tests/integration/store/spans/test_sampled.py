@@ -15,7 +15,7 @@ from midwatch.core.calls.news import SCOPE
 from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Role, Signal
 from midwatch.core.spans.keeping import Expiry
-from midwatch.core.spans.questions import Choice, Metric, Window
+from midwatch.core.spans.questions import Choice, Cost, Metric, Window
 from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import SampleRule
 from midwatch.store.questions.embedded import EmbeddedQuestions
@@ -90,7 +90,7 @@ class House:
             SampleRule(name="failures", when="errors > 0", keep=1.0),
             SampleRule(keep=0.1),
         ]
-        self.steady_s = 0.0
+        self.steady_s, self.now = 0.0, NOON_S
         shelf = Shelf()
         self.all = MemorySpans(shelf)
         self.truth = MemoryQuestions(shelf, GROUPS, WINDOWS)
@@ -98,7 +98,12 @@ class House:
     async def open(self) -> None:
         books = Books(Terms(lambda: GROUPS, lambda _: WINDOWS, lambda: ("customer",)))
         self.store = EmbeddedSpans(
-            self.folder, self.manifest, Counts(), due=Due(age_s=0.0), settling=books
+            self.folder,
+            self.manifest,
+            Counts(),
+            due=Due(age_s=0.0),
+            settling=books,
+            clock=lambda: self.now,
         )
         await self.store.open()
         self.letting = self.store.letting(lambda: self.rules, GROUPS.get, lambda: self.steady_s)
@@ -139,6 +144,11 @@ def _sums(item: dict[str, Any]) -> dict[str, Any]:
     return {name: item.get(name) for name in SUMS}
 
 
+def _known(cost: Cost) -> list[Any]:
+    """Return what sums say of a cost: not how much of it was unpriced."""
+    return [cost.total_nusd, [{**row, "unpriced": None} for row in cost.rows]]
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     made = House(tmp_path / "spans")
@@ -167,6 +177,21 @@ async def test_cost_and_sums_are_of_everything_that_came(house: House) -> None:
     await house.sample()
     await house.cost_is_the_truth()
     await house.sums_are_the_truth()
+
+
+async def test_what_expired_costs_what_it_did_by_all_that_sums_are_split_by(house: House) -> None:
+    await house.put(*night(4))
+    await house.sample()
+    await house.put(*night(5, TRACES, 30))
+    whole = await house.ask.cost("session", WHOLE)
+    house.now += 90_000.0
+    await house.store.expire(Expiry({Signal.SPANS: MINUTE_NS + 40 * 3600 * S}))
+    assert (await house.ask.cost("session", WHOLE)).total_nusd < whole.total_nusd
+    end = MINUTE_NS + 50 * 3600 * S
+    for window in (WHOLE, Window(MINUTE_NS + 7 * 3600 * S, end), Window(MINUTE_NS + 3660 * S, MINUTE_NS + 7320 * S)):  # fmt: skip
+        for by in ("fleet", "agent", "group", "model", "provider", "day", "tag:customer"):
+            mine, true = [await q.cost(by, window) for q in (house.ask, house.truth)]
+            assert (by, _known(mine)) == (by, _known(true))
 
 
 async def test_what_the_gateway_carried_costs_the_same_by_all_that_it_is_asked_by(
@@ -246,9 +271,9 @@ async def test_a_line_is_forgotten_by_what_its_trace_said(house: House) -> None:
         # the spans beside it say nothing: they are of its trace
         await house.put(call("a", f"t{number}", **mine), call("b", f"t{number}"))
         await house.sample()
-        assert (await house.ask.cost("fleet", Window())).total_nusd == 19
+        assert (await house.ask.cost("session", Window())).total_nusd == 19
         await house.store.drop(what)
-        assert (await house.ask.cost("fleet", Window())).total_nusd == 9
+        assert (await house.ask.cost("session", Window())).total_nusd == 9
         assert [one["session"] for one in (await house.ask.sessions(Choice(), None, 10)).items] == ["s2"]  # fmt: skip
 
 
@@ -261,7 +286,8 @@ async def test_lines_leave_with_the_age_of_spans_and_become_one_segment(house: H
     old = Expiry({Signal.SPANS: NOON_NS + 300 * S}, {"else": {Signal.SPANS: NOON_NS}})
     await house.store.expire(old)
     assert sum(s.kind == GONE for s in house.manifest.named.segments) == 1
-    assert (await house.ask.cost("fleet", Window())).total_nusd == sum(range(17))
+    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(17))
     house.store._swept_at = 0.0
     await house.store.expire(old)
-    assert (await house.ask.cost("fleet", Window())).total_nusd == sum(range(5, 17))
+    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(5, 17))
+    assert (await house.ask.cost("fleet", Window())).total_nusd == sum(range(17))
