@@ -77,11 +77,14 @@ class Login:
             if self._file.read_text().strip().endswith(code):
                 self._file.unlink()
         secret = await self._logins.create(now)
-        return (
-            f"{self.cookie}={secret}; Path=/; Max-Age={round(LOGIN_S)}; HttpOnly; SameSite=Strict"
-        )
+        return self._header(secret, round(LOGIN_S))
 
     async def leave(self, secret: str) -> str:
         """End a login and return the Set-Cookie header that forgets it."""
         await self._logins.end(secret)
-        return f"{self.cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
+        return self._header("", 0)
+
+    def _header(self, secret: str, age_s: int) -> str:
+        # where people come by HTTPS, the cookie never travels without
+        secure = "; Secure" if (self.public_url or "").startswith("https://") else ""
+        return f"{self.cookie}={secret}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict{secure}"
