@@ -20,6 +20,7 @@ from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import SampleRule
 from midwatch.store.questions.embedded import EmbeddedQuestions
 from midwatch.store.questions.memory import MemoryQuestions
+from midwatch.store.spans import tidying
 from midwatch.store.spans.embedded import Due, EmbeddedSpans
 from midwatch.store.spans.gone import GONE
 from midwatch.store.spans.manifest import MemoryManifest
@@ -277,17 +278,20 @@ async def test_a_line_is_forgotten_by_what_its_trace_said(house: House) -> None:
         assert [one["session"] for one in (await house.ask.sessions(Choice(), None, 10)).items] == ["s2"]  # fmt: skip
 
 
-async def test_lines_leave_with_the_age_of_spans_and_become_one_segment(house: House) -> None:
+async def test_lines_leave_with_the_age_of_spans_and_become_one_segment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidying, "MANY", 5)
     house.rules = [SampleRule(keep=0.0)]
-    for number in range(17):
+    for number in range(6):
         await house.put(call(f"a{number}", f"t{number}", start_s=60.0 * number, cost_nusd=number))
         await house.sample()
-    assert sum(s.kind == GONE for s in house.manifest.named.segments) == 17
-    old = Expiry({Signal.SPANS: NOON_NS + 300 * S}, {"else": {Signal.SPANS: NOON_NS}})
+    assert sum(s.kind == GONE for s in house.manifest.named.segments) == 6
+    old = Expiry({Signal.SPANS: NOON_NS + 120 * S}, {"else": {Signal.SPANS: NOON_NS}})
     await house.store.expire(old)
     assert sum(s.kind == GONE for s in house.manifest.named.segments) == 1
-    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(17))
+    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(6))
     house.store._swept_at = 0.0
     await house.store.expire(old)
-    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(5, 17))
-    assert (await house.ask.cost("fleet", Window())).total_nusd == sum(range(17))
+    assert (await house.ask.cost("session", Window())).total_nusd == sum(range(2, 6))
+    assert (await house.ask.cost("fleet", Window())).total_nusd == sum(range(6))
