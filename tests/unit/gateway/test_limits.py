@@ -95,6 +95,14 @@ async def test_tokens_are_reckoned_with_at_their_worst_and_given_back(tmp_path: 
     assert (out.status, type_of(out)) == (429, "midwatch_limit")
 
 
+async def asked_once(slow: Slow) -> None:
+    """Wait until a call has its place."""
+    async with asyncio.timeout(30):
+        while not slow.asked:
+            await asyncio.sleep(0.005)
+    assert len(slow.asked) == 1
+
+
 async def test_calls_at_one_time_wait_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     slow = Slow([whole() for _ in range(4)])
     gate = Gate(tmp_path, slow, agent={"calls": {"limits": {"concurrent": 1}}}, real_time=True)
@@ -108,7 +116,7 @@ async def test_calls_at_one_time_wait_in_the_order_in_which_they_came(tmp_path: 
     for number in range(4):
         tasks.append(asyncio.create_task(one(number)))
         await asyncio.sleep(0.01)
-    assert len(slow.asked) == 1
+    await asked_once(slow)
     for count in range(1, 5):
         slow.let.release()
         async with asyncio.timeout(30):
@@ -125,7 +133,7 @@ async def test_who_waits_too_long_is_refused_and_who_leaves_is_forgotten(
     slow = Slow([whole() for _ in range(2)])
     gate = Gate(tmp_path, slow, agent={"calls": {"limits": {"concurrent": 1}}}, real_time=True)
     first = asyncio.create_task(gate.ask(CHAT, stream=False, **SMALL))
-    await asyncio.sleep(0.01)
+    await asked_once(slow)
     out = await gate.ask(CHAT, stream=False, **SMALL)
     assert (out.status, type_of(out), out.headed["retry-after"]) == (429, "midwatch_limit", "1")
     monkeypatch.setattr(lines, "WAIT_S", 30.0)

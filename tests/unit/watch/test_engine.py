@@ -26,6 +26,7 @@ from midwatch.watch.memory import (
     ScriptedLink,
     away,
 )
+from midwatch.watch.updates import PER_SECOND
 from midwatch.wire import items as wire
 from midwatch.wire.items import Item, Kind
 
@@ -96,7 +97,7 @@ class Night:
         return [i.kind for i in self.watch.open_incidents()]
 
 
-async def _until(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
+async def _until(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -328,7 +329,7 @@ async def test_the_loop_itself_finds_what_is_overdue() -> None:
     await watch.start()
     beat = wire.read(Kind.BEAT, {"agent": "quick"}, time.time())
     await watch.observe(Kind.BEAT, [beat])
-    await _until(lambda: night.book.saved, 3)
+    await _until(lambda: night.book.saved)
     late_s = night.only("hung-loop").opened_at - beat["at"]
     await watch.stop()
     assert 0.2 <= late_s < 1.2
@@ -489,11 +490,12 @@ async def test_a_fault_in_one_detector_does_not_blind_the_others(
 
 
 async def test_changes_are_published_and_busy_agents_are_bounded(night: Night) -> None:
+    began = time.monotonic()
     for _ in range(200):
         await night.beat("inbox", tokens=1)
     await _until(lambda: night.publisher.of("beat"))
     await asyncio.sleep(0.3)
     updates = [a for a in night.publisher.of("fleet") if a["agent"] == "inbox"]
-    assert 1 <= len(updates) <= 3
+    assert 1 <= len(updates) <= 2 + PER_SECOND * (time.monotonic() - began)
     await night.event("agent.state", state="parked")
-    await _until(lambda: night.publisher.of("fleet")[-1]["state"] == "parked", 2)
+    await _until(lambda: night.publisher.of("fleet")[-1]["state"] == "parked")
