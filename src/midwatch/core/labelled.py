@@ -104,8 +104,8 @@ _SPACE: Final = b" \t\n\r\f\v"
 _LOOKED: Final = 80
 """Bytes before a colon or an equals sign in which the quick look expects the end of the name."""
 
-MAX_AT: Final = 512
-"""Signs `@` that are looked at one by one before all is searched."""
+MAX_ONE_BY_ONE: Final = 512
+"""Signs `@` and `=` that are looked at one by one before all is searched."""
 
 _URL: Final = 4 + 128 + 1 + 6 * 256 + 64
 """Bytes of a URL up to its `@`, as `_USER` reads it."""
@@ -118,7 +118,7 @@ def hints_labels(data: bytes) -> bool:
     text stands there byte by byte."""
     return (
         any(map(_is_member, _before(_COLON, data)))
-        or any(map(_is_parameter, _before(_EQUALS, data)))
+        or any(map(_is_parameter, _before_equals(data)))
         or (_is_in_url(data) and _USER.search(data) is not None)
     )
 
@@ -126,7 +126,7 @@ def hints_labels(data: bytes) -> bool:
 def _is_in_url(data: bytes) -> bool:
     """Tell whether before some `@` there is what a URL begins with; a random byte of an id seldom has that."""
     at = data.find(b"@")
-    for _ in range(MAX_AT):
+    for _ in range(MAX_ONE_BY_ONE):
         if at < 0:
             return False
         near = data[max(0, at - _URL) : at]
@@ -136,10 +136,23 @@ def _is_in_url(data: bytes) -> bool:
     return True
 
 
-def _before(pattern: re.Pattern[bytes], data: bytes) -> Iterator[bytes]:
-    for hit in pattern.finditer(data):
-        at = hit.start()
-        yield data[max(0, at - _LOOKED) : at]
+def _before(pattern: re.Pattern[bytes], data: bytes, at: int = 0) -> Iterator[bytes]:
+    for hit in pattern.finditer(data, at):
+        place = hit.start()
+        yield data[max(0, place - _LOOKED) : place]
+
+
+def _before_equals(data: bytes) -> Iterator[bytes]:
+    """Yield the same of equals signs. Prose has hardly any: to jump from one to the next beats the search at first."""
+    at = data.find(b"=")
+    for _ in range(MAX_ONE_BY_ONE):
+        if at < 0:
+            return
+        if _EQUALS.match(data, at) is not None:
+            yield data[max(0, at - _LOOKED) : at]
+        at = data.find(b"=", at + 1)
+    if at >= 0:
+        yield from _before(_EQUALS, data, at)
 
 
 def _is_member(before: bytes) -> bool:

@@ -184,3 +184,11 @@ def test_twice_the_text_is_not_four_times_the_steps(piece: str) -> None:
         return seen
 
     assert steps(8_000) <= 2.5 * steps(4_000) + 100
+
+
+@pytest.mark.parametrize("sign", ["=", "@"])
+def test_behind_many_signs_that_say_nothing_one_that_does_is_found(sign: str) -> None:
+    for many in (0, 1, 511, 512, 513, 5_000):
+        data = f"{sign} " * many + "x?token=abc postgres://u:pw@h "
+        assert hints_labels(data.encode())
+        assert not hints_labels((f"{sign} " * many).encode())
