@@ -208,7 +208,9 @@ class Keeper(DurableLedger):
             self._orders.append(ask)
             self._awaited = self._awaited or awaited
         if "soon" in message:
-            self._expected = True
+            self._expected = self._is_open
+        if self._orders:
+            self._expected = False  # it has come, or there is something to do
         if "calendar" in message:
             self.calendar = calendar_in(message["calendar"])
         if "stop" in message:
