@@ -137,7 +137,8 @@ class Attempt:
         if isinstance(answer, affording.Share):
             self._share, answer = answer, None
         if answer is None:
-            asyncio.get_running_loop().call_soon(self._get_ready)
+            loop = call.task.get_loop() if call.task else asyncio.get_running_loop()
+            loop.call_soon(self._get_ready)
             answer = await affording.reserve(house, call, self._out, self.step, noted.worst_nusd)
         if isinstance(answer, Refusal):
             return Ended(answer)

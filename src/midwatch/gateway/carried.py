@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,6 +134,8 @@ class Carried:
     """The cheaper place that it went to since its budget was used up."""
     exhausted: Refused | None = None
     """The budget that it did not fit into."""
+    task: asyncio.Task[Any] | None = None
+    """The one that carries it, where it is known: to ask for it costs a system call."""
     killed: Refusal | None = None
     """Why it is to end now."""
     interrupt: Callable[[], object] | None = None

@@ -211,6 +211,7 @@ class Gateway:
             may_say=identity.labels,
             at=house.wall(),
             began=house.now(),
+            task=asyncio.current_task(),
         )
 
     # -- may it --------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Waiting:
         call, gone = self._call, self._gone
         if call.killed is not None or (gone is not None and gone.done()):
             raise Interrupted
-        self._task = asyncio.current_task()
+        self._task = call.task or asyncio.current_task()
         call.interrupt = self._end
         if gone is not None:
             gone.add_done_callback(self._end)

@@ -42,6 +42,8 @@ class Line(asyncio.Protocol):
 
     def __init__(self, owner: LineOwner, place: Place) -> None:
         self.place = place
+        self.loop = asyncio.get_running_loop()
+        """Asked for once: each time costs a system call."""
         self._owner = owner
         self._parser: Any = None
         self._reply: WireReply | None = None

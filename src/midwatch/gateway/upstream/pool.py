@@ -40,10 +40,9 @@ class Pool:
     def take(self, place: Place) -> Line | None:
         """Return a connection that stands, as far as anybody can know."""
         lines = self._resting.get(place)
-        now = asyncio.get_running_loop().time()
         while lines:
             line = lines.pop()
-            if line.usable and line.resting_until > now:
+            if line.usable and line.resting_until > line.loop.time():
                 return line
             line.drop()
         return None
@@ -56,7 +55,7 @@ class Pool:
 
     def rest(self, line: Line, for_s: float) -> None:
         """Keep a connection for the next request."""
-        loop = asyncio.get_running_loop()
+        loop = line.loop
         lines = self._resting.setdefault(line.place, [])
         if self._closed or len(lines) >= RESTING:
             line.drop()

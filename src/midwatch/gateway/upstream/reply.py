@@ -58,7 +58,7 @@ class WireReply:
 
     def __init__(self, line: Line, total_due: float, *, bodiless: bool) -> None:
         self._line: Line | None = line
-        self._loop = asyncio.get_running_loop()
+        self._loop = line.loop
         self._total_due = total_due
         self.status = 0
         self.headers: list[tuple[str, str]] = []

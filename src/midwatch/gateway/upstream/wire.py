@@ -48,8 +48,9 @@ class WireUpstream:
     async def open(self, request: Request) -> WireReply:
         address = address_of(request.url)
         head = head_of(address, request)
-        total_due = asyncio.get_running_loop().time() + request.total_s
         line = self._pool.take(address.place)
+        loop = asyncio.get_running_loop() if line is None else line.loop
+        total_due = loop.time() + request.total_s
         if line is not None:
             reply = WireReply(line, total_due, bodiless=request.method == "HEAD")
             try:
