@@ -66,6 +66,11 @@ def clickhouse(folder: Path | None = None) -> Iterator[ClickHouseServer]:
             shutil.rmtree(own, ignore_errors=True)
 
 
+async def rows(store: Any, sql: str) -> list[list[Any]]:
+    """Return what a store's database (`ClickHouseSpans`) says to a statement of a test."""
+    return await store.question(lambda ask: ask(sql, {}))
+
+
 _INSERT = re.compile(r"\s*INSERT INTO (\w+) (\([^)]*\)) FORMAT (\w+)\s*\Z")
 
 

@@ -19,22 +19,16 @@ from midwatch.store.clickhouse.questions import ClickHouseQuestions
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from clickhouse import ClickHouseServer, clickhouse
+from clickhouse import ClickHouseServer, rows
 from spans import NOON_NS, NOON_S, batch, call, content, point, record, span, trace_id
 
 T = trace_id("t").hex()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    with clickhouse() as running:
-        yield running
-
-
 @pytest.fixture
-async def hubs(server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]:
+async def hubs(clickhouse_server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]:
     """Two hubs over one database."""
-    address = server.fresh()
+    address = clickhouse_server.fresh()
     # nobody is in the middle of an insert: what is stored may be settled at once
     made = [ClickHouseSpans(ClickHouse(address), Counts(), lag_s=0.0) for _ in range(2)]
     for store in made:
@@ -42,10 +36,6 @@ async def hubs(server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]
     yield made
     for store in made:
         await store.stop()
-
-
-async def rows(store: ClickHouseSpans, sql: str) -> list[list[Any]]:
-    return await store.question(lambda ask: ask(sql, {}))
 
 
 async def test_other_tools_find_what_the_collector_writes(hubs: list[ClickHouseSpans]) -> None:
@@ -90,12 +80,12 @@ async def test_a_span_that_two_hubs_were_given_is_one(hubs: list[ClickHouseSpans
 
 
 async def test_what_two_hubs_stored_under_two_names_is_one_when_it_is_settled(
-    hubs: list[ClickHouseSpans], server: ClickHouseServer
+    hubs: list[ClickHouseSpans], clickhouse_server: ClickHouseServer
 ) -> None:
     one, two = hubs
     await one.append(batch(span("a", name="begun", rank=0)))
     # as if both had looked before either stored
-    client = ClickHouse(f"http://127.0.0.1:{server.port}/{one._client.database}")
+    client = ClickHouse(f"http://127.0.0.1:{clickhouse_server.port}/{one._client.database}")
     names = "agent, trace_id, span_id, rank, start_ns, name, kind, status, role, version"
     client.run(
         f"INSERT INTO otel_traces ({names}) SELECT agent, trace_id, span_id, 2, start_ns, 'done', kind, status, role, 2"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,33 +12,24 @@ from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expiry, due
 from midwatch.core.telemetry import AgentKeep, Keep
+from midwatch.store.clickhouse import levels, slices
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from clickhouse import ClickHouseServer, clickhouse
+from clickhouse import ClickHouseServer, rows
 from spans import NOON_NS, NOON_S, batch, content, point, record, span
 
 DAY_S = 86_400
 DAY_NS = DAY_S * 10**9
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    with clickhouse() as running:
-        yield running
-
-
 @pytest.fixture
-async def store(server: ClickHouseServer) -> AsyncIterator[ClickHouseSpans]:
-    made = ClickHouseSpans(ClickHouse(server.fresh()), Counts(), lag_s=0.0)
+async def store(clickhouse_server: ClickHouseServer) -> AsyncIterator[ClickHouseSpans]:
+    made = ClickHouseSpans(ClickHouse(clickhouse_server.fresh()), Counts(), lag_s=0.0)
     await made.open()
     yield made
     await made.stop()
-
-
-async def rows(store: ClickHouseSpans, sql: str) -> list[list[Any]]:
-    return await store.question(lambda ask: ask(sql, {}))
 
 
 async def names(store: ClickHouseSpans) -> list[str]:
@@ -123,10 +113,16 @@ async def test_a_size_lets_the_oldest_days_go_and_then_the_oldest_hours(
 async def test_sums_outlive_their_spans_and_go_by_months(store: ClickHouseSpans) -> None:
     await store.append(batch(span("a", "t1", start_s=-100 * DAY_S), span("b", "t2")))
     await store.settle(NOON_S)
-    spans = "SELECT sum(spans) FROM midwatch_minutes"
+    spans = (
+        "SELECT (SELECT sum(spans) FROM midwatch_minutes), (SELECT sum(spans) FROM midwatch_hours)"
+    )
     await store.expire(due(Keep(), await store.footprint(), NOON_S))
     assert await names(store) == ["b"]
-    assert await rows(store, spans) == [[2]]
     assert await rows(store, "SELECT count() FROM midwatch_traces FINAL") == [[1]]
+    # minutes that are in no hours yet stay, whatever their age
+    assert await rows(store, spans) == [[2, 0]]
+    await store.with_client(lambda client: levels.cut(client, slices.applied(client), now=True))
+    await store.expire(due(Keep(), await store.footprint(), NOON_S))
+    assert await rows(store, spans) == [[1, 2]]
     await store.expire(due(Keep(sums=40 * DAY_S), await store.footprint(), NOON_S))
-    assert await rows(store, spans) == [[1]]
+    assert await rows(store, spans) == [[1, 1]]

@@ -19,21 +19,16 @@ from midwatch.store.clickhouse.settling import Terms
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from clickhouse import ClickHouseServer
+from clickhouse import ClickHouseServer, rows
 from spans import NOON_NS, NOON_S, WINDOWS, S, batch, call, span
 
 DAY = Window(NOON_NS - 3_600 * S, NOON_NS + 82_800 * S)
 
 
 @pytest.fixture
-def server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
-    return clickhouse_server
-
-
-@pytest.fixture
-async def hubs(server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]:
+async def hubs(clickhouse_server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]:
     """Two hubs over one database; the second waits before it settles, as hubs do."""
-    address, terms = server.fresh(), Terms(lambda _: WINDOWS, lambda: ("customer",))
+    address, terms = clickhouse_server.fresh(), Terms(lambda _: WINDOWS, lambda: ("customer",))
     made = [
         ClickHouseSpans(ClickHouse(address), Counts(), terms=terms, lag_s=0.0),
         ClickHouseSpans(ClickHouse(address), Counts(), terms=terms),
@@ -43,10 +38,6 @@ async def hubs(server: ClickHouseServer) -> AsyncIterator[list[ClickHouseSpans]]
     yield made
     for store in made:
         await store.stop()
-
-
-async def rows(store: ClickHouseSpans, sql: str) -> list[list[Any]]:
-    return await store.question(lambda ask: ask(sql, {}))
 
 
 def some(first: int, last: int) -> list[Any]:
@@ -161,11 +152,11 @@ def span_at(number: int, days: int) -> Any:
 
 
 async def test_of_a_day_two_hundred_values_are_told_apart_and_stay_so(
-    server: ClickHouseServer,
+    clickhouse_server: ClickHouseServer,
 ) -> None:
     counts = Counts()
     terms = Terms(lambda _: WINDOWS, lambda: ("customer",))
-    one = ClickHouseSpans(ClickHouse(server.fresh()), counts, terms=terms, lag_s=0.0)
+    one = ClickHouseSpans(ClickHouse(clickhouse_server.fresh()), counts, terms=terms, lag_s=0.0)
     await one.open()
 
     def of(first: int, last: int, **more: Any) -> list[Any]:

@@ -169,7 +169,8 @@ def _add(client: ClickHouse, new: Slice, terms: Terms, done: Round) -> int:
         new, terms.tags(), terms.windows(models), since_ns - TRACE_NS, until_ns + TRACE_NS
     )
     rows = f"(SELECT * FROM {_ALL} FINAL WHERE {new.where} AND {_ENDED})"
-    adding.spans(client, _by(rows, new) if lines else traces.counted(rows))
+    mine = f"SELECT trace_id FROM {_ALL} WHERE {new.where}"
+    adding.spans(client, _by(rows, new, mine) if lines else traces.counted(rows, mine))
     if judged.before:
         near = f"start_ns BETWEEN {since_ns - TRACE_NS} AND {until_ns + TRACE_NS}"
         older = (
@@ -191,10 +192,10 @@ def _judged(new: Slice, bits: str) -> str:
     return f"(SELECT agent, trace_id, span_id, {bits} FROM {JUDGED} WHERE {of})"
 
 
-def _by(rows: str, new: Slice) -> str:
+def _by(rows: str, new: Slice, of: str) -> str:
     """Return span rows with what they count for: as just judged, else as before, else by default."""
     return (
-        f"(SELECT s.* EXCEPT counts, if(n.found = 1, n.bits, s.counts) AS counts FROM {traces.counted(rows)} AS s"
+        f"(SELECT s.* EXCEPT counts, if(n.found = 1, n.bits, s.counts) AS counts FROM {traces.counted(rows, of)} AS s"
         f" LEFT JOIN {_judged(new, 'counts AS bits, 1 AS found')} AS n"
         " ON n.agent = s.agent AND n.trace_id = s.trace_id AND n.span_id = s.span_id)"
     )
@@ -245,11 +246,19 @@ def _keep(client: ClickHouse, done: Slice, chosen: str) -> None:
     near = f"trace_id IN ({chosen}) AND start_ns BETWEEN {low} AND {high}"
     if far:
         near += f" AND trace_id NOT IN ({apart})"
-    _run(client, traces.keep(traces.counted(f"(SELECT * FROM {_ALL} FINAL WHERE {near})")), {})
+    _run(
+        client,
+        traces.keep(traces.counted(f"(SELECT * FROM {_ALL} FINAL WHERE {near})", chosen)),
+        {},
+    )
     if far:
         low, high = min(low, *(row[1] for row in far)), max(high, *(row[2] for row in far))
         where = f"trace_id IN ({apart}) AND start_ns BETWEEN {low} AND {high}"
-        _run(client, traces.keep(traces.counted(f"(SELECT * FROM {_ALL} FINAL WHERE {where})")), {})
+        _run(
+            client,
+            traces.keep(traces.counted(f"(SELECT * FROM {_ALL} FINAL WHERE {where})", apart)),
+            {},
+        )
 
 
 # -- what was removed --------------------------------------------------------------------------------
@@ -275,7 +284,7 @@ def mend(client: ClickHouse) -> None:
             f"ALTER TABLE {table} DELETE WHERE {gone_} SETTINGS mutations_sync = 1", several, timeout_s=300.0
         )  # fmt: skip
     rows = f"(SELECT * FROM {_ALL} FINAL WHERE trace_id IN ({dirty}))"
-    client.run(traces.keep(traces.counted(rows)), several, timeout_s=300.0)
+    client.run(traces.keep(traces.counted(rows, dirty)), several, timeout_s=300.0)
     client.run(
         f"ALTER TABLE {DIRTY} DELETE WHERE batch IN {{batches:Array(String)}} SETTINGS mutations_sync = 1",
         several,

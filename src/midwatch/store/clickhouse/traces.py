@@ -94,9 +94,11 @@ def older() -> list[str]:
     ]
 
 
-def counted(rows: str) -> str:
-    """Return span rows with what each counts for: by the verdicts that settling kept, and else by default."""
-    verdicts = "(SELECT agent, trace_id, span_id, counts AS kept, 1 AS judged FROM midwatch_verdicts FINAL)"
+def counted(rows: str, of: str | None = None) -> str:
+    """Return span rows with what each counts for: by the verdicts that settling kept, and else by default. `of` is a
+    query of their traces: no other verdicts are looked at then."""
+    where = "" if of is None else f" WHERE trace_id IN ({of})"
+    verdicts = f"(SELECT agent, trace_id, span_id, counts AS kept, 1 AS judged FROM midwatch_verdicts FINAL{where})"
     return (
         f"(SELECT s.*, if(v.judged = 1, v.kept, {BY_DEFAULT}) AS counts FROM {rows} AS s LEFT JOIN {verdicts} AS v"
         " ON v.agent = s.agent AND v.trace_id = s.trace_id AND v.span_id = s.span_id)"
