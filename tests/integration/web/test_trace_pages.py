@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from midwatch import web
 from midwatch.core.spans.form import Batch, ContentKind, Rank, Role, Row
+from midwatch.core.spans.questions import Page
 from midwatch.store.questions.memory import MemoryQuestions
 from midwatch.store.spans.memory import MemorySpans, Shelf
 
@@ -187,3 +188,34 @@ def test_what_speaks_to_the_model_is_marked_where_it_stands_and_found_by(
 @pytest.mark.parametrize("path", ["/traces/00", "/traces/zz", f"{TRACE}/spans/00", "/sessions/x", f"{TRACE}?below=zz"])  # fmt: skip
 def test_what_is_not_there_is_said(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
+
+
+class Sampled(MemoryQuestions):
+    """Questions as a store answers them that sampled."""
+
+    async def traces(self, choice: Any, after: Any, limit: int) -> Page:
+        found = await super().traces(choice, after, limit)
+        return Page([{**one, "weight": 10} for one in found.items], None, 1_234)
+
+    async def sessions(self, choice: Any, after: Any, limit: int) -> Page:
+        found = await super().sessions(choice, after, limit)
+        return Page([{**one, "left_out": 1} for one in found.items])
+
+    async def session(self, session: str, follow: str | None = None) -> Any:
+        found = await super().session(session, follow)
+        assert found is not None
+        return {**found, "items": [], "left_out": 2}
+
+
+async def test_pages_say_what_sampling_let_go() -> None:
+    shelf = Shelf()
+    await MemorySpans(shelf).append(Batch(spans=[call("a", session="s")]))
+    app = FastAPI()
+    clock = lambda: NOON_S + 60.0  # noqa: E731
+    app.include_router(web.build(FakeReader(), FakeBook(), clock=clock, questions=Sampled(shelf)))
+    pages = {path: Tags(TestClient(app).get(path).text).text for path in ("/traces", "/sessions", "/sessions/s")}  # fmt: skip
+    assert "stands for 10" in pages["/traces"]
+    assert "1,234 traces like that were let go by sampling" in pages["/traces"]
+    assert "1 trace let go" in pages["/sessions"]
+    assert "Sampling let go 2 traces of it" in pages["/sessions/s"]
+    assert "None of its turns was kept." in pages["/sessions/s"]
