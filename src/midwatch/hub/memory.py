@@ -1,4 +1,4 @@
-"""What this process holds of memory without need, given back to the system whenever it has worked and has time.
+"""What this process holds of memory without need, given back to the system when it has worked and when it rests.
 
 Two things stay otherwise. glibc keeps what threads freed: each has an arena of its own, of which only the top goes
 back by itself, and a burst of telemetry leaves tens of megabytes. And code that ran once, mostly while the process
@@ -70,10 +70,13 @@ class Memory:
         self._trim: Callable[[int], int] | None = getattr(library, "malloc_trim", None)
         self._advise: Callable[..., int] | None = getattr(library, "madvise", None)
 
-    def give_back(self) -> None:
-        """Do it now. Other threads may go on working: what they run comes back by itself, a page at a time."""
+    def trim(self) -> None:
+        """Give back what was freed, now. Other threads may go on working."""
         if self._trim is not None:
             self._trim(0)
+
+    def let_code_go(self) -> None:
+        """Unmap code, now. Other threads may go on working: what they run comes back by itself, a page at a time."""
         if self._advise is None:
             return
         try:
@@ -84,12 +87,22 @@ class Memory:
         for start, size in regions:
             self._advise(ctypes.c_void_p(start), ctypes.c_size_t(size), _DONTNEED)
 
+    def give_back(self) -> None:
+        """Do both."""
+        self.trim()
+        self.let_code_go()
+
     async def keep_low(self) -> None:
-        """Give back after the start, and from then on whenever there was work. Runs until it is cancelled."""
+        """Give back after the start; from then on what was freed whenever there was work, and code when there is no
+        more: what the next post or question runs had better stay. Runs until it is cancelled."""
         await asyncio.sleep(FIRST_S)
-        before = -WORKED_S
+        await asyncio.to_thread(self.give_back)
+        before, mapped = time.process_time(), False
         while True:
-            if time.process_time() - before >= WORKED_S:
-                await asyncio.to_thread(self.give_back)
-                before = time.process_time()
             await asyncio.sleep(LOOK_EVERY_S)
+            worked = time.process_time() - before >= WORKED_S
+            if worked:
+                await asyncio.to_thread(self.trim)
+            elif mapped:
+                await asyncio.to_thread(self.let_code_go)
+            before, mapped = time.process_time(), worked
