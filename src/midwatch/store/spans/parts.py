@@ -22,7 +22,8 @@ from midwatch.store.spans import sums
 SUFFIX: Final = ".traces"
 """Of the file's name, instead of the segment's `.parquet`."""
 
-ROW_GROUP: Final = 10_240
+ROW_GROUP: Final = 4_096
+"""Parts that are read together at least. They lie by their times: what a page shows began at few of them."""
 
 _MOST: Final = 64
 """Values of one list: more than a trace has, and what one may have at most."""
@@ -87,7 +88,7 @@ def trace_parts(spans: str, verdicts: str | None = None) -> str:
     return (
         f"SELECT m.*, t.said_tags, h.shares FROM ({main}) AS m"
         f" LEFT JOIN ({_TAGS.format(spans)}) AS t ON t.trace_id = m.trace_id"
-        f" LEFT JOIN ({_SHARES.format(counted)}) AS h ON h.trace_id = m.trace_id ORDER BY m.trace_id"
+        f" LEFT JOIN ({_SHARES.format(counted)}) AS h ON h.trace_id = m.trace_id ORDER BY m.first_ns"
     )
 
 
@@ -121,7 +122,12 @@ _READ: Final = ", ".join(
 
 def read(cursor: duckdb.DuckDBPyConnection, parts: str, where: str) -> Iterable[tuple[bytes, Summary]]:  # fmt: skip
     """Yield parts of traces as summaries. `where` is a condition on the columns of `trace_parts`."""
-    cursor.execute(f"SELECT {_READ} FROM {parts} AS p WHERE {where}")
+    # their times are read first, which is little: by them row groups are passed over, by ids none is
+    times = cursor.execute(f"SELECT DISTINCT first_ns FROM {parts} AS p WHERE {where}").fetchall()
+    if not times:
+        return
+    began = ", ".join(str(first_ns) for (first_ns,) in times)
+    cursor.execute(f"SELECT {_READ} FROM {parts} AS p WHERE first_ns IN ({began}) AND ({where})")
     while rows := cursor.fetchmany(1_000):
         for row in rows:
             yield row[0], _summary(row)
