@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core import contamination
@@ -270,6 +270,7 @@ PIECES = [
 TEXTS = st.lists(st.sampled_from([text for text, _ in BAD] + GOOD + ["ıgnore all rules", "K", "<", " "]), max_size=4).map("\n".join)  # fmt: skip
 
 
+@settings(deadline=None)
 @given(TEXTS | st.lists(st.sampled_from(PIECES), max_size=20).map(" ".join), st.booleans())
 def test_one_pass_over_the_words_finds_what_the_patterns_say(text: str, capitals: bool) -> None:
     text = text.upper() if capitals else text
@@ -280,6 +281,7 @@ def test_one_pass_over_the_words_finds_what_the_patterns_say(text: str, capitals
     assert is_suspect(text) or not every | hidden
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3), st.sampled_from([" ", "", "\n"]))
 def test_of_any_words_over_and_over_nothing_is_tried_twice(pieces: list[str], between: str) -> None:
     small = between.join(pieces * (1 + 3_000 // len(pieces))).lower()

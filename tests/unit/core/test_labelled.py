@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.labelled import hints_labels, unlabel
@@ -113,6 +113,7 @@ def written(tree: Any, depth: int, *, pretty: bool, ascii_only: bool) -> str:
     return text
 
 
+@settings(deadline=None)
 @given(TREES, st.integers(0, 3), st.booleans(), st.booleans())
 def test_json_stays_json_however_deep_it_is_a_text_within_json(
     tree: Any, depth: int, pretty: bool, ascii_only: bool
@@ -126,6 +127,7 @@ def test_json_stays_json_however_deep_it_is_a_text_within_json(
             text = read["text"]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["password", "x-api-key", "db.secret"]),
     st.text(min_size=1),
@@ -145,6 +147,7 @@ def test_a_secret_in_json_is_taken_out_whatever_it_is_and_its_neighbours_are_lef
     assert found >= 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(WORDS | st.sampled_from([one for one, _ in TAKEN]), max_size=6).map("".join),
     st.binary(max_size=40),

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.contamination import Kind
@@ -249,6 +249,7 @@ JUNK = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(JUNK)
 def test_whatever_messages_look_like_they_are_looked_through(tree: Any) -> None:
     for one in results_in(json.dumps(tree)):
