@@ -1,6 +1,6 @@
 """How an incident changes: from findings, clears, actions and people. Pure; every step returns a new one.
 
-One incident is open per (kind, agent). A finding for an open one counts, and can make it more severe,
+One incident is open per (kind, agent, subject). A finding for an open one counts, and can make it more severe,
 never less. What a finding said is kept beside the sentence, so that what was done can be said after it.
 """
 
@@ -10,7 +10,15 @@ from dataclasses import replace
 from datetime import tzinfo
 from typing import Any, Final
 
-from midwatch.core.incident import Action, Clear, Finding, Incident, IncidentState, Severity
+from midwatch.core.incident import (
+    SUBJECT,
+    Action,
+    Clear,
+    Finding,
+    Incident,
+    IncidentState,
+    Severity,
+)
 from midwatch.core.plain import clean
 from midwatch.core.times import show_time
 from midwatch.core.units import show_money
@@ -186,7 +194,10 @@ def _evidence(finding: Finding, item_id: str | None) -> dict[str, Any]:
     own: dict[str, Any] = {WHAT: finding.sentence, LAST_AT: finding.evidence_at}
     if item_id is not None:
         own[ITEMS] = [item_id]
-    return {**finding.evidence, **own}
+    if finding.subject:
+        own[SUBJECT] = finding.subject
+    said = {name: value for name, value in finding.evidence.items() if name != SUBJECT}
+    return {**said, **own}
 
 
 def _actions(finding: Finding, now: float) -> list[Action]:

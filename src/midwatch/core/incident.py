@@ -1,6 +1,6 @@
 """Findings and incidents. A finding is a detector's verdict; an incident is what a person sees.
 
-`kind` is the failure's id in the catalogue. One incident is open per (kind, agent); a repeated
+`kind` is the failure's id in the catalogue. One incident is open per (kind, agent, subject); a repeated
 finding raises its `count`. Times are Unix seconds.
 """
 
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+SUBJECT: Final = "subject"
+"""Where an incident's evidence says which one it is; no finding says it otherwise."""
 
 Severity = Literal["info", "warning", "critical"]
 
@@ -38,6 +41,8 @@ class Finding:
     """What the supervisor already did by itself: restart, park, kill."""
     transient: bool = False
     """True when the incident is over as soon as it is told (a gap that has ended)."""
+    subject: str = ""
+    """Which one, where an agent has several of a kind: of Midwatch itself the node of one of several hubs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Clear:
     agent: str
     reason: str
     at: float
+    subject: str = ""
+    """Of which one, as in `Finding`."""
 
 
 @dataclass(slots=True)
@@ -81,6 +88,11 @@ class Incident:
     acked_at: float | None = None
     actions: list[Action] = field(default_factory=list[Action])
     count: int = 1
+
+    @property
+    def subject(self) -> str:
+        """Return which one it is, where an agent has several of this kind; else an empty text."""
+        return str(self.evidence.get(SUBJECT, ""))
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape of `GET /api/incidents` (CONTRACT)."""

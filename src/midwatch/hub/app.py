@@ -119,7 +119,9 @@ class Hub:
 
     def _span_room(self) -> SpanRoom:
         """Return where telemetry comes in and lies."""
-        teller = Teller(self._note, self._incidents, self.clock, SELF)
+        several = self._watch if isinstance(self._watch, Together) else None
+        node, others = (self.settings.node, several.nodes) if several is not None else ("", None)
+        teller = Teller(self._note, self._incidents, self.clock, SELF, node=node, others=others)
         return SpanRoom(
             self._stores,
             self._roster,

@@ -73,7 +73,7 @@ class Together:
         lease_s: float = LEASE_S,
         name: str | None = None,
     ) -> None:
-        """`name` is this hub's among all that share these stores."""
+        """`name` is this hub's among all that share these stores: node:port."""
         self._shared = shared
         self._view = view
         self._book = book
@@ -85,6 +85,7 @@ class Together:
         self._lease_s = lease_s
         self._me = new_id()
         self._presence = f"{HUB}{name or self._me}"
+        self._there_at = time.monotonic()
         self._also: list[tuple[str, Take]] = []
         self._watch: Watch | None = None
         self._held_until = 0.0
@@ -153,6 +154,10 @@ class Together:
         """Return the names of the other hubs that run now. Raises StoreError."""
         return await self._shared.lease.held(HUB) - {self._presence}
 
+    async def nodes(self) -> frozenset[str]:
+        """Return the nodes on which the other hubs run. Raises StoreError."""
+        return frozenset(name.removeprefix(HUB).rpartition(":")[0] for name in await self.others())
+
     async def tell(self, topic: str, what: dict[str, Any]) -> None:
         """Tell the other hubs. Raises StoreError."""
         data = json.dumps({"from": self._me, **what}, default=str).encode(errors="replace")
@@ -201,14 +206,29 @@ class Together:
     async def _keep_there(self) -> None:
         while True:
             await asyncio.sleep(min(RENEW_S, self._lease_s / 3))
-            await self._be_there()
+            try:
+                await self._be_there()
+            except (
+                Exception
+            ):  # the top of a long-lived loop: without it no order would reach this hub any more
+                log.exception("that this hub is there is not told")
 
     async def _be_there(self) -> None:
         """Say that this hub runs. Apart from the watch, which nothing may delay."""
         try:
-            await self._shared.lease.hold(self._presence, self._lease_s)
+            number = await self._shared.lease.hold(self._presence, self._lease_s)
         except StoreError as error:
             log.debug("that this hub is there is not told: %s", error)
+            return
+        now = time.monotonic()
+        if number is not None:
+            self._there_at = now
+            return
+        if now - self._there_at > self._lease_s:
+            # what this hub left when it was killed would be over: another one is called so, and an order would reach
+            # but one of the two
+            log.warning("another hub is called %r, too; name its node (--node)", self._presence)
+            self._presence, self._there_at = f"{self._presence} {self._me}", now
 
     async def _begin_watch(self, number: int) -> None:
         async with self._turn:

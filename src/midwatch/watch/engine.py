@@ -93,7 +93,7 @@ class Watch:
         self._publisher = publisher
         self._clock = clock
         self._wakes = by_wake(load())
-        self._open: dict[tuple[str, str], Incident] = {}
+        self._open: dict[tuple[str, str, str], Incident] = {}
         self._unsaved: dict[str, Incident] = {}
         self._is_urgent = False
         self._later: asyncio.TimerHandle | None = None
@@ -126,11 +126,11 @@ class Watch:
         """
         recent = await self._book.page(state=None, agent=None, after=None, limit=KNOWN)
         for incident in await self._book.open_incidents():
-            self._open[incident.kind, incident.agent] = incident
+            self._open[incident.kind, incident.agent, incident.subject] = incident
         self._known_items = {
             item for i in (*recent, *self._open.values()) for item in steps.items_of(i)
         }
-        for agent in {agent for _, agent in self._open}:
+        for agent in {agent for _, agent, _ in self._open}:
             self._show(agent)
         self._recall_usual()
         now = self._ticked_at = self._clock()
@@ -287,7 +287,7 @@ class Watch:
 
     def _take(self, verdict: Finding | Clear, item_id: str | None, now: float) -> None:
         """Change the incidents in memory; `_save` makes it durable and acts on it."""
-        key = (verdict.kind, verdict.agent)
+        key = (verdict.kind, verdict.agent, verdict.subject)
         incident = self._open.get(key)
         zone = self._view.zone
         if isinstance(verdict, Clear):
@@ -370,7 +370,7 @@ class Watch:
 
     def _replace(self, incident: Incident) -> None:
         """Take a new form of an incident, which may be over while a newer one of its kind is open."""
-        key = (incident.kind, incident.agent)
+        key = (incident.kind, incident.agent, incident.subject)
         held = self._open.get(key)
         if held is not None and held.id == incident.id:
             self._open[key] = incident
@@ -472,9 +472,10 @@ class Watch:
 
     def _drop_strangers(self, now: float) -> None:
         """Resolve incidents of agents that are no longer there."""
-        for kind, agent in list(self._open):
+        for kind, agent, subject in list(self._open):
             if agent != MIDWATCH and self._view.look(agent) is None:
-                self._take(Clear(kind, agent, "no longer in the fleet file", now), None, now)
+                gone = Clear(kind, agent, "no longer in the fleet file", now, subject)
+                self._take(gone, None, now)
 
     # --- small things
 

@@ -28,3 +28,13 @@ def test_a_clock_that_jumped_is_a_warning_until_it_goes_evenly_again() -> None:
 
 def test_an_agent_has_no_word_about_the_hubs_clock() -> None:
     assert verdict("clock.jumped", "it jumped", agent="inbox") is None
+
+
+def test_of_several_hubs_each_has_its_own_incident() -> None:
+    for kind, name, word in (("clock.jumped", "clock-jump", Finding), ("disk.full", "disk-full", Finding), ("disk.fine", "disk-full", Clear)):  # fmt: skip
+        data = {"reason": "it is", "node": "hub2"}
+        item = {"id": "i", "agent": "midwatch", "at": NOW, "kind": kind, "data": data}
+        told = load()[name].judge(Facts("midwatch", item, NOW, Agent(command=["x"])))
+        assert isinstance(told, word)
+        assert told.subject == "hub2"
+        assert not isinstance(told, Finding) or told.sentence == "midwatch: hub2: it is"

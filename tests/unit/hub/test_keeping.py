@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -415,7 +416,7 @@ async def test_a_jump_is_an_event_and_its_end_one_only_while_its_incident_is_ope
     assert events == []
     jumped = Reckoned("b", 1.0, 1.0 + YEAR_S, 1.0, need_s=DAY_S, off_s=YEAR_S)
     await news(jumped)
-    book.open = [type("Open", (), {"kind": "clock-jump"})()]
+    book.open = [type("Open", (), {"kind": "clock-jump", "subject": ""})()]
     await news(even)
     assert [event["kind"] for event in events] == ["clock.jumped", "clock.steady"]
     assert events[0]["data"] == {
@@ -424,3 +425,31 @@ async def test_a_jump_is_an_event_and_its_end_one_only_while_its_incident_is_ope
         "need_s": DAY_S,
         "aged": 1.0,
     }
+
+
+async def test_of_several_hubs_each_tells_of_itself_and_of_nodes_where_none_runs() -> None:
+    events: list[dict[str, Any]] = []
+
+    async def append(item: dict[str, Any]) -> None:
+        events.append(item)
+
+    async def others() -> set[str]:
+        return {"here", "there"}
+
+    book: Any = NoIncidents()
+    book.open = [
+        SimpleNamespace(kind=kind, subject=node)
+        for kind, node in (("disk-full", "there"), ("disk-full", "gone"), ("clock-jump", "here"))
+    ]
+    teller = Teller(append, book, lambda: 5.0, "midwatch", node="here", others=others)
+    await teller.of_disk(Guarded(Level.FINE, "fine", 1, 2))
+    await teller.of_clock(Reckoned("b", 1.0, 1.0, 1.0))
+    await teller.of_disk(Guarded(Level.LOW, "low", 1, 2))
+    await teller.of_disk(Guarded(Level.FINE, "fine", 1, 2))
+    told = [(event["kind"], event["data"]["node"]) for event in events]
+    assert told == [
+        ("disk.fine", "gone"),
+        ("clock.steady", "here"),
+        ("disk.low", "here"),
+        ("disk.fine", "here"),
+    ]

@@ -65,7 +65,7 @@ class House:
         return SimpleNamespace(start=start, stop=stop, observe=observe)
 
     @asynccontextmanager
-    async def together(self, also: Any = None) -> AsyncIterator[Together]:
+    async def together(self, also: Any = None, name: str = "here") -> AsyncIterator[Together]:
         async def nothing() -> None: ...
 
         made = Together(
@@ -79,7 +79,7 @@ class House:
             counts=self.counts,
             clock=lambda: 0.0,
             lease_s=LEASE_S,
-            name="here",
+            name=name,
         )
         if also is not None:
             made.hear("more", also)
@@ -122,6 +122,30 @@ async def test_a_hub_knows_who_else_is_there_and_hears_what_they_tell_it() -> No
         await house.bus.tell("more", json.dumps({"from": "there", "n": 2}).encode())
         await house.until(lambda: bool(heard))
     assert heard == [{"from": "there", "n": 2}], "what it told itself it does not take"
+
+
+async def test_of_two_hubs_of_one_name_the_later_one_takes_another() -> None:
+    house = House()
+
+    async def hold(name: str, ttl_s: float) -> int | None:
+        del ttl_s
+        return None if name == "hub:here:8700" else 1
+
+    house.lease.hold = hold  # type: ignore[method-assign]
+    async with house.together(name="here:8700") as hub:
+        assert hub.name == "hub:here:8700", "as long as it may be its own end before"
+        await house.until(lambda: hub.name.startswith("hub:here:8700 "))
+
+
+async def test_a_hub_knows_on_which_nodes_others_run() -> None:
+    house = House()
+
+    async def held(prefix: str) -> frozenset[str]:
+        return frozenset({f"{prefix}here", f"{prefix}there:80", f"{prefix}::1:80 0Z"})
+
+    house.lease.held = held  # type: ignore[method-assign]
+    async with house.together() as hub:
+        assert await hub.nodes() == {"there", "::1"}
 
 
 async def test_a_hub_whose_lease_lapsed_meanwhile_begins_anew() -> None:

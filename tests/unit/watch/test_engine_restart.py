@@ -69,3 +69,24 @@ async def test_a_runaway_that_nobody_stopped_is_not_usual_to_the_next_hub(field:
         history = [AgentHistory("prices", beats[-60:])]
     (incident,) = book.saved.values()
     assert incident.count == 64
+
+
+async def test_of_several_hubs_one_whose_disk_is_fine_ends_no_other_ones_incident() -> None:
+    fleet, book = Fleet(agents={}), MemoryBook()
+
+    async def told(watch: Watch, kind: str, **data: str) -> list[str]:
+        raw = {"agent": "midwatch", "at": START, "kind": kind, "data": {"reason": "it is", **data}}
+        await watch.observe(Kind.EVENT, [wire.read(Kind.EVENT, raw, START)])
+        return sorted(incident.subject for incident in watch.open_incidents())
+
+    watch = _watch(FleetView(fleet, node="home", now=START), fleet, book, MemoryDeliveries())
+    await watch.start()
+    for node in ("a", "b", "b"):
+        await told(watch, "disk.full", node=node)
+    await watch.stop()
+    watch = _watch(FleetView(fleet, node="home", now=START), fleet, book, MemoryDeliveries())
+    await watch.start()
+    assert await told(watch, "disk.low", node="a") == ["a", "b"], "also after a restart"
+    assert await told(watch, "disk.fine") == ["a", "b"]
+    assert await told(watch, "disk.fine", node="b") == ["a"]
+    await watch.stop()

@@ -16,15 +16,16 @@ def clock_jump(facts: Facts) -> Verdict:
     if facts.agent != MIDWATCH:
         return None
     reason = text_of(facts.data, "reason") or "the hub's wall clock jumped"
-    at = facts.item["at"]
+    node, at = text_of(facts.data, "node") or "", facts.item["at"]
     if facts.item["kind"] == "clock.steady":
-        return Clear(KIND, MIDWATCH, reason, at)
+        return Clear(KIND, MIDWATCH, reason, at, node)
     return Finding(
         kind=KIND,
         agent=MIDWATCH,
         severity="warning",
-        sentence=told(facts, reason),
+        sentence=told(facts, f"{node}: {reason}" if node else reason),
         reason="the wall clock against the steady one, more than five minutes apart",
         evidence_at=at,
         evidence=dict(facts.data),
+        subject=node,
     )

@@ -16,16 +16,17 @@ def disk_full(facts: Facts) -> Verdict:
     if facts.agent != MIDWATCH:
         return None
     reason = text_of(facts.data, "reason") or "the hub's disk has little room"
-    at = facts.item["at"]
+    node, at = text_of(facts.data, "node") or "", facts.item["at"]
     if facts.item["kind"] == "disk.fine":
-        return Clear(KIND, MIDWATCH, reason, at)
+        return Clear(KIND, MIDWATCH, reason, at, node)
     is_full = facts.item["kind"] == "disk.full"
     return Finding(
         kind=KIND,
         agent=MIDWATCH,
         severity="critical" if is_full else "warning",
-        sentence=told(facts, reason),
+        sentence=told(facts, f"{node}: {reason}" if node else reason),
         reason="free space of the hub's disk against hub.keep.free",
         evidence_at=at,
         evidence=dict(facts.data),
+        subject=node,
     )
