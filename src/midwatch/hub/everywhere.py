@@ -4,7 +4,8 @@ hub took it.
     asked hub: begin → each other hub: its queues → begun … → queues here, the shared store, queues here
                → end → each other hub: posts under way, its queues → ended …
 
-A hub that does not answer, or goes away meanwhile, makes the order fail: it is never told as done where it is not.
+A hub that does not answer, goes away or is started meanwhile makes the order fail: it is never told as done where it is
+not. A message may be lost between hubs, so what nobody answered is said again; whoever hears it twice does it once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from midwatch.wire.ids import new_id
 TOPIC: Final = "forget"
 
 LOOK_S: Final = 2.0
-"""How often it is looked whether hubs that have not answered are still there."""
+"""How often hubs that have not answered are told again, and it is looked whether they are still there."""
 
 ORDER_S: Final = 1_800.0
 """How long a hub waits for the end of an order whose asker may have died, and an asker for an answer."""
@@ -69,6 +70,8 @@ class Everywhere:
         """Answers that are waited for, by the order's step and the hub's name."""
         self._orders: dict[str, Forgetting] = {}
         """Orders of others that have begun here."""
+        self._answers: dict[str, dict[str, Any] | None] = {}
+        """What was answered to steps of others' orders; None while one is carried out."""
         others.hear(TOPIC, self._take)
 
     async def forget(self, what: Selector) -> tuple[Proof, int]:
@@ -79,7 +82,10 @@ class Everywhere:
         said = {"what": as_json(what)}
         await self._ask({"order": order, "do": "begin", **said}, asked)
         proof, queued = await self._life.forget(what)
-        return proof, queued + await self._ask({"order": order, "do": "end"}, asked)
+        queued += await self._ask({"order": order, "do": "end"}, asked)
+        if late := await self._others.others() - asked:
+            raise StoreError(_not_done(sorted(late), "was started meanwhile"))
+        return proof, queued
 
     async def _ask(self, message: dict[str, Any], asked: Iterable[str]) -> int:
         """Tell the others, and return the sum of what they answer once all have. Raises StoreError."""
@@ -90,9 +96,8 @@ class Everywhere:
             return 0
         self._waiting |= {(step, name): answer for name, answer in answers.items()}
         try:
-            await self._others.tell(TOPIC, message)
             async with asyncio.timeout(ORDER_S):
-                await self._all(answers)
+                await self._all(message, answers)
             return sum(answer.result() for answer in answers.values())
         except TimeoutError:
             late = sorted(name for name, answer in answers.items() if not answer.done())
@@ -103,9 +108,12 @@ class Everywhere:
                 if not answer.cancel() and not answer.cancelled():
                     answer.exception()  # of several that failed the first is told
 
-    async def _all(self, answers: Mapping[str, asyncio.Future[int]]) -> None:
+    async def _all(
+        self, message: dict[str, Any], answers: Mapping[str, asyncio.Future[int]]
+    ) -> None:
         left = set(answers.values())
         while left:
+            await self._others.tell(TOPIC, message)
             done, left = await asyncio.wait(left, timeout=LOOK_S)
             for answer in done:
                 answer.result()
@@ -120,8 +128,14 @@ class Everywhere:
     async def _take(self, said: dict[str, Any]) -> None:
         if said["do"] == "answer":
             self._take_answer(said)
-        else:
-            self._others.spawn(self._carry(said))
+            return
+        step = f"{said['order']} {said['do']}"
+        if step not in self._answers:
+            self._answers[step] = None
+            asyncio.get_running_loop().call_later(ORDER_S, self._answers.pop, step, None)
+            self._others.spawn(self._carry(step, said))
+        elif (answer := self._answers[step]) is not None:
+            self._others.spawn(self._answer(answer))
 
     def _take_answer(self, said: dict[str, Any]) -> None:
         answer = self._waiting.get((said["step"], said["name"]))
@@ -132,18 +146,25 @@ class Everywhere:
         else:
             answer.set_exception(StoreError(_not_done([said["name"]], f"says: {said['error']}")))
 
-    async def _carry(self, said: dict[str, Any]) -> None:
+    async def _carry(self, step: str, said: dict[str, Any]) -> None:
         order, removed, error = said["order"], 0, None
         try:
             if said["do"] == "begin":
                 await self._begin(order, of_json(said["what"]))
             else:
                 removed = await self._end(order)
-        except (StoreError, ValueError) as failed:
+        except StoreError as failed:
             error = str(failed)
             log.warning("an order to delete is not carried out here: %s", error)
-        step = f"{order} {said['do']}"
+        except Exception as failed:  # whatever it is, who asked waits for an answer
+            error = f"a fault of the hub ({type(failed).__name__}); its log has more"
+            log.exception("an order to delete is not carried out here")
         answer = {"do": "answer", "step": step, "name": self._others.name, "removed": removed, "error": error}  # fmt: skip
+        if step in self._answers:
+            self._answers[step] = answer
+        await self._answer(answer)
+
+    async def _answer(self, answer: dict[str, Any]) -> None:
         try:
             await self._others.tell(TOPIC, answer)
         except StoreError as failed:
@@ -189,7 +210,7 @@ def as_json(what: Selector) -> dict[str, Any]:
 
 
 def of_json(said: Mapping[str, Any]) -> Selector:
-    """Return the order that `as_json` wrote. Raises ValueError for what is none."""
+    """Return the order that `as_json` wrote."""
     return Selector(
         signals=frozenset(map(Signal, said["signals"])),
         agents=frozenset(said["agents"]),

@@ -31,7 +31,11 @@ class End:
 
     def __init__(self, town: Town, name: str, removed: int = 0) -> None:
         self.town, self.name, self.removed = town, f"hub:{name}", removed
-        self.deaf = self.broken = False
+        self.deaf = self.broken = self.faulty = False
+        self.also = ""
+        """A hub that is started when this one begins."""
+        self.loses = 0
+        """So many messages to it are lost."""
         self.tasks: list[asyncio.Task[None]] = []
         self.begun: list[Forgetting] = []
         town.ends[self.name] = self
@@ -47,8 +51,12 @@ class End:
 
     async def tell(self, topic: str, what: dict[str, Any]) -> None:
         for other in tuple(self.town.ends.values()):
-            if other is not self and not other.deaf:
-                await other.take(json.loads(json.dumps(what)))
+            if other is self or other.deaf:
+                continue
+            if other.loses:
+                other.loses -= 1
+                continue
+            await other.take(json.loads(json.dumps(what)))
 
     def spawn(self, work: Any) -> None:
         self.tasks.append(asyncio.create_task(work))
@@ -64,6 +72,10 @@ class End:
         self.town.log.append((self.name, "begin"))
         if self.broken:
             raise StoreError("the disk is full")
+        if self.faulty:
+            raise RuntimeError("a fault")
+        if self.also:
+            End(self.town, self.also)
         self.begun.append(Forgetting(what))
         return self.begun[-1]
 
@@ -114,6 +126,35 @@ async def test_a_hub_that_goes_away_fails_the_order(monkeypatch: pytest.MonkeyPa
     with pytest.raises(StoreError, match="hub b went away"):
         await waiting
     assert asked.everywhere._waiting == {}
+
+
+@pytest.mark.parametrize(("to_asked", "to_other"), [(0, 2), (1, 0), (2, 1)])
+async def test_a_message_that_is_lost_is_told_again_and_done_once(
+    monkeypatch: pytest.MonkeyPatch, to_asked: int, to_other: int
+) -> None:
+    monkeypatch.setattr(everywhere, "LOOK_S", 0.01)
+    town = Town()
+    asked, other = End(town, "a", 1), End(town, "b", 2)
+    asked.loses, other.loses = to_asked, to_other
+    async with asyncio.timeout(20):
+        assert (await asked.everywhere.forget(WHAT))[1] == 3
+    assert town.log == [(other.name, "begin"), (asked.name, "store"), (other.name, "end")]
+
+
+async def test_a_fault_of_another_hub_fails_the_order_at_once() -> None:
+    town = Town()
+    asked, other = End(town, "a"), End(town, "b")
+    other.faulty = True
+    with pytest.raises(StoreError, match=r"hub b says: a fault of the hub \(RuntimeError\)"):
+        await asked.everywhere.forget(WHAT)
+
+
+async def test_a_hub_that_is_started_meanwhile_fails_the_order() -> None:
+    town = Town()
+    asked = End(town, "a")
+    End(town, "b").also = "c"
+    with pytest.raises(StoreError, match="hub c was started meanwhile"):
+        await asked.everywhere.forget(WHAT)
 
 
 async def test_a_hub_that_is_silent_fails_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
