@@ -40,6 +40,9 @@ MAX_SPREAD: Final = 500
 MAX_SPREAD_LOOKED: Final = 400_000
 """Characters of all contents together that are looked at for what came from flagged results: a tenth of a second."""
 
+MAX_VALUES: Final = 500
+"""Texts that were flagged themselves and are looked for in what came later."""
+
 SHINGLE: Final = 8
 """Words in a row that, said again, came from where they were said before."""
 
@@ -413,7 +416,7 @@ def spread(flagged: Mapping[str, Sequence[Flag]], sayings: Iterable[Saying]) -> 
     """
     left = MAX_SPREAD_LOOKED
     ordered = sorted(sayings, key=lambda one: (one.at_ns, one.span, one.kind))
-    values: list[tuple[int, str, str]] = []
+    values: dict[str, str] = {}
     rows: dict[bytes, tuple[int, str]] = {}
     found: list[Touched] = []
     for one in ordered:
@@ -426,11 +429,9 @@ def spread(flagged: Mapping[str, Sequence[Flag]], sayings: Iterable[Saying]) -> 
             if len(found) >= MAX_SPREAD:
                 break
         if one.kind in ("result", "documents") and one.span in flagged:
-            values += [
-                (one.at_ns, fold(flag.value), one.span)
-                for flag in flagged[one.span]
-                if len(fold(flag.value)) >= 4
-            ]
+            for flag in flagged[one.span]:
+                if len(value := fold(flag.value)) >= 4 and len(values) < MAX_VALUES:
+                    values.setdefault(value, one.span)
             for row in _shingles(text):
                 if len(rows) >= MAX_SHINGLES:
                     break
@@ -441,11 +442,11 @@ def spread(flagged: Mapping[str, Sequence[Flag]], sayings: Iterable[Saying]) -> 
 def _source(
     text: str,
     one: Saying,
-    values: Sequence[tuple[int, str, str]],
+    values: Mapping[str, str],
     rows: Mapping[bytes, tuple[int, str]],
 ) -> tuple[str | None, bool, str]:
     folded = " ".join(text.casefold().split())
-    for _, value, span in values:
+    for value, span in values.items():
         if span != one.span and value in folded:
             hit = re.search(re.escape(value), folded)
             return span, True, around(folded, *hit.span()) if hit is not None else ""

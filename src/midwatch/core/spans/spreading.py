@@ -10,8 +10,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
+from midwatch.core.contamination import (
+    MAX_SPREAD,
+    MAX_SPREAD_LOOKED,
+    Flag,
+    Touched,
+    flags_of,
+    spread,
+)
 from midwatch.core.contamination import NAME as CONTAMINATION
-from midwatch.core.contamination import Flag, Touched, flags_of, spread
 from midwatch.core.difference import Saying
 from midwatch.core.spans.form import EVALUATIONS, ROLE, Role, Row
 from midwatch.core.spans.judging import OURSELVES
@@ -34,15 +41,20 @@ def is_flagged(row: Row) -> bool:
 
 def spread_shown(rows: Mapping[str, tuple[int, Row]], sayings: Sequence[Saying], *, all_looked_at: bool) -> dict[str, Any] | None:  # fmt: skip
     """Return where what is flagged entered and where it went; None when nothing is flagged. `rows` are the session's
-    spans by the names that `sayings` give them, each with the number of its turn."""
+    spans by the names that `sayings` give them, each with the number of its turn; `all_looked_at` tells whether those are
+    all contents of the session."""
     flagged = {name for name, (_, row) in rows.items() if is_flagged(row)}
     if not flagged:
         return None
     sources = list(_sources(one for one in sayings if one.span in flagged))
     flags: dict[str, list[Flag]] = {}
+    left = MAX_SPREAD_LOOKED
     for one in sources:
-        flags.setdefault(one.span, []).extend(flags_of(one.text))
+        flags.setdefault(one.span, []).extend(flags_of(one.text[:left]))
+        left = max(0, left - len(one.text))
     others = [one for one in sayings if not (one.span in flagged and one.kind in _SOURCES)]
+    since = min((one.at_ns for one in sources), default=0)
+    size = sum(len(one.text) for one in (*others, *sources) if one.at_ns >= since)
     found = spread(flags, [*others, *sources])
     calls = {one.span for one in found if rows[one.span][1][ROLE] == _CALL}
     turns = {rows[name][0] for name in flagged}
@@ -56,7 +68,7 @@ def spread_shown(rows: Mapping[str, tuple[int, Row]], sayings: Sequence[Saying],
         "turns": sorted({rows[one.span][0] for one in found}),
         "touched": [_touched(one) for one in found[:MAX_SHOWN]],
         "more": max(0, len(found) - MAX_SHOWN),
-        "all_looked_at": all_looked_at,
+        "all_looked_at": all_looked_at and size <= MAX_SPREAD_LOOKED and len(found) < MAX_SPREAD,
     }  # fmt: skip
 
 

@@ -105,9 +105,10 @@ def session_shown(
         turns.append(item)
     found = {**session.item(), "outside": len(session.outside), "items": turns}
     if any(is_flagged(row) for _, row in rows.values()):
-        sayings = _sayings(rows, told(Sought(_SAID, None, MAX_TOLD, latest=False)))
+        contents = list(told(Sought(_SAID, None, MAX_TOLD, latest=False)))
+        sayings = _sayings(rows, contents)
         named = {_name(row): (number, row) for number, row in rows.values()}
-        found["spread"] = spread_shown(named, sayings, all_looked_at=len(sayings) < MAX_TOLD)
+        found["spread"] = spread_shown(named, sayings, all_looked_at=len(contents) < MAX_TOLD)
     if value is not None:
         found["trail"] = _trail(value, reports, rows, told)
     return found

@@ -123,3 +123,12 @@ def test_when_the_flagged_content_has_expired_the_flag_is_still_told() -> None:
     spread = night.shown()["spread"]
     assert [one["kinds"] for one in spread["entered"]] == [[]]
     assert (spread["calls"], spread["touched"]) == (0, [])
+
+
+def test_what_was_not_looked_at_is_told() -> None:
+    night = Night()
+    night.span(1, "execute_tool", result=PAGE)
+    night.span(2, "chat", output="and so on " * 39_000)
+    assert night.shown()["spread"]["all_looked_at"] is True
+    night.span(3, "chat", output="and so on " * 2_000)
+    assert night.shown()["spread"]["all_looked_at"] is False
