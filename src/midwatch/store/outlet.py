@@ -255,6 +255,15 @@ class DiskOutlet:
         for file in await self._run(self._closed_files):
             # one after another: what is put meanwhile waits for one of them at most
             await self._run(partial(self._rewrite, file, change))
+        await self._run(self._sync)
+
+    def _sync(self) -> None:
+        """Have names of files on the disk, too: what was taken out is not to be there again after a loss of power."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _closed_files(self) -> list[_File]:
         self._close()  # the next body begins a file
