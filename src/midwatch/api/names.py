@@ -23,7 +23,14 @@ MAX_KNOWN: Final = 100
 _PORTS: Final = {"http": 80, "https": 443}
 
 _PASSED_ON: Final = frozenset(
-    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
+    {
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
 )
 """What proxies add. Read only to trust less: a request that has one did not begin on this machine."""
 
