@@ -6,6 +6,7 @@ Whoever brings another store adds its opener to `PLACES`; the suites then hold f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from midwatch.core.counts import Counts
@@ -78,7 +80,9 @@ class _Gathering(EmbeddedSpans):
 
     async def append(self, batch: Batch) -> Kept:
         kept = await super().append(batch)
-        await asyncio.to_thread(self._engine.gather, 1)
+        # behind a question this would be a line in the log: a span that is longer than the intake takes
+        with contextlib.suppress(duckdb.OutOfRangeException):
+            await asyncio.to_thread(self._engine.gather, 1)
         return kept
 
 

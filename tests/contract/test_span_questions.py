@@ -88,6 +88,14 @@ async def test_traces_come_newest_first_in_pages_without_gap_or_repeat(ask: Any)
         assert [one["at"] for one in found] == sorted((o["at"] for o in found), reverse=True)
 
 
+async def test_a_call_that_is_open_counts_for_nothing_yet(place: Place) -> None:
+    store, q = await place.opened()
+    await store.append(batch(call("a", rank=Rank.OPEN.value), call("b", start_s=1)))
+    (one,) = (await q.traces(ALL, None, 10)).items
+    assert (one["spans"], one["open"], one["calls"], one["input_tokens"], one["cost_nusd"]) == (2, 1, 1, 100, 5)  # fmt: skip
+    assert (await q.cost("fleet", HOUR)).total_nusd == 5
+
+
 async def test_an_open_trace_has_no_duration(place: Place) -> None:
     store, q = await place.opened()
     await store.append(batch(span("a", rank=Rank.OPEN.value), span("b", parent="a")))

@@ -93,8 +93,28 @@ def _asked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
 def picking(choice: Choice, sources: Sources, say: Dialect, value: Values) -> str | None:
     """Return a query of trace ids outside of which no trace is chosen, by the one thing that few say; None when
     nothing is asked that one of its rows must say."""
+    for asked in _picked(choice, say, value):
+        rows = [(asked.of_span, sources.spans)]
+        if sources.parts is not None:
+            rows.append((asked.of_part, sources.parts))
+        return " UNION ALL ".join(
+            f"SELECT trace_id FROM {of} AS p WHERE {_says(says, asked)}" for says, of in rows
+        )
+    return None
+
+
+def picked(choice: Choice, say: Dialect, value: Values) -> str | None:
+    """Return the same as a condition on rows of parts, whatever they are parts of."""
+    return next((_says(one.of_part, one) for one in _picked(choice, say, value)), None)
+
+
+def _says(column: str, asked: _Asked) -> str:
+    return f"({column})" if asked.holds == "max({})" else f"({column}) > 0"
+
+
+def _picked(choice: Choice, say: Dialect, value: Values) -> Iterator[_Asked]:
+    """Yield at most one thing that is asked, which one row must say: the first of what few say."""
     alone = [
-        # what few say first
         Choice(sessions=choice.sessions),
         Choice(users=choice.users),
         Choice(runs=choice.runs),
@@ -110,14 +130,8 @@ def picking(choice: Choice, sources: Sources, say: Dialect, value: Values) -> st
     ]
     for one in alone:
         for asked in _asked(one, say, value):
-            rows = [(asked.of_span, sources.spans)]
-            if sources.parts is not None:
-                rows.append((asked.of_part, sources.parts))
-            several = "" if asked.holds == "max({})" else " > 0"
-            return " UNION ALL ".join(
-                f"SELECT trace_id FROM {of} AS p WHERE ({says}){several}" for says, of in rows
-            )
-    return None
+            yield asked
+            return
 
 
 def _number(condition: str) -> str:
@@ -177,6 +191,18 @@ def traces(
     )
 
 
+def of_one(choice: Choice, say: Dialect, value: Values) -> str:
+    """Return the condition for parts that are all there is of their trace: nothing has to be put together."""
+    holding = ["true"]
+    for one in _asked(choice, say, value):
+        # the greatest, the least and the sum of one row are what it says
+        alone = one.holds.replace("max(", "(").replace("min(", "(").replace("sum(", "(")
+        holding.append(alone.replace("{}", one.of_part))
+    window = choice.window
+    holding.append(f"first_ns >= {value(window.since_ns)} AND first_ns < {value(window.until_ns)}")
+    return " AND ".join(holding)
+
+
 def named(sources: Sources) -> str:
     """Return the text that gives `trace_id, session, last_ns` of every row that tells of a session."""
     last = "start_ns + coalesce(duration_ns, 0) AS last_ns"
@@ -200,10 +226,12 @@ def sessions(
     after: tuple[int, str] | None = None,
     limit: int = 100,
     pairs: str | None = None,
+    gone: str | None = None,
 ) -> str:
     """Return the text that gives `session, last_ns` of the sessions chosen, newest end first, one more than the limit
     when there are more. A session is all traces that tell of it. `pairs` is a query of `trace_id, session`, each once,
-    of the only sessions that can be chosen."""
+    of the only sessions that can be chosen; `gone` tells of sessions what no source does, in rows with the columns of
+    parts and `session` (a query in parentheses)."""
     if pairs is None:
         pairs = f"SELECT DISTINCT trace_id, session FROM ({named(sources)}) AS n"
     asked = list(_asked(choice, say, value))
@@ -217,8 +245,14 @@ def sessions(
         # any trace of it may hold the text
         holding.append(f"max(CASE WHEN t.trace_id IN ({found}) THEN 1 ELSE 0 END) = 1")
     having = f" HAVING {' AND '.join(holding)}" if holding else ""
+    told = f"({_told(sources, asked)}) AS t JOIN ({pairs}) AS n ON n.trace_id = t.trace_id"
+    if gone is not None:
+        said = "".join(f"{one.of_part} AS f{n}, " for n, one in enumerate(asked))
+        told = (
+            f"(SELECT t.*, n.session FROM {told}"
+            f" UNION ALL SELECT NULL, first_ns, last_ns, {said}session FROM {gone} AS g) AS t"
+        )
     return (
-        f"SELECT session, max(last_ns) FROM ({_told(sources, asked)}) AS t"
-        f" JOIN ({pairs}) AS n ON n.trace_id = t.trace_id"
+        f"SELECT session, max(last_ns) FROM {told}"
         f" GROUP BY session{having} ORDER BY 2 DESC, session DESC LIMIT {limit + 1}"
     )

@@ -11,14 +11,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from midwatch.core.spans.facts import Fact
 from midwatch.core.spans.form import SPANS, Signal
-from midwatch.core.spans.questions import Choice, Page, Window
+from midwatch.core.spans.questions import Choice, Item, Page, Window
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.store.questions import asking, choosing, sampled
 from midwatch.store.questions.dialect import DuckDb, Values
@@ -26,6 +25,7 @@ from midwatch.store.questions.judged import blobs, counted, judged
 from midwatch.store.questions.pages import cursor_of
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
+from midwatch.store.spans.folded import GONE, SESSIONS
 from midwatch.store.spans.known import TRACE_NS, VERDICTS
 
 _SAY: Final = DuckDb()
@@ -76,9 +76,9 @@ def _narrowed(view: View, window: Window, before_ns: int | None) -> Iterator[Win
 
 
 def _newest(view: View) -> int:
-    """Return when the newest span began, of those that are not open."""
+    """Return about when the newest span began, of those that are not open."""
     times = [each.bounds[Signal.SPANS][1] for each in view.layout.generations]
-    times += [s.to_ns for s in view.layout.segments if s.kind == Signal.SPANS.value]
+    times += [s.to_ns for s in view.layout.segments if s.kind in (Signal.SPANS.value, GONE)]
     return max(times)
 
 
@@ -96,60 +96,81 @@ def _as_told(view: View, every: choosing.Sources, rows: Sequence[Any]) -> bool:
 
 def sessions(view: View, choice: Choice, after: tuple[int, str] | None, limit: int) -> Page:
     """Return a page of sessions, newest end first."""
-    every = sampled.beside(view, sources(view, choice))
+    every, left = sources(view, choice), view.gone(SESSIONS)
     value = Values(_SAY)
     said = _picking(view, choice, every, value)
-    rows: list[Any] = []
-    mine = every
     if said is not None:
-        mine = _of_candidates(view, every, f"trace_id IN ({said})", value)
-        rows = _sessions(view, choice, mine, after, limit)
+        # no text is known to stand in what is gone
+        of_left = (
+            "false" if choice.text is not None else choosing.picked(choice, _SAY, value) or "true"
+        )
+        mine = _of_candidates(view, every, left, f"trace_id IN ({said})", of_left, value)
+        rows = _sessions(view, choice, *mine, after, limit)
     else:
+        rows = []
+        mine = every, left
         newest = _newest(view) if after is None else after[0]
         for since in (*(newest - width for width in _WIDTHS_NS), _FIRST):
             # the sessions that ended then are just those of which anything ended then
-            mine = _of_candidates(view, every, f"last_ns >= {since}", Values(_SAY))
-            rows = _sessions(view, choice, mine, after, limit)
+            ended = f"last_ns >= {since}"
+            mine = _of_candidates(view, every, left, ended, ended, Values(_SAY))
+            rows = _sessions(view, choice, *mine, after, limit)
             if len(rows) > limit:
                 break
     chosen = [row[0] for row in rows[:limit]]
-    found, left = _of_sessions(view, mine, chosen)
     more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
-    items = [
-        session_item(name, found[name]) | ({"left_out": left[name]} if left[name] else {})
-        for name in chosen
-    ]
-    return Page(items, more)
+    return Page(_session_items(view, mine[0], chosen), more)
 
 
 _PAIRS: Final = "SELECT trace_id, session FROM sessions_now"
 
 
-def _of_candidates(view: View, every: choosing.Sources, which: str, value: Values) -> choosing.Sources:  # fmt: skip
-    """Note in `sessions_now` the traces of every session one of whose traces is told of by such a row; return what is
-    told of those traces. `which` is a condition on `trace_id` and `last_ns`."""
+def _of_candidates(view: View, every: choosing.Sources, left: str | None, which: str, of_left: str, value: Values) -> tuple[choosing.Sources, str | None]:  # fmt: skip
+    """Note in `sessions_now` the traces of every session one of whose traces is told of by such a row, or what is left
+    of which says so; return what is told of those traces, and what is left of those sessions. `which` is a condition on
+    `trace_id` and `last_ns`."""
     told = choosing.named(every)
     candidates = f"SELECT session FROM ({told}) AS n WHERE {which}"
+    if left is not None:
+        candidates += f" UNION ALL SELECT session FROM {left} AS g WHERE {of_left}"
     view.cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE sessions_now AS SELECT DISTINCT trace_id, session"
-        f" FROM ({told}) AS n WHERE session IN ({candidates})",
+        f"CREATE OR REPLACE TEMP TABLE candidates_now AS SELECT DISTINCT session FROM ({candidates}) AS c",
         value.given,
     )
-    return _among(every, "SELECT trace_id FROM sessions_now")
+    among = "session IN (SELECT session FROM candidates_now)"
+    view.cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE sessions_now AS SELECT DISTINCT trace_id, session FROM ({told}) AS n WHERE {among}"
+    )
+    mine = _among(every, "SELECT trace_id FROM sessions_now")
+    return mine, None if left is None else f"(SELECT * FROM {left} AS g WHERE {among})"
 
 
-def _sessions(view: View, choice: Choice, told: choosing.Sources, after: tuple[int, str] | None, limit: int) -> list[Any]:  # fmt: skip
+def _sessions(view: View, choice: Choice, told: choosing.Sources, left: str | None, after: tuple[int, str] | None, limit: int) -> list[Any]:  # fmt: skip
     value = Values(_SAY)
     found = _found(view, choice, value)
-    return _all(view, choosing.sessions(choice, told, _SAY, value, found, after, limit, _PAIRS), value)  # fmt: skip
+    return _all(view, choosing.sessions(choice, told, _SAY, value, found, after, limit, _PAIRS, left), value)  # fmt: skip
 
 
-def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> tuple[dict[str, Summary], Counter[str]]:  # fmt: skip
-    """Return what these sessions come to, and how many traces of each sampling let go."""
+def _session_items(view: View, told: choosing.Sources, chosen: Sequence[str]) -> list[Item]:
+    """Return these sessions, with what sampling let go of them."""
+    found, left = _of_sessions(view, told, chosen), sampled.of_sessions(view, chosen)
+    items: list[Item] = []
+    for session in chosen:
+        whole, gone = found[session], left.get(session)
+        if gone is None:
+            items.append(session_item(session, whole))
+            continue
+        traces = whole.traces.count + gone.traces
+        whole.merge(gone.whole)
+        items.append(session_item(session, whole) | {"traces": traces, "left_out": gone.traces})
+    return items
+
+
+def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> dict[str, Summary]:
+    """Return what these sessions come to, of traces that are there."""
     found = {name: Summary() for name in chosen}
-    left = Counter[str]()
     if not chosen:
-        return found, left
+        return found
     value = Values(_SAY)
     text = (
         "SELECT n.session, n.trace_id, min(t.first_ns), max(t.last_ns)"
@@ -157,15 +178,13 @@ def _of_sessions(view: View, told: choosing.Sources, chosen: Sequence[str]) -> t
         f" WHERE {_SAY.among('n.session', value(list(chosen)))} GROUP BY ALL"
     )
     rows = _all(view, text, value)
+    if not rows:
+        return found
     since, until = min(row[2] for row in rows), max(row[3] for row in rows)
-    traces = sorted({row[1] for row in rows})
-    whole, gone = summaries(view, traces, since, until), sampled.summaries(view, traces)
+    whole = summaries(view, sorted({row[1] for row in rows}), since, until)
     for session, trace, *_ in rows:
-        left[session] += trace in gone
-        for part in (whole.get(trace), gone.get(trace)):
-            if part is not None:
-                found[session].merge(part)
-    return found, left
+        found[session].merge(whole[trace])
+    return found
 
 
 # -- what is told of traces ------------------------------------------------------------------------

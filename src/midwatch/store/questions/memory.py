@@ -94,7 +94,7 @@ _PLACE: Final = CONTENTS.at["place"]
 
 def counted(row: Row) -> bool:
     """Tell whether a span's usage counts, by the default rule."""
-    return row[ROLE] in COUNTED
+    return row[ROLE] in COUNTED and row[RANK] != Rank.OPEN
 
 
 class MemoryQuestions:

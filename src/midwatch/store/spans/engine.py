@@ -11,6 +11,7 @@ few, and what changes all the time is not for columns.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Generator, Sequence
@@ -79,6 +80,9 @@ class Engine:
         self.sealed = 0
         self.lock = threading.Lock()
         """Held while a commit and what memory knows of it come together, and while a view is taken."""
+        self._gathering = threading.Lock()
+        """Held while spans are gathered. What was gathered is known under `lock`."""
+        self._numbers = itertools.count(1)
         self._base: duckdb.DuckDBPyConnection | None = None
         self._layout: Layout | None = None
 
@@ -274,23 +278,35 @@ class Engine:
         return pins
 
     def gather(self, rows: int) -> None:
-        """Gather what spans come to of which so many are left, see `gathered`. One at a time. Raises duckdb.Error."""
-        with self.pinned() as layout:
-            for each in layout.generations:
-                with contextlib.closing(self.cursor()) as cursor:
-                    made = gathered(cursor, each.name, each.gathered, rows, self._drop)
-                with self.lock:
-                    before, each.gathered = each.gathered, made
-                for chunk in before:
-                    if chunk not in made:
-                        chunk.pins.retire()
+        """Gather what spans come to of which so many are left, see `gathered`. From any thread; one goes after the
+        other. Raises duckdb.Error."""
+        with self._gathering:
+            for each in self.layout.generations:
+                if _left(each) >= rows:
+                    self._gather(each)
+
+    def _gather(self, generation: Generation) -> None:
+        with self.lock:
+            if generation not in self.layout.generations:
+                return  # sealed meanwhile, or all was opened anew
+            cursor = self.cursor()
+            # not what else there is: whoever drops something waits for its files
+            generation.pins.pin()
+        try:
+            with contextlib.closing(cursor):
+                before, number = generation.gathered, next(self._numbers)
+                made = gathered(cursor, generation.name, before, number, self._drop)
+            with self.lock:
+                generation.gathered = made
+            for chunk in before:
+                if chunk not in made:
+                    chunk.pins.retire()
+        finally:
+            generation.pins.unpin()
 
     def left(self) -> int:
         """Return of how many spans is not gathered what they come to, in the generation that has most of them."""
-        return max(
-            each.rows[Signal.SPANS] - (each.gathered[-1].until if each.gathered else 0)
-            for each in self.layout.generations
-        )
+        return max(map(_left, self.layout.generations))
 
     def _drop(self, table: str) -> None:
         with contextlib.suppress(duckdb.Error):  # when all is closed it is gone anyway
@@ -299,3 +315,8 @@ class Engine:
     def key(self, row: Row) -> Key:
         """Return the key of a span's row."""
         return self.agents[row[AGENT]] + row[TRACE_ID] + row[SPAN_ID]
+
+
+def _left(generation: Generation) -> int:
+    chunks = generation.gathered
+    return generation.rows[Signal.SPANS] - (chunks[-1].until if chunks else 0)

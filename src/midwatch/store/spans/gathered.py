@@ -7,6 +7,9 @@ has them gathered behind it, in a thread of its own.
 A chunk is two tables in memory: the parts of traces that segments have beside them, and sums by minute. Chunks halve:
 one that is no longer than what comes after it is gathered anew with that, so that there are few, and no row is
 gathered more than a handful of times.
+
+Both are by default, as rows are that no verdict is kept on. A verdict on a row that is not sealed there is only when
+the span was sealed before under another start: until that is found out (`repeated`) a chunk counts it as if it were new.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +42,9 @@ OF_SUMS: Final = (
     " input_tokens, cached_tokens, output_tokens, cost_nusd, cost_from"
 )
 """The columns of spans that sums are made of, and the verdicts on them found by."""
+
+AGAIN_S: Final = 60.0
+"""How soon it is tried again after it failed; until then rows are added up when they are asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -82,28 +89,28 @@ def gathered(
     cursor: duckdb.DuckDBPyConnection,
     name: str,
     before: Sequence[Chunk],
-    rows: int,
+    number: int,
     drop: Callable[[str], None],
 ) -> tuple[Chunk, ...]:
     """Return the chunks of a generation with all its rows in them; `before` is what it had. `name` is the
-    generation's in SQL, `drop` removes a table. Raises duckdb.Error."""
+    generation's in SQL, `number` one that no chunk ever had, `drop` removes a table. Raises duckdb.Error."""
     kept = list(before)
     found = cursor.execute(f"SELECT max(rowid) + 1 FROM {name}.spans").fetchall()
     since, until = (kept[-1].until if kept else 0), found[0][0] or 0
-    if until - since < rows:
+    if until <= since:
         return tuple(before)
     while kept and kept[-1].until - kept[-1].since <= until - since:
         since = kept.pop().since
     mine = f"(SELECT {COLUMNS[Signal.SPANS]} FROM {name}.spans WHERE rowid >= {since} AND rowid < {until})"
-    tables = [f"memory.main.{kind}_{name}_{since}_{until}" for kind in ("parts", "sums")]
+    tables = [f"memory.main.{kind}_{name}_{number}" for kind in ("parts", "sums")]
 
     def gone() -> None:
         for table in tables:
             drop(table)
 
     try:
-        cursor.execute(f"CREATE OR REPLACE TABLE {tables[0]} AS {parts.trace_parts(mine)}")
-        cursor.execute(f"CREATE OR REPLACE TABLE {tables[1]} AS {sums_of(mine)}")
+        cursor.execute(f"CREATE TABLE {tables[0]} AS {parts.trace_parts(mine)}")
+        cursor.execute(f"CREATE TABLE {tables[1]} AS {sums_of(mine)}")
     except BaseException:
         with contextlib.suppress(duckdb.Error):  # the first error is the one to tell
             gone()
@@ -112,8 +119,8 @@ def gathered(
 
 
 class Gatherer:
-    """Gathers in a thread of its own, one time after the other. `gather` does it for all generations of which so many
-    rows are left; `left` says how many are of the one that has most."""
+    """Gathers in a thread of its own. `gather` does it for all generations of which so many rows are left; `left` says
+    how many are of the one that has most."""
 
     def __init__(
         self, gather: Callable[[int], None], left: Callable[[], int], rows: int = ROWS
@@ -123,18 +130,23 @@ class Gatherer:
         self._rows = rows
         self._thread = ThreadPoolExecutor(1, "spans-gather")
         self._job: Future[None] | None = None
+        self._again_at = 0.0
 
     def behind(self, asked: bool) -> None:
         """Have gathered what a question found left, if it asked for that, and if it is much. From any thread."""
-        if asked and (self._job is None or self._job.done()) and self._left() >= self._rows:
+        if not asked or (self._job is not None and not self._job.done()):
+            return
+        if self._left() >= self._rows and time.monotonic() >= self._again_at:
             with contextlib.suppress(RuntimeError):  # the store is being closed
-                self._job = self._thread.submit(self._safely)
+                self._job = self._thread.submit(self.gather)
 
-    def _safely(self) -> None:
+    def gather(self) -> None:
+        """Gather now, in this thread. What cannot be gathered is told in the log."""
         try:
             self._gather(self._rows)
         except duckdb.Error as error:
             # nothing is lost by it: the rows are added up when they are asked for
+            self._again_at = time.monotonic() + AGAIN_S
             log.warning("what is new in the telemetry was not summed up: %s", first_line(error))
 
     def stop(self) -> None:
