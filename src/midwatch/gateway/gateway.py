@@ -112,7 +112,8 @@ class Gateway:
             hold = self._holds.find(agent) if agent else None
             if hold is not None:
                 return self._turn_away(incoming, out, found, identity, refusals.held(hold, agent))
-            self.house.ledger.expect()
+            if found.dialect is not Dialect.COUNT:  # nothing is reserved for that
+                self.house.ledger.expect()
             limit = min(_limits(self.house.settings, identity.payer).body, MAX_BODY_BYTES)
             taken = await self._intake.take(incoming, found, headers, identity.payer, limit)
             try:

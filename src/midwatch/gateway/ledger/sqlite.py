@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -178,6 +178,16 @@ class SqliteEngine:
             self._open_db().execute("COMMIT")
         except sqlite3.Error as error:
             raise _down(error) from error
+
+    @contextlib.contextmanager
+    def impatient(self) -> Generator[None]:
+        """Within it no transaction waits for that of another process. Raises LedgerDown."""
+        self.rows("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            if self._db is not None:
+                self.rows(f"PRAGMA busy_timeout = {BUSY_S * 1e3:.0f}")
 
     def rollback(self) -> None:
         if self._db is not None and self._db.in_transaction:
