@@ -37,9 +37,6 @@ def onward_of(house: House, call: Carried, attempt: Try) -> Onward:
     place = attempt.place
     provided = call.settings.providers[place.provider]
     headers, path = translating.onward(call, place, rehearsed=house.rehearsed)
-    if place.kind is not call.ask.kind:
-        dialect = translating.ask_of(call, place).dialect
-        house.counts[f"translation.{call.ask.dialect.value}_to_{dialect.value}"] += 1
     secret = provided.secrets.get(attempt.key, "")
     if house.rehearsed:
         # its bill is by call, for comparison with the ledger
@@ -53,7 +50,11 @@ def onward_of(house: House, call: Carried, attempt: Try) -> Onward:
 
 def request_of(house: House, call: Carried, attempt: Try, onward: Onward, body: bytes) -> Request:
     """Return the request for an attempt with this body (`body_for`), to be sent now."""
-    times = attempt.place.timeouts
+    place = attempt.place
+    times = place.timeouts
+    if place.kind is not call.ask.kind:
+        dialect = translating.ask_of(call, place).dialect
+        house.counts[f"translation.{call.ask.dialect.value}_to_{dialect.value}"] += 1
     now, head_by = house.now(), attempt.head_by
     if call.ask.stream:
         head_by = now + (times.first_token or attempt.deadline)

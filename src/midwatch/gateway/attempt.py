@@ -170,10 +170,10 @@ class Attempt:
     async def _ask_for(self, body: bytes) -> Outcome:
         """Send the request and read what comes. Raises UpstreamError, Interrupted."""
         house, call = self._house, self._call
-        onward = self._onward or asking.onward_of(house, call, self.step)
-        request = asking.request_of(house, call, self.step, onward, body)
         if self._out.gone.done():
             raise Interrupted
+        onward = self._onward or asking.onward_of(house, call, self.step)
+        request = asking.request_of(house, call, self.step, onward, body)
         before = self._asked_at = house.now()
         try:
             # a client that leaves its stream ends it; a whole answer is made anyway, and read to be accounted
