@@ -188,11 +188,12 @@ class Found:
         media_in: bool = False,
         media_out: bool = False,
         searches: int = 0,
+        region: str = "",
     ) -> int | None:
         """Return what is to be reserved for a call, in nano-dollars: the most that it can cost by any list.
         None when no price is known. See `cost.worst_case`."""
         spell = self._spell(at)
-        terms = spell.terms(tier, writes, media_in, media_out, searches)
+        terms = None if region else spell.terms(tier, writes, media_in, media_out, searches)
         if terms is not None:
             return cost.dearest_of(terms, input_tokens, max_output)
         amounts = [
@@ -205,6 +206,7 @@ class Found:
                 media_in=media_in,
                 media_out=media_out,
                 searches=searches,
+                region=region,
             )
             for price in spell.prices
         ]
@@ -236,6 +238,8 @@ class Shelf:
         self._books = tuple(bundled() if books is None else books)
         self._free = frozenset(free)
         self._found: dict[tuple[str, str, str], Found] = {}
+        self._dearest: dict[str, tuple[tuple[Price, ...], tuple[Listing, ...]]] = {}
+        """By seller: of those in the fleet file."""
         self.version = " + ".join(book.source for book in self._books)
         """Names and versions of the lists."""
 
@@ -328,15 +332,26 @@ class Shelf:
 
     def dearest(self, seller: str, at: float) -> Price | None:
         """Return the price of a seller's dearest model, for models whose price is not known; of any seller
-        when the lists do not know this one. None without lists."""
-        prices = [
-            listing.at(at)
+        when the lists do not know this one. None without lists. The first look takes a tenth of a second."""
+        known = self._dearest.get(seller)
+        if known is None:
+            known = self._dearest[seller] = self._dearest_of(seller)
+        steady, changing = known
+        prices = [*steady, *(listing.at(at) for listing in changing)]
+        return max(prices, key=_weight, default=None)
+
+    def _dearest_of(self, seller: str) -> tuple[tuple[Price, ...], tuple[Listing, ...]]:
+        """Return the dearest price of those that do not change with time, and the listings of those that do."""
+        listings = {
+            id(listing): listing
             for book in self._books
             for name in (seller, *(() if book.models(seller) else book.sellers))
             for model in book.models(name)
             if (listing := book.find(name, model)) is not None
-        ]
-        return max(prices, key=_weight, default=None)
+        }
+        steady = [x.periods[0][2] for x in listings.values() if len(x.periods) == 1]
+        changing = tuple([x for x in listings.values() if len(x.periods) > 1])
+        return ((max(steady, key=_weight),) if steady else ()), changing
 
 
 def _weight(price: Price) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midwatch.core.pricing import cost
+from midwatch.core.pricing.book import Book
+from midwatch.core.pricing.price import Price
 from midwatch.core.pricing.shelf import MAX_TERMS, Shelf
-from midwatch.core.pricing.usage import Tier
+from midwatch.core.pricing.usage import Part, Tier
 
 SHELF = Shelf()
 AT = 1_790_000_000.0
@@ -55,3 +58,33 @@ def test_kinds_of_requests_take_no_more_memory_than_their_bound() -> None:
         asked = found.worst_case(AT, input_tokens=10, max_output=10, writes="", searches=searches)
         assert asked == max(each)
     assert len(found._spells[0]._terms) <= MAX_TERMS  # pyright: ignore[reportPrivateUsage]
+
+
+def weight(price: Price | None) -> int:
+    assert price is not None
+    return sum(price.table.rates.get(part, 0) for part in (Part.INPUT_TEXT, Part.OUTPUT_TEXT))
+
+
+@pytest.mark.parametrize("seller", ["openai", "deepseek", "nobody-knows-it"])
+def test_the_dearest_of_a_seller_is_that_of_the_time_however_often_it_was_asked_for(
+    seller: str,
+) -> None:
+    listings = [
+        listing
+        for book in SHELF.books
+        for name in (seller, *(() if book.models(seller) else book.sellers))
+        for model in book.models(name)
+        if (listing := book.find(name, model)) is not None
+    ]
+    for at in (AT, AT - 43_200, 0.0, 1_700_000_000.0, AT):
+        assert weight(SHELF.dearest(seller, at)) == max(weight(x.at(at)) for x in listings)
+
+
+def test_a_model_that_becomes_the_dearest_is_it_from_that_moment_on() -> None:
+    prices = [{"r": {"i": rate, "o": rate}} for rate in ("1", "2", "3")]
+    entries = [["steady", None, None, [[0, 0, 1]]], ["rising", None, None, [[0, 0, 0], [int(AT), 0, 2]]]]  # fmt: skip
+    shop = {"else": [], "exact": {"steady": 0, "rising": 1}, "rules": []}
+    data = {"source": "a", "version": "1", "read_on": "2026-01-01", "prices": prices}
+    shelf = Shelf(books=[Book({**data, "entries": entries, "sellers": {"shop": shop}})])
+    names = [shelf.dearest("shop", AT + after) for after in (-1, 0, 1, -1)]
+    assert [one and one.name for one in names] == ["steady", "rising", "rising", "steady"]
