@@ -39,6 +39,7 @@ from midwatch.store.questions import asking, choosing, expired, growing, lists, 
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import MAX_JUDGED, blobs, counted, judged
+from midwatch.store.questions.kept import Kept
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
 from midwatch.store.questions.sql import Recorded, Sql
 from midwatch.store.questions.standing import Standing
@@ -73,6 +74,7 @@ class EmbeddedQuestions:
         self._windows = windows
         self._sql = Sql(spans, also or {}, scratch)
         self._standing = Standing()
+        self._kept = Kept()
 
     # -- lists -------------------------------------------------------------------------------
 
@@ -91,21 +93,25 @@ class EmbeddedQuestions:
             value = Values(_SAY)
             mine = choosing.of_session(lists.sources(view, Choice()), session, value)
             traces = [row[0] for row in _all(view, mine, value)]
-            left = sampled.of_session(view, session)
-            if not traces and not left:
+            left = sampled.of_sessions(view, [session]).get(session)
+            if not traces and left is None:
                 return None
             found = _rows(view, traces) if traces else []
             window = _spoken(row for row, _ in found) if found else (0, 0)
             states = _states(view, traces, window) if found else {}
             bits = {id(row): counts for row, counts in found}
             whole = session_of(session, [row for row, _ in found], lambda row: bits[id(row)])
-            for part in left.values():
-                whole.summary.merge(part)
+            if left is not None:
+                whole.summary.merge(left.whole)
             item = session_shown(
                 whole, states, lambda one: _told(view, traces, window, one) if found else [], follow
             )
-            if left:
-                item |= {"turns": sampled.turns_of(whole, left.values()), "left_out": len(left)}
+            if left is not None:
+                item |= {
+                    "traces": item["traces"] + left.traces,
+                    "turns": sampled.turns_with(whole, left.whole.turns, left.untold),
+                    "left_out": left.traces,
+                }
             return item
 
         return await self._spans.read(work)
@@ -247,7 +253,9 @@ class EmbeddedQuestions:
         lines.series_of(metric, by, window, statistic, (), agents)  # is it a question at all?
         groups, windows = self._groups(), self._windows()
         return await self._spans.read(
-            lambda view: summed.series(view, metric, by, window, statistic, agents, groups, windows)
+            lambda view: summed.series(
+                view, metric, by, window, statistic, agents, groups, windows, self._kept
+            )
         )
 
     async def cost(

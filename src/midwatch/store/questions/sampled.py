@@ -9,51 +9,35 @@ what was kept, each with how many it stands for, and say how many are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from midwatch.core.spans.form import Signal
 from midwatch.core.spans.questions import By, Choice, Item, Window
 from midwatch.core.spans.sessions import Session
 from midwatch.core.spans.summary import Distinct, Summary
 from midwatch.store.questions import asking, choosing
 from midwatch.store.questions.dialect import DuckDb, Values
 from midwatch.store.questions.judged import blobs
-from midwatch.store.spans import gone, parts, sums
+from midwatch.store.spans import gone, parts
 from midwatch.store.spans.engine import View
+from midwatch.store.spans.folded import IN_COSTS, SESSIONS
 from midwatch.store.spans.letting import WEIGHTS
-from midwatch.store.spans.shape import COLUMNS
 
 _SAY: Final = DuckDb()
-_PART: Final = "* EXCLUDE (costs, carried)"
 
 
 # -- lists -----------------------------------------------------------------------------------------
 
 
-def beside(view: View, told: choosing.Sources) -> choosing.Sources:
-    """Return the same with the lines of what is gone."""
-    left = view.other(gone.GONE)
-    if left is None:
-        return told
-    lines = f"SELECT {_PART} FROM {left} AS g"
-    if told.parts is not None:
-        lines = f"SELECT * FROM {told.parts} AS p UNION ALL BY NAME {lines}"
-    return replace(told, parts=f"({lines})")
-
-
 def left_out(view: View, choice: Choice) -> int:
     """Return how many traces of a choice are gone. Where a text is asked for, of those that meet the rest of it: what
     stood in them nobody knows any more."""
-    left = view.other(gone.GONE)
+    window, value = choice.window, Values(_SAY)
+    left = view.other(gone.GONE, window.since_ns, window.until_ns)
     if left is None:
         return 0
-    window, value = choice.window, Values(_SAY)
-    near = f"last_ns >= {window.since_ns} AND first_ns < {window.until_ns}"
-    nothing = sums.counted(f"(SELECT {COLUMNS[Signal.SPANS]} FROM {view.layout.hot.name}.spans LIMIT 0)")  # fmt: skip
-    sources = choosing.Sources(nothing, f"(SELECT {_PART} FROM {left} AS g WHERE {near})")
-    text = choosing.traces(choice, sources, _SAY, value, limit=2**40)
-    return view.cursor.execute(f"SELECT count(*) FROM ({text}) AS t", value.given).fetchall()[0][0]
+    text = f"SELECT count(*) FROM {left} AS p WHERE {choosing.of_one(choice, _SAY, value)}"
+    return view.cursor.execute(text, value.given).fetchall()[0][0]
 
 
 def weighed(view: View, items: Sequence[Item]) -> Sequence[Item]:
@@ -75,44 +59,55 @@ def weighed(view: View, items: Sequence[Item]) -> Sequence[Item]:
 # -- sums ------------------------------------------------------------------------------------------
 
 
-def summaries(view: View, traces: Sequence[bytes]) -> dict[bytes, Summary]:
-    """Return what those of these traces came to that are gone."""
-    left = view.other(gone.GONE)
-    found: dict[bytes, Summary] = {}
-    if left is not None and traces:
-        for trace, part in parts.read(view.cursor, left, f"trace_id IN ({blobs(traces)})"):
-            found.setdefault(trace, Summary()).merge(part)
+@dataclass(slots=True)
+class Left:
+    """What those traces of a session came to that are gone; `whole` counts no traces."""
+
+    whole: Summary = field(default_factory=Summary)
+    traces: int = 0
+    untold: int = 0
+    """Of those, how many name no turn."""
+
+
+def of_sessions(view: View, sessions: Sequence[str]) -> dict[str, Left]:
+    """Return what is gone of these sessions, of those of which anything is."""
+    left = view.gone(SESSIONS)
+    found: dict[str, Left] = {}
+    if left is None or not sessions:
+        return found
+    view.cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE chosen_now AS SELECT unnest(?::VARCHAR[]) AS session",
+        [sessions],
+    )
+    chosen = "session IN (SELECT session FROM chosen_now)"
+    for session, part in parts.read_by(view.cursor, "session", left, chosen):
+        found.setdefault(session, Left()).whole.merge(part)
+    if found:
+        for session, traces, untold in view.cursor.execute(
+            f"SELECT session, sum(lines)::BIGINT, sum(untold)::BIGINT FROM {left} AS g WHERE {chosen} GROUP BY session"
+        ).fetchall():
+            found[session].traces, found[session].untold = traces, untold
     return found
-
-
-def of_session(view: View, session: str) -> dict[bytes, Summary]:
-    """Return what the traces of a session came to that are gone."""
-    left = view.other(gone.GONE)
-    if left is None:
-        return {}
-    rows = view.cursor.execute(
-        f"SELECT DISTINCT trace_id FROM {left} AS g WHERE list_contains(sessions, ?)", [session]
-    ).fetchall()
-    return summaries(view, [row[0] for row in rows])
 
 
 def turns_of(whole: Session, left: Iterable[Summary]) -> int:
     """Return how many turns a session had, with those that are gone: a trace that names none was one."""
-    shown: set[int] = set()
-    for turn in whole.turns:
-        shown |= _hashes(turn.id)
-    named: set[int] = set()
-    alone = 0
+    named, untold = Distinct(), 0
     for one in left:
-        named |= one.turns.least
-        alone += not one.turns.least
-    return len(whole.turns) + len(named - shown) + alone
+        named.merge(one.turns)
+        untold += not one.turns.least
+    return turns_with(whole, named, untold)
 
 
-def _hashes(turn: str) -> set[int]:
-    one = Distinct()
-    one.add(turn.encode(errors="replace"))
-    return one.least
+def turns_with(whole: Session, named: Distinct, untold: int) -> int:
+    """Return the same of the turns that traces name which are gone, and of how many of these name none. Exact where
+    `Distinct` is."""
+    shown, every = Distinct(), Distinct()
+    for turn in whole.turns:
+        shown.add(turn.id.encode(errors="replace"))
+    every.merge(shown)
+    every.merge(named)
+    return len(whole.turns) + max(0, every.count - shown.count) + untold
 
 
 def cost(view: View, by: By, window: Window, agents: Sequence[str]) -> list[Any]:
@@ -123,6 +118,10 @@ def cost(view: View, by: By, window: Window, agents: Sequence[str]) -> list[Any]
     value = Values(_SAY)
     key = asking.cost_key(by, _SAY, value)
     where = f" WHERE {_SAY.among('agent', value(list(agents)))}" if agents else ""
-    added = ", ".join(f"sum({name})" for name in gone.COSTS.split(", "))
-    text = f"SELECT {key} AS what, {added} FROM {lines} AS s{where} GROUP BY what"
+    added = ", ".join(f"sum({name}) AS {name}" for name in IN_COSTS.split(", "))
+    rows = f"{lines} AS s{where}"
+    if by.startswith("tag:"):
+        # texts of tags are few: each is looked into once
+        rows = f"(SELECT tags, {added} FROM {rows} GROUP BY tags) AS t"
+    text = f"SELECT {key} AS what, {added} FROM {rows} GROUP BY what"
     return view.cursor.execute(text, value.given).fetchall()

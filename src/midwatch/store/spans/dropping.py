@@ -122,7 +122,7 @@ def _beside(selection: Selection) -> dict[str, str]:
     # what sampling let go before has no span that could be chosen: its line says itself what it is of
     found = {
         VERDICTS: selection.condition(Signal.SPANS),
-        lines.GONE: lines.selected(selection.what),
+        lines.GONE: f"({lines.selected(selection.what)} OR {selection.of_trace()})",
     }
     tagged = [
         f"(r.\"by\" = '{_quoted(f'tag:{name}')}' AND r.name = '{_quoted(value)}')"

@@ -20,21 +20,15 @@ from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.store import Selector
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
+from midwatch.store.spans.folded import CARRIED, COSTS, IN_CALLS, IN_COSTS, OF_CALLS, OF_COSTS
+from midwatch.store.spans.folded import GONE as GONE
 from midwatch.store.spans.known import VERDICTS, in_force
-
-GONE: Final = "gone"
-"""The kind of segments that hold these lines."""
-
-MINUTE_NS: Final = 60 * 10**9
-"""What starts are told by, of what is gone."""
+from midwatch.store.spans.segments import MINUTE_NS
 
 _MINUTE: Final = f"(start_ns // {MINUTE_NS} * {MINUTE_NS})"
 
 
 # -- what it cost ----------------------------------------------------------------------------------
-
-COSTS: Final = "cost_nusd, calls, input_tokens, cached_tokens, output_tokens, unpriced"
-"""The numbers of what counts, as `Cost` has them."""
 
 _TOLD: Final = ", ".join(
     f"coalesce(sum({name}) FILTER (counts & {TOKENS} <> 0), 0)::BIGINT AS {name}"
@@ -45,8 +39,6 @@ _COSTS: Final = (
     f" count(*) FILTER (counts & {CALL} <> 0) AS calls, {_TOLD},"
     f" count(*) FILTER (counts & {CALL} <> 0 AND counts & {TOKENS} <> 0 AND cost_nusd IS NULL) AS unpriced"
 )
-_OF_COSTS: Final = "agent, model, provider, tool, session, tags"
-
 _SAVED: Final = " + ".join(
     f"""coalesce(try_cast(attributes->>'$."midwatch.{name}"' AS BIGINT), 0)"""
     for name in ("saved_nusd", "cache_saved_nusd")
@@ -65,9 +57,6 @@ CALLS: Final = f"""SELECT start_ns, trace_id, agent, run_id, session,
 """The calls that the gateway carried, of span rows (a query in parentheses). Models and providers go by what the
 fleet file calls them."""
 
-_OF_CALLS: Final = "agent, run_id, session, model, provider, task, tags, key"
-_AMOUNTS: Final = ("cost_nusd", "tokens", "calls", "estimated", "disputed", "saved")
-
 
 def lines(view: View, rows: str) -> str:
     """Return the query of the lines of whole traces, whose span rows these are (a query in parentheses)."""
@@ -76,18 +65,19 @@ def lines(view: View, rows: str) -> str:
     counted = sums.counted(rows, verdicts)
     costs = _listed(
         "costs",
-        f"start_ns, {_OF_COSTS}, {COSTS}",
-        f"SELECT trace_id, {_MINUTE} AS start_ns, {_OF_COSTS}, {_COSTS} FROM {counted} AS c WHERE counts <> 0 GROUP BY ALL",
+        f"start_ns, {OF_COSTS}, {IN_COSTS}",
+        f"SELECT trace_id, {_MINUTE} AS start_ns, {OF_COSTS}, {_COSTS} FROM {counted} AS c WHERE counts <> 0 GROUP BY ALL",
     )
-    added = ", ".join(f"sum({name})::BIGINT AS {name}" for name in _AMOUNTS)
+    added = ", ".join(f"sum({name})::BIGINT AS {name}" for name in IN_CALLS.split(", "))
     carried = _listed(
         "carried",
-        f"start_ns, {_OF_CALLS}, {', '.join(_AMOUNTS)}",
-        f"SELECT trace_id, {_MINUTE} AS start_ns, {_OF_CALLS}, {added} FROM ({CALLS.format(rows)}) AS c GROUP BY ALL",
+        f"start_ns, {OF_CALLS}, {IN_CALLS}",
+        f"SELECT trace_id, {_MINUTE} AS start_ns, {OF_CALLS}, {added} FROM ({CALLS.format(rows)}) AS c GROUP BY ALL",
     )
     return (
         f"SELECT p.*, c.costs, g.carried FROM ({parts.trace_parts(rows, verdicts)}) AS p"
         f" LEFT JOIN ({costs}) AS c ON c.trace_id = p.trace_id LEFT JOIN ({carried}) AS g ON g.trace_id = p.trace_id"
+        " ORDER BY p.first_ns"
     )
 
 
@@ -101,24 +91,21 @@ def _listed(name: str, columns: str, rows: str) -> str:
 
 def costs(view: View, since_ns: int, until_ns: int) -> str | None:
     """Return what traces that are gone cost in whole minutes of a window, as a query in parentheses of rows with
-    `start_ns`, agent, model, provider, tool, session, tags and COSTS; None when nothing is gone."""
-    return _unlisted(view, "costs", since_ns, until_ns)
+    `start_ns`, OF_COSTS and IN_COSTS; None when nothing is gone."""
+    return _during(view, COSTS, since_ns, until_ns)
 
 
 def carried(view: View, since_ns: int, until_ns: int = 2**63 - 1) -> str | None:
     """Return the same of the gateway's calls: the columns of CALLS but for `trace_id`."""
-    return _unlisted(view, "carried", since_ns, until_ns)
+    return _during(view, CARRIED, since_ns, until_ns)
 
 
-def _unlisted(view: View, column: str, since_ns: int, until_ns: int) -> str | None:
-    gone = view.other(GONE)
-    if gone is None:
-        return None
+def _during(view: View, what: str, since_ns: int, until_ns: int) -> str | None:
     first_ns = since_ns // MINUTE_NS * MINUTE_NS
-    return (
-        f"(SELECT one.* FROM (SELECT unnest({column}) AS one FROM {gone} AS g WHERE last_ns >= {first_ns}"
-        f" AND first_ns < {until_ns}) AS u WHERE one.start_ns >= {first_ns} AND one.start_ns < {until_ns})"
-    )
+    rows = view.gone(what, first_ns, until_ns)
+    if rows is None:
+        return None
+    return f"(SELECT * FROM {rows} AS g WHERE start_ns >= {first_ns} AND start_ns < {until_ns})"
 
 
 # -- let go ----------------------------------------------------------------------------------------
@@ -149,7 +136,7 @@ def selected(what: Selector) -> str:
     for name, value in what.tags.items():
         pointer = _quoted("/" + name.replace("~", "~0").replace("/", "~1"))
         holds.append(
-            f"len(list_filter(r.tag_texts, lambda x: json_extract_string(x, {pointer}) = {_quoted(value)})) > 0"
+            f"len(list_filter(r.said_tags, lambda x: json_extract_string(x.v, {pointer}) = {_quoted(value)})) > 0"
         )
     if what.before_ns is not None:
         holds.append(f"r.first_ns < {what.before_ns}")

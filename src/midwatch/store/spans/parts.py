@@ -112,7 +112,7 @@ def some_parts(counted: str, columns: Sequence[str]) -> str:
 
 _READ: Final = ", ".join(
     [
-        "trace_id, first_ns, last_ns, root, agents, turns, escalated",
+        "first_ns, last_ns, root, agents, turns, escalated",
         *(f"said_{n}" for n in (*_LATEST, "tags", "evaluations")),
         "shares",
         *SUMS,
@@ -122,19 +122,28 @@ _READ: Final = ", ".join(
 
 def read(cursor: duckdb.DuckDBPyConnection, parts: str, where: str) -> Iterable[tuple[bytes, Summary]]:  # fmt: skip
     """Yield parts of traces as summaries. `where` is a condition on the columns of `trace_parts`."""
+    for trace_id, made in read_by(cursor, "trace_id", parts, where):
+        made.traces.add(trace_id)
+        yield trace_id, made
+
+
+def read_by(cursor: duckdb.DuckDBPyConnection, name: str, parts: str, where: str) -> Iterable[tuple[Any, Summary]]:  # fmt: skip
+    """Yield parts by a column of theirs, without a word about the traces they are of."""
     # their times are read first, which is little: by them row groups are passed over, by ids none is
     times = cursor.execute(f"SELECT DISTINCT first_ns FROM {parts} AS p WHERE {where}").fetchall()
     if not times:
         return
     began = ", ".join(str(first_ns) for (first_ns,) in times)
-    cursor.execute(f"SELECT {_READ} FROM {parts} AS p WHERE first_ns IN ({began}) AND ({where})")
+    cursor.execute(
+        f"SELECT {name}, {_READ} FROM {parts} AS p WHERE first_ns IN ({began}) AND ({where})"
+    )
     while rows := cursor.fetchmany(1_000):
         for row in rows:
-            yield row[0], _summary(row)
+            yield row[0], _summary(row[1:])
 
 
 def _summary(row: Sequence[Any]) -> Summary:
-    trace_id, first_ns, last_ns, root, agents, turns, escalated, *rest = row
+    first_ns, last_ns, root, agents, turns, escalated, *rest = row
     latest, (tags, evaluations, shares), numbers = rest[:4], rest[4:7], rest[7:]
     made = Summary(
         first_ns,
@@ -147,7 +156,6 @@ def _summary(row: Sequence[Any]) -> Summary:
         if told is not None:
             setattr(made, name, Said((told["s"], bytes(told["i"])), told["v"]))
     made.name(agents)
-    made.traces.add(trace_id)
     for turn in turns or ():
         made.turns.add(turn.encode(errors="replace"))
     for told in tags or ():

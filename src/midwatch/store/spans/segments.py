@@ -22,7 +22,7 @@ from typing import Final, cast
 import duckdb
 
 from midwatch.core.spans.form import Signal
-from midwatch.store.spans import parts
+from midwatch.store.spans import folded, parts
 from midwatch.store.spans.keys import Fingerprints
 from midwatch.store.spans.shape import COLUMNS, FINGERPRINT, ORDER, ROW_GROUP, TIME
 from midwatch.store.spans.sources import Pins
@@ -32,6 +32,9 @@ MAX_MAPPED: Final = 64
 
 RESOURCES: Final = "resources"
 """The kind of segments that hold what rows name as their resource."""
+
+MINUTE_NS: Final = 60 * 10**9
+"""What costs are told by, of what is gone."""
 
 SORTED_ROWS: Final = 20_000
 """Spans that are sorted at once when a segment is written: fewer than a row group, a few MiB."""
@@ -105,13 +108,13 @@ class Shelf:
         self._mapped.pop(segment.number, None)
         self._pins.pop(segment.number, None)
         path = self.path(segment)
-        for each in (path, _keys_of(path), traces_of(path)):
+        for each in (path, *_beside(path)):
             each.unlink(missing_ok=True)
 
     def sweep(self, named: Sequence[Segment]) -> int:
         """Remove every file that is not of these segments; return how many there were."""
         known = {segment.name for segment in named}
-        known |= {of(Path(name)).name for name in known for of in (_keys_of, traces_of)}
+        known |= {beside.name for name in known for beside in _beside(Path(name))}
         strange = [path for path in self.folder.iterdir() if path.name not in known]
         for path in strange:
             path.unlink()
@@ -126,11 +129,11 @@ class Shelf:
                     path.unlink()
 
     def size_bytes(self, segment: Segment) -> int:
-        """Return what it takes on the disk, with its fingerprints and its traces."""
+        """Return what it takes on the disk, with all that lies beside it."""
         size = segment.size_bytes + 8 * segment.rows * (segment.kind in FINGERPRINT)
-        if segment.kind == Signal.SPANS.value:
+        for beside in _beside(self.path(segment))[1:]:
             with contextlib.suppress(FileNotFoundError):
-                size += traces_of(self.path(segment)).stat().st_size
+                size += beside.stat().st_size
         return size
 
     def write(self, cursor: duckdb.DuckDBPyConnection, signal: Signal, rows: str, number: int, generation: int) -> Segment | None:  # fmt: skip
@@ -165,7 +168,8 @@ class Shelf:
         )
 
     def write_other(self, cursor: duckdb.DuckDBPyConnection, kind: str, rows: str, number: int, generation: int) -> Segment | None:  # fmt: skip
-        """Write rows of another kind, which have neither times nor fingerprints: they belong to their generation."""
+        """Write rows of another kind, which have no fingerprints: they belong to their generation. Of lines of traces
+        that are gone also what they come to."""
         path = self.folder / f"{kind}-{number:08d}.parquet"
         copy(cursor, rows, path, 61_440)
         # all that there is: a result that is not read to its end keeps the cursor from other work
@@ -173,7 +177,14 @@ class Shelf:
         if not count:
             path.unlink()
             return None
-        return Segment(number, kind, generation, 0, 2**63 - 1, count, path.stat().st_size, checksum(path))  # fmt: skip
+        first_ns, last_ns = 0, 2**63 - 1
+        if kind == folded.GONE:
+            lines = f"read_parquet('{quoted(path)}')"
+            for suffix, query in folded.folded(lines, count).items():
+                copy(cursor, query, path.with_suffix(suffix), folded.ROW_GROUP)
+            times = f"SELECT min(first_ns) // {MINUTE_NS} * {MINUTE_NS}, max(last_ns) FROM {lines}"
+            first_ns, last_ns = cast("tuple[int, int]", cursor.execute(times).fetchall()[0])
+        return Segment(number, kind, generation, first_ns, last_ns, count, path.stat().st_size, checksum(path))  # fmt: skip
 
     def sync(self) -> None:
         """Make the folder's entries durable."""
@@ -239,6 +250,12 @@ def quoted(path: Path) -> str:
 def traces_of(path: Path) -> Path:
     """Return the file that says what a segment of spans comes to by trace."""
     return path.with_suffix(parts.SUFFIX)
+
+
+def _beside(path: Path) -> list[Path]:
+    """Return the files that may lie beside one, its fingerprints first."""
+    suffixes = (parts.SUFFIX, folded.SESSIONS, folded.COSTS, folded.CARRIED)
+    return [_keys_of(path), *map(path.with_suffix, suffixes)]
 
 
 def _keys_of(path: Path) -> Path:

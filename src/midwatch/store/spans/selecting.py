@@ -15,6 +15,7 @@ import duckdb
 
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.store import Selector
+from midwatch.store.spans import gone
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.segments import Segment
 from midwatch.store.spans.shape import TIME
@@ -74,6 +75,13 @@ class Selection:
         own = "false" if self.what.by_trace else self._meets(signal)
         return own if signal is Signal.POINTS else f"({own} OR {of_span})"
 
+    def of_trace(self) -> str:
+        """Return the condition for what hangs on a whole trace `r` of which spans are selected. After `prepare`."""
+        what = self.what
+        if not what.by_trace or what.agents or what.runs or what.before_ns is not None:
+            return "false"
+        return f"r.trace_id IN (SELECT trace_id FROM {self._tables['spans']})"
+
     def may_be_in(self, segment: Segment) -> bool:
         """Tell whether a segment can have rows that are selected."""
         what = self.what
@@ -93,11 +101,8 @@ class Selection:
         meets = self._meets(Signal.SPANS)
         if not self.what.by_trace:
             return f"{spans} AS r WHERE {meets}", []
-        saying, values = _said(self.what)
-        return (
-            f"{spans} AS r WHERE {meets} AND r.trace_id IN (SELECT trace_id FROM {spans} WHERE {saying})",
-            values,
-        )
+        saying, values = _saying(view, self.what)
+        return f"{spans} AS r WHERE {meets} AND r.trace_id IN ({saying})", values
 
     def _meets(self, signal: Signal) -> str:
         """Return the condition for rows `r` that say themselves what is asked for."""
@@ -118,9 +123,19 @@ class Selection:
 
 def saying(view: View, what: Selector) -> frozenset[bytes]:
     """Return the traces in which a span says the session, user and tags that are asked for. Raises duckdb.Error."""
-    said, values = _said(what)
-    query = f"SELECT DISTINCT trace_id FROM {view.rows(Signal.SPANS)} WHERE {said}"
+    query, values = _saying(view, what)
     return frozenset(trace for (trace,) in view.cursor.execute(query, values).fetchall())
+
+
+def _saying(view: View, what: Selector) -> tuple[str, list[object]]:
+    """Return the query of these traces, and its values. What was said in a trace that sampling let go holds for what
+    came of it later, too."""
+    said, values = _said(what)
+    query = f"SELECT trace_id FROM {view.rows(Signal.SPANS)} AS s WHERE {said}"
+    if (left := view.other(gone.GONE)) is not None:
+        sayers = Selector(sessions=what.sessions, users=what.users, tags=what.tags)
+        query += f" UNION SELECT trace_id FROM {left} AS r WHERE {gone.selected(sayers)}"
+    return query, values
 
 
 def _said(what: Selector) -> tuple[str, list[object]]:

@@ -2,15 +2,16 @@
 of nothing any more.
 
 Verdicts and weights go with their traces, resources with the last row that names them, lines of traces that sampling
-let go by the age of spans, sums by their own ages. What
-is dropped on request takes its verdicts and weights with it at once: they name its session.
+let go by the age of spans, sums by their own ages. What is dropped on request takes its verdicts and weights with it at
+once: they name its session.
 """
 
 # ruff: noqa: S608  names of tables and columns are ours, values are bound
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import duckdb
@@ -25,7 +26,7 @@ from midwatch.store.spans.minutes import STEPS, joined, known
 from midwatch.store.spans.sealing import Sealer, released
 from midwatch.store.spans.segments import RESOURCES, Segment
 
-MANY: Final = 16
+MANY: Final = 8
 """Segments of one kind before they become one."""
 
 OF_TRACES: Final = frozenset({VERDICTS, WEIGHTS})
@@ -65,7 +66,7 @@ class Tidier:
         for each in self._engine.layout.segments:
             if each.kind in (*STEPS, lines.GONE) and each.rows < SUMS_LARGE:
                 small.setdefault(each.kind, []).append(each)
-        many = [mine[:MOST] for mine in small.values() if len(mine) >= MANY]
+        many = [_some(mine[:MOST]) for mine in small.values() if len(mine) >= MANY]
         if not many:
             return
 
@@ -121,6 +122,16 @@ class Tidier:
         add, remove = await self._sealer.run(work)
         if remove:
             await released(await self._sealer.change("tidy", add, remove))
+
+
+def _some(mine: Sequence[Segment]) -> list[Segment]:
+    """Return of segments, which are many, those that are joined. Lines stay as many as they were: no more of them are
+    than make a large segment."""
+    if mine[0].kind != lines.GONE:
+        return list(mine)
+    ordered = sorted(mine, key=lambda each: each.from_ns)
+    rows = list(itertools.accumulate(each.rows for each in ordered))
+    return ordered[: max(2, sum(several <= SUMS_LARGE for several in rows))]
 
 
 def _goes(cursor: duckdb.DuckDBPyConnection, table: str, stays: str) -> bool:

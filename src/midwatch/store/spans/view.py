@@ -17,6 +17,7 @@ from typing import Final
 import duckdb
 
 from midwatch.core.spans.form import Signal
+from midwatch.store.spans.folded import GONE, folded
 from midwatch.store.spans.gathered import OF_SUMS, Chunk
 from midwatch.store.spans.generation import NOTHING_NS, Generation
 from midwatch.store.spans.segments import RESOURCES, Segment, Shelf, quoted, traces_of
@@ -191,10 +192,20 @@ class View:
         )
         return f"({rows}) AS r WHERE {hidden_in(self.layout.generations)}"
 
-    def other(self, kind: str) -> str | None:
+    def other(self, kind: str, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str | None:
         """Return rows of another kind that settling wrote into segments, or None when there are none."""
-        files = self._files(kind)
+        files = self._files(kind, since_ns, until_ns)
         return f"(SELECT * FROM {read_parquet(files)})" if files else None
+
+    def gone(self, what: str, since_ns: int = -(2**63), until_ns: int = 2**63 - 1) -> str | None:
+        """Return what traces that are gone come to, of a suffix of `folded`, or None when there is nothing."""
+        files = self._files(GONE, since_ns, until_ns)
+        made = [path.with_suffix(what) for path in files if path.with_suffix(what).exists()]
+        bare = [path for path in files if path.with_suffix(what) not in made]
+        found = [f"SELECT * FROM {read_parquet(made)}"] if made else []
+        if bare:  # they were written before anything lay beside them
+            found.append(f"SELECT * FROM ({folded(read_parquet(bare))[what]}) AS f")
+        return f"({' UNION ALL BY NAME '.join(found)})" if found else None
 
     def by_trace(self, since_ns: int = -(2**63)) -> tuple[str, str | None]:
         """Return what tells of traces, each span in one of the two: rows of spans, as `rows` does, and parts of traces
