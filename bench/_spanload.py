@@ -1,7 +1,7 @@
 """Clients that send OTLP/HTTP posts of 256 spans, cheaply enough that the server's figure is the server's.
 
-A post is serialised once and its ids are written over before each send, so that no two spans are the same one;
-times are those of the first making. Run as a program it is the clients' process:
+A post is serialised once and its ids are written over before each send, so that no two spans are the same one and
+no two tell of one answer; times are those of the first making. Run as a program it is the clients' process:
 
     python bench/_spanload.py PORT PATH --seconds S [--rate SPANS] [--connections N] [--large] [--header "K: V"]
 
@@ -62,16 +62,18 @@ class Post:
         now = time.time_ns()
         traces = [dice.randbytes(16) for _ in range(POST // PER_TRACE)]
         ids = [dice.randbytes(8) for _ in range(POST)]
+        answers = [f"{dice.getrandbits(64):016x}" for _ in range(POST)]
         for at in range(POST):
             span = scope.spans.add()
             span.trace_id, span.span_id = traces[at // PER_TRACE], ids[at]
             if at % PER_TRACE:
                 span.parent_span_id = ids[at - at % PER_TRACE]
-            _fill(span, dice, now, large)
+            _fill(span, dice, now, answers[at], large)
         body = request.SerializeToString()
         self.body = bytearray(body)
         self._traces = [_places(body, trace) for trace in traces]
         self._ids = [_places(body, span_id) for span_id in ids]
+        self._answers = [_places(body, answer.encode()) for answer in answers]
 
     def fresh(self) -> bytes:
         """Write new ids into the body; return the 16-byte trace ids, one after another."""
@@ -86,6 +88,11 @@ class Post:
             new = ids[8 * number : 8 * number + 8]
             for at in places:
                 body[at : at + 8] = new
+        answers = os.urandom(8 * len(self._answers)).hex().encode()
+        for number, places in enumerate(self._answers):
+            new = answers[16 * number : 16 * number + 16]
+            for at in places:
+                body[at : at + 16] = new
         return traces
 
 
@@ -97,7 +104,7 @@ def _places(body: bytes, what: bytes) -> list[int]:
     return found
 
 
-def _fill(span, dice: random.Random, now: int, large: bool) -> None:
+def _fill(span, dice: random.Random, now: int, answer: str, large: bool) -> None:
     span.name, span.kind = "chat gpt-4o-mini", 3
     span.start_time_unix_nano = now - dice.randrange(10**9, 5 * 10**9)
     span.end_time_unix_nano = span.start_time_unix_nano + dice.randrange(10**6, 10**9)
@@ -105,7 +112,7 @@ def _fill(span, dice: random.Random, now: int, large: bool) -> None:
         ("gen_ai.operation.name", "chat"),
         ("gen_ai.provider.name", "openai"),
         ("gen_ai.request.model", "gpt-4o-mini"),
-        ("gen_ai.response.id", f"chatcmpl-{dice.getrandbits(64):016x}"),
+        ("gen_ai.response.id", f"chatcmpl-{answer}"),
         ("gen_ai.conversation.id", f"session-{dice.randrange(1000)}"),
     ):
         attribute = span.attributes.add()
