@@ -112,6 +112,7 @@ def series_of(
         raise BadQuestion(f"there is no statistic {statistic!r}; use p50, p90, p95, p99 or mean")
     wanted, step_s = column_of(by), step_of(window)
     lines: dict[str, dict[int, Sum]] = {}
+    added = set[tuple[str, int]]()
     for key, one in sums:
         start_ns = key.start_s * 1_000_000_000
         # the minute in which the window begins counts: it may hold what came after
@@ -123,9 +124,15 @@ def series_of(
         if name is not None:
             step = int(key.start_s // step_s)
             steps = lines.setdefault(name, {})
-            if step not in steps:
-                steps[step] = Sum()
-            steps[step].merge(one)
+            before = steps.get(step)
+            if before is None:
+                steps[step] = one
+                continue
+            if (name, step) not in added:
+                # what came first is whoever's it was, and not for us to change
+                steps[step] = before = _whole((before,))
+                added.add((name, step))
+            before.merge(one)
     wholes = {name: _whole(steps.values()) for name, steps in lines.items()}
     _fold(metric, lines, wholes)
     shown = {name: _line(metric, statistic, steps) for name, steps in lines.items()}
@@ -158,7 +165,8 @@ def _fold(metric: Metric, lines: dict[str, dict[int, Sum]], wholes: dict[str, Su
     if len(lines) <= MAX_LINES:
         return
     order = sorted(wholes, key=lambda name: (name == OTHER, -_size(metric, wholes[name]), name))
-    steps, whole = lines.setdefault(OTHER, {}), wholes.setdefault(OTHER, Sum())
+    steps = lines[OTHER] = {step: _whole((one,)) for step, one in lines.get(OTHER, {}).items()}
+    whole = wholes.setdefault(OTHER, Sum())
     for name in order[MAX_LINES - 1 :]:
         if name == OTHER:
             continue

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import duckdb
 
+from midwatch.core.sketch import BUCKETS, Sketch
 from midwatch.core.sketch import SQL as BUCKET
-from midwatch.core.sketch import Sketch
 from midwatch.core.spans import series as lines
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.questions import QUANTILES, By, Metric, Series, Statistic, Window, step_of
@@ -22,6 +22,7 @@ from midwatch.core.spans.rollup import DAY_S, HOUR_S, MINUTE_S, Key, Rollup, Sum
 from midwatch.core.spans.summary import Summary
 from midwatch.store.questions.costs import OF_TRACES
 from midwatch.store.questions.judged import blobs, counted
+from midwatch.store.questions.kept import Kept, Place, Sums
 from midwatch.store.spans import parts, sums
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.known import TRACE_NS
@@ -31,6 +32,7 @@ _NS: Final = 10**9
 _MINUTE_NS: Final = MINUTE_S * _NS
 _MAX: Final = 2**63 - 1
 _LAST_S: Final = (2**63 - 1) // _NS
+_NUMBERS: Final = tuple(range(BUCKETS))
 
 
 def series(
@@ -42,6 +44,7 @@ def series(
     agents: Sequence[str],
     groups: Mapping[str, str],
     windows: Mapping[str, int],
+    kept: Kept,
 ) -> Series:
     """Return a metric over time. Raises BadQuestion as `core.spans.series` does."""
     rollup = Rollup(groups, windows, (by[4:],) if by.startswith("tag:") else ())
@@ -54,7 +57,7 @@ def series(
         _count_spans(view, rollup, window, metric, by, windows, fresh=fresh)
     every = list(rollup.sums().items())
     if summed:
-        every += _kept(view, metric, by, window, statistic, agents)
+        every += _kept(view, metric, by, window, statistic, agents, kept)
     return lines.series_of(metric, by, window, statistic, every, agents)
 
 
@@ -87,42 +90,84 @@ def stretches(since_s: int, until_s: int, step_s: float) -> list[tuple[str, int,
 
 
 def _kept(
-    view: View, metric: Metric, by: By, window: Window, statistic: Statistic, agents: Sequence[str]
-) -> Iterator[tuple[Key, Sum]]:
-    """Yield what was kept, added up by the database to one sum for each step of each line."""
+    view: View, metric: Metric, by: By, window: Window, statistic: Statistic, agents: Sequence[str], kept: Kept
+) -> Iterator[tuple[Key, Sum]]:  # fmt: skip
+    """Yield what was kept, added up by the database to one sum for each step of each line; of whole hours and days
+    for each agent, which stays for those who ask next."""
     step_s = int(step_of(window))
     until_s = min(-(-window.until_ns // _NS), _LAST_S)
     asked = stretches(window.since_ns // _NS, until_s, step_s)
-    given: dict[str, Any] = {"by": lines.column_of(by), "step": step_s, "begin": asked[0][1]}
+    # the window may begin within a step
+    begin = asked[0][1] if asked else 0
+    rest: list[tuple[str, int, int]] = []
+    for kind, first, last in asked:
+        found: Sums | None = None
+        if kind != MINUTES and lines.column_of(by) == "agent":
+            place = Place(
+                kind, tuple(s.number for s in view.layout.segments if s.kind == kind), first, last,
+                begin if first < -(-begin // step_s) * step_s else 0, step_s, metric.value,
+                statistic if statistic == "mean" and metric in QUANTILES else None,
+            )  # fmt: skip
+            found = kept.get(
+                place, lambda limit, of=place: _by_agent(view, metric, statistic, of, limit)
+            )
+        if found is None:
+            rest.append((kind, first, last))
+        else:
+            yield from found
+    given: dict[str, Any] = {"by": lines.column_of(by), "step": step_s, "begin": begin}
     where = '"by" = $by'
     if agents:
         where += " AND list_contains($agents::VARCHAR[], agent)"
         given["agents"] = list(agents)
     line = {"fleet": "''", "group": '"group"'}.get(by, "name")
-    # the window may begin within a step
     shown = f"greatest(start_s // $step * $step, $begin) AS step, {line} AS line"
+    parts = _parts(view, metric, rest, where)
+    for (at, name), one in _sums(
+        view.cursor, metric, statistic, ("step", "line"), shown, parts, given
+    ):
+        yield _key(at, name, by, agents), one
+
+
+def _by_agent(view: View, metric: Metric, statistic: Statistic, place: Place, limit: int) -> Iterator[tuple[Key, Sum]]:  # fmt: skip
+    """Yield what was kept of a stretch, of each agent in each of its groups; `limit` sums at most."""
+    parts = _parts(view, metric, [(place.kind, place.first_s, place.last_s)], "\"by\" = 'agent'")
+    shown = 'greatest(start_s // $step * $step, $begin) AS step, agent, "group"'
+    given = {"step": place.step_s, "begin": place.begin_s}
+    names = ("step", "agent", '"group"')
+    for (at, agent, group), one in _sums(
+        view.cursor, metric, statistic, names, shown, parts, given, f" LIMIT {limit}"
+    ):
+        yield Key(at, agent, group, "agent", agent), one
+
+
+def _parts(view: View, metric: Metric, asked: Sequence[tuple[str, int, int]], where: str) -> list[str]:  # fmt: skip
+    """Return where the sums of these stretches lie, each a FROM and a WHERE."""
     parts: list[str] = []
     for kind, first, last in asked:
         if (table := view.other(kind)) is not None:
-            within = f"{where} AND start_s >= {first} AND start_s < {last}"
             mine = known(table) if metric in QUANTILES else table
-            parts.append(f"FROM {mine} AS k WHERE {within}")
-    if not parts:
-        return
-    for at, name, one in _sums(view.cursor, metric, statistic, shown, parts, given):
-        yield _key(at, name, by, agents), one
+            parts.append(
+                f"FROM {mine} AS k WHERE {where} AND start_s >= {first} AND start_s < {last}"
+            )
+    return parts
 
 
 def _sums(
     cursor: duckdb.DuckDBPyConnection,
     metric: Metric,
     statistic: Statistic,
+    key: Sequence[str],
     shown: str,
     parts: Sequence[str],
     given: Mapping[str, Any],
-) -> Iterator[tuple[int, str, Sum]]:
-    """Yield when a step begins, its line, and no more of the sum than the metric is read from. `shown` is how `step`
-    and `line` are read from the rows of `parts`, each a FROM and a WHERE."""
+    limit: str = "",
+) -> Iterator[tuple[Sequence[Any], Sum]]:
+    """Yield keys, and no more of the sum of each than the metric is read from. `shown` is how the columns `key` are
+    read from the rows of `parts`."""
+    if not parts:
+        return
+    names, width = ", ".join(key), len(key)
 
     def rows(columns: str) -> str:
         return (
@@ -132,31 +177,42 @@ def _sums(
         )
 
     if metric not in QUANTILES:
-        names = lines.needed(metric)
-        added = ", ".join(f"sum({name})" for name in names)
-        for at, line, *values in cursor.execute(
-            f"SELECT step, line, {added} FROM {rows(', '.join(names))} GROUP BY step, line", given
+        needed = lines.needed(metric)
+        added = ", ".join(f"sum({name})" for name in needed)
+        for row in cursor.execute(
+            f"SELECT {names}, {added} FROM {rows(', '.join(needed))} GROUP BY {names}{limit}", given
         ).fetchall():
-            yield at, line, _sum({n: int(v or 0) for n, v in zip(names, values, strict=True)})
+            values = {n: int(v or 0) for n, v in zip(needed, row[width:], strict=True)}
+            yield row[:width], _sum(values)
         return
     total, buckets = total_of(metric.value), buckets_of(metric.value)
     if statistic == "mean":
         # how many and how much is all that is asked
         counted = f"list_sum(list_transform({buckets}, lambda x: x.n))"
-        for at, line, count, much in cursor.execute(
-            f"SELECT step, line, sum({counted}), sum({total}) FROM {rows(f'{buckets}, {total}')} GROUP BY step, line", given
+        for *place, count, much in cursor.execute(
+            f"SELECT {names}, sum({counted}), sum({total}) FROM {rows(f'{buckets}, {total}')} GROUP BY {names}{limit}", given
         ).fetchall():  # fmt: skip
             if count or much:
-                yield at, line, _sum({metric.value: Sketch({0: int(count or 0)}, int(much or 0))})
+                yield place, _sum({metric.value: Sketch({0: int(count or 0)}, int(much or 0))})
         return
     each = (
-        f"SELECT step, line, e.b AS b, sum(e.n)::BIGINT AS n FROM (SELECT step, line, unnest({buckets}) AS e"
+        f"SELECT {names}, e.b AS b, sum(e.n)::BIGINT AS n FROM (SELECT {names}, unnest({buckets}) AS e"
         f" FROM {rows(buckets)}) AS u GROUP BY ALL HAVING sum(e.n) <> 0"
     )
-    for at, line, numbers, counts in cursor.execute(
-        f"SELECT step, line, list(b ORDER BY b), list(n ORDER BY b) FROM ({each}) AS e GROUP BY step, line", given
+    for *place, numbers, counts in cursor.execute(
+        f"SELECT {names}, list(b ORDER BY b), list(n ORDER BY b) FROM ({each}) AS e GROUP BY {names}{limit}", given
     ).fetchall():  # fmt: skip
-        yield at, line, _sum({metric.value: Sketch(dict(zip(numbers, counts, strict=True)))})
+        # the same objects for the same numbers: many sketches stay in memory
+        yield (
+            place,
+            _sum(
+                {
+                    metric.value: Sketch(
+                        dict(zip(map(_NUMBERS.__getitem__, numbers), counts, strict=True))
+                    )
+                }
+            ),
+        )
 
 
 def _sum(values: Mapping[str, int | Sketch]) -> Sum:

@@ -114,6 +114,31 @@ async def test_sums_of_what_is_settled_and_of_what_is_not_give_what_rows_give(
         await store.stop()
 
 
+async def test_what_is_kept_of_an_answer_is_of_what_is_settled_by_then(tmp_path: Path) -> None:
+    every = rows(5)
+    shelf = Shelf()
+    terms = Terms(lambda: GROUPS, lambda _: WINDOWS, lambda: ())
+    store = EmbeddedSpans(tmp_path, MemoryManifest(), Counts(), due=Due(age_s=0.0), settling=Books(terms))  # fmt: skip
+    await store.open()
+    mine, theirs = EmbeddedQuestions(store, lambda: GROUPS, lambda: WINDOWS), MemoryQuestions(shelf, GROUPS, WINDOWS)  # fmt: skip
+    # ends of hours at both ends of the days
+    window = Window((NOON_S - 600) * S, (NOON_S + 12 * DAY_S - 600) * S)
+    try:
+        for begin in range(0, len(every), 1 + len(every) // 3):
+            some = batch(*every[begin : begin + 1 + len(every) // 3])
+            await store.append(some)
+            await MemorySpans(shelf).append(some)
+            await store.settle(NOON_S + 9 * 86_400.0)
+            for agents, by in ((("inbox",), "fleet"), ((), "agent"), (("inbox", "other"), "agent"), ((), "group"), ((), "fleet")):  # fmt: skip
+                for metric, statistic in ((Metric.CALLS, "p95"), (Metric.TRACE_LATENCY, "p50"), (Metric.TRACE_LATENCY, "mean")):  # fmt: skip
+                    got, wanted = [await q.series(metric, by, window, statistic, agents) for q in (mine, theirs)]  # fmt: skip
+                    assert list(got.at) == list(wanted.at)
+                    assert got.whole == pytest.approx(wanted.whole, rel=0.02)
+                    assert got.whole, "nothing was compared"
+    finally:
+        await store.stop()
+
+
 async def test_a_tag_with_a_value_of_its_own_in_every_call_does_not_make_sums_grow(
     tmp_path: Path,
 ) -> None:
