@@ -88,6 +88,10 @@ def _refuse_password(value: str) -> None:
         raise units.Unexpected("an address without a password", units.HIDDEN, hint)
 
 
+_HOST: Final = r"^(?:[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f.]{0,39}(?::[0-9A-Fa-f.]{0,39}){2,8})$"
+"""A name, or an address without brackets: one colon alone would be that of a port, and never match."""
+
+
 def _check_public(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -255,9 +259,7 @@ class HubListen(Model):
     public_url: Annotated[str, AfterValidator(_check_public)] | None = None
     """The address by which people reach the pages, where it is another one: https://midwatch.example.com behind a load
     balancer. Forms of its pages are taken, its name is one of the hub's, and login links lead there."""
-    hosts: Annotated[
-        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]], Field(max_length=50)
-    ] = []
+    hosts: Annotated[list[Annotated[str, Field(pattern=_HOST)]], Field(max_length=50)] = []
     """Further names by which programs call the hub (Host header, without the port), besides those of this machine and
     of `public_url`."""
     keep: Keep = Keep()

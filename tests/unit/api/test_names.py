@@ -67,3 +67,19 @@ def test_a_public_address_is_scheme_name_and_port_alone(url: str) -> None:
 
 def test_a_public_address_is_kept_as_browsers_say_it() -> None:
     assert HubListen(public_url="HTTPS://Midwatch.Example.com/").public_url == PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("Balancer", b"balancer:8700"), ("10.0.0.5", b"10.0.0.5"), ("fd00::5", b"[fd00::5]:8700")],
+)
+def test_a_further_name_is_answered_to_whatever_the_port(name: str, header: bytes) -> None:
+    names = Names(frozenset())
+    names.set(None, HubListen(hosts=[name]).hosts)
+    names.check_host(header)
+
+
+@pytest.mark.parametrize("name", ["balancer:8700", "10.0.0.5:8700", "http://balancer", ""])
+def test_a_further_name_has_no_port(name: str) -> None:
+    with pytest.raises(ValueError, match="hosts"):
+        HubListen(hosts=[name])
