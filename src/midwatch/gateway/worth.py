@@ -60,6 +60,7 @@ def worst(settings: Settings, ask: Ask, place: Place, at: float) -> Worst:
         "media_in": ask.images or ask.audio,
         "media_out": ask.draws or ask.audio,
         "searches": ask.searches or (SEARCHES if ask.unbounded else 0),
+        "region": ask.region,
     }
     tokens = min(tokens, window) if window is not None else tokens
     bound = found.worst_case(at, input_tokens=tokens, max_output=output * ask.choices, **facts)
@@ -133,6 +134,8 @@ def charge(
     said_bytes = len(said.encode("utf-8", "replace"))
     counted = usage if usage is not None else estimate(ask, said)
     counted = counted if counted.estimated else heard(ask, counted, said_bytes, finished=True)
+    if counted.estimated and not counted.region:
+        counted = replace(counted, region=ask.region)
     quote = settings.shelf.quote(counted, place.provider, provided.seller, place.model, at)
     amount = quote.nusd
     estimated = counted.estimated

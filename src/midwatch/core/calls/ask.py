@@ -93,5 +93,7 @@ class Ask:
     """What has no bound at all, such as a web search without max_uses: the cost cannot be known beforehand."""
     searches: int = 0
     """Paid searches that the provider may make, where the client bounds them."""
+    region: str = ""
+    """Where the client asks for it to be computed, when that is dearer (Anthropic's `inference_geo`)."""
     array: bool = False
     """The stream is Gemini's one JSON array instead of server-sent events."""

@@ -44,6 +44,11 @@ def read(answer: object, asked: Tier = Tier.DEFAULT) -> Usage | None:
     )
 
 
+def region_of(place: object) -> str:
+    """Return the place of an `inference_geo`, of a request or of a usage, where that is dearer; "" where it is not."""
+    return place[:16] if isinstance(place, str) and place not in _NO_PLACE else ""
+
+
 def usage_of(usage: Mapping[str, Any], asked: Tier = Tier.DEFAULT) -> Usage:
     """Return the usage of a `usage` object."""
     told = Figures(usage)
@@ -51,13 +56,11 @@ def usage_of(usage: Mapping[str, Any], asked: Tier = Tier.DEFAULT) -> Usage:
     if told.told("input_tokens") is None or told.told("output_tokens") is None:
         told.doubts.add(Doubt.INCOMPLETE)
     searches = told.within("server_tool_use").count("web_search_requests")
-    place = usage.get("inference_geo")
-    region = place if isinstance(place, str) and place not in _NO_PLACE else ""
     whole = Usage(
         **given,
         web_searches=searches,
         tier=_tier(told, asked),
-        region=region[:16],
+        region=region_of(usage.get("inference_geo")),
         doubts=frozenset(told.doubts),
     )
     return with_aside(whole, _aside(usage.get("iterations"), whole))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from midwatch.core.calls.ask import Ask, Dialect, Kind
+from midwatch.core.pricing.anthropic import region_of
 from midwatch.gateway.dialects import reading
 from midwatch.gateway.dialects.bodies import Json, wrong
 from midwatch.gateway.dialects.reading import Contents, objects_of
@@ -69,6 +70,7 @@ def read(headers: Mapping[str, str], body: Json, dialect: Dialect = Dialect.MESS
         stream=dialect is Dialect.MESSAGES and reading.flag(body, "stream"),
         max_output=0 if dialect is Dialect.COUNT else reading.bound(body, "max_tokens"),
         tier=_tier(body),
+        region=region_of(body.get("inference_geo")),
         structured=structured,
         **paid,
     )
