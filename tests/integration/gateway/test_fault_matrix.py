@@ -184,11 +184,18 @@ def provider() -> Iterator[Rehearsal]:
         yield model
 
 
+class Late(AssertionError):
+    """Not what the table says, and nothing that a machine cannot do which is too slow for the cell's deadlines."""
+
+
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 async def test_a_fault(cell: Cell, provider: Rehearsal, tmp_path: Path) -> None:
+    """A cell that stalls is played with deadlines so short that a busy machine may miss them at the place that works,
+    too. Who answers is then seen at a second try; that nobody is told a lie, that nothing stays reserved and that the
+    ledger has what is billed holds at the first."""
     try:
         await _play(cell, provider, tmp_path, SHORT)
-    except AssertionError:
+    except Late:
         if not cell.stalls:
             raise
         (tmp_path / "again").mkdir()
@@ -197,11 +204,13 @@ async def test_a_fault(cell: Cell, provider: Rehearsal, tmp_path: Path) -> None:
 
 async def _play(cell: Cell, provider: Rehearsal, folder: Path, short: dict[str, float]) -> None:
     home, second = HOME[cell.dialect], NEXT[cell.dialect]
+    await _quiet_at(provider)
     provider.orders.clear()
     provider.billed.reset()
     provider.calls.clear()
     provider.orders.add(read({"mode": "shape", "words": WORDS}))
     fault = {**cell.fault, "words": WORDS, "model": home.rpartition("/")[2]}
+    assert second.rpartition("/")[2] != fault["model"]
     provider.orders.add(read(fault))
     gate = _gate(cell, provider, folder, short)
     await gate.start()
@@ -210,16 +219,22 @@ async def _play(cell: Cell, provider: Rehearsal, folder: Path, short: dict[str, 
         async with asyncio.timeout(30):
             out = await gate.ask(cell.dialect, stream=cell.stream, **_quiet(cell))
         took = time.monotonic() - began
-        _check_answer(cell, out)
+        _check_honesty(cell, out)
         _check_attempts(cell, provider, gate)
-        if cell.stalls:
-            assert took < 10, "no deadline of the cell is longer than a second"
         await _check_money(provider, gate)
-        await _check_health(provider, gate, cell)
+        try:
+            _check_answer(cell, provider, out)
+            if cell.stalls:
+                assert took < 10, "no deadline of the cell is longer than a few seconds"
+            await _check_health(provider, gate, cell)
+        except AssertionError as wrong:
+            if took < 10 and not _may_be_late(cell, await gate.rows(), took, short):
+                raise
+            raise Late(str(wrong)) from wrong
+        await _check_money(provider, gate)
     finally:
         await gate.upstream.close()
         gate.engine.close()
-    assert second.rpartition("/")[2] != fault["model"]
 
 
 @pytest.mark.parametrize("dialect", [CHAT, MESSAGES, GENERATE])
@@ -342,16 +357,39 @@ def _quiet(cell: Cell) -> dict[str, Any]:
     return {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}}
 
 
-def _check_answer(cell: Cell, out: PlayedOutgoing) -> None:
-    """Whole or an error, and what the table says."""
-    served = out.headed.get("x-midwatch-model", "")
+def _check_honesty(cell: Cell, out: PlayedOutgoing) -> None:
+    """Whole or an error, however slow the machine is: never a part as the whole, and no end after an error."""
     if out.status != 200:
-        assert cell.expected in (PASSED, ERROR), (out.status, out.whole[:300])
         body = json.loads(out.whole)
         assert "error" in (body[0] if isinstance(body, list) else body)
         return
     if not cell.stream:
         assert _text(json.loads(out.whole)) == WHOLE
+        return
+    heard = Heard(cell.dialect, out.whole)
+    if heard.errors:
+        assert len(heard.errors) == 1
+        assert (heard.finishes, heard.ends) == ([], 0), "an end after an error is a lie"
+        assert WHOLE.startswith(heard.text)
+        return
+    assert out.ended
+    assert heard.text == WHOLE
+    assert len(heard.finishes) == 1
+    # the response that ends a restarted one is the provider's own: later requests refer to it
+    assert len(heard.idents) <= (2 if cell.dialect == RESPONSES else 1)
+    if cell.dialect in (CHAT, MESSAGES):
+        assert (heard.starts, heard.ends) == (1, 1)
+
+
+def _check_answer(cell: Cell, provider: Rehearsal, out: PlayedOutgoing) -> None:
+    """What the table says."""
+    served = out.headed.get("x-midwatch-model", "")
+    if cell.expected == WELL:
+        assert len(_asked(provider)) == 1
+    if out.status != 200:
+        assert cell.expected in (PASSED, ERROR), (out.status, out.whole[:300])
+        return
+    if not cell.stream:
         assert served == (HOME if cell.expected == WELL else NEXT)[cell.dialect]
         return
     heard = Heard(cell.dialect, out.whole)
@@ -361,18 +399,24 @@ def _check_answer(cell: Cell, out: PlayedOutgoing) -> None:
     ):  # a busy machine may read all of it at once, as nothing
         said_itself = cell.fault["mode"] == "error" and cell.dialect in OWN_WORDS
         assert heard.errors == [OWN_WORDS[cell.dialect] if said_itself else "midwatch_cut"]
-        assert (heard.finishes, heard.ends) == ([], 0), "an end after an error is a lie"
-        assert WHOLE.startswith(heard.text)
         assert heard.text != WHOLE
         return
     assert heard.errors == []
-    assert out.ended
-    assert heard.text == WHOLE
-    assert len(heard.finishes) == 1
-    # the response that ends a restarted one is the provider's own: later requests refer to it
-    assert len(heard.idents) <= (2 if cell.dialect == RESPONSES else 1)
-    if cell.dialect in (CHAT, MESSAGES):
-        assert (heard.starts, heard.ends) == (1, 1)
+
+
+def _may_be_late(cell: Cell, rows: list[Call], took: float, short: dict[str, float]) -> bool:
+    """Tell whether the place that works was given up, or not come to before the call's own deadline: nothing else that
+    differs from the table is to be had from a slow machine."""
+    works = (HOME if cell.expected == WELL else NEXT)[cell.dialect].rpartition("/")[2]
+    outcomes = [row.outcome for row in rows if row.model == works]
+    if outcomes:
+        return any(outcome != "ok" for outcome in outcomes)
+    return not cell.stream and took >= short["total"]
+
+
+def _asked(provider: Rehearsal) -> list[str]:
+    """Return the models that were asked."""
+    return [record["model"] for record in provider.calls.page(0, 1000, None)["calls"]]
 
 
 def _text(body: Any) -> str:
@@ -386,13 +430,12 @@ def _text(body: Any) -> str:
 
 
 def _check_attempts(cell: Cell, provider: Rehearsal, gate: Gate) -> None:
-    asked = [record["model"] for record in provider.calls.page(0, 1000, None)["calls"]]
+    """No place more often than configured, and none after a refusal that is passed on; nothing is left reserved."""
+    asked = _asked(provider)
     for model in set(asked):
         assert asked.count(model) <= 1 + cell.attempts, asked
     if cell.expected == PASSED:
         assert len(asked) == 1
-    if cell.expected == WELL:
-        assert len(asked) == 1, asked
     assert gate.counts["reservation.expired"] == 0
     assert gate.gateway.under_way == {}
 
@@ -417,12 +460,17 @@ async def _check_money(provider: Rehearsal, gate: Gate) -> None:
 
 async def _bills(provider: Rehearsal, rows: dict[str, Call]) -> list[dict[str, Any]]:
     """Return the provider's bills when no call of ours is under way there any more."""
-    async with asyncio.timeout(10):
-        while any(r["end"] == "under-way" for r in provider.calls.page(0, 1000, None)["calls"]):
-            await asyncio.sleep(0.005)
+    await _quiet_at(provider)
     assert rows
     found: list[dict[str, Any]] = provider.billed.calls(0, 1000, None, None)["calls"]
     return found
+
+
+async def _quiet_at(provider: Rehearsal) -> None:
+    """Wait until no call is under way there any more."""
+    async with asyncio.timeout(20):
+        while any(r["end"] == "under-way" for r in provider.calls.page(0, 1000, None)["calls"]):
+            await asyncio.sleep(0.005)
 
 
 def _price(gate: Gate, row: Call, bill: dict[str, Any]) -> int:
