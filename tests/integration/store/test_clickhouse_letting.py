@@ -14,13 +14,15 @@ import pytest
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
-from midwatch.core.spans.form import Role
+from midwatch.core.spans.form import Role, Signal
+from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.questions import Choice, Metric, Window
 from midwatch.core.telemetry import SampleRule
-from midwatch.store.clickhouse import letting, settling, sweeping
+from midwatch.store.clickhouse import gone, letting, settling, sums, sweeping
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.letting import Letting
 from midwatch.store.clickhouse.questions import ClickHouseQuestions
+from midwatch.store.clickhouse.recent import Recent
 from midwatch.store.clickhouse.settling import Terms
 from midwatch.store.clickhouse.spans import ClickHouseSpans
 
@@ -66,13 +68,19 @@ class House:
         return Counter(row[0] for row in await self.ask("SELECT name FROM otel_traces FINAL"))
 
     async def sums(self) -> dict[str, Any]:
-        """Return what series say of everything, from the other hub."""
+        """Return what questions say of everything, from the other hub."""
         questions = ClickHouseQuestions(self.hubs[1], dict, lambda: WINDOWS)
         asked = [
             (Metric.SPANS, "agent"), (Metric.TOKENS, "tag:customer"),
             (Metric.TRACE_LATENCY, "tag:customer"), (Metric.GOAL_COMPLETION, "fleet"),
         ]  # fmt: skip
-        return {f"{m} {by}": await questions.series(m, by, DAY) for m, by in asked}
+        told: dict[str, Any] = {f"{m} {by}": await questions.series(m, by, DAY) for m, by in asked}
+        told |= {f"cost {by}": await questions.cost(by, DAY) for by in ("tool", "tag:customer")}
+        (one,) = (await questions.sessions(Choice(), None, 10)).items
+        told["traces"] = one["traces"], one["spans"], one["cost_nusd"]
+        page = await questions.traces(Choice(), None, 200)
+        told["listed"] = len(page.items) + page.left_out
+        return told
 
 
 @pytest.fixture
@@ -85,9 +93,14 @@ async def house(clickhouse_server: ClickHouseServer) -> AsyncIterator[House]:
 
 
 def routine(number: int, **more: Any) -> list[Any]:
-    """Return a trace of three spans."""
+    """Return a trace of three spans, of one session."""
     name = f"r{number}"
-    more = {"start_s": number % 90, "tags": f'{{"customer":"c{number % 3}"}}', **more}
+    more = {
+        "start_s": number % 90,
+        "session": "s",
+        "tags": f'{{"customer":"c{number % 3}"}}',
+        **more,
+    }
     return [
         span(f"{name}.a", name, role=Role.AGENT.value, outcome="done", goal_met=number % 2 == 0, **more),
         call(f"{name}.b", name, parent=f"{name}.a", first_token_ns=number * 1_000, **more),
@@ -245,8 +258,44 @@ async def test_a_hub_that_dies_in_the_middle_leaves_each_trace_decided_once_and_
     assert await house.ask("SELECT count() FROM midwatch_traces FINAL") == [[10]]
     in_force = "SELECT sum(weight), count() FROM midwatch_decided WHERE trace_id IN (SELECT trace_id FROM midwatch_traces) AND (slice, attempt) IN (SELECT slice, argMin(attempt, told) FROM midwatch_slices GROUP BY slice)"  # fmt: skip
     assert await house.ask(in_force) == [[20, 10]]
+    # of attempts that were not committed nothing is left
+    assert await house.ask("SELECT count(), uniqExact(trace_id) FROM midwatch_gone") == [[10, 10]]
     # the first one is back, and finds nothing to do
     assert await house.round(0) == 0
+
+
+async def test_lines_of_what_went_leave_with_the_age_of_spans(house: House) -> None:
+    house.rules = [SampleRule(keep=0.0)]
+    old_s = -3 * 86_400
+    await house.put(
+        call("a", "t1", cost_nusd=1, start_s=old_s),
+        call("b", "t2", cost_nusd=10, start_s=old_s, agent="other"),
+        call("c", "t3", cost_nusd=100),
+    )
+    assert await house.round() == 3
+    age = {Signal.SPANS: NOON_NS - 2 * 86_400 * S}
+    await house.hubs[0].expire(Expiry(age, {"other": {Signal.SPANS: NOON_NS - 9 * 86_400 * S}}))
+    told = await ClickHouseQuestions(house.hubs[1]).cost("session", Window())
+    assert told.total_nusd == 110
+
+
+async def test_a_question_during_which_traces_go_is_asked_again(house: House) -> None:
+    house.rules = [SampleRule(keep=0.0)]
+    await house.put(*(row for number in range(4) for row in routine(number)))
+    client, terms = house.hubs[0]._client, Terms()
+    seen: list[tuple[int, int, int]] = []
+
+    def work(ask: sums.Ask, recent: Recent) -> tuple[int, int, int]:
+        if not seen:
+            assert letting.let_go(client, house.rules, lambda _: None, terms, 0) is not None
+        (spans,) = ask("SELECT count() FROM otel_traces FINAL", {})[0]
+        (lines,) = ask(f"SELECT count() FROM ({gone.lines(recent.slice_)}) AS g", {})[0]
+        seen.append((recent.slice_, spans, lines))
+        return seen[-1]
+
+    found = await house.hubs[1].question(lambda ask: Recent.steady(ask, lambda r: work(ask, r)))
+    assert [(spans, lines) for _, spans, lines in seen] == [(0, 0), (0, 4)]
+    assert found == seen[1]
 
 
 async def test_two_hubs_that_judge_at_once_decide_once(house: House) -> None:

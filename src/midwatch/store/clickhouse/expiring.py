@@ -16,6 +16,7 @@ from typing import Any, Final
 from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import NEVER, Expiry
 from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.gone import GONE
 from midwatch.store.clickhouse.levels import CUTS, DAYS, HOURS
 from midwatch.store.clickhouse.minutes import MINUTES
 from midwatch.store.clickhouse.schema import NAMES, TIME
@@ -38,6 +39,13 @@ def delete(client: ClickHouse, table: str, where: str, values: Mapping[str, Any]
     )
 
 
+def delete_any(client: ClickHouse, table: str, where: str, values: Mapping[str, Any]) -> None:
+    """Remove rows as `delete` does, if there are any."""
+    told = client.ask(f"SELECT count() FROM {table} WHERE {where}", values, timeout_s=CHANGE_S)
+    if told.rows[0][0]:
+        delete(client, table, where, values)
+
+
 def expire(client: ClickHouse, expiry: Expiry) -> dict[Signal, int]:
     """Remove what is older; return how many rows of each signal went. Raises StoreError."""
     went: dict[Signal, int] = {}
@@ -46,8 +54,10 @@ def expire(client: ClickHouse, expiry: Expiry) -> dict[Signal, int]:
         if asked is None:
             continue
         days = _days(client, signal, *asked)
-        if days and signal is Signal.SPANS:
-            mark_dirty(client, _traces(asked[1]), asked[1])
+        if signal is Signal.SPANS:
+            delete_any(client, GONE, _lines(asked[1]), asked[1])
+            if days:
+                mark_dirty(client, _traces(asked[1]), asked[1])
         rows = sum(_from_day(client, NAMES[signal], day, *asked) for day in days)
         if rows:
             went[signal] = rows
@@ -81,6 +91,16 @@ def _traces(values: Mapping[str, Any]) -> str:
         for number in range(len(values["others"]))
     ]
     return f"SELECT trace_id FROM {TRACES} WHERE {' OR '.join(parts)}"
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """Return the condition for lines of traces that sampling let go, whose spans would go now."""
+    parts = ["(first_ns < {usual:Int64} AND root.5 NOT IN {others:Array(String)})"]
+    parts += [
+        f"(root.5 = {{agent{number}:String}} AND first_ns < {{at{number}:Int64}})"
+        for number in range(len(values["others"]))
+    ]
+    return " OR ".join(parts)
 
 
 def _from_day(client: ClickHouse, table: str, day: str, where: str, values: Mapping[str, Any]) -> int:  # fmt: skip

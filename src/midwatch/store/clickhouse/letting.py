@@ -22,7 +22,7 @@ from midwatch.core.counts import Counts
 from midwatch.core.spans.form import Rank, Signal
 from midwatch.core.spans.sampling import Carried, Sampler, names_of, ordered
 from midwatch.core.telemetry import SampleRule
-from midwatch.store.clickhouse import traces
+from midwatch.store.clickhouse import gone, traces
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.minutes import Adding
 from midwatch.store.clickhouse.rows import encode
@@ -230,15 +230,17 @@ def _judge(
 
 
 def _add(client: ClickHouse, new: Slice, terms: Terms, judged: _Judged) -> None:
-    """Add to the minutes, under the attempt, what of the traces that go is in none yet: the traces, and lost spans."""
+    """Write what stays of the traces that go, under the attempt: lines of them, and in the minutes what is in none yet,
+    which is the traces, and lost spans."""
     mine = f"SELECT trace_id FROM {DECIDED} WHERE slice = {new.number} AND attempt = {new.attempt} AND weight = 0"
     adding = Adding(
         new, terms.tags(), terms.windows(judged.models), judged.first_ns, judged.last_ns
     )
     lost = (
         f"(SELECT * FROM {_ALL} FINAL WHERE start_ns BETWEEN {judged.first_ns} AND {judged.last_ns}"
-        f" AND trace_id IN ({mine}) AND rank = {Rank.LOST.value})"
+        f" AND trace_id IN ({mine}) AND stored_ms <= {new.upto_ms} AND rank = {Rank.LOST.value})"
     )
     adding.spans(client, traces.counted(lost))
     adding.traces(client, f"(SELECT * FROM {TRACES} FINAL WHERE trace_id IN ({mine}))")
+    gone.leave(client, new, mine, judged.first_ns, judged.last_ns)
     judged.folded += adding.folded

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from midwatch.core.spans import series as lines
 from midwatch.core.spans.detail import detail_of
@@ -31,7 +32,7 @@ from midwatch.core.spans.sessions import session_of
 from midwatch.core.spans.summary import Summary, session_item, trace_item
 from midwatch.core.spans.tree import Forest, Stem, columns_of, shown
 from midwatch.core.spans.turns import MAX_SPANS, Content, Sought, session_shown
-from midwatch.store.clickhouse import sql, sums, traces
+from midwatch.store.clickhouse import sampled, sql, sums, traces
 from midwatch.store.clickhouse.client import ClickHouse
 from midwatch.store.clickhouse.dialect import ClickHouseWords
 from midwatch.store.clickhouse.recent import Recent
@@ -44,8 +45,11 @@ from midwatch.store.questions import asking, choosing
 from midwatch.store.questions.costs import cost_of
 from midwatch.store.questions.dialect import Values
 from midwatch.store.questions.pages import cursor_of, id_of, place_of
+from midwatch.store.questions.sampled import turns_of
 
 _SAY: Final = ClickHouseWords()
+
+T = TypeVar("T")
 
 _BRIEF: Final = ", ".join(
     f"NULL AS `{column.name}`"
@@ -74,14 +78,18 @@ class ClickHouseQuestions:
         self._windows = windows
         self._guard: sql.Guard | None = None
 
+    async def _steady(self, work: Callable[[sums.Ask, Recent], T]) -> T:
+        return await self._spans.question(
+            lambda ask: Recent.steady(ask, lambda recent: work(ask, recent))
+        )
+
     # -- lists -------------------------------------------------------------------------------
 
     async def traces(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
         place = None if after is None else place_of(after, (int, bytes))
 
-        def work(ask: sums.Ask) -> Page:
+        def work(ask: sums.Ask, recent: Recent) -> Page:
             value = Values(_SAY)
-            recent = Recent.ask(ask)
             text = choosing.traces(
                 choice, _sources(recent), _SAY, value, _found(choice, value),
                 None if place is None else (place[0], place[1]), limit,
@@ -90,68 +98,83 @@ class ClickHouseQuestions:
             chosen = [bytes.fromhex(row[0]) for row in rows[:limit]]
             found = _summaries(ask, recent, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
-            return Page([trace_item(trace, found[trace]) for trace in chosen], more)
+            items = [trace_item(trace, found[trace]) for trace in chosen]
+            return Page(
+                sampled.weighed(ask, recent, items), more, sampled.left_out(ask, recent, choice)
+            )
 
-        return await self._spans.question(work)
+        return await self._steady(work)
 
     async def sessions(self, choice: Choice, after: Cursor | None, limit: int) -> Page:
         place = None if after is None else place_of(after, (int, str))
 
-        def work(ask: sums.Ask) -> Page:
+        def work(ask: sums.Ask, recent: Recent) -> Page:
             value = Values(_SAY)
-            sources = _sources(recent := Recent.ask(ask))
+            sources = sampled.beside(recent, _sources(recent))
             text = choosing.sessions(
                 choice, sources, _SAY, value, _found(choice, value),
                 None if place is None else (place[0], place[1]), limit,
             )  # fmt: skip
             rows = ask(text, value.given)
             chosen = [row[0] for row in rows[:limit]]
-            found = _of_sessions(ask, recent, sources, chosen)
+            found, left = _of_sessions(ask, recent, sources, chosen)
             more = cursor_of((rows[limit - 1][1], chosen[-1])) if len(rows) > limit else None
-            return Page([session_item(name, found[name]) for name in chosen], more)
+            items = [
+                session_item(name, found[name]) | ({"left_out": left[name]} if left[name] else {})
+                for name in chosen
+            ]
+            return Page(items, more)
 
-        return await self._spans.question(work)
+        return await self._steady(work)
 
     async def session(self, session: str, follow: str | None = None) -> Item | None:
-        def work(ask: sums.Ask) -> Item | None:
+        def work(ask: sums.Ask, recent: Recent) -> Item | None:
             value = Values(_SAY)
-            recent = Recent.ask(ask)
             mine = choosing.of_session(_sources(recent), session, value)
             several = [bytes.fromhex(row[0]) for row in ask(mine, value.given)]
-            if not several:
+            left = sampled.of_session(ask, recent, session)
+            if not several and not left:
                 return None
             told = ask(
                 f"SELECT {_BRIEF}, s.counts FROM {counted(recent.rows_of(ask, several))} AS s"
                 f" ORDER BY start_ns DESC LIMIT {MAX_SPANS}",
                 {},
-            )
+            ) if several else []  # fmt: skip
             rows = [back(Signal.SPANS, row[:-1]) for row in told]
             bits = {id(row): one[-1] for row, one in zip(rows, told, strict=True)}
             states: dict[tuple[bytes, bytes], list[str]] = {}
-            for trace, span, text in ask(
+            reported = ask(
                 f"SELECT trace_id, span_id, text FROM {recent.rows_of(ask, several, Signal.CONTENTS)} AS c"
                 f" WHERE kind = {ContentKind.STATE.value} ORDER BY place",
                 {},
-            ):
+            ) if several else []  # fmt: skip
+            for trace, span, text in reported:
                 states.setdefault((bytes.fromhex(trace), bytes.fromhex(span)), []).append(text)
             whole = session_of(session, rows, lambda row: bits[id(row)])
+            for part in left.values():
+                whole.summary.merge(part)
 
             def contents(sought: Sought) -> list[Content]:
+                if not several:
+                    return []
                 value = Values(_SAY)
                 rows = recent.rows_of(ask, several, Signal.CONTENTS)
                 found = ask(asking.told(rows, sought, _SAY, value), value.given)
                 return [Content(bytes.fromhex(t), bytes.fromhex(s), kind, text) for t, s, kind, text in found]  # fmt: skip
 
-            return session_shown(whole, states, contents, follow)
+            item = session_shown(whole, states, contents, follow)
+            if left:
+                item |= {"turns": turns_of(whole, left.values()), "left_out": len(left)}
+            return item
 
-        return await self._spans.question(work)
+        return await self._steady(work)
 
     async def find(self, text: str, window: Window, after: Cursor | None, limit: int) -> Page:
         if not text:
             raise BadQuestion("there is nothing to look for; give a text")
         place = None if after is None else place_of(after, (int, bytes, bytes, str, int))
 
-        def work(ask: sums.Ask) -> Page:
+        def work(ask: sums.Ask, recent: Recent) -> Page:
             value = Values(_SAY)
             asked = asking.find(
                 rows_of(Signal.SPANS, window.since_ns, window.until_ns), rows_of(Signal.CONTENTS),
@@ -163,9 +186,13 @@ class ClickHouseQuestions:
             if len(rows) > limit:
                 at, trace, span, spot, number = rows[limit - 1][:5]
                 more = cursor_of((at, bytes.fromhex(trace), bytes.fromhex(span), spot, number))
-            return Page([_hit(row) for row in rows[:limit]], more)
+            return Page(
+                [_hit(row) for row in rows[:limit]],
+                more,
+                sampled.left_out(ask, recent, Choice(window)),
+            )
 
-        return await self._spans.question(work)
+        return await self._steady(work)
 
     # -- one trace ---------------------------------------------------------------------------
 
@@ -277,13 +304,16 @@ class ClickHouseQuestions:
             )
         groups = self._groups()
 
-        def work(ask: sums.Ask) -> Cost:
+        def work(ask: sums.Ask, recent: Recent) -> Cost:
             value = Values(_SAY)
-            rows = counted(rows_of(Signal.SPANS, window.since_ns, window.until_ns))
+            rows = counted(
+                rows_of(Signal.SPANS, window.since_ns, window.until_ns, there=recent.there)
+            )
             text = asking.cost(rows, by, window, list(agents), _SAY, value)
-            return cost_of(by, ask(text, value.given), groups, limit)
+            found = [*ask(text, value.given), *sampled.cost(ask, recent, by, window, agents)]
+            return cost_of(by, found, groups, limit)
 
-        return await self._spans.question(work)
+        return await self._steady(work)
 
     # -- SQL ---------------------------------------------------------------------------------
 
@@ -302,9 +332,10 @@ def rows_of(
     since_ns: int | None = None,
     until_ns: int | None = None,
     trace: bytes | None = None,
+    there: str = "1",
 ) -> str:
-    """Return the rows of a signal as a query in parentheses, each once."""
-    where: list[str] = []
+    """Return the rows of a signal as a query in parentheses, each once. `there` is a further condition."""
+    where: list[str] = [] if there == "1" else [there]
     if since_ns is not None and since_ns > 0:
         where.append(f"{TIME[signal]} >= {since_ns}")
     if until_ns is not None and until_ns < 2**63 - 1:
@@ -334,32 +365,36 @@ def _summaries(ask: sums.Ask, recent: Recent, chosen: Sequence[bytes]) -> dict[b
     if not chosen:
         return {}
     listed = ", ".join(f"'{trace.hex()}'" for trace in chosen)
-    where = f"trace_id IN ({listed})"
-    if recent.since_ns is not None:
-        where += f" AND trace_id NOT IN ({recent.fresh})"
-    found = dict(traces.read(ask, where, {}))
+    found = dict(traces.read(ask, f"trace_id IN ({listed}) AND {recent.of_kept}", {}))
     going = [trace for trace in chosen if trace not in found]
-    if going:
+    if going and recent.since_ns is not None:
         found |= sums.summaries(ask, counted(recent.rows_of(ask, going)), {})
     return found
 
 
 def _of_sessions(
     ask: sums.Ask, recent: Recent, sources: choosing.Sources, chosen: Sequence[str]
-) -> dict[str, Summary]:
+) -> tuple[dict[str, Summary], Counter[str]]:
+    """Return what these sessions come to, and how many traces of each sampling let go."""
     found = {name: Summary() for name in chosen}
+    left = Counter[str]()
     if not chosen:
-        return found
+        return found, left
     value = Values(_SAY)
     among = _SAY.among("session", value(list(chosen)))
     pairs = ask(
         f"SELECT DISTINCT trace_id, session FROM ({choosing.named(sources)}) AS n WHERE {among}",
         value.given,
     )
-    parts = _summaries(ask, recent, sorted({bytes.fromhex(trace) for trace, _ in pairs}))
-    for trace, session in pairs:
-        found[session].merge(parts[bytes.fromhex(trace)])
-    return found
+    mine = sorted({bytes.fromhex(trace) for trace, _ in pairs})
+    whole, gone = _summaries(ask, recent, mine), sampled.summaries(ask, recent, mine)
+    for text, session in pairs:
+        trace = bytes.fromhex(text)
+        left[session] += trace in gone
+        for part in (whole.get(trace), gone.get(trace)):
+            if part is not None:
+                found[session].merge(part)
+    return found, left
 
 
 def _rows_of(ask: sums.Ask, trace: bytes, spans: Collection[bytes]) -> dict[bytes, Row]:

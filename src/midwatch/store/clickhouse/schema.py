@@ -20,7 +20,7 @@ from midwatch.core.spans.form import TABLES, Signal, Table, Type
 from midwatch.store.columns import BEATS, EVENTS, SAMPLES
 from midwatch.store.columns import Table as Items
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Raised when a table changes in a way that an older hub cannot read."""
 
 NAMES: Final = {

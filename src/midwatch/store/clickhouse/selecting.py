@@ -71,6 +71,33 @@ class Selection:
             return f"({direct})"
         return f"({direct} AND trace_id IN ({self.saying()}))"
 
+    def lines(self) -> str:
+        """Return the condition for lines of traces that sampling let go (`gone`): they say themselves what they are of."""
+        what = self._what
+        parts = [
+            f"hasAny({name}, {{{name}:Array(String)}})"
+            for name, wanted in (
+                ("agents", what.agents), ("runs", what.runs), ("sessions", what.sessions), ("users", what.users),
+            )
+            if wanted
+        ]  # fmt: skip
+        if what.traces:
+            parts.append("trace_id IN {traces:Array(String)}")
+        parts += [
+            f"arrayExists(x -> {self._tagged('x', n)}, tag_texts)" for n in range(len(what.tags))
+        ]
+        if what.before_ns is not None:
+            parts.append("first_ns < {before:Int64}")
+        return " AND ".join(parts) if parts else "0"
+
+    @staticmethod
+    def _tagged(text: str, number: int) -> str:
+        # what is not there is read as an empty text, which a tag may be
+        return (
+            f"JSONHas({text}, {{tag{number}:String}})"
+            f" AND JSONExtractString({text}, {{tag{number}:String}}) = {{value{number}:String}}"
+        )
+
     def saying(self) -> str:
         """Return the query for the traces in which a span says the session, user and tags that are asked for."""
         says = ["1"]
@@ -78,10 +105,5 @@ class Selection:
             says.append("session IN {sessions:Array(String)}")
         if self._what.users:
             says.append("user IN {users:Array(String)}")
-        says += [
-            # what is not there is read as an empty text, which a tag may be
-            f"JSONHas(ifNull(tags, ''), {{tag{n}:String}})"
-            f" AND JSONExtractString(ifNull(tags, ''), {{tag{n}:String}}) = {{value{n}:String}}"
-            for n in range(len(self._what.tags))
-        ]
+        says += [self._tagged("ifNull(tags, '')", n) for n in range(len(self._what.tags))]
         return f"SELECT DISTINCT trace_id FROM {SPANS} FINAL WHERE {' AND '.join(says)}"

@@ -25,6 +25,7 @@ from midwatch.core.telemetry import SampleRule
 from midwatch.store.clickhouse import (
     bounding,
     expiring,
+    gone,
     levels,
     minutes,
     schema,
@@ -296,6 +297,9 @@ class ClickHouseSpans:
             if found.get(Signal.SPANS):
                 mine = f"SELECT trace_id FROM {NAMES[Signal.SPANS]} FINAL WHERE {chosen.rows(Signal.SPANS)}"
                 settling.mark_dirty(self._client, mine, chosen.values)
+            if Signal.SPANS in found:
+                # nobody counts these: they tell of spans that went before
+                expiring.delete_any(self._client, gone.GONE, chosen.lines(), chosen.values)
             # spans last: they say which contents and log records are chosen
             for signal in sorted(found, key=_ORDER.index):
                 if found[signal]:
@@ -403,5 +407,6 @@ def _own() -> list[str]:
         *settling.tables(settings),
         *levels.tables(settings),
         *sweeping.tables(settings),
+        gone.table(settings),
         bounding.table(settings),
     ]

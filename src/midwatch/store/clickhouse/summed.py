@@ -41,8 +41,26 @@ def series(
     windows: Mapping[str, int],
 ) -> Series:
     """Return a metric over time. Raises BadQuestion as `core.spans.series` does."""
-    rollup = Rollup(groups, windows, (by[4:],) if by.startswith("tag:") else ())
-    recent = Recent.ask(ask)
+
+    def work(recent: Recent) -> Rollup:
+        rollup = Rollup(groups, windows, (by[4:],) if by.startswith("tag:") else ())
+        _count(ask, recent, rollup, metric, by, window, agents, windows)
+        return rollup
+
+    rollup = Recent.steady(ask, work)
+    return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
+
+
+def _count(
+    ask: sums.Ask,
+    recent: Recent,
+    rollup: Rollup,
+    metric: Metric,
+    by: By,
+    window: Window,
+    agents: Sequence[str],
+    windows: Mapping[str, int],
+) -> None:
     if metric in OF_TRACES:
         _count_kept_traces(ask, recent, rollup, metric, by, window)
         first, last = _minutes_of(window)
@@ -58,7 +76,6 @@ def series(
                 rollup.add_trace(one)
     else:
         _count_spans(ask, recent, rollup, metric, by, window, agents, windows)
-    return lines.series_of(metric, by, window, statistic, rollup.sums().items(), agents)
 
 
 # -- spans -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Final
 
 from midwatch.core.spans.form import Signal
 from midwatch.store.clickhouse.client import ClickHouse
+from midwatch.store.clickhouse.gone import GONE
 from midwatch.store.clickhouse.rows import encode
 from midwatch.store.clickhouse.schema import NAMES
 from midwatch.store.clickhouse.slices import SLICES, Slice
@@ -34,6 +35,9 @@ SWEEP_S: Final = 300.0
 
 FULL: Final = 0.25
 """The share of masked rows from which on the parts of a partition that hold any are written anew."""
+
+STRAY: Final = 1_000
+"""Slices back from one for which is looked for what hubs left that came too late or died."""
 
 _ALL: Final = NAMES[Signal.SPANS]
 _CONTENTS: Final = NAMES[Signal.CONTENTS]
@@ -95,6 +99,13 @@ def sweep(client: ClickHouse, done: Slice) -> None:
         _mask(client, TRACES, f"trace_id IN ({chosen}) AND stored_ms <= {done.upto_ms}")
         give_back(client)
     _mask(client, LETTINGS, f"slice < {done.number}")
+    # what attempts wrote that were not committed: it is never read
+    stray = (
+        f"slice > {done.number - STRAY} AND slice <= {done.number} AND (slice, attempt) NOT IN"
+        f" (SELECT slice, argMin(attempt, (told, attempt)) FROM {SLICES} GROUP BY slice)"
+    )
+    if client.ask(f"SELECT count() FROM {GONE} WHERE {stray}", timeout_s=SWEEP_S).rows[0][0]:
+        _mask(client, GONE, stray)
     client.insert(SWEPT, ["one", "slice"], [encode([1, done.number])], uuid.uuid4().hex)
 
 

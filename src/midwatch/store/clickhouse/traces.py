@@ -76,11 +76,20 @@ _COLUMNS: Final = (
 )
 
 
+def columns() -> str:
+    """Return the columns of a table of traces."""
+    return ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in _COLUMNS)
+
+
+def names() -> str:
+    """Return their names, in their order."""
+    return ", ".join(f"`{name}`" for name, _ in _COLUMNS)
+
+
 def table(settings: str) -> str:
     """Return the statement that makes the table."""
-    columns = ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in _COLUMNS)
     return (
-        f"CREATE TABLE IF NOT EXISTS {TRACES} ({columns}, told Int64, INDEX by_first first_ns TYPE minmax GRANULARITY 1,"
+        f"CREATE TABLE IF NOT EXISTS {TRACES} ({columns()}, told Int64, INDEX by_first first_ns TYPE minmax GRANULARITY 1,"
         " INDEX by_stored stored_ms TYPE minmax GRANULARITY 1)"
         f" ENGINE = ReplacingMergeTree(told) ORDER BY trace_id SETTINGS {settings}"
     )
@@ -150,10 +159,9 @@ def _evaluations(no: str) -> str:
 
 def keep(counted: str) -> str:
     """Return the statement that keeps what these span rows come to; of two on one trace the later stays."""
-    names = ", ".join(f"`{name}`" for name, _ in _COLUMNS)
     # when the statement began: what was stored later makes a later row
     told = "toUnixTimestamp64Nano(now64(9))"
-    return f"INSERT INTO {TRACES} ({names}, told) SELECT *, {told} FROM ({made_of(counted)}) AS k"
+    return f"INSERT INTO {TRACES} ({names()}, told) SELECT *, {told} FROM ({made_of(counted)}) AS k"
 
 
 # -- what series are made of -------------------------------------------------------------------------
@@ -198,9 +206,11 @@ _READ: Final = ", ".join(
 )
 
 
-def read(ask: Ask, where: str, values: Mapping[str, Any]) -> Iterable[tuple[bytes, Summary]]:
-    """Yield kept traces as summaries. `where` is a condition on the columns."""
-    for row in ask(f"SELECT {_READ} FROM {TRACES} FINAL WHERE {where}", values):
+def read(
+    ask: Ask, where: str, values: Mapping[str, Any], table: str = f"{TRACES} FINAL"
+) -> Iterable[tuple[bytes, Summary]]:
+    """Yield kept traces, or those of another table with the same columns, as summaries. `where` is a condition on these."""
+    for row in ask(f"SELECT {_READ} FROM {table} WHERE {where}", values):
         yield bytes.fromhex(row[0]), _summary(row)
 
 
