@@ -100,10 +100,11 @@ def sessions(view: View, choice: Choice, after: tuple[int, str] | None, limit: i
     value = Values(_SAY)
     said = _picking(view, choice, every, value)
     if said is not None:
-        # no text is known to stand in what is gone
-        of_left = (
-            "false" if choice.text is not None else choosing.picked(choice, _SAY, value) or "true"
-        )
+        of_left = "false"
+        if (
+            left is not None and choice.text is None
+        ):  # of no text is known that it stood in what is gone
+            of_left = choosing.picked(choice, _SAY, value) or "true"
         mine = _of_candidates(view, every, left, f"trace_id IN ({said})", of_left, value)
         rows = _sessions(view, choice, *mine, after, limit)
     else:
@@ -111,9 +112,12 @@ def sessions(view: View, choice: Choice, after: tuple[int, str] | None, limit: i
         mine = every, left
         newest = _newest(view) if after is None else after[0]
         for since in (*(newest - width for width in _WIDTHS_NS), _FIRST):
-            # the sessions that ended then are just those of which anything ended then
+            # the sessions that ended then are just those of which anything ended then, also what does not name them
             ended = f"last_ns >= {since}"
-            mine = _of_candidates(view, every, left, ended, ended, Values(_SAY))
+            going = (
+                f"trace_id IN (SELECT trace_id FROM ({choosing.times(every)}) AS t WHERE {ended})"
+            )
+            mine = _of_candidates(view, every, left, going, ended, Values(_SAY))
             rows = _sessions(view, choice, *mine, after, limit)
             if len(rows) > limit:
                 break
