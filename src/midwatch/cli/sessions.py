@@ -112,6 +112,8 @@ def _print_one(found: dict[str, Any]) -> None:
         show.out(
             f"Flagged ({show.line(', '.join(kinds) or 'expired')}): entered in {came}, spread to {number(spread.get('calls'))} calls"
         )
+        if spread.get("all_looked_at") is False:
+            show.out(show.paint("   of what was looked at: the session has more contents", "dim"))
 
     trail = record(found.get("trail"))
     if trail:

@@ -323,8 +323,10 @@ class Forwarding:
             await self._forget(order)
 
     async def _forget(self, order: Forgetting) -> None:
-        idle = {name: await _opened(folder) for name, folder in self._idle().items()}
+        idle: dict[str, DiskOutlet] = {}
         try:
+            for name, folder in self._idle().items():
+                idle[name] = await _opened(folder)
             rewriting = {name: queue.rewrite for name, queue in idle.items()}
             rewriting |= {name: lane.forget for name, (lane, _) in self._lanes.items()}
             for rewrite in rewriting.values():
