@@ -38,6 +38,9 @@ SUMS_LARGE: Final = 250_000
 MOST: Final = 64
 """Segments that are joined at one time."""
 
+JOINED_ROWS: Final = 500_000
+"""Rows of sums that are joined at one time: 1,200,000 are more than memory may hold."""
+
 SEALED_LARGE: Final = 1_000_000
 """Rows of a segment that is left as it is when others are joined."""
 
@@ -125,13 +128,13 @@ class Tidier:
 
 
 def _some(mine: Sequence[Segment]) -> list[Segment]:
-    """Return of segments, which are many, those that are joined. Lines stay as many as they were: no more of them are
-    than make a large segment."""
-    if mine[0].kind != lines.GONE:
-        return list(mine)
-    ordered = sorted(mine, key=lambda each: each.from_ns)
-    rows = list(itertools.accumulate(each.rows for each in ordered))
-    return ordered[: max(2, sum(several <= SUMS_LARGE for several in rows))]
+    """Return of segments, which are many, those that are joined, two at least. Lines stay as many as they were: no more
+    of them are than make a large segment."""
+    of_lines = mine[0].kind == lines.GONE
+    ordered = sorted(mine, key=lambda each: each.from_ns) if of_lines else list(mine)
+    most = SUMS_LARGE if of_lines else JOINED_ROWS
+    rows = itertools.accumulate(each.rows for each in ordered)
+    return ordered[: max(2, sum(several <= most for several in rows))]
 
 
 def _goes(cursor: duckdb.DuckDBPyConnection, table: str, stays: str) -> bool:

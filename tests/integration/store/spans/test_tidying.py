@@ -15,6 +15,7 @@ from midwatch.core.spans.form import Signal
 from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.rollup import Key, Sum
 from midwatch.core.spans.store import Selector
+from midwatch.store.spans import tidying
 from midwatch.store.spans.embedded import SWEEP_S, Due, EmbeddedSpans
 from midwatch.store.spans.engine import View
 from midwatch.store.spans.manifest import MemoryManifest
@@ -89,6 +90,17 @@ async def test_many_small_segments_become_one_and_say_the_same(house: House) -> 
     assert minute[0] == Key(NOON_S // 60 * 60, "inbox", "support", "agent", "inbox")
     assert (minute[1].spans, minute[1].traces) == (MANY, MANY)
     assert minute[1].trace_latency == Sketch({bucket(S): MANY}, MANY * S)
+
+
+async def test_no_more_sums_are_joined_at_one_time_than_memory_holds(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidying, "JOINED_ROWS", 5)
+    for number in range(MANY):
+        await house.put(span(f"n{number}", f"t{number}"))
+    await house.store.expire(usual(1.0, minutes=0))
+    assert house.segments("minutes") == MANY - 4
+    assert sum(one.spans for _, one in await house.sums("minutes")) == MANY
 
 
 async def test_what_is_dropped_takes_its_verdicts_with_it_at_once(house: House) -> None:
