@@ -224,8 +224,6 @@ class Cost:
     """The same."""
     more: int = 0
     """Rows beyond the limit."""
-    estimated: bool = False
-    """Some of it is told by the weights of kept traces, because what sampling let go has no sums by this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ forgotten or lines were joined nothing has to be taken out of a sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from midwatch.core.spans.summary import SUMS
@@ -37,7 +37,7 @@ IN_CALLS: Final = "cost_nusd, tokens, calls, estimated, disputed, saved"
 ROW_GROUP: Final = 8_192
 """Rows that are read together at least."""
 
-AT_ONCE: Final = 50_000
+AT_ONCE: Final = 25_000
 """Lines that are put together by session at once: some tens of MiB."""
 
 _MAX: Final = 2**63 - 1
@@ -47,12 +47,22 @@ _LISTS: Final = (
 _LATEST: Final = ("session", "user", "outcome", "goal_met")
 
 
-def folded(lines: str, rows: int = 0) -> Mapping[str, str]:
-    """Return by the file's suffix the query of what these lines come to (a table function), and of how many."""
+def folded(lines: str, rows: int = 0) -> Mapping[str, Sequence[str]]:
+    """Return by the file's suffix the queries of what these lines come to (a table function), and of how many.
+
+    By session they are put together in chunks, each of some sessions, one after the other: what stands in lists cannot
+    be put on the disk meanwhile.
+    """
+    told = f"(SELECT unnest(sessions) AS named, * EXCLUDE (sessions, costs, carried) FROM {lines} AS l)"
+    chunks = max(1, -(-rows // AT_ONCE))
+    some = [
+        f"(SELECT * FROM {told} AS n WHERE hash(named) % {chunks} = {chunk})"
+        for chunk in range(chunks)
+    ]
     return {
-        SESSIONS: _sessions(lines, max(1, -(-rows // AT_ONCE))),
-        COSTS: _unlisted(lines, "costs", OF_COSTS, IN_COSTS),
-        CARRIED: _unlisted(lines, "carried", OF_CALLS, IN_CALLS),
+        SESSIONS: [_sessions(each) for each in (some if chunks > 1 else [told])],
+        COSTS: [_unlisted(lines, "costs", OF_COSTS, IN_COSTS)],
+        CARRIED: [_unlisted(lines, "carried", OF_CALLS, IN_CALLS)],
     }
 
 
@@ -67,18 +77,7 @@ def _unlisted(lines: str, column: str, names: str, numbers: str) -> str:
     )
 
 
-def _sessions(lines: str, chunks: int) -> str:
-    """Return the query in chunks, each of some sessions: what stands in lists cannot be put on the disk meanwhile."""
-    told = f"(SELECT unnest(sessions) AS named, * EXCLUDE (sessions, costs, carried) FROM {lines} AS l)"
-    if chunks == 1:
-        return _of_sessions(told)
-    return " UNION ALL ".join(
-        f"({_of_sessions(f'(SELECT * FROM {told} AS n WHERE hash(named) % {chunks} = {chunk})')})"
-        for chunk in range(chunks)
-    )
-
-
-def _of_sessions(told: str) -> str:
+def _sessions(told: str) -> str:
     several = ", ".join(
         f"list_distinct(flatten(list({name}) FILTER ({name} IS NOT NULL))) AS {name}"
         for name in _LISTS

@@ -180,8 +180,8 @@ class Shelf:
         first_ns, last_ns = 0, 2**63 - 1
         if kind == folded.GONE:
             lines = f"read_parquet('{quoted(path)}')"
-            for suffix, query in folded.folded(lines, count).items():
-                copy(cursor, query, path.with_suffix(suffix), folded.ROW_GROUP)
+            for suffix, queries in folded.folded(lines, count).items():
+                _copy_all(cursor, queries, path.with_suffix(suffix))
             times = f"SELECT min(first_ns) // {MINUTE_NS} * {MINUTE_NS}, max(last_ns) FROM {lines}"
             first_ns, last_ns = cast("tuple[int, int]", cursor.execute(times).fetchall()[0])
         return Segment(number, kind, generation, first_ns, last_ns, count, path.stat().st_size, checksum(path))  # fmt: skip
@@ -231,6 +231,18 @@ def copy(cursor: duckdb.DuckDBPyConnection, query: str, path: Path, row_group: i
     )
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _copy_all(cursor: duckdb.DuckDBPyConnection, queries: Sequence[str], path: Path) -> None:
+    """Write the rows of several queries, asked one after the other: as one they would need the memory of all."""
+    if len(queries) == 1:
+        copy(cursor, queries[0], path, folded.ROW_GROUP)
+        return
+    cursor.execute(f"CREATE OR REPLACE TEMP TABLE folded_now AS {queries[0]}")
+    for query in queries[1:]:
+        cursor.execute(f"INSERT INTO folded_now {query}")
+    copy(cursor, "SELECT * FROM folded_now ORDER BY last_ns", path, folded.ROW_GROUP)
+    cursor.execute("DROP TABLE folded_now")
 
 
 def checksum(path: Path) -> int:

@@ -204,7 +204,7 @@ class View:
         bare = [path for path in files if path.with_suffix(what) not in made]
         found = [f"SELECT * FROM {read_parquet(made)}"] if made else []
         if bare:  # they were written before anything lay beside them
-            found.append(f"SELECT * FROM ({folded(read_parquet(bare))[what]}) AS f")
+            found.append(f"SELECT * FROM ({folded(read_parquet(bare))[what][0]}) AS f")
         return f"({' UNION ALL BY NAME '.join(found)})" if found else None
 
     def by_trace(self, since_ns: int = -(2**63)) -> tuple[str, str | None]:
