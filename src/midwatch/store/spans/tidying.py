@@ -38,8 +38,9 @@ SUMS_LARGE: Final = 250_000
 MOST: Final = 64
 """Segments that are joined at one time."""
 
-JOINED_ROWS: Final = 500_000
-"""Rows of sums that are joined at one time: 1,200,000 are more than memory may hold."""
+JOINED_BYTES: Final = 6 * 2**20
+"""Of sums that are joined at one time, as they lie on the disk: in memory they are fifteen times as much, and have to
+fit in beside a generation. A segment of half of it is left as it is."""
 
 SEALED_LARGE: Final = 1_000_000
 """Rows of a segment that is left as it is when others are joined."""
@@ -67,9 +68,15 @@ class Tidier:
         days."""
         small: dict[str, list[Segment]] = {}
         for each in self._engine.layout.segments:
-            if each.kind in (*STEPS, lines.GONE) and each.rows < SUMS_LARGE:
+            large = each.kind in STEPS and each.size_bytes >= JOINED_BYTES // 2
+            if each.kind in (*STEPS, lines.GONE) and each.rows < SUMS_LARGE and not large:
                 small.setdefault(each.kind, []).append(each)
-        many = [_some(mine[:MOST]) for mine in small.values() if len(mine) >= MANY]
+        many = [
+            some
+            for kind, mine in small.items()
+            if len(mine) >= MANY
+            for some in ([_lines(mine[:MOST])] if kind == lines.GONE else _sums(mine[:MOST]))
+        ]
         if not many:
             return
 
@@ -127,14 +134,25 @@ class Tidier:
             await released(await self._sealer.change("tidy", add, remove))
 
 
-def _some(mine: Sequence[Segment]) -> list[Segment]:
-    """Return of segments, which are many, those that are joined, two at least. Lines stay as many as they were: no more
-    of them are than make a large segment."""
-    of_lines = mine[0].kind == lines.GONE
-    ordered = sorted(mine, key=lambda each: each.from_ns) if of_lines else list(mine)
-    most = SUMS_LARGE if of_lines else JOINED_ROWS
+def _sums(mine: Sequence[Segment]) -> list[list[Segment]]:
+    """Return of segments of sums, which are small, those that are joined with each other."""
+    found: list[list[Segment]] = [[]]
+    size = 0
+    for each in mine:
+        size += each.size_bytes
+        if size > JOINED_BYTES and len(found[-1]) >= 2:
+            found.append([])
+            size = each.size_bytes
+        found[-1].append(each)
+    return [some for some in found if len(some) >= 2]
+
+
+def _lines(mine: Sequence[Segment]) -> list[Segment]:
+    """Return of segments of lines, which are many, those that are joined. Lines stay as many as they were: no more of
+    them are than make a large segment."""
+    ordered = sorted(mine, key=lambda each: each.from_ns)
     rows = itertools.accumulate(each.rows for each in ordered)
-    return ordered[: max(2, sum(several <= most for several in rows))]
+    return ordered[: max(2, sum(several <= SUMS_LARGE for several in rows))]
 
 
 def _goes(cursor: duckdb.DuckDBPyConnection, table: str, stays: str) -> bool:

@@ -95,12 +95,19 @@ async def test_many_small_segments_become_one_and_say_the_same(house: House) -> 
 async def test_no_more_sums_are_joined_at_one_time_than_memory_holds(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tidying, "JOINED_ROWS", 5)
     for number in range(MANY):
         await house.put(span(f"n{number}", f"t{number}"))
+    largest = max(s.size_bytes for s in house.store._engine.layout.segments if s.kind == "minutes")
+    monkeypatch.setattr(tidying, "JOINED_BYTES", 3 * largest)
     await house.store.expire(usual(1.0, minutes=0))
-    assert house.segments("minutes") == MANY - 4
+    assert 1 < house.segments("minutes") <= -(-MANY // 3)
     assert sum(one.spans for _, one in await house.sums("minutes")) == MANY
+    monkeypatch.setattr(tidying, "JOINED_BYTES", largest)
+    for number in range(MANY):
+        await house.put(span(f"m{number}", f"u{number}"))
+    before = house.segments("minutes")
+    await house.store.expire(usual(1.0, minutes=0))
+    assert house.segments("minutes") == before, "they are large"
 
 
 async def test_what_is_dropped_takes_its_verdicts_with_it_at_once(house: House) -> None:
