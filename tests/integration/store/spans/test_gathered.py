@@ -121,15 +121,13 @@ async def answers(q: EmbeddedQuestions, asked: list[tuple[Metric, Any, Window]])
     for metric, by, window in asked:
         one = await q.series(metric, by, window)
         found.append((metric, by, window, one.at, one.lines, one.whole))
-    found.append((await q.traces(Choice(), None, 100)).items)
-    found.append((await q.sessions(Choice(failed=True), None, 100)).items)
-    return found
+    page = q.traces(Choice(), None, 100) if len(found[0][4]) % 2 else q.sessions(Choice(failed=True), None, 100)  # fmt: skip
+    return [*found, (await page).items]
 
 
 @asynccontextmanager
-async def opened(folder: Path, manifest: MemoryManifest, due: Due | None = None) -> AsyncIterator[EmbeddedSpans]:  # fmt: skip
-    terms = Terms(lambda: GROUPS, lambda _: WINDOWS, lambda: ("customer",))
-    store = EmbeddedSpans(folder, manifest, Counts(), settling=Books(terms), due=due or Due(age_s=0.0))  # fmt: skip
+async def opened(folder: Path, manifest: MemoryManifest, due: Due, settling: Books | None = None) -> AsyncIterator[EmbeddedSpans]:  # fmt: skip
+    store = EmbeddedSpans(folder, manifest, Counts(), settling=settling, due=due)
     await store.open()
     try:
         yield store
@@ -155,27 +153,27 @@ async def walk(dice: random.Random, store: EmbeddedSpans, known: list[Row], step
             await asyncio.to_thread(store._engine.gather, 1)
             assert store._engine.left() == 0
         assert await store.read(differing) == []
-        metrics = dice.sample(list(Metric), 2)
-        asked = [(m, dice.choice(SPLITS), w) for m in metrics for w in dice.sample(ASKED, 1)]
-        asked.append((Metric.FIRST_TOKEN, "model", dice.choice(ASKED)))
+        window = dice.choice(ASKED)
+        asked = [(dice.choice(list(Metric)), dice.choice(SPLITS), window), (Metric.FIRST_TOKEN, "model", window)]  # fmt: skip
         assert await answers(q, asked) == await answers(told, asked)
 
 
 async def test_what_is_gathered_and_the_rest_come_to_what_all_rows_come_to(tmp_path: Path) -> None:
     dice = random.Random(7)
     manifest, known = MemoryManifest(), list[Row]()
-    async with opened(tmp_path, manifest) as store:
-        await walk(dice, store, known, 4)
-        await store.close_lost("r1", NOON_S + 500.0)
-        await walk(dice, store, known, 2)
-        await store.settle(NOON_S + 86_400.0)
+    books = Books(Terms(lambda: GROUPS, lambda _: WINDOWS, lambda: ("customer",)))
+    async with opened(tmp_path, manifest, Due(age_s=0.0), books) as store:
         await walk(dice, store, known, 3)
-        await store.drop(Selector(sessions=("s2",)))
+        await store.close_lost("r1", NOON_S + 500.0)
+        await walk(dice, store, known, 1)
+        await store.settle(NOON_S + 86_400.0)
         await walk(dice, store, known, 2)
-    async with opened(tmp_path, manifest) as store:
+        await store.drop(Selector(sessions=("s2",)))
+        await walk(dice, store, known, 1)
+    async with opened(tmp_path, manifest, Due(age_s=0.0), books) as store:
         # what was written before is found on the disk; nothing of it is gathered
         assert not any(each.gathered for each in store._engine.layout.generations)
-        await walk(dice, store, known, 2)
+        await walk(dice, store, known, 1)
 
 
 async def test_every_view_is_right_while_others_write_gather_seal_and_drop(tmp_path: Path) -> None:
@@ -186,21 +184,22 @@ async def test_every_view_is_right_while_others_write_gather_seal_and_drop(tmp_p
 
     async def write(store: EmbeddedSpans) -> None:
         nonlocal told
-        for number in range(40):
-            rows = [row_of(dice, number * 10 + n) for n in range(10)]
+        for number in range(10):
+            rows = [row_of(dice, number * 20 + n) for n in range(20)]
             ended = [ended_of(row) for row in dice.sample(known, min(3, len(known)))]
             known.extend(rows)
             await store.append(batch(*rows, *ended))
             told = len(known)
-            if number == 20:
+            if number == 4:
                 await store.settle(NOON_S + 86_400.0)
-            if number == 30:
+            if number == 7:
                 await store.drop(Selector(users=("nobody",)))
         done.set()
 
     async def gather(store: EmbeddedSpans) -> None:
         while not done.is_set():
             await asyncio.to_thread(store._engine.gather, 1)
+            await asyncio.sleep(0.03)  # so that something comes meanwhile
 
     async def ask(store: EmbeddedSpans) -> None:
         while True:
@@ -212,11 +211,11 @@ async def test_every_view_is_right_while_others_write_gather_seal_and_drop(tmp_p
                 break
 
     # generations go fast: one is sealed while the next is written to and gathered
-    async with opened(tmp_path, MemoryManifest(), Due(rows=100, age_s=0.0)) as store:
+    async with opened(tmp_path, MemoryManifest(), Due(rows=60, age_s=0.0)) as store:
         async with asyncio.TaskGroup() as tasks:
-            for work in (write, gather, gather, ask, ask):
+            for work in (write, gather, gather, ask):
                 tasks.create_task(work(store))
-        assert told == len(known) == 400
+        assert told == len(known) == 200
 
 
 # -- chunks ------------------------------------------------------------------------------------------
@@ -225,13 +224,13 @@ _TABLES: Final = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'me
 
 
 async def test_chunks_are_few_and_gone_when_their_generation_is_sealed(tmp_path: Path) -> None:
-    async with opened(tmp_path, MemoryManifest()) as store:
-        for n in range(20):
+    async with opened(tmp_path, MemoryManifest(), Due(age_s=0.0)) as store:
+        for n in range(11):
             await store.append(batch(span(f"a{n}")))
             await asyncio.to_thread(store._engine.gather, 1)
         hot = store._engine.layout.hot
-        assert (hot.gathered[0].since, hot.gathered[-1].until) == (0, 20)
-        assert len(hot.gathered) <= 5
+        assert (hot.gathered[0].since, hot.gathered[-1].until) == (0, 11)
+        assert len(hot.gathered) <= 4
         counted = store._engine.cursor().execute(_TABLES).fetchall()
         assert counted == [(2 * len(hot.gathered),)]
         await store.settle(NOON_S + 86_400.0)
@@ -239,7 +238,7 @@ async def test_chunks_are_few_and_gone_when_their_generation_is_sealed(tmp_path:
 
 
 async def test_what_is_gathered_anew_stays_for_those_who_read_it(tmp_path: Path) -> None:
-    async with opened(tmp_path, MemoryManifest()) as store:
+    async with opened(tmp_path, MemoryManifest(), Due(age_s=0.0)) as store:
         engine = store._engine
         await store.append(batch(span("a")))
         await asyncio.to_thread(engine.gather, 1)
@@ -253,7 +252,7 @@ async def test_what_is_gathered_anew_stays_for_those_who_read_it(tmp_path: Path)
 
 
 async def test_many_who_gather_at_once_gather_once(tmp_path: Path) -> None:
-    async with opened(tmp_path, MemoryManifest()) as store:
+    async with opened(tmp_path, MemoryManifest(), Due(age_s=0.0)) as store:
         await store.append(batch(*(span(f"a{n}") for n in range(10))))
         await asyncio.gather(*(asyncio.to_thread(store._engine.gather, 1) for _ in range(8)))
         (chunk,) = store._engine.layout.hot.gathered
