@@ -271,6 +271,9 @@ class EmbeddedQuestions:
             value = Values(_SAY)
             rows = view.rows(Signal.SPANS, window.since_ns, window.until_ns)
             text = asking.cost(counted(view, rows), by, window, list(agents), _SAY, value)
+            if by == "session":  # of these there may be a hundred thousand
+                left = sampled.costing(view, by, window, agents, value)
+                return _dearest(view, [text] if left is None else [text, left], value, limit)
             found = [*_all(view, text, value), *sampled.cost(view, by, window, agents)]
             found += expired.cost(view, by, window, agents)
             return cost_of(by, found, groups, limit)
@@ -285,6 +288,24 @@ class EmbeddedQuestions:
 
 def _all(view: View, text: str, value: Values) -> list[Any]:
     return view.cursor.execute(text, value.given).fetchall()
+
+
+def _dearest(view: View, texts: Sequence[str], value: Values, limit: int) -> Cost:
+    """Return the cost that several texts give, by sessions, of which only so many leave the database."""
+    names = ("cost", "calls", "given", "cached", "made", "unpriced")
+    added = ", ".join(f"sum({name}) AS {name}" for name in names)
+    rows = _all(
+        view,
+        "SELECT *, sum(cost) OVER (), sum(unpriced) OVER (), count(*) OVER ()"
+        f" FROM (SELECT what, {added} FROM ({' UNION ALL '.join(texts)}) AS t(what, {', '.join(names)}) GROUP BY what) AS s"
+        f" ORDER BY cost DESC, coalesce(what, 'None') LIMIT {max(1, limit)}",
+        value,
+    )
+    if not rows:
+        return Cost([], 0, 0)
+    total, unpriced, many = map(int, rows[0][-3:])
+    found = cost_of("session", [row[:-3] for row in rows], {}, limit)
+    return Cost(found.rows, total, unpriced, max(0, many - limit))
 
 
 def _at_hand(view: View, trace: bytes) -> str:

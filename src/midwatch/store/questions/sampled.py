@@ -112,10 +112,16 @@ def turns_with(whole: Session, named: Distinct, untold: int) -> int:
 
 def cost(view: View, by: By, window: Window, agents: Sequence[str]) -> list[Any]:
     """Return what is gone cost, as the rows of `asking.cost`, in the whole minutes of a window."""
+    value = Values(_SAY)
+    text = costing(view, by, window, agents, value)
+    return [] if text is None else view.cursor.execute(text, value.given).fetchall()
+
+
+def costing(view: View, by: By, window: Window, agents: Sequence[str], value: Values) -> str | None:
+    """Return the text that gives it, or None when nothing is gone."""
     lines = gone.costs(view, window.since_ns, window.until_ns)
     if lines is None:
-        return []
-    value = Values(_SAY)
+        return None
     key = asking.cost_key(by, _SAY, value)
     where = f" WHERE {_SAY.among('agent', value(list(agents)))}" if agents else ""
     added = ", ".join(f"sum({name}) AS {name}" for name in IN_COSTS.split(", "))
@@ -123,5 +129,4 @@ def cost(view: View, by: By, window: Window, agents: Sequence[str]) -> list[Any]
     if by.startswith("tag:"):
         # texts of tags are few: each is looked into once
         rows = f"(SELECT tags, {added} FROM {rows} GROUP BY tags) AS t"
-    text = f"SELECT {key} AS what, {added} FROM {rows} GROUP BY what"
-    return view.cursor.execute(text, value.given).fetchall()
+    return f"SELECT {key} AS what, {added} FROM {rows} GROUP BY what"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from midwatch.core.spans.keeping import Expiry
 from midwatch.core.spans.questions import Choice, Window
 from midwatch.core.spans.store import Selector
 from midwatch.core.telemetry import SampleRule
-from midwatch.store.spans import folded, segments, tidying
+from midwatch.store.spans import folded, tidying
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from sampled import SUMS, EmbeddedHouse, night
@@ -37,8 +36,8 @@ async def house(tmp_path: Path) -> AsyncIterator[EmbeddedHouse]:
     await made.store.stop()
 
 
-async def all_is_the_truth(house: EmbeddedHouse) -> None:
-    for choice in CHOICES:
+async def all_is_the_truth(house: EmbeddedHouse, choices: list[Choice] = CHOICES) -> None:
+    for choice in choices:
         mine, true = [(await q.sessions(choice, None, 50)).items for q in (house.ask, house.truth)]
         shown = [
             [{name: one.get(name) for name in SUMS} for one in items] for items in (mine, true)
@@ -47,13 +46,19 @@ async def all_is_the_truth(house: EmbeddedHouse) -> None:
         page = await house.ask.traces(choice, None, 500)
         every = await house.truth.traces(choice, None, 500)
         assert (choice, len(page.items) + page.left_out) == (choice, len(every.items))
-    for session in ("s1", "s2", "s3"):
+    for session in ("s1", "s2"):
         one, other = [await q.session(session) for q in (house.ask, house.truth)]
         assert one is not None
         assert other is not None
         names = (*SUMS, "turns", "tags")
         assert [one.get(name) for name in names] == [other.get(name) for name in names]
     await house.cost_is_the_truth()
+    for agents in ((), ("inbox",)):
+        for limit in (2, 4):
+            mine, true = [
+                await q.cost("session", Window(), agents, limit) for q in (house.ask, house.truth)
+            ]
+            assert mine == true
 
 
 def beside(house: EmbeddedHouse) -> list[Path]:
@@ -68,7 +73,7 @@ async def test_lists_and_sums_are_of_what_came_whatever_is_asked(house: Embedded
     await house.put(*night(1))
     await house.sample()
     await house.put(*night(2, 120, 40))
-    await all_is_the_truth(house)
+    await all_is_the_truth(house, CHOICES[:2])
     await house.store.stop()
     await house.open()
     assert len(beside(house)) == 3
@@ -103,15 +108,7 @@ async def test_what_is_put_together_in_chunks_or_joined_is_the_same(
     assert len(beside(house)) == 9
     await house.store.expire(Expiry({Signal.SPANS: 0}))
     assert len(beside(house)) == 3
-    await all_is_the_truth(house)
-
-
-async def test_no_more_lines_are_joined_than_make_a_large_segment() -> None:
-    one = segments.Segment(1, folded.GONE, 1, 0, 9, 100_000, 1, 1)
-    many = [dataclasses.replace(one, number=n, from_ns=-n) for n in range(20)]
-    assert [s.number for s in tidying._some(many)] == [19, 18]
-    assert len(tidying._some([dataclasses.replace(s, rows=200_000) for s in many])) == 2
-    assert len(tidying._some([dataclasses.replace(s, kind="minutes") for s in many])) == 20
+    await all_is_the_truth(house, CHOICES[:4])
 
 
 async def test_lines_without_anything_beside_them_are_summed_when_asked(
@@ -121,7 +118,7 @@ async def test_lines_without_anything_beside_them_are_summed_when_asked(
     await house.sample()
     for path in beside(house):
         path.unlink()
-    await all_is_the_truth(house)
+    await all_is_the_truth(house, CHOICES[:4])
 
 
 async def test_what_comes_late_for_a_trace_that_is_gone_is_forgotten_with_its_session(
