@@ -19,7 +19,7 @@ from midwatch.store.clickhouse.traces import TRACES, Ask
 _ALL = NAMES[Signal.SPANS]
 
 AGAIN: Final = 3
-"""Times that a question is asked at most while lettings come in force."""
+"""Times that a question is asked and its answer not taken, because lettings came in force meanwhile."""
 
 T = TypeVar("T")
 
@@ -69,8 +69,8 @@ class Recent:
             found = work(recent)
             since = f"slice > {recent.slice_} AND slice <= (SELECT max(slice) FROM {APPLIED})"
             if not ask(f"SELECT count() FROM {LETTINGS} WHERE {since}", {})[0][0]:
-                break
-        return found
+                return found
+        return work(cls.ask(ask))
 
     @property
     def there(self) -> str:
