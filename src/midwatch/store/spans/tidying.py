@@ -111,8 +111,18 @@ class Tidier:
             add: list[Segment] = []
             remove: list[Segment] = []
             with self._engine.view(cursor) as view:
-                for kind in kinds:
-                    mine = [each for each in view.layout.segments if each.kind == kind]
+                every = [
+                    (kind, [each for each in view.layout.segments if each.kind == kind])
+                    for kind in kinds
+                    if kind != lines.GONE
+                ]
+                # lines are many, and most of them stay: only segments in which something goes are written anew
+                every += [
+                    (s.kind, [s])
+                    for s in view.layout.segments
+                    if s.kind == lines.GONE and s.kind in kinds
+                ]
+                for kind, mine in every:
                     if not mine:
                         continue
                     table = read_parquet([self._engine.shelf.path(each) for each in mine])
