@@ -21,8 +21,8 @@ MOST_SUMS: Final = 2_048
 """Sums of one answer: of more than sixty agents a month is added up by the database each time, for the lines that are
 asked for alone."""
 
-MOST_CELLS: Final = 200_000
-"""Buckets and sums of all answers together: about 10 MB."""
+MOST_CELLS: Final = 300_000
+"""Buckets and sums of all answers together, of 30 to 50 bytes each."""
 
 
 class Place(NamedTuple):
@@ -77,7 +77,7 @@ class Kept:
         cells = 1 + sum(
             1 + sum(len(s.counts) for s in one.sketches.values()) for _, one in sums or ()
         )
-        if cells > self._most_cells // 2:
+        if cells > self._most_cells:
             return
         with self._lock:
             if place in self._answers:

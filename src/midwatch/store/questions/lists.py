@@ -269,6 +269,7 @@ def summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int)
         # they are looked at eight times; all that is not sealed would be, too
         view.cursor.execute(
             f"CREATE OR REPLACE TEMP TABLE summed_now AS SELECT {_SUMMED} FROM {every} AS s WHERE trace_id IN ({ids})"
+            f" AND start_ns >= {since_ns} AND start_ns <= {until_ns}"
         )
         found |= sums.summaries(view.cursor, judged(view, "summed_now", sorted(again)))
     return found

@@ -54,7 +54,7 @@ def series(
     if metric in OF_TRACES:
         _count_traces(view, rollup, window, metric if by in _BY_AGENT else None, fresh=fresh)
     else:
-        _count_spans(view, rollup, window, metric, by, windows, fresh=fresh)
+        _count_spans(view, rollup, window, metric, by, windows, agents, fresh=fresh)
     every = list(rollup.sums().items())
     if summed:
         every += _kept(view, metric, by, window, statistic, agents, kept)
@@ -238,6 +238,7 @@ def _count_spans(
     metric: Metric,
     by: By,
     windows: Mapping[str, int],
+    agents: Sequence[str],
     *,
     fresh: bool,
 ) -> None:
@@ -257,7 +258,11 @@ def _count_spans(
     mine = _began(counted(view, rows), window.since_ns, window.until_ns)
     if told is not None:
         since, until = -(-window.since_ns // _MINUTE_NS), window.until_ns // _MINUTE_NS
-        _add_gathered(view, rollup, metric, by, window, f"{told} AS g WHERE minute >= {since} AND minute < {until}")  # fmt: skip
+        where = f"minute >= {since} AND minute < {until}"
+        if agents:
+            where += " AND list_contains($agents::VARCHAR[], agent)"
+        given = {"agents": list(agents)} if agents else {}
+        _add_gathered(view, rollup, metric, by, window, f"{told} AS g WHERE {where}", given)
         mine = _with_ends(view, mine, window, since * _MINUTE_NS, until * _MINUTE_NS)
     sums.minutes(view.cursor, f"(SELECT * REPLACE ({without}) FROM {mine})", rollup, windows if filled else None, lines.needed(metric))  # fmt: skip
 
@@ -279,8 +284,8 @@ def _with_ends(view: View, rows: str, window: Window, since_ns: int, until_ns: i
     return rows
 
 
-def _add_gathered(view: View, rollup: Rollup, metric: Metric, by: By, window: Window, gathered: str) -> None:  # fmt: skip
-    """Add what was gathered of whole minutes."""
+def _add_gathered(view: View, rollup: Rollup, metric: Metric, by: By, window: Window, gathered: str, given: Mapping[str, Any]) -> None:  # fmt: skip
+    """Add what was gathered of whole minutes; `given` are the values bound in `gathered`."""
     split = by if by in ("model", "provider") else "NULL"
     place = (split if by == "model" else "NULL", split if by == "provider" else "NULL")
     shown = f"{_step(f'minute * {_MINUTE_NS}', window)} // {_MINUTE_NS} AS moment, agent, {place[0]} AS model, {place[1]} AS provider"
@@ -293,7 +298,8 @@ def _add_gathered(view: View, rollup: Rollup, metric: Metric, by: By, window: Wi
         each = f"SELECT * FROM ({each}) AS a"
         for *source, numbers, counts, total in view.cursor.execute(
             "SELECT moment, agent, model, provider, list(b) FILTER (b IS NOT NULL), list(n) FILTER (b IS NOT NULL), sum(total)"
-            f" FROM ({each}) AS a GROUP BY ALL"
+            f" FROM ({each}) AS a GROUP BY ALL",
+            given,
         ).fetchall():
             if numbers:
                 sketch = Sketch(dict(zip(numbers, map(int, counts), strict=True)), int(total))
@@ -305,7 +311,7 @@ def _add_gathered(view: View, rollup: Rollup, metric: Metric, by: By, window: Wi
     names = lines.needed(metric)
     added = ", ".join(f"sum({name})" for name in names)
     for at, agent, model, provider, *values in view.cursor.execute(
-        f"SELECT {shown}, {added} FROM {gathered} GROUP BY ALL"
+        f"SELECT {shown}, {added} FROM {gathered} GROUP BY ALL", given
     ).fetchall():
         one = _sum({n: int(v) for n, v in zip(names, values, strict=True)})
         rollup.put((at, agent, model, provider, None), one)
