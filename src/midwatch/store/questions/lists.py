@@ -271,7 +271,12 @@ def summaries(view: View, traces: Sequence[bytes], since_ns: int, until_ns: int)
             f"CREATE OR REPLACE TEMP TABLE summed_now AS SELECT {_SUMMED} FROM {every} AS s WHERE trace_id IN ({ids})"
             f" AND start_ns >= {since_ns} AND start_ns <= {until_ns}"
         )
-        found |= sums.summaries(view.cursor, judged(view, "summed_now", sorted(again)))
+        # once with what they count for, which is looked up in verdicts
+        rows = judged(view, "summed_now", sorted(again))
+        view.cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE counted_now AS SELECT * FROM {rows} AS c"
+        )
+        found |= sums.summaries(view.cursor, "counted_now")
     return found
 
 
