@@ -44,6 +44,9 @@ REACH_NS: Final = 86_400 * 10**9
 MAX_FILES: Final = 8
 """Segments of weights before they become one."""
 
+LINES: Final = 30_000
+"""Lines that are written at once: a generation may have ten times as many, and lists do not spill."""
+
 log = logging.getLogger(__name__)
 
 
@@ -243,19 +246,18 @@ class Letting:
 
     def _leave(self, cursor: duckdb.DuckDBPyConnection, judged: _Judged, add: list[Segment]) -> None:  # fmt: skip
         """Write what stays of the traces that go."""
-        if not judged.gone:
-            return
         with self._engine.view(cursor) as view:
-            cursor.register("gone_now", _ids(judged.gone))
-            rows = (
-                f"(SELECT * FROM {view.sealed(Signal.SPANS, judged.since_ns)} AS r"
-                " WHERE r.trace_id IN (SELECT trace_id FROM gone_now))"
-            )
-            query = lines.lines(view, rows)
-            made = self._engine.shelf.write_other(cursor, lines.GONE, query, self._sealer.next_number(), judged.generation)  # fmt: skip
-            cursor.unregister("gone_now")
-        if made is not None:
-            add.append(made)
+            for at in range(0, len(judged.gone), LINES):
+                cursor.register("gone_now", _ids(judged.gone[at : at + LINES]))
+                rows = (
+                    f"(SELECT * FROM {view.sealed(Signal.SPANS, judged.since_ns)} AS r"
+                    " WHERE r.trace_id IN (SELECT trace_id FROM gone_now))"
+                )
+                query = lines.lines(view, rows)
+                made = self._engine.shelf.write_other(cursor, lines.GONE, query, self._sealer.next_number(), judged.generation)  # fmt: skip
+                cursor.unregister("gone_now")
+                if made is not None:
+                    add.append(made)
 
     def _weigh(
         self,
