@@ -12,6 +12,7 @@ import pytest
 
 from midwatch.core.access import Caller, Scope
 from midwatch.core.counts import Counts
+from midwatch.core.errors import StoreError
 from midwatch.core.fleet import Fleet
 from midwatch.core.spans.form import CONTENTS, LOGS, POINTS, SPANS, Batch, Signal
 from midwatch.core.spans.store import Proof, Selector
@@ -270,3 +271,20 @@ async def test_an_order_leaves_nothing_of_itself_behind(tmp_path: Path) -> None:
     assert proof.before[Signal.SPANS] == 1
     assert not life._under_way
     assert not life._orders
+
+
+async def test_an_order_does_not_wait_for_ever_for_a_post_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midwatch.hub.keeping.life.UNDER_WAY_S", 0.01)
+    life = Life(MemorySpans(), tmp_path, Fleet(agents={}), Counts(), lambda: NOON_S)
+    queues = Held()
+    life._forwarding = queues  # type: ignore[assignment]
+    post = asyncio.create_task(life.append(batch(span("a1", "t1", session="s1"))))
+    while not queues.on_the_way:
+        await asyncio.sleep(0)
+    with pytest.raises(StoreError, match=r"1 posts .* repeat the order"):
+        await life.forget(Selector(sessions=frozenset({"s1"})))
+    assert not life._orders
+    queues.let_go.set()
+    await post

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from midwatch.core.counts import Counts
 from midwatch.core.errors import StoreError
@@ -22,6 +23,9 @@ from midwatch.hub.keeping.keeper import Keeper, Small
 from midwatch.hub.keeping.trusting import ClockTrust, TellClock
 from midwatch.store.opening import traces_of
 from midwatch.store.space import DiskSpace
+
+UNDER_WAY_S: Final = 60.0
+"""How long an order to delete waits for posts that came before it: a disk that hangs must not hold it for ever."""
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +139,12 @@ class Life:
         """Do so once more, when the store has dropped it: what that kept before may have been on its way to a queue.
         Raises StoreError."""
         if self._under_way:
-            await asyncio.wait(tuple(self._under_way))
+            _, left = await asyncio.wait(tuple(self._under_way), timeout=UNDER_WAY_S)
+            if left:
+                raise StoreError(
+                    f"{len(left)} posts that came before were not kept within {UNDER_WAY_S:.0f} s, and may bring more of it;"
+                    " look at the disk, then repeat the order"
+                )
         if self._forwarding.waits:
             await self._forwarding.forget(order)
 
